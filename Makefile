@@ -1,0 +1,36 @@
+# Everything below sets up .venv first, once; a second run installs nothing.
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench setup clean
+.DEFAULT_GOAL := help
+
+help:  ## what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY)  ## create .venv and install rawnind with its tools
+
+$(READY): pyproject.toml constraints.txt
+	@python3 -c 'import ensurepip' 2>/dev/null || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## a sample data set from nothing to 20 training steps, in out/demo
+	$(BIN)/python jobs/demo.py
+
+test: $(READY)  ## every test
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## every benchmark, with its competitors
+	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only -s
+
+clean:  ## remove what make made
+	rm -rf $(VENV) out

@@ -1,0 +1,118 @@
+"""The recipe: every parameter that changes a pair's pixels or numbers."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+from rawnind.errors import ConfigError
+
+ALGORITHM = 1
+"""Raised by whoever changes what a recipe computes, so that old and new results never mix."""
+
+
+class Pairing(StrEnum):
+    """Which GT meets which noisy photo."""
+
+    BEST = "best"
+    ALL = "all"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Parameters of the pair chain. Its digest names what was made with it.
+
+    Attributes:
+        crop_size: side of a crop in sites, a multiple of 32.
+        stride: sites between two crops; rounded up to the CFA period when used.
+        pairing: `best`: each noisy photo with the GT that aligns best; `all`: with every GT.
+        min_msssim: a crop with a lower score is left out; None keeps all.
+        min_valid_fraction: a crop with fewer valid pixels is left out.
+        max_shift: largest shift that is searched, in sites.
+        min_alignment_score: a lower correlation peak means: not the same scene.
+        max_alignment_loss: a pair that differs more is rejected (0.035 in the research code).
+        min_mask_mean: a pair with fewer valid pixels is rejected (0.8 in the research code).
+        max_bad_exposure: largest share of over- or underexposed cells in either photo (0.75 in the research code).
+    """
+
+    crop_size: int = 512
+    stride: int = 512
+    pairing: Pairing = Pairing.BEST
+    min_msssim: float | None = None
+    min_valid_fraction: float = 0.5
+    max_shift: int = 128
+    min_alignment_score: float = 25.0
+    max_alignment_loss: float = 0.035
+    min_mask_mean: float = 0.8
+    max_bad_exposure: float = 0.75
+    algorithm: int = ALGORITHM
+
+    def __post_init__(self) -> None:
+        _require(_is_int(self.crop_size) and self.crop_size > 0 and self.crop_size % 32 == 0,
+                 "crop_size must be a positive multiple of 32", self.crop_size)  # fmt: skip
+        _require(
+            _is_int(self.stride) and self.stride > 0, "stride must be a positive whole number", self.stride
+        )
+        _require(isinstance(self.pairing, Pairing), "pairing must be 'best' or 'all'", self.pairing)
+        _require(self.min_msssim is None or _is_fraction(self.min_msssim),
+                 "min_msssim must lie between 0 and 1", self.min_msssim)  # fmt: skip
+        for name in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure"):
+            _require(
+                _is_fraction(getattr(self, name)), f"{name} must lie between 0 and 1", getattr(self, name)
+            )
+        for name in ("min_alignment_score", "max_alignment_loss"):
+            value = getattr(self, name)
+            _require(_is_number(value) and value >= 0, f"{name} must be a number of at least 0", value)
+        _require(_is_int(self.max_shift) and 0 <= self.max_shift <= 1024,
+                 "max_shift must lie between 0 and 1024", self.max_shift)  # fmt: skip
+        _require(self.algorithm == ALGORITHM, f"this version runs algorithm {ALGORITHM}", self.algorithm)
+
+    @property
+    def digest(self) -> str:
+        """First 16 hex digits of the SHA-256 over the recipe's canonical JSON."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as they stand in manifest.yaml and in a config file."""
+        return {
+            key: str(value) if isinstance(value, StrEnum) else value for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """A recipe from plain values.
+
+        Raises:
+            ConfigError: A name is unknown or a value breaks its rule.
+        """
+        names = [field.name for field in fields(cls)]
+        for key in values:
+            _require(key in names, f"unknown recipe key; known are {', '.join(names)}", key)
+        values = dict(values)
+        if "pairing" in values:
+            _require(values["pairing"] in list(Pairing), "pairing must be 'best' or 'all'", values["pairing"])
+            values["pairing"] = Pairing(values["pairing"])
+        for key in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure", "min_msssim", "min_alignment_score",
+                    "max_alignment_loss"):  # fmt: skip
+            if _is_int(values.get(key)):  # 1 and 1.0 are one value and must have one digest
+                values[key] = float(values[key])
+        return cls(**values)
+
+
+def _require(holds: bool, rule: str, value: object) -> None:  # noqa: FBT001
+    if not holds:
+        raise ConfigError(f"{rule}, got {value!r}")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return (isinstance(value, float) and math.isfinite(value)) or _is_int(value)
+
+
+def _is_fraction(value: object) -> bool:
+    return isinstance(value, (int, float)) and _is_number(value) and 0 <= value <= 1

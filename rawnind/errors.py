@@ -1,0 +1,47 @@
+"""What can go wrong, grouped by what the caller can do about it."""
+
+from rawnind.records import Reason
+
+
+class RawnindError(Exception):
+    """Base of every error that rawnind raises on purpose; its text is written for the user."""
+
+
+class ConfigError(RawnindError):
+    """An option or a config file is wrong. Correct it and call again."""
+
+
+class IndexInvalidError(RawnindError):
+    """The source is not a data set that can be indexed. Point to a folder of RAW files or to an index YAML."""
+
+
+class OutputError(RawnindError):
+    """The output folder cannot be used. Nothing that was committed is lost: free it and run again."""
+
+
+class ManifestError(RawnindError):
+    """The output folder's contents contradict themselves."""
+
+
+class RecipeMismatchError(ManifestError):
+    """The folder was made with another recipe. Choose a new --output, or pass the old recipe with --config."""
+
+
+class DamagedShardError(ManifestError):
+    """A shard does not hold what the manifest says. Remove it and run `rawnind prepare` again."""
+
+
+class SourceError(RawnindError):
+    """One input file cannot be used. It costs its pair, or its scene where it is the only ground truth.
+
+    Attributes:
+        reason: what becomes the pair's reason.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason.sentence} {self.detail}"

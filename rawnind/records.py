@@ -1,0 +1,342 @@
+"""The words of rawnind as frozen records: what passes between processes, and what the manifest is made of.
+
+Records carry no pixels. Everything that comes from outside (a file, a worker, another process) is checked against
+them with `pydantic.TypeAdapter`, which reads the annotations below.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+Sha1 = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+SceneName = Annotated[str, Field(pattern=r"^[^\W_][\w.+ -]{0,199}$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+
+_strict = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
+
+
+class Cfa(StrEnum):
+    """Colour filter array."""
+
+    BAYER = "bayer"
+    X_TRANS = "x-trans"
+
+    @property
+    def tile(self) -> tuple[tuple[int, ...], ...]:
+        """The repeating tile as colour indices (0 red, 1 green, 2 blue); a frame's first site is its first entry.
+
+        >>> Cfa.BAYER.tile
+        ((0, 1), (1, 2))
+        """
+        return _TILES[self]
+
+    @property
+    def period(self) -> int:
+        """Sites after which the pattern repeats: 2 for Bayer, 6 for X-Trans."""
+        return len(self.tile)
+
+    @property
+    def cell(self) -> int:
+        """Sites that one sample of a plane spans in each direction: 2 for Bayer, 3 for X-Trans."""
+        return {Cfa.BAYER: 2, Cfa.X_TRANS: 3}[self]
+
+    @property
+    def plane_colors(self) -> tuple[int, ...]:
+        """Colour index of each plane: R, G, G, B for Bayer and R, G, B for X-Trans."""
+        return {Cfa.BAYER: (0, 1, 1, 2), Cfa.X_TRANS: (0, 1, 2)}[self]
+
+
+_TILES = {
+    Cfa.BAYER: ((0, 1), (1, 2)),
+    Cfa.X_TRANS: (
+        (1, 1, 0, 1, 1, 2),
+        (1, 1, 2, 1, 1, 0),
+        (2, 0, 1, 0, 2, 1),
+        (1, 1, 2, 1, 1, 0),
+        (1, 1, 0, 1, 1, 2),
+        (0, 2, 1, 2, 0, 1),
+    ),
+}
+
+
+class Outcome(StrEnum):
+    """The one fate that every planned scene and pair has at the end of a run."""
+
+    COLLECTED = "collected"
+    FILTERED = "filtered"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+class Reason(StrEnum):
+    """Why something was not collected. `outcome` and `sentence` say what it means."""
+
+    TEST_RESERVE = "test_reserve"
+    CFA_FILTER = "cfa_filter"
+    SCENE_FILTER = "scene_filter"
+
+    NO_GROUND_TRUTH = "no_ground_truth"
+    NO_NOISY = "no_noisy"
+    ALIGNMENT_UNCERTAIN = "alignment_uncertain"
+    ALIGNMENT_LOSS = "alignment_loss"
+    EXPOSURE = "exposure"
+    MASK_MEAN = "mask_mean"
+    CFA_MISMATCH = "cfa_mismatch"
+    SIZE_MISMATCH = "size_mismatch"
+    TOO_SMALL = "too_small"
+    NO_VALID_CROP = "no_valid_crop"
+    NO_COLOR_MATRIX = "no_color_matrix"
+
+    MISSING_FILE = "missing_file"
+    SHA1_MISMATCH = "sha1_mismatch"
+    TRUNCATED = "truncated"
+    UNREADABLE = "unreadable"
+    ALL_ZERO = "all_zero"
+    UNSUPPORTED_CFA = "unsupported_cfa"
+    WORKER_DIED = "worker_died"
+    TIMEOUT = "timeout"
+    INVALID_RESULT = "invalid_result"
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome that this reason explains.
+
+        >>> Reason.TRUNCATED.outcome
+        <Outcome.FAILED: 'failed'>
+        """
+        return _REASONS[self][0]
+
+    @property
+    def sentence(self) -> str:
+        """What happened, for people."""
+        return _REASONS[self][1]
+
+
+_REASONS = {
+    Reason.TEST_RESERVE: (Outcome.FILTERED, "The scene is reserved for testing."),
+    Reason.CFA_FILTER: (Outcome.FILTERED, "Another colour filter array was asked for."),
+    Reason.SCENE_FILTER: (Outcome.FILTERED, "The scene is beyond --limit."),
+    Reason.NO_GROUND_TRUTH: (Outcome.REJECTED, "The scene has no ground-truth photo that can be used."),
+    Reason.NO_NOISY: (Outcome.REJECTED, "The scene has no noisy photo."),
+    Reason.ALIGNMENT_UNCERTAIN: (Outcome.REJECTED, "The photos do not seem to show the same scene."),
+    Reason.ALIGNMENT_LOSS: (Outcome.REJECTED, "The aligned photos differ too much."),
+    Reason.EXPOSURE: (Outcome.REJECTED, "Too much of a photo is over- or underexposed."),
+    Reason.MASK_MEAN: (Outcome.REJECTED, "Too little of the pair is valid."),
+    Reason.CFA_MISMATCH: (Outcome.REJECTED, "The photos have different colour filter arrays."),
+    Reason.SIZE_MISMATCH: (Outcome.REJECTED, "The photos have different sizes."),
+    Reason.TOO_SMALL: (Outcome.REJECTED, "What both photos show is smaller than a crop."),
+    Reason.NO_VALID_CROP: (Outcome.REJECTED, "No crop has enough valid pixels."),
+    Reason.NO_COLOR_MATRIX: (Outcome.REJECTED, "The camera's colour matrix is unknown."),
+    Reason.MISSING_FILE: (Outcome.FAILED, "The file is not there."),
+    Reason.SHA1_MISMATCH: (Outcome.FAILED, "The file's bytes do not match its SHA-1."),
+    Reason.TRUNCATED: (Outcome.FAILED, "The file ends too early."),
+    Reason.UNREADABLE: (Outcome.FAILED, "The file could not be read as a RAW photo."),
+    Reason.ALL_ZERO: (Outcome.FAILED, "The photo holds almost nothing but zeros."),
+    Reason.UNSUPPORTED_CFA: (Outcome.FAILED, "The sensor's pattern is neither Bayer nor X-Trans."),
+    Reason.WORKER_DIED: (Outcome.FAILED, "Decoding the file kills its process every time."),
+    Reason.TIMEOUT: (Outcome.FAILED, "The scene took longer than --scene-timeout."),
+    Reason.INVALID_RESULT: (Outcome.FAILED, "The worker's answer did not pass the bridge's checks."),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRef:
+    """A photo that the index names, before anybody opened it.
+
+    Attributes:
+        scene: the scene's name, without UNK_ and TEST_.
+        ground_truth: True for a ground-truth photo, False for a noisy one.
+        iso: None where the name says `Unknown`. `Hi 3200` is 3200.
+        path: where the file lies (local path), whether or not it exists.
+    """
+
+    __pydantic_config__ = _strict
+
+    cfa: Cfa
+    scene: SceneName
+    ground_truth: bool
+    iso: int | None
+    sha1: Sha1
+    filename: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+    """Photos of one motif from one camera position, sorted by SHA-1."""
+
+    __pydantic_config__ = _strict
+
+    name: SceneName
+    cfa: Cfa
+    test_reserve: bool
+    unknown_sensor: bool
+    ground_truths: tuple[ImageRef, ...]
+    noisy: tuple[ImageRef, ...]
+
+    @property
+    def key(self) -> str:
+        """What identifies the scene in one source: `bayer/kitchen`."""
+        return f"{self.cfa}/{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sensor:
+    """What a RAW file says about its pixels.
+
+    Attributes:
+        origin: (y, x) in the visible area of the first site of `cfa.tile`; within one period of (0, 0).
+        height: rows of the visible area.
+        width: columns of the visible area.
+        black_level: sensor values, in plane order (R, G, G, B or R, G, B).
+        white_level: sensor value at which the sensor is full.
+        overexposure_lb: level (0..1) at which the camera's own limit lies; 1.0 where the file does not say.
+        rgb_xyz_matrix: XYZ -> camera RGB, 3x3 row by row, or None where the camera is not known.
+        camera: make and model as the file spells them.
+    """
+
+    __pydantic_config__ = _strict
+
+    cfa: Cfa
+    origin: tuple[int, int]
+    height: Count
+    width: Count
+    black_level: tuple[float, ...]
+    white_level: float
+    overexposure_lb: Fraction
+    rgb_xyz_matrix: tuple[float, ...] | None
+    camera: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Crop:
+    """A square of an aligned pair.
+
+    Attributes:
+        y: first row in the noisy photo's visible area.
+        x: first column in the noisy photo's visible area.
+        valid_fraction: share of pixels that are valid for training.
+        msssim: mean of the pair's MS-SSIM map over the crop; None where it was not measured.
+        overexposed_fraction: share of pixels that are overexposed in either photo.
+        changed_fraction: share of pixels where the scene differs between the photos.
+    """
+
+    __pydantic_config__ = _strict
+
+    y: Count
+    x: Count
+    valid_fraction: Fraction
+    msssim: Annotated[float, Field(ge=-1, le=1)] | None
+    overexposed_fraction: Fraction
+    changed_fraction: Fraction
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """The file that holds one pair's crops, in the order of the pair's crop list."""
+
+    __pydantic_config__ = _strict
+
+    path: str
+    sha256: Sha256
+    size: Count
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurements:
+    """Every number measured on a pair; None means not measured.
+
+    Attributes:
+        shift_y: whole sites, in visible-area coordinates: GT row y + shift_y shows what noisy row y shows.
+        shift_x: the same for columns.
+        subpixel_y: what would have to be added to shift_y, in sites.
+        subpixel_x: what would have to be added to shift_x, in sites.
+        alignment_score: height of the correlation peak over its surroundings, in standard deviations.
+        alignment_loss: mean L1 of the gain-matched, shifted pair, in levels.
+        rotation: degrees that the noisy photo is turned against the GT, counter-clockwise.
+        scale: size of the noisy photo's content relative to the GT's, minus one.
+        gain: factor that brings the noisy photo to the GT's level.
+        mask_mean: share of the overlap that is valid.
+        msssim: mean of the MS-SSIM map over the overlap.
+        overexposed_fraction: share of the overlap that is overexposed in either photo.
+        underexposed_fraction: share of the overlap that is underexposed in the noisy photo.
+        changed_fraction: share of the overlap where the scene differs.
+        noise_gain: variance per level of the gain-matched difference (shot noise).
+        noise_floor: variance of the gain-matched difference at level zero.
+    """
+
+    __pydantic_config__ = _strict
+
+    shift_y: int | None = None
+    shift_x: int | None = None
+    subpixel_y: float | None = None
+    subpixel_x: float | None = None
+    alignment_score: float | None = None
+    alignment_loss: NonNegative | None = None
+    rotation: float | None = None
+    scale: float | None = None
+    gain: NonNegative | None = None
+    mask_mean: Fraction | None = None
+    msssim: Annotated[float, Field(ge=-1, le=1)] | None = None
+    overexposed_fraction: Fraction | None = None
+    underexposed_fraction: Fraction | None = None
+    changed_fraction: Fraction | None = None
+    noise_gain: float | None = None
+    noise_floor: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairResult:
+    """What became of one planned pair.
+
+    Attributes:
+        ground_truth: None where the scene has no usable GT, or where none was chosen.
+        noisy: the noisy photo.
+        sensor: the noisy photo's sensor; None where it was not decoded.
+        gt_sensor: the GT's sensor; None where it was not decoded.
+        shard: None unless collected.
+        crops: sorted by (y, x); empty unless collected.
+        detail: the file it is about and what was seen, for people; empty when collected.
+    """
+
+    __pydantic_config__ = _strict
+
+    ground_truth: ImageRef | None
+    noisy: ImageRef
+    outcome: Outcome
+    reason: Reason | None
+    detail: str
+    measured: Measurements
+    sensor: Sensor | None
+    gt_sensor: Sensor | None
+    shard: Shard | None
+    crops: tuple[Crop, ...]
+
+    @property
+    def pair_id(self) -> str:
+        """`<noisy_sha1[:12]>-<gt_sha1[:12]>`, with `none` for a GT that was never chosen."""
+        return pair_id(self.noisy, self.ground_truth)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SceneResult:
+    """What became of one planned scene: what a worker returns and the bridge commits."""
+
+    __pydantic_config__ = _strict
+
+    scene: Scene
+    recipe: str
+    outcome: Outcome
+    reason: Reason | None
+    detail: str
+    pairs: tuple[PairResult, ...]
+
+
+def pair_id(noisy: ImageRef, ground_truth: ImageRef | None) -> str:
+    """Name of a pair, from the photos' hashes."""
+    return f"{noisy.sha1[:12]}-{ground_truth.sha1[:12] if ground_truth else 'none'}"

@@ -1,0 +1,1 @@
+"""From crops to batches and trained steps."""
