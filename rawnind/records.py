@@ -340,3 +340,40 @@ class SceneResult:
 def pair_id(noisy: ImageRef, ground_truth: ImageRef | None) -> str:
     """Name of a pair, from the photos' hashes."""
     return f"{noisy.sha1[:12]}-{ground_truth.sha1[:12] if ground_truth else 'none'}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counts:
+    """How many were planned, and what became of them."""
+
+    __pydantic_config__ = _strict
+
+    planned: Count = 0
+    collected: Count = 0
+    filtered: Count = 0
+    rejected: Count = 0
+    failed: Count = 0
+
+    @property
+    def open(self) -> int:
+        """Planned ones without an outcome yet."""
+        return self.planned - self.collected - self.filtered - self.rejected - self.failed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """What a run left behind.
+
+    Attributes:
+        reasons: how many pairs ended for each reason, sorted by reason.
+        manifest_sha256: SHA-256 of manifest.parquet.
+    """
+
+    __pydantic_config__ = _strict
+
+    recipe: str
+    scenes: Counts
+    pairs: Counts
+    crops: Count
+    reasons: tuple[tuple[Reason, int], ...]
+    manifest_sha256: Sha256

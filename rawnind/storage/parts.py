@@ -1,0 +1,179 @@
+"""The journal: write-once Parquet files under parts/, each with one or more committed scenes.
+
+A commit has a sequence number. A part's name says the first one, how many it holds, and the start of its SHA-256, so
+that an edited part gives itself away. The last commit of a scene counts.
+"""
+
+import bisect
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
+
+from rawnind.errors import ManifestError
+from rawnind.records import Outcome, Reason, Scene, SceneResult
+from rawnind.storage.store import Store
+
+FOLDER = "parts"
+
+_NAME = re.compile(r"parts/(?P<first>\d{10})-(?P<count>\d{1,7})-(?P<digest>[0-9a-f]{16})\.parquet")
+_RESULT = TypeAdapter(SceneResult)
+_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("identity", pa.binary(16), nullable=False),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=True),
+        pa.field("result", pa.binary(), nullable=False),
+    ]
+)
+
+
+class Commit(NamedTuple):
+    """What the journal remembers of a scene's last commit; the rest is read when asked for.
+
+    Attributes:
+        seq: sequence number, from 0.
+        identity: names the scene's photos and the recipe (see `identity`).
+        outcome: the scene's outcome.
+        reason: the scene's reason; None when collected.
+    """
+
+    seq: int
+    identity: bytes
+    outcome: Outcome
+    reason: Reason | None
+
+
+def identity(scene: Scene, recipe: str) -> bytes:
+    """Sixteen bytes that change when the scene's photos, its flags or the recipe do, and not when the files move."""
+    photos = [[ref.sha1, ref.ground_truth, ref.iso] for ref in (*scene.ground_truths, *scene.noisy)]
+    text = json.dumps([scene.key, scene.test_reserve, scene.unknown_sensor, photos, recipe])
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+class Journal:
+    """The committed scenes of one output folder. One process at a time may append.
+
+    Raises:
+        ManifestError: A part is not what its name says.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._firsts: list[int] = []
+        self._names: list[str] = []
+        self.latest: dict[str, Commit] = {}
+        self.next_seq = 0
+        for entry in store.list(FOLDER):
+            if match := _NAME.fullmatch(entry.path):
+                self._load(entry.path, int(match["first"]), int(match["count"]))
+
+    def _load(self, name: str, first: int, count: int) -> None:
+        table = self._table(name, ["key", "identity", "outcome", "reason"])
+        if table.num_rows != count or first < self.next_seq:
+            raise ManifestError(f"{name}: holds {table.num_rows} scenes from {first}; the journal is damaged")
+        columns = (column.to_pylist() for column in table.columns)
+        for seq, (key, name_of, outcome, reason) in enumerate(zip(*columns, strict=True), first):
+            self.latest[key] = Commit(seq, name_of, Outcome(outcome), Reason(reason) if reason else None)
+        self._remember(name, first, count)
+
+    def _remember(self, name: str, first: int, count: int) -> None:
+        self._firsts.append(first)
+        self._names.append(name)
+        self.next_seq = first + count
+
+    def append(self, results: Sequence[SceneResult]) -> list[Commit]:
+        """Commits scenes in one part; they count once this returns.
+
+        Raises:
+            OutputError: The storage refuses; nothing was committed.
+        """
+        commits = [
+            Commit(seq, identity(result.scene, result.recipe), result.outcome, result.reason)
+            for seq, result in enumerate(results, self.next_seq)
+        ]
+        data = _encode(results, commits)
+        digest = hashlib.sha256(data).hexdigest()[:16]
+        name = f"{FOLDER}/{self.next_seq:010d}-{len(results)}-{digest}.parquet"
+        self._store.write(name, data)
+        self._remember(name, self.next_seq, len(results))
+        for result, commit in zip(results, commits, strict=True):
+            self.latest[result.scene.key] = commit
+        return commits
+
+    def read(self, key: str) -> SceneResult:
+        """The last committed result of a scene.
+
+        Raises:
+            KeyError: The scene was never committed.
+            ManifestError: Its part is damaged.
+        """
+        return self.at(self.latest[key].seq)
+
+    def at(self, seq: int) -> SceneResult:
+        """The result with that sequence number."""
+        part = bisect.bisect_right(self._firsts, seq) - 1
+        table = self._table(self._names[part], ["result"])
+        return decode_result(table["result"][seq - self._firsts[part]].as_py())
+
+    def since(self, seq: int) -> Iterator[tuple[int, SceneResult]]:
+        """Every result from a sequence number on that is still its scene's last."""
+        start = max(bisect.bisect_right(self._firsts, seq) - 1, 0)
+        for first, name in zip(self._firsts[start:], self._names[start:], strict=True):
+            for number, value in enumerate(self._table(name, ["result"])["result"], first):
+                result = decode_result(value.as_py())
+                if number >= seq and self.latest[result.scene.key].seq == number:
+                    yield number, result
+
+    def damaged(self) -> list[str]:
+        """Parts whose bytes are not those that were written."""
+        return [name for name in self._names if self._store.digest(name)[:16] != name.rsplit("-", 1)[1][:16]]
+
+    def _table(self, name: str, columns: list[str]) -> pa.Table:
+        try:
+            table = pq.read_table(io.BytesIO(self._store.read(name)), columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            raise ManifestError(f"{name}: the journal is damaged: {error}") from error
+        return table.select(columns)
+
+
+def encode_result(result: SceneResult) -> bytes:
+    """A result as JSON, as it travels from a worker to the bridge."""
+    return _RESULT.dump_json(result)
+
+
+def decode_result(data: bytes) -> SceneResult:
+    """A result from JSON.
+
+    Raises:
+        ManifestError: It is not one: which field, and why.
+    """
+    try:
+        return _RESULT.validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ManifestError(f"not a scene result: {where}: {first['msg']}") from error
+
+
+def _encode(results: Sequence[SceneResult], commits: Sequence[Commit]) -> bytes:
+    table = pa.table(
+        [
+            [result.scene.key for result in results],
+            pa.array([commit.identity for commit in commits], pa.binary(16)),
+            [str(commit.outcome) for commit in commits],
+            pa.array([str(commit.reason) if commit.reason else None for commit in commits], pa.string()),
+            pa.array([encode_result(result) for result in results], pa.binary()),
+        ],
+        schema=_SCHEMA,
+    )
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", use_dictionary=False, write_statistics=False)
+    return sink.getvalue()
