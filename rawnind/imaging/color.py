@@ -1,0 +1,115 @@
+"""Camera RGB to linear Rec.2020."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawnind.imaging.demosaic import CameraRgb
+from rawnind.imaging.kernels import kernel
+
+XYZ_TO_REC2020 = np.array(
+    [
+        [1.71666343, -0.35567332, -0.25336809],
+        [-0.66667384, 1.61645574, 0.0157683],
+        [0.01764248, -0.04277698, 0.94224328],
+    ]
+)
+"""Inverse of ITU-R BT.2020's primaries with white D65, rounded as in the RawNIND research code."""
+XYZ_TO_REC2020.flags.writeable = False
+
+# Matrices of real cameras have a condition number of 2 to 15 (LibRaw's table); beyond this, noise is all that is left.
+_MAX_CONDITION = 200.0
+
+
+def camera_to_rec2020(rgb_xyz_matrix: Sequence[float]) -> NDArray[np.float64]:
+    """The matrix from camera RGB to linear Rec.2020, without white balance.
+
+    It undoes the camera's own matrix: what lit the camera as XYZ white (D65) comes out grey. A grey card under D65 is
+    camera RGB `rgb_xyz_matrix @ (0.9505, 1, 1.0888) * reflectance`, not three equal numbers, and becomes three equal ones.
+
+    Args:
+        rgb_xyz_matrix: XYZ -> camera RGB, 9 numbers row by row.
+
+    Returns:
+        (3, 3) float64.
+
+    Raises:
+        ValueError: Not 9 finite numbers, or a matrix that no camera has: singular or nearly so.
+
+    >>> np.allclose(camera_to_rec2020((1, 0, 0, 0, 1, 0, 0, 0, 1)), XYZ_TO_REC2020)
+    True
+    """
+    matrix = np.array(rgb_xyz_matrix, np.float64)
+    if matrix.shape != (9,) or not np.isfinite(matrix).all():
+        raise ValueError(f"a colour matrix must be 9 finite numbers, got {rgb_xyz_matrix}")
+    matrix = matrix.reshape(3, 3)
+    if not np.any(matrix) or np.linalg.cond(matrix) > _MAX_CONDITION:
+        raise ValueError(f"a colour matrix must be invertible, got {rgb_xyz_matrix}")
+    return np.asarray(XYZ_TO_REC2020 @ np.linalg.inv(matrix))
+
+
+def to_rec2020(rgb: CameraRgb, matrix: NDArray[np.float64]) -> NDArray[np.float32]:
+    """A whole frame in linear Rec.2020.
+
+    Args:
+        rgb: demosaiced photo, (3, H, W).
+        matrix: from `camera_to_rec2020`.
+
+    Returns:
+        (3, H, W) float32; negative where the noise or the gamut is, not clipped.
+    """
+    _, height, width = rgb.values.shape
+    out = np.empty((3, height, width), np.float32)
+    _convert(rgb.values, *_folded(rgb, matrix), out)
+    return out
+
+
+def rec2020_crop(
+    rgb: CameraRgb, top: int, left: int, size: int, matrix: NDArray[np.float64]
+) -> NDArray[np.float16]:
+    """A square of a frame in linear Rec.2020, so that the frame need not be converted as a whole.
+
+    Args:
+        rgb: demosaiced photo, (3, H, W).
+        top: first row in `rgb`.
+        left: first column in `rgb`.
+        size: side in sites.
+        matrix: from `camera_to_rec2020`.
+
+    Returns:
+        (3, size, size) float16.
+
+    Raises:
+        ValueError: The square reaches outside.
+    """
+    _, height, width = rgb.values.shape
+    if not (0 <= top <= height - size and 0 <= left <= width - size):
+        raise ValueError(f"a crop of {size} at ({top}, {left}) must lie within {height}x{width}")
+    out = np.empty((3, size, size), np.float32)
+    _convert(rgb.values[:, top : top + size, left : left + size], *_folded(rgb, matrix), out)
+    return out.astype(np.float16)
+
+
+def _folded(rgb: CameraRgb, matrix: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Matrix and constant that take stored values straight to Rec.2020."""
+    return (matrix / rgb.scale).astype(np.float32), (-matrix.sum(axis=1) * rgb.offset / rgb.scale).astype(
+        np.float32
+    )
+
+
+@kernel(fastmath={"contract"})
+def _convert(
+    values: NDArray[np.uint16], m: NDArray[np.float32], bias: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    m00, m01, m02 = m[0, 0], m[0, 1], m[0, 2]
+    m10, m11, m12 = m[1, 0], m[1, 1], m[1, 2]
+    m20, m21, m22 = m[2, 0], m[2, 1], m[2, 2]
+    b0, b1, b2 = bias[0], bias[1], bias[2]
+    for y in range(out.shape[1]):
+        reds, greens, blues = values[0, y], values[1, y], values[2, y]
+        for x in range(out.shape[2]):
+            r, g, b = np.float32(reds[x]), np.float32(greens[x]), np.float32(blues[x])
+            out[0, y, x] = m00 * r + m01 * g + m02 * b + b0
+            out[1, y, x] = m10 * r + m11 * g + m12 * b + b1
+            out[2, y, x] = m20 * r + m21 * g + m22 * b + b2

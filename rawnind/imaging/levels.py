@@ -1,0 +1,96 @@
+"""Sensor values as levels: 0 is black, 1 is a full sensor."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawnind.imaging.cfa import tile_planes
+from rawnind.imaging.kernels import kernel
+from rawnind.imaging.photo import Photo
+from rawnind.records import Cfa, Sensor
+
+
+def planes(photo: Photo) -> NDArray[np.float32]:
+    """Splits a photo's mosaic by colour into planes of levels.
+
+    A level is (v - black[c]) / (white - black[c]): below 0 where noise goes under black, above 1 where the sensor counts
+    past its white level; nothing is clipped.
+
+    Args:
+        photo: Bayer or X-Trans; an array of whole tiles.
+
+    Returns:
+        (P, h, w) float32 levels. Bayer: (4, H/2, W/2) in R, G, G, B order, G of the red row first. X-Trans:
+        (3, H/3, W/3), each sample the mean of its colour in a 3x3 cell (2 red, 5 green, 2 blue sites).
+
+    >>> sensor = Sensor(cfa=Cfa.BAYER, origin=(0, 0), height=2, width=2, black_level=(100, 100, 100, 100),
+    ...                 white_level=1100, overexposure_lb=1.0, rgb_xyz_matrix=None, camera="")
+    >>> planes(Photo(mosaic=np.array([[100, 600], [50, 1100]], np.uint16), sensor=sensor)).ravel()
+    array([ 0.  ,  0.5 , -0.05,  1.  ], dtype=float32)
+    """
+    factor, bias = level_lines(photo.sensor)
+    (height, width), cell = photo.mosaic.shape, photo.cfa.cell
+    # numpy asks the system for huge pages, numba does not: allocated inside the kernel, this would take twice as long.
+    out = np.empty((len(factor), height // cell, width // cell), np.float32)
+    (_bayer_planes if photo.cfa is Cfa.BAYER else _xtrans_planes)(photo.mosaic, factor, bias, out)
+    return out
+
+
+def level_lines(sensor: Sensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The line `level = factor[p] * value + bias[p]` of each plane p.
+
+    Raises:
+        ValueError: The sensor's white level does not lie above each of its black levels.
+    """
+    black = np.array(sensor.black_level, np.float64)
+    span = sensor.white_level - black
+    if len(black) != len(sensor.cfa.plane_colors) or not np.all(span > 0):
+        raise ValueError(
+            f"{sensor.camera}: white {sensor.white_level} must lie above black {sensor.black_level}"
+        )
+    return (1 / span).astype(np.float32), (-black / span).astype(np.float32)
+
+
+def site_lines(sensor: Sensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`level_lines` for each site of the tile: two (period, period) arrays."""
+    factor, bias = level_lines(sensor)
+    index = tile_planes(sensor.cfa)
+    return factor[index], bias[index]
+
+
+@kernel
+def _bayer_planes(
+    mosaic: NDArray[np.uint16],
+    factor: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    height, width = out.shape[1:]
+    for plane in range(4):
+        a, b = factor[plane], bias[plane]
+        for y in range(height):
+            row = mosaic[2 * y + plane // 2]
+            for x in range(width):
+                out[plane, y, x] = np.float32(row[2 * x + plane % 2]) * a + b
+
+
+@kernel
+def _xtrans_planes(
+    mosaic: NDArray[np.uint16],
+    factor: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    # Each 3x3 cell holds green at the same five sites; red and blue swap their two pairs of sites from cell to cell.
+    height, width = out.shape[1:]
+    two, five = np.float32(0.5), np.float32(0.2)
+    for y in range(height):
+        top, middle, bottom = mosaic[3 * y], mosaic[3 * y + 1], mosaic[3 * y + 2]
+        for x in range(width):
+            i = 3 * x
+            green = np.uint32(top[i]) + top[i + 1] + middle[i] + middle[i + 1] + bottom[i + 2]
+            out[1, y, x] = np.float32(green) * (five * factor[1]) + bias[1]
+            first = np.float32(np.uint32(top[i + 2]) + bottom[i + 1])
+            second = np.float32(np.uint32(middle[i + 2]) + bottom[i])
+            odd = (x + y) % 2 == 1
+            out[0, y, x] = (second if odd else first) * (two * factor[0]) + bias[0]
+            out[2, y, x] = (first if odd else second) * (two * factor[2]) + bias[2]
