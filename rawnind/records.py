@@ -324,8 +324,24 @@ class PairResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FailedFile:
+    """A photo that could not be used, whether or not a pair was lost with it."""
+
+    __pydantic_config__ = _strict
+
+    photo: ImageRef
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SceneResult:
-    """What became of one planned scene: what a worker returns and the bridge commits."""
+    """What became of one planned scene: what a worker returns and the bridge commits.
+
+    Attributes:
+        pairs: one per planned pair, sorted by pair_id.
+        failed_files: sorted by SHA-1.
+    """
 
     __pydantic_config__ = _strict
 
@@ -335,6 +351,7 @@ class SceneResult:
     reason: Reason | None
     detail: str
     pairs: tuple[PairResult, ...]
+    failed_files: tuple[FailedFile, ...]
 
 
 def pair_id(noisy: ImageRef, ground_truth: ImageRef | None) -> str:

@@ -1,0 +1,83 @@
+"""What a run is going to do: which scenes it takes, which it leaves out and why."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rawnind.config import Recipe
+from rawnind.records import Cfa, Reason, Scene, SceneResult
+from rawnind.results import planned_pairs, whole_scene
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """Which scenes of a source a run takes; no part of the recipe.
+
+    Attributes:
+        cfa: only scenes with this CFA; None: all.
+        exclude_test_reserve: leave out the scenes that are reserved for testing.
+        limit: only that many of the scenes that are left, in sorted order; None: all.
+    """
+
+    cfa: Cfa | None = None
+    exclude_test_reserve: bool = False
+    limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Every scene of a source, sorted by (name, CFA), and what is left out of it.
+
+    Attributes:
+        recipe: what the scenes are processed with.
+        scenes: all of them, also those that are left out.
+        left_out: key of a scene -> why it is left out.
+    """
+
+    recipe: Recipe
+    scenes: tuple[Scene, ...]
+    left_out: dict[str, Reason]
+
+    @property
+    def selected(self) -> tuple[Scene, ...]:
+        """The scenes that are to be processed."""
+        return tuple(scene for scene in self.scenes if scene.key not in self.left_out)
+
+    @property
+    def pair_count(self) -> int:
+        """Planned pairs of all scenes."""
+        return sum(len(planned_pairs(scene, self.recipe.pairing)) for scene in self.scenes)
+
+    def filtered(self, scene: Scene) -> SceneResult:
+        """The result of a scene that is left out."""
+        return whole_scene(scene, self.recipe, self.left_out[scene.key])
+
+
+def make_plan(scenes: Sequence[Scene], selection: Selection, recipe: Recipe) -> Plan:
+    """Applies a selection to the scenes of a source.
+
+    Raises:
+        ValueError: Two scenes have the same key.
+    """
+    ordered = tuple(sorted(scenes, key=lambda scene: (scene.name, scene.cfa)))
+    twice = [key for key, count in Counter(scene.key for scene in ordered).items() if count > 1]
+    if twice:
+        raise ValueError(f"scenes are there twice: {', '.join(twice)}")
+    left_out: dict[str, Reason] = {}
+    taken = 0
+    for scene in ordered:
+        if reason := _why_not(scene, selection, taken):
+            left_out[scene.key] = reason
+        else:
+            taken += 1
+    return Plan(recipe=recipe, scenes=ordered, left_out=left_out)
+
+
+def _why_not(scene: Scene, selection: Selection, taken: int) -> Reason | None:
+    if selection.cfa and scene.cfa is not selection.cfa:
+        return Reason.CFA_FILTER
+    if selection.exclude_test_reserve and scene.test_reserve:
+        return Reason.TEST_RESERVE
+    if selection.limit is not None and taken >= selection.limit:
+        return Reason.SCENE_FILTER
+    return None
