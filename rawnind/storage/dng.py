@@ -1,0 +1,223 @@
+"""Writes a mosaic as an uncompressed DNG that LibRaw decodes to exactly the same values."""
+
+import hashlib
+import io
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import ArrayLike, NDArray
+
+# Tags of TIFF 6.0, Exif 2.3 and the DNG specification 1.4.
+MAKE, MODEL, ORIENTATION = 271, 272, 274
+CFA_REPEAT, CFA_PATTERN, EXIF_IFD = 33421, 33422, 34665
+INTERCOLOR_PROFILE_PLACEHOLDER = EXIF_IFD - 1
+EXIF_ISO = 34855
+DNG_VERSION, DNG_BACKWARD_VERSION, UNIQUE_CAMERA_MODEL = 50706, 50707, 50708
+CFA_PLANE_COLOR, CFA_LAYOUT = 50710, 50711
+BLACK_REPEAT, BLACK_LEVEL, WHITE_LEVEL = 50713, 50714, 50717
+COLOR_MATRIX, AS_SHOT_NEUTRAL, ILLUMINANT, ACTIVE_AREA = 50721, 50728, 50778, 50829
+PHOTOMETRIC_CFA = 32803
+D65 = 21
+DENOMINATOR = 10_000  # what cameras' own colour matrices are written with
+
+Pattern = Sequence[Sequence[int]] | NDArray[np.integer[Any]]
+_Tag = tuple[int, str, int, Any, bool]
+
+
+def write_dng(
+    path: Path,
+    mosaic: NDArray[np.uint16],
+    *,
+    pattern: Pattern,
+    black_level: Sequence[int],
+    white_level: int,
+    iso: int,
+    make: str,
+    model: str,
+    color_matrix: Sequence[float],
+    as_shot_neutral: Sequence[float],
+    margins: tuple[int, int, int, int] = (0, 0, 0, 0),
+) -> str:
+    """Writes `encode_dng(...)` to `path` and returns the SHA-1 of the bytes, 40 hex digits.
+
+    Raises:
+        ValueError: As `encode_dng`.
+        OSError: The file cannot be written.
+    """
+    data = encode_dng(
+        mosaic,
+        pattern=pattern,
+        black_level=black_level,
+        white_level=white_level,
+        iso=iso,
+        make=make,
+        model=model,
+        color_matrix=color_matrix,
+        as_shot_neutral=as_shot_neutral,
+        margins=margins,
+    )
+    path.write_bytes(data)
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
+def encode_dng(
+    mosaic: NDArray[np.uint16],
+    *,
+    pattern: Pattern,
+    black_level: Sequence[int],
+    white_level: int,
+    iso: int,
+    make: str,
+    model: str,
+    color_matrix: Sequence[float],
+    as_shot_neutral: Sequence[float],
+    margins: tuple[int, int, int, int] = (0, 0, 0, 0),
+) -> bytes:
+    """The bytes of a DNG; equal arguments give equal bytes.
+
+    Args:
+        mosaic: (H, W) sensor values with their margins, at least 22 in each direction (LibRaw's smallest photo).
+        pattern: 2x2 (Bayer) or 6x6 (X-Trans) colour indices (0 red, 1 green, 2 blue); its first entry is the first
+            site of the visible area.
+        black_level: sensor values in plane order: R, G of the red rows, G of the blue rows, B for Bayer;
+            one value for X-Trans.
+        white_level: sensor value at which the sensor is full.
+        iso: 1..65535, written where Exif has it.
+        make: the maker as LibRaw's table spells it; decides whether LibRaw knows the camera's colour matrix.
+        model: as `make`.
+        color_matrix: XYZ (D65) -> camera RGB, 3x3 row by row, kept to four decimals.
+        as_shot_neutral: camera RGB of a grey card, kept to four decimals, each above 0.
+        margins: rows and columns outside of the visible area: top, left, bottom, right. Top and left are multiples
+            of the pattern's size (LibRaw would move others to the next multiple).
+
+    Raises:
+        ValueError: An argument breaks its rule.
+    """
+    tile = _checked_tile(pattern)
+    _check_frame(mosaic, margins, len(tile))
+    if not 1 <= iso <= 65535:
+        raise ValueError(f"iso must lie between 1 and 65535, got {iso}")
+    height, width = mosaic.shape
+    top, left, bottom, right = margins
+    black = _black_tile(tile, black_level)
+    tags: list[_Tag] = [
+        _text(MAKE, make),
+        _text(MODEL, model),
+        _text(UNIQUE_CAMERA_MODEL, f"{make} {model}"),
+        _shorts(ORIENTATION, 1),
+        _shorts(CFA_REPEAT, *tile.shape),
+        _bytes(CFA_PATTERN, *tile.ravel()),
+        (INTERCOLOR_PROFILE_PLACEHOLDER, "I", 1, 0, True),
+        _bytes(DNG_VERSION, 1, 4, 0, 0),
+        _bytes(DNG_BACKWARD_VERSION, 1, 1, 0, 0),
+        _bytes(CFA_PLANE_COLOR, 0, 1, 2),
+        _shorts(CFA_LAYOUT, 1),
+        _shorts(BLACK_REPEAT, *black.shape),
+        _longs(BLACK_LEVEL, *black.ravel()),
+        _longs(WHITE_LEVEL, white_level),
+        _ratios(COLOR_MATRIX, "2i", color_matrix, 9),
+        _ratios(AS_SHOT_NEUTRAL, "2I", as_shot_neutral, 3),
+        _shorts(ILLUMINANT, D65),
+        _longs(ACTIVE_AREA, top, left, height - bottom, width - right),
+    ]
+    return _with_iso(_encode_tiff(mosaic, tags), iso)
+
+
+def _checked_tile(pattern: Pattern) -> NDArray[np.uint8]:
+    tile = np.asarray(pattern)
+    if tile.shape not in {(2, 2), (6, 6)} or not np.isin(tile, (0, 1, 2)).all():
+        raise ValueError(f"pattern must be 2x2 or 6x6 of 0, 1, 2, got {tile.tolist()}")
+    return tile.astype(np.uint8)
+
+
+def _check_frame(mosaic: NDArray[np.uint16], margins: tuple[int, int, int, int], period: int) -> None:
+    if mosaic.dtype != np.uint16 or mosaic.ndim != 2:
+        raise ValueError(f"mosaic must be uint16 (H, W), got {mosaic.dtype} {mosaic.shape}")
+    top, left, bottom, right = margins
+    if min(margins) < 0 or top % period or left % period:
+        raise ValueError(
+            f"top and left margins must be multiples of {period} and none negative, got {margins}"
+        )
+    if min(mosaic.shape[0] - top - bottom, mosaic.shape[1] - left - right) < 22:
+        raise ValueError(f"the visible area must be at least 22x22, got {mosaic.shape} less {margins}")
+
+
+def _black_tile(tile: NDArray[np.uint8], black_level: Sequence[int]) -> NDArray[np.int64]:
+    """Black level per site of the tile, (2, 2), or (1, 1) where one value serves all."""
+    levels = np.asarray(black_level, dtype=np.int64)
+    if levels.shape == (1,):
+        return levels.reshape(1, 1)
+    if levels.shape != (4,) or tile.shape != (2, 2):
+        raise ValueError(
+            f"black_level must have 4 values (Bayer) or 1, got {list(black_level)} for {tile.shape}"
+        )
+    return levels[bayer_planes(tile)]
+
+
+def bayer_planes(tile: ArrayLike) -> NDArray[np.int64]:
+    """Index of the plane (R, G of the red rows, G of the blue rows, B) that each site of a Bayer tile belongs to.
+
+    >>> bayer_planes([[1, 2], [0, 1]]).tolist()
+    [[2, 3], [0, 1]]
+    """
+    colors = np.asarray(tile, dtype=np.int64)
+    red_row = (colors == 0).any(axis=1, keepdims=True)
+    return np.where(colors == 1, np.where(red_row, 1, 2), np.where(colors == 0, 0, 3))
+
+
+def _encode_tiff(mosaic: NDArray[np.uint16], tags: list[_Tag]) -> bytearray:
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file,
+        mosaic,
+        byteorder="<",
+        photometric=PHOTOMETRIC_CFA,
+        planarconfig=1,
+        rowsperstrip=mosaic.shape[0],
+        metadata=None,
+        software=False,
+        extratags=tags,
+    )
+    return bytearray(file.getbuffer())
+
+
+def _with_iso(data: bytearray, iso: int) -> bytes:
+    """Appends an Exif IFD, the only place where LibRaw looks for the ISO of a DNG, and points tag 34665 to it.
+
+    tifffile does not write that tag, so its place is held by the unused 34664.
+    """
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        entry = file.pages.first.tags[INTERCOLOR_PROFILE_PLACEHOLDER].offset
+    data.extend(b"\0" * (len(data) % 2))
+    struct.pack_into("<HHII", data, entry, EXIF_IFD, 4, 1, len(data))
+    data.extend(struct.pack("<HHHIHHI", 1, EXIF_ISO, 3, 1, iso, 0, 0))
+    return bytes(data)
+
+
+def _text(tag: int, value: str) -> _Tag:
+    return (tag, "s", 0, value, True)
+
+
+def _bytes(tag: int, *values: int) -> _Tag:
+    return (tag, "B", len(values), bytes(int(value) for value in values), True)
+
+
+def _shorts(tag: int, *values: int) -> _Tag:
+    return (tag, "H", len(values), tuple(int(value) for value in values), True)
+
+
+def _longs(tag: int, *values: int) -> _Tag:
+    return (tag, "I", len(values), tuple(int(value) for value in values), True)
+
+
+def _ratios(tag: int, kind: str, values: Sequence[float], count: int) -> _Tag:
+    if len(values) != count:
+        raise ValueError(f"tag {tag} needs {count} values, got {len(values)}")
+    pairs = [(round(float(value) * DENOMINATOR), DENOMINATOR) for value in values]
+    if kind == "2I" and min(numerator for numerator, _ in pairs) <= 0:
+        raise ValueError(f"tag {tag} needs values above 0, got {list(values)}")
+    return (tag, kind, count, tuple(number for pair in pairs for number in pair), True)
