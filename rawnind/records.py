@@ -290,6 +290,19 @@ class Measurements:
     noise_floor: float | None = None
 
 
+ALWAYS_MEASURED = (
+    "shift_y",
+    "shift_x",
+    "subpixel_y",
+    "subpixel_x",
+    "alignment_score",
+    "alignment_loss",
+    "gain",
+    "mask_mean",
+)
+"""What a collected pair cannot be without; every other measurement may be None."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairResult:
     """What became of one planned pair.

@@ -7,6 +7,7 @@ from dataclasses import replace
 from rawnind.config import Pairing, Recipe
 from rawnind.errors import SourceError
 from rawnind.records import (
+    ALWAYS_MEASURED,
     FailedFile,
     ImageRef,
     Measurements,
@@ -151,23 +152,11 @@ def _pair_problems(pair: PairResult, scene: Scene, recipe: Recipe) -> Iterator[s
     if not (pair.ground_truth and pair.shard and pair.crops and sensor and gt_sensor):
         yield "it is collected without a GT, a shard, crops or a sensor"
         return
-    if any(getattr(measured, name) is None for name in _ALWAYS) or sensor.rgb_xyz_matrix is None:
+    if any(getattr(measured, name) is None for name in ALWAYS_MEASURED) or sensor.rgb_xyz_matrix is None:
         yield "it is collected without having been measured"
         return
     shift = measured.shift_y or 0, measured.shift_x or 0
     yield from _crop_problems(pair, shift, sensor, gt_sensor, recipe)
-
-
-_ALWAYS = (
-    "shift_y",
-    "shift_x",
-    "subpixel_y",
-    "subpixel_x",
-    "alignment_score",
-    "alignment_loss",
-    "gain",
-    "mask_mean",
-)
 
 
 def _crop_problems(

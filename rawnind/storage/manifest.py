@@ -14,6 +14,7 @@ import yaml
 from rawnind.config import Recipe
 from rawnind.errors import ManifestError
 from rawnind.records import (
+    ALWAYS_MEASURED,
     Counts,
     Crop,
     Outcome,
@@ -23,7 +24,7 @@ from rawnind.records import (
     Sensor,
     Summary,
 )
-from rawnind.storage.schema import ALWAYS_MEASURED, MANIFEST_SCHEMA, PAIRS_SCHEMA, SOMETIMES_MEASURED
+from rawnind.storage.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, SOMETIMES_MEASURED
 from rawnind.storage.shards import crop_name
 from rawnind.storage.store import HashingSink, Store
 
@@ -224,6 +225,11 @@ def _scene_entry(result: SceneResult) -> dict[str, Any]:
     }
     if result.reason:
         entry |= {"reason": str(result.reason), "detail": result.detail}
+    if result.failed_files:
+        entry["failed_files"] = [
+            {"file": file.photo.filename, "reason": str(file.reason), "detail": file.detail}
+            for file in result.failed_files
+        ]
     return entry
 
 

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,10 @@ _SCHEMA = pa.schema(
         pa.field("identity", pa.binary(16), nullable=False),
         pa.field("outcome", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=True),
+        *(
+            pa.field(name, pa.int32(), nullable=False)
+            for name in ("collected", "filtered", "rejected", "failed", "crops")
+        ),
         pa.field("result", pa.binary(), nullable=False),
     ]
 )
@@ -43,12 +48,29 @@ class Commit(NamedTuple):
         identity: names the scene's photos and the recipe (see `identity`).
         outcome: the scene's outcome.
         reason: the scene's reason; None when collected.
+        pairs: how many pairs ended with each outcome, in the order of `Outcome`.
+        crops: how many crops the scene gave.
     """
 
     seq: int
     identity: bytes
     outcome: Outcome
     reason: Reason | None
+    pairs: tuple[int, ...]
+    crops: int
+
+
+def commit_of(result: SceneResult, seq: int) -> Commit:
+    """What the journal remembers of a result."""
+    pairs = Counter(pair.outcome for pair in result.pairs)
+    return Commit(
+        seq,
+        identity(result.scene, result.recipe),
+        result.outcome,
+        result.reason,
+        tuple(pairs[outcome] for outcome in Outcome),
+        sum(len(pair.crops) for pair in result.pairs),
+    )
 
 
 def identity(scene: Scene, recipe: str) -> bytes:
@@ -76,12 +98,15 @@ class Journal:
                 self._load(entry.path, int(match["first"]), int(match["count"]))
 
     def _load(self, name: str, first: int, count: int) -> None:
-        table = self._table(name, ["key", "identity", "outcome", "reason"])
+        table = self._table(name, [column for column in _SCHEMA.names if column != "result"])
         if table.num_rows != count or first < self.next_seq:
             raise ManifestError(f"{name}: holds {table.num_rows} scenes from {first}; the journal is damaged")
         columns = (column.to_pylist() for column in table.columns)
-        for seq, (key, name_of, outcome, reason) in enumerate(zip(*columns, strict=True), first):
-            self.latest[key] = Commit(seq, name_of, Outcome(outcome), Reason(reason) if reason else None)
+        for seq, (key, name_of, outcome, reason, *pairs, crops) in enumerate(
+            zip(*columns, strict=True), first
+        ):
+            why = Reason(reason) if reason else None
+            self.latest[key] = Commit(seq, name_of, Outcome(outcome), why, tuple(pairs), crops)
         self._remember(name, first, count)
 
     def _remember(self, name: str, first: int, count: int) -> None:
@@ -95,10 +120,7 @@ class Journal:
         Raises:
             OutputError: The storage refuses; nothing was committed.
         """
-        commits = [
-            Commit(seq, identity(result.scene, result.recipe), result.outcome, result.reason)
-            for seq, result in enumerate(results, self.next_seq)
-        ]
+        commits = [commit_of(result, seq) for seq, result in enumerate(results, self.next_seq)]
         data = _encode(results, commits)
         digest = hashlib.sha256(data).hexdigest()[:16]
         name = f"{FOLDER}/{self.next_seq:010d}-{len(results)}-{digest}.parquet"
@@ -170,6 +192,11 @@ def _encode(results: Sequence[SceneResult], commits: Sequence[Commit]) -> bytes:
             pa.array([commit.identity for commit in commits], pa.binary(16)),
             [str(commit.outcome) for commit in commits],
             pa.array([str(commit.reason) if commit.reason else None for commit in commits], pa.string()),
+            *(
+                pa.array(column, pa.int32())
+                for column in zip(*(commit.pairs for commit in commits), strict=True)
+            ),
+            pa.array([commit.crops for commit in commits], pa.int32()),
             pa.array([encode_result(result) for result in results], pa.binary()),
         ],
         schema=_SCHEMA,

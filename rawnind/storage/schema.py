@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pyarrow as pa
 
-from rawnind.records import Measurements
+from rawnind.records import ALWAYS_MEASURED, Measurements
 
 _INTEGER_MEASUREMENTS = ("shift_y", "shift_x")
 _LEVELS = pa.list_(pa.field("element", pa.float64(), nullable=False))
@@ -16,17 +16,6 @@ def _kinds(names: Iterable[str]) -> dict[str, pa.DataType]:
 
 
 _MEASUREMENTS = [field.name for field in fields(Measurements)]
-# What a collected pair cannot be without; everything else may be null for "not measured".
-ALWAYS_MEASURED = (
-    "shift_y",
-    "shift_x",
-    "subpixel_y",
-    "subpixel_x",
-    "alignment_score",
-    "alignment_loss",
-    "gain",
-    "mask_mean",
-)
 SOMETIMES_MEASURED = ("rotation", "scale", "noise_gain", "noise_floor")
 
 

@@ -1,0 +1,295 @@
+"""The bridge: the one place where results become facts.
+
+It checks every result that comes back, commits it to the journal, counts it, and writes the manifest when every planned
+scene has its outcome. It is a plain class; the pipeline makes a named Ray actor of it that is started anew when it dies,
+and then finds everything again in the journal.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from rawnind.errors import ManifestError
+from rawnind.plan import Plan
+from rawnind.records import Counts, Outcome, Reason, Scene, SceneResult, Summary
+from rawnind.results import planned_pairs, problems, whole_scene
+from rawnind.storage.events import EventLog
+from rawnind.storage.manifest import write_manifest
+from rawnind.storage.parts import Commit, Journal, decode_result, identity
+from rawnind.storage.store import Store
+
+
+class State(StrEnum):
+    """Where a run stands. ERROR stays ERROR."""
+
+    INITIALIZED = "initialized"
+    COLLECTING = "collecting"
+    READY = "ready"
+    ERROR = "error"
+    CLOSED = "closed"
+
+
+_NEXT = {
+    State.INITIALIZED: {State.COLLECTING, State.ERROR, State.CLOSED},
+    State.COLLECTING: {State.READY, State.ERROR, State.CLOSED},
+    State.READY: {State.CLOSED},
+    State.ERROR: set(),
+    State.CLOSED: set(),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InFlight:
+    """A scene between its worker's start and its commit."""
+
+    key: str
+    stage: str
+    started: float
+    heard: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """What the bridge knows at one moment.
+
+    Attributes:
+        next_seq: sequence number of the next commit.
+        in_flight: scenes being worked on, oldest first.
+        peak_in_flight: the most that ever were at once.
+    """
+
+    state: State
+    next_seq: int
+    scenes: Counts
+    pairs: Counts
+    crops: int
+    in_flight: tuple[InFlight, ...]
+    peak_in_flight: int
+
+
+class Bridge:
+    """Sole writer of one output folder's journal and manifest.
+
+    Args:
+        output: local path or URI of the output folder.
+        run: names this run in events.jsonl.
+        plan: every scene that the run knows of.
+        max_scenes: the most scenes in flight at once.
+        retry: failed scenes with these reasons are open again; empty: none.
+
+    Raises:
+        ManifestError: The journal is damaged.
+    """
+
+    def __init__(
+        self, output: str, run: str, plan: Plan, *, max_scenes: int, retry: frozenset[Reason] = frozenset()
+    ) -> None:
+        self._store = Store(output)
+        self._plan = plan
+        self._max_scenes = max_scenes
+        self._events = EventLog(self._store, run)
+        self._journal = Journal(self._store)
+        self._selected = {scene.key: scene for scene in plan.selected}
+        self._retry_before = self._first_seq() if retry else 0
+        self._retry = retry
+        self._in_flight: dict[str, InFlight] = {}
+        self._peak = 0
+        last = self._events.last("state")
+        self._state = State(last["to"]) if last else State.INITIALIZED
+        self._count()
+
+    def _first_seq(self) -> int:
+        # A bridge that is started anew must retry what was there when the run began, not what it has retried since.
+        begun = self._events.last("begin")
+        return int(begun["next_seq"]) if begun else self._journal.next_seq
+
+    def _count(self) -> None:
+        self._scenes: Counter[Outcome] = Counter()
+        self._pairs: Counter[Outcome] = Counter()
+        self._crops = 0
+        for scene in self._plan.scenes:
+            reason = self._plan.left_out.get(scene.key)
+            if reason:
+                self._scenes[reason.outcome] += 1
+                self._pairs[reason.outcome] += len(planned_pairs(scene, self._plan.recipe.pairing))
+            elif (commit := self._done(scene)) is not None:
+                self._add(commit)
+
+    def _add(self, commit: Commit) -> None:
+        self._scenes[commit.outcome] += 1
+        self._pairs.update(dict(zip(Outcome, commit.pairs, strict=True)))
+        self._crops += commit.crops
+
+    def _done(self, scene: Scene) -> Commit | None:
+        """The commit that settles a scene, if there is one with its photos and this recipe."""
+        commit = self._journal.latest.get(scene.key)
+        if commit is None or commit.identity != identity(scene, self._plan.recipe.digest):
+            return None
+        if commit.reason in self._retry and commit.seq < self._retry_before:
+            return None
+        return commit
+
+    def begin(self) -> list[str]:
+        """Starts collecting (or goes on); returns the keys of the scenes that are still open, in planned order."""
+        if self._state is State.INITIALIZED:
+            self._events.add("begin", next_seq=self._retry_before or self._journal.next_seq)
+            self._to(State.COLLECTING)
+        return [scene.key for scene in self._plan.selected if self._done(scene) is None]
+
+    def admit(self, key: str, stage: str = "waiting") -> bool:
+        """A worker asks whether it may work on a scene, and says what it does while it works.
+
+        Returns:
+            False while the limit of scenes in flight is reached; ask again.
+        """
+        now = time.monotonic()
+        known = self._in_flight.get(key)
+        if known is None:
+            for other in [item for item in self._in_flight.values() if now - item.heard > _SILENCE]:
+                del self._in_flight[
+                    other.key
+                ]  # its worker died; it will ask again when Ray retries the scene
+            if len(self._in_flight) >= self._max_scenes:
+                return False
+        started = known.started if known else now
+        self._in_flight[key] = InFlight(key=key, stage=stage, started=started, heard=now)
+        self._peak = max(self._peak, len(self._in_flight))
+        return True
+
+    def commit(self, key: str, data: bytes, telemetry: Mapping[str, float] | None = None) -> int:
+        """Checks a result and makes it a fact; a result that does not pass becomes `failed: invalid_result`.
+
+        A scene that is already settled stays as it is, so that committing twice changes nothing.
+
+        Args:
+            key: the scene that the result was asked for.
+            data: the result, from `parts.encode_result`.
+            telemetry: seconds and bytes by stage, for events.jsonl.
+
+        Returns:
+            The sequence number of the scene's commit.
+
+        Raises:
+            ValueError: The scene was not planned, or the run is not collecting.
+            OutputError: The storage refuses; nothing was committed.
+        """
+        if self._state is not State.COLLECTING:
+            raise ValueError(f"the bridge is {self._state}, it takes no results")
+        if key not in self._selected:
+            raise ValueError(f"{key} was not planned")
+        scene = self._selected[key]
+        commit = self._done(scene)
+        if commit is None:
+            result = self._checked(scene, data)
+            (commit,) = self._journal.append([result])
+            self._add(commit)
+            self._log(result, commit, telemetry or {})
+        self._in_flight.pop(key, None)
+        return commit.seq
+
+    def _checked(self, scene: Scene, data: bytes) -> SceneResult:
+        recipe = self._plan.recipe
+        try:
+            result = decode_result(data)
+        except ManifestError as error:
+            return whole_scene(scene, recipe, Reason.INVALID_RESULT, str(error))
+        found = [*problems(result, scene, recipe), *self._shard_problems(result)]
+        return whole_scene(scene, recipe, Reason.INVALID_RESULT, "; ".join(found[:3])) if found else result
+
+    def _shard_problems(self, result: SceneResult) -> Iterator[str]:
+        for shard in (pair.shard for pair in result.pairs if pair.shard):
+            if not shard.path.startswith(f"shards/{result.scene.key}/") or ".." in shard.path:
+                yield f"shard {shard.path} lies outside the scene's folder"
+            elif not self._store.exists(shard.path):
+                yield f"shard {shard.path} is missing"
+            elif self._store.digest(shard.path) != shard.sha256:
+                yield f"shard {shard.path} does not have the hash that its worker wrote"
+
+    def _log(self, result: SceneResult, commit: Commit, telemetry: Mapping[str, float]) -> None:
+        self._events.add(
+            "commit",
+            seq=commit.seq,
+            scene=result.scene.key,
+            outcome=str(commit.outcome),
+            reason=str(commit.reason) if commit.reason else None,
+            pairs=dict(zip(map(str, Outcome), commit.pairs, strict=True)),
+            crops=commit.crops,
+            telemetry=dict(telemetry),
+        )
+
+    def snapshot(self) -> Snapshot:
+        """Counts, state and scenes in flight."""
+        return Snapshot(
+            state=self._state,
+            next_seq=self._journal.next_seq,
+            scenes=Counts(planned=len(self._plan.scenes), **self._scenes),
+            pairs=Counts(planned=self._plan.pair_count, **self._pairs),
+            crops=self._crops,
+            in_flight=tuple(sorted(self._in_flight.values(), key=lambda item: item.started)),
+            peak_in_flight=self._peak,
+        )
+
+    def since(self, seq: int) -> list[tuple[int, SceneResult]]:
+        """Committed results of selected scenes from a sequence number on, oldest first."""
+        return [
+            (number, result)
+            for number, result in self._journal.since(seq)
+            if (scene := self._selected.get(result.scene.key)) and self._done(scene)
+        ]
+
+    def fail(self, why: str) -> None:
+        """Ends the run with an error; whoever waits for results learns why. A finished run stays finished."""
+        if State.ERROR in _NEXT[self._state]:
+            self._to(State.ERROR, why=why)
+
+    def finish(self, versions: Mapping[str, str]) -> Summary:
+        """Removes what unfinished scenes left, writes the manifest and declares the run READY.
+
+        Raises:
+            ValueError: A planned scene has no outcome yet.
+            OutputError: The storage refuses; the old manifest, if any, is still there.
+        """
+        missing = self.begin()
+        if missing:
+            raise ValueError(f"{len(missing)} planned scenes have no outcome yet, the first is {missing[0]}")
+        self._sweep()
+        summary = write_manifest(self._store, self._results(), self._plan.recipe, versions)
+        if self._state is State.COLLECTING:
+            self._to(State.READY)
+        return summary
+
+    def close(self) -> None:
+        """Takes no more calls that change anything."""
+        if State.CLOSED in _NEXT[self._state]:
+            self._to(State.CLOSED)
+
+    def _results(self) -> Iterator[SceneResult]:
+        for planned in self._plan.scenes:
+            if planned.key in self._plan.left_out:
+                yield self._plan.filtered(planned)
+            else:
+                yield replace(self._journal.read(planned.key), scene=planned)
+
+    def _sweep(self) -> None:
+        kept = {
+            pair.shard.path
+            for key, commit in self._journal.latest.items()
+            if commit.outcome is Outcome.COLLECTED
+            for pair in self._journal.read(key).pairs
+            if pair.shard
+        }
+        for folder in ("shards", "attempts"):
+            for entry in self._store.list(folder):
+                if entry.path not in kept:
+                    self._store.remove(entry.path)
+
+    def _to(self, state: State, **values: str) -> None:
+        self._events.add("state", **{"from": str(self._state), "to": str(state)}, **values)
+        self._events.flush()
+        self._state = state
+
+
+_SILENCE = 30.0
+"""Seconds without a word from a worker after which its scene is no longer counted as in flight."""
