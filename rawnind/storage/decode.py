@@ -1,0 +1,214 @@
+"""From a RAW file to the values of its visible area and what it says about them. Lossless: what LibRaw gave."""
+
+import hashlib
+import io
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import rawpy
+from numpy.typing import NDArray
+
+from rawnind.errors import SourceError
+from rawnind.records import Cfa, ImageRef, Reason, Sensor
+from rawnind.storage.camera import camera_name
+
+ATTEMPTS = 3
+RETRY_DELAY = 2.0
+"""Seconds between attempts to read a file that the system refuses (a network drive that hiccups)."""
+
+MAX_ZERO_FRACTION = 0.99
+"""More zeros than this is no photo: some stub files open and decode to nothing but zeros."""
+
+_SRGB_TO_XYZ = np.array(  # IEC 61966-2-1, as LibRaw's table has it
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+_PATTERN_SIDE = 16  # the longest period that LibRaw knows (Leaf Catchlight)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrameSize:
+    """What LibRaw says about a photo before it decodes the pixels.
+
+    Attributes:
+        height: rows of the visible area.
+        width: columns of the visible area.
+        raw_height: rows with margins.
+        raw_width: columns with margins.
+    """
+
+    height: int
+    width: int
+    raw_height: int
+    raw_width: int
+
+
+def decode(ref: ImageRef, *, delay: float = RETRY_DELAY) -> tuple[NDArray[np.uint16], Sensor]:
+    """Reads and decodes a photo.
+
+    The file is read once; its SHA-1 is checked before LibRaw sees a byte of it.
+
+    Args:
+        ref: the photo, as the index names it.
+        delay: seconds between the attempts to read a file that the system refuses.
+
+    Returns:
+        The visible area, (H, W) C-contiguous, exactly LibRaw's values; and the sensor, whose `rgb_xyz_matrix` is None
+        where the camera is not known.
+
+    Raises:
+        SourceError: missing_file, sha1_mismatch, truncated, unreadable, all_zero or unsupported_cfa. The detail names
+            the file, without folders.
+    """
+    data = _patiently(ref, delay, lambda file: file.read())
+    _check_sha1(ref, data)
+    with _libraw_errors(ref.filename), rawpy.imread(io.BytesIO(data)) as raw:
+        raw.unpack()
+        sensor = _sensor(raw, ref.filename, camera_name(data))
+        visible = np.array(raw.raw_image_visible, order="C")  # a copy: after close() LibRaw's memory is gone
+    if visible.shape != (sensor.height, sensor.width):
+        raise SourceError(Reason.UNREADABLE, f"{ref.filename}: margins lie outside of the frame")
+    zeros = 1 - np.count_nonzero(visible) / visible.size
+    if zeros > MAX_ZERO_FRACTION:
+        raise SourceError(Reason.ALL_ZERO, f"{ref.filename}: {zeros:.2%} of its pixels are zero")
+    return visible, sensor
+
+
+def headers(ref: ImageRef, *, delay: float = RETRY_DELAY) -> FrameSize:
+    """A photo's size, from its headers alone: neither its SHA-1 is checked nor a pixel decoded.
+
+    rawpy gives nothing else of a `Sensor` before it has decoded the pixels.
+
+    Raises:
+        SourceError: missing_file, truncated or unreadable.
+    """
+    _patiently(ref, delay, lambda file: file.read(1))
+    with _libraw_errors(ref.filename), rawpy.imread(ref.path) as raw:
+        sizes = raw.sizes
+    return FrameSize(
+        height=sizes.height, width=sizes.width, raw_height=sizes.raw_height, raw_width=sizes.raw_width
+    )
+
+
+def _patiently(ref: ImageRef, delay: float, read: Callable[[BinaryIO], bytes]) -> bytes:
+    """What `read` gives for the opened file, tried again while the system refuses."""
+    seen: OSError | None = None
+    for attempt in range(ATTEMPTS):
+        time.sleep(delay if attempt else 0)
+        try:
+            mode = Path(ref.path).stat().st_mode
+            if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+                raise SourceError(Reason.UNREADABLE, f"{ref.filename}: not a regular file")
+            with Path(ref.path).open("rb") as file:
+                data = read(file)
+        except (FileNotFoundError, NotADirectoryError):
+            raise SourceError(Reason.MISSING_FILE, ref.filename) from None
+        except OSError as error:
+            seen = error
+            continue
+        if not data:
+            raise SourceError(Reason.TRUNCATED, f"{ref.filename}: the file is empty")
+        return data
+    why = seen.strerror if seen else "unknown"
+    raise SourceError(Reason.UNREADABLE, f"{ref.filename}: {why} (tried {ATTEMPTS} times)")
+
+
+def _check_sha1(ref: ImageRef, data: bytes) -> None:
+    sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+    if sha1 != ref.sha1:
+        seen = f"{len(data)} bytes with SHA-1 {sha1} instead of {ref.sha1}"
+        raise SourceError(Reason.SHA1_MISMATCH, f"{ref.filename}: {seen}; fetch the file again")
+
+
+@contextmanager
+def _libraw_errors(filename: str) -> Iterator[None]:
+    try:
+        yield
+    except rawpy.LibRawError as error:
+        said = error.args[0] if error.args else ""
+        said = said.decode("ascii", "replace") if isinstance(said, bytes) else str(said)
+        reason = Reason.TRUNCATED if isinstance(error, rawpy.LibRawIOError) else Reason.UNREADABLE
+        raise SourceError(reason, f"{filename}: LibRaw says: {said}") from error
+
+
+def _sensor(raw: rawpy.RawPy, filename: str, camera: str) -> Sensor:
+    cfa, origin, indices = _pattern(raw, filename)
+    levels = raw.black_level_per_channel
+    black = tuple(float(levels[index]) for index in indices)
+    white = float(raw.white_level)
+    if white <= max(black):
+        raise SourceError(
+            Reason.UNREADABLE, f"{filename}: white level {white:g} is not above black {max(black):g}"
+        )
+    return Sensor(
+        cfa=cfa,
+        origin=origin,
+        height=raw.sizes.height,
+        width=raw.sizes.width,
+        black_level=black,
+        white_level=white,
+        overexposure_lb=_overexposure(raw, indices, black, white),
+        rgb_xyz_matrix=_rgb_xyz(raw),
+        camera=camera,
+    )
+
+
+def _pattern(raw: rawpy.RawPy, filename: str) -> tuple[Cfa, tuple[int, int], tuple[int, ...]]:
+    """The CFA, the visible area's first tile, and LibRaw's colour index of each plane.
+
+    LibRaw numbers Bayer's second green 3. `raw_pattern` is not used: it is wrong for X-Trans with margins over 6.
+    """
+    if raw.raw_type != rawpy.RawType.Flat or raw.color_desc != b"RGBG":
+        kind = f"{raw.raw_type.name.lower()} pixels of colours {raw.color_desc.decode('ascii', 'replace')}"
+        raise SourceError(Reason.UNSUPPORTED_CFA, f"{filename}: {kind}")
+    side, top, left = range(_PATTERN_SIDE), raw.sizes.top_margin, raw.sizes.left_margin
+    seen = np.array([[raw.raw_color(top + y, left + x) for x in side] for y in side])
+    colors = np.where(seen == 3, 1, seen)
+    for cfa in Cfa:
+        tile = np.array(cfa.tile)
+        for y, x in np.ndindex(tile.shape):
+            rows, columns = (
+                (np.arange(_PATTERN_SIDE) - y) % cfa.period,
+                (np.arange(_PATTERN_SIDE) - x) % cfa.period,
+            )
+            if np.array_equal(colors, tile[np.ix_(rows, columns)]):
+                indices = tuple(seen[y : y + 2, x : x + 2].flat) if cfa is Cfa.BAYER else (0, 1, 2)
+                return cfa, (y, x), tuple(int(index) for index in indices)
+    shown = "/".join("".join(map(str, row[:6])) for row in colors[:6])
+    raise SourceError(Reason.UNSUPPORTED_CFA, f"{filename}: its pattern begins {shown}")
+
+
+def _overexposure(
+    raw: rawpy.RawPy, indices: tuple[int, ...], black: tuple[float, ...], white: float
+) -> float:
+    """The level of the camera's own limit, the lowest of its colours."""
+    limits = raw.camera_white_level_per_channel
+    if limits is None:
+        return 1.0
+    lowest = min((limits[index] - b) / (white - b) for index, b in zip(indices, black, strict=True))
+    return min(lowest, 1.0) if lowest > 0 else 1.0  # a limit below black says nothing
+
+
+def _rgb_xyz(raw: rawpy.RawPy) -> tuple[float, ...] | None:
+    """XYZ -> camera: from LibRaw's table of cameras, else from the file's own matrix, else None.
+
+    `color_matrix` is white-balanced camera -> sRGB; the daylight balance and sRGB's primaries are taken out of it, as
+    dcraw put them in.
+    """
+    table = np.asarray(raw.rgb_xyz_matrix, np.float64)[:3]
+    if table.any():
+        return _plain(table)
+    daylight = np.asarray(raw.daylight_whitebalance[:3], np.float64)
+    to_srgb = np.asarray(raw.color_matrix, np.float64)[:, :3]
+    if not (np.isfinite(to_srgb).all() and (daylight > 0).all() and abs(np.linalg.det(to_srgb)) > 1e-6):
+        return None
+    return _plain(np.diag(1 / daylight) @ np.linalg.inv(to_srgb) @ np.linalg.inv(_SRGB_TO_XYZ))
+
+
+def _plain(matrix: NDArray[np.float64]) -> tuple[float, ...] | None:
+    return tuple(float(value) for value in matrix.flat) if np.isfinite(matrix).all() else None
