@@ -223,6 +223,8 @@ class Crop:
         valid_fraction: share of pixels that are valid for training.
         msssim: mean of the pair's MS-SSIM map over the crop; None where it was not measured.
         overexposed_fraction: share of pixels that are overexposed in either photo.
+        underexposed_fraction: share of pixels where the noisy photo shows nothing; they stay valid.
+        hot_fraction: share of pixels that a hot pixel spoils.
         changed_fraction: share of pixels where the scene differs between the photos.
     """
 
@@ -233,6 +235,8 @@ class Crop:
     valid_fraction: Fraction
     msssim: Annotated[float, Field(ge=-1, le=1)] | None
     overexposed_fraction: Fraction
+    underexposed_fraction: Fraction
+    hot_fraction: Fraction
     changed_fraction: Fraction
 
 
@@ -261,10 +265,12 @@ class Measurements:
         rotation: degrees that the noisy photo is turned against the GT, counter-clockwise.
         scale: size of the noisy photo's content relative to the GT's, minus one.
         gain: factor that brings the noisy photo to the GT's level.
+        overlap_fraction: share of the noisy photo that the GT shows too; the rest is the border that alignment leaves.
         mask_mean: share of the overlap that is valid.
         msssim: mean of the MS-SSIM map over the overlap.
         overexposed_fraction: share of the overlap that is overexposed in either photo.
         underexposed_fraction: share of the overlap that is underexposed in the noisy photo.
+        hot_fraction: share of the overlap that hot pixels spoil.
         changed_fraction: share of the overlap where the scene differs.
         noise_gain: variance per level of the gain-matched difference (shot noise).
         noise_floor: variance of the gain-matched difference at level zero.
@@ -281,10 +287,12 @@ class Measurements:
     rotation: float | None = None
     scale: float | None = None
     gain: NonNegative | None = None
+    overlap_fraction: Fraction | None = None
     mask_mean: Fraction | None = None
     msssim: Annotated[float, Field(ge=-1, le=1)] | None = None
     overexposed_fraction: Fraction | None = None
     underexposed_fraction: Fraction | None = None
+    hot_fraction: Fraction | None = None
     changed_fraction: Fraction | None = None
     noise_gain: float | None = None
     noise_floor: float | None = None

@@ -224,8 +224,8 @@ class Bridge:
         return Snapshot(
             state=self._state,
             next_seq=self._journal.next_seq,
-            scenes=Counts(planned=len(self._plan.scenes), **self._scenes),
-            pairs=Counts(planned=self._plan.pair_count, **self._pairs),
+            scenes=_counts(len(self._plan.scenes), self._scenes),
+            pairs=_counts(self._plan.pair_count, self._pairs),
             crops=self._crops,
             in_flight=tuple(sorted(self._in_flight.values(), key=lambda item: item.started)),
             peak_in_flight=self._peak,
@@ -293,3 +293,7 @@ class Bridge:
 
 _SILENCE = 30.0
 """Seconds without a word from a worker after which its scene is no longer counted as in flight."""
+
+
+def _counts(planned: int, tally: Counter[Outcome]) -> Counts:
+    return Counts(planned=planned, **{str(outcome): tally[outcome] for outcome in Outcome})

@@ -36,7 +36,7 @@ MANIFEST_SCHEMA = pa.schema(
         *_required(y=pa.int32(), x=pa.int32(), size=pa.int32()),
         *_required(**_kinds(ALWAYS_MEASURED)),
         *_nullable(**_kinds(SOMETIMES_MEASURED)),
-        *_required(valid_fraction=pa.float64(), overexposed_fraction=pa.float64(),
+        *_required(valid_fraction=pa.float64(), overexposed_fraction=pa.float64(), underexposed_fraction=pa.float64(), hot_fraction=pa.float64(),
                   changed_fraction=pa.float64()),
         *_nullable(msssim=pa.float64()),
         *_required(black_level=_LEVELS, white_level=pa.float64(), gt_black_level=_LEVELS,
