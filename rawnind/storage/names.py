@@ -5,7 +5,7 @@ sometimes `Hi 3200` or `Unknown`. Here every spelling is settled once: nobody do
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,29 +18,14 @@ EXAMPLE = "Bayer_kitchen_GT_ISO100_sha1=854554a34b339413462eb1538d4cb0fa95d468b5
 CFA_FOLDERS = {Cfa.BAYER: "Bayer", Cfa.X_TRANS: "X-Trans"}
 """How RawNIND spells each colour filter array in names, folders and its index."""
 
-RAW_EXTENSIONS = frozenset(  # LibRaw 0.22's list of supported cameras, by their files
-    """3fr ari arq arw bay bmq cap cine cr2 cr3 crw cs1 dc2 dcr dng drf dsc erf fff gpr iiq k25 kc2 kdc mdc mef mos mrw
-    nef nrw orf ori pef ptx pxn qtk raf raw rdc rw2 rwl rwz sr2 srf srw sti x3f""".split()
-)
-IMAGE_EXTENSIONS = frozenset(
-    (
-        "avif",
-        "bmp",
-        "exr",
-        "gif",
-        "heic",
-        "heif",
-        "hif",
-        "jpeg",
-        "jpg",
-        "jxl",
-        "npy",
-        "png",
-        "tif",
-        "tiff",
-        "webp",
-    )
-)
+SRC, GT = "src", "gt"
+"""Folders of the nested layout `[src/]{Bayer|X-Trans}/{scene}/[gt/]{file}`."""
+
+_RAW = """3fr ari arq arw bay bmq cap cine cr2 cr3 crw cs1 dc2 dcr dng drf dsc erf fff gpr iiq k25 kc2 kdc mdc mef mos mrw
+nef nrw orf ori pef ptx pxn qtk raf raw rdc rw2 rwl rwz sr2 srf srw sti x3f"""  # what LibRaw 0.22 reads
+_IMAGE = "avif bmp exr gif heic heif hif jpeg jpg jxl npy png tif tiff webp"
+RAW_EXTENSIONS = frozenset(_RAW.split())
+IMAGE_EXTENSIONS = frozenset(_IMAGE.split())
 
 _PREFIXES = re.compile(r"(?:UNK_|TEST_)*")
 _NAME = re.compile(
@@ -97,6 +82,51 @@ class PhotoName:
     ground_truth: bool
     iso: int | None
     sha1: Sha1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Said:
+    """What folders or an index entry say about a file, apart from its name; None where they say nothing."""
+
+    in_src: bool = False
+    cfa: Cfa | None = None
+    spelling: SceneSpelling | None = None
+    ground_truth: bool | None = None
+
+    def below(self, folder: str) -> "Said | None":
+        """What holds inside a folder of the nested layout; None where the folder is no part of that.
+
+        >>> NOTHING_SAID.below("Bayer").below("TEST_7D-2").spelling.test_reserve
+        True
+        """
+        if self.spelling is not None:
+            inside_gt = folder == GT and not self.ground_truth
+            return replace(self, ground_truth=True) if inside_gt else None
+        if self.cfa is not None:
+            spelling = settle_scene(folder)
+            return (
+                None
+                if isinstance(spelling, Refused)
+                else replace(self, spelling=spelling, ground_truth=False)
+            )
+        if cfa := cfa_of_folder(folder):
+            return replace(self, cfa=cfa)
+        return replace(self, in_src=True) if folder == SRC and not self.in_src else None
+
+    def contradicts(self, name: PhotoName) -> str | None:
+        """Where a file's name says something else, in words; None where it agrees."""
+        roles = {True: "ground truth", False: "noisy", None: None}
+        for said, named in (
+            (self.cfa, name.cfa),
+            (self.spelling and self.spelling.scene, name.spelling.scene),
+            (roles[self.ground_truth], roles[name.ground_truth]),
+        ):
+            if said is not None and said != named:
+                return f"its folder or index entry says {said}, its name says {named}"
+        return None
+
+
+NOTHING_SAID = Said()
 
 
 def kind_of(filename: str) -> FileKind:
