@@ -3,6 +3,7 @@
 A scene is a function of continuous coordinates, so that two photos of it may lie any part of a pixel apart.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -20,10 +21,13 @@ READ_ELECTRONS, CONVERTER_ELECTRONS = 1.2, 3.0  # before the amplifier, and afte
 ROW_ELECTRONS = 0.3
 VEIL = 0.004  # light that a lens scatters: nothing is quite black
 DETAIL_ZOOM, DETAIL_CONTRAST = 1.5, 0.25
+SMALLEST_ZOOM, LARGEST_ZOOM = 1.25, 3.0  # sites per pixel: below the first, photos would alias
 LAMP_LEVEL = 4.0
 BAND = 384  # rows worked on at once, to keep memory small; a multiple of both periods
 
 Levels = NDArray[np.float32]
+Sites = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Rows and columns in scene coordinates."""
 
 
 @lru_cache(maxsize=4)
@@ -34,6 +38,32 @@ def linear_photo(name: str) -> Levels:
     encoded = np.arange(256) / 255  # IEC 61966-2-1
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     return (VEIL + (1 - VEIL) * linear).astype(np.float32)[image]
+
+
+def camera_rgb(
+    name: str, xyz_to_camera: Sequence[float], mean: float, brightest: float
+) -> tuple[Levels, float]:
+    """A photograph as (H, W, 3) camera RGB levels, and the factor between linear light and these levels.
+
+    The green plane's mean is `mean`, or less where the brightest 0.1 % of the values would pass `brightest`.
+    """
+    matrix = np.reshape(xyz_to_camera, (3, 3)) @ SRGB_TO_XYZ
+    pixels = np.einsum("yxc,kc->yxk", linear_photo(name), matrix.astype(np.float32))
+    green, bright = float(pixels[..., 1].mean(dtype=np.float64)), float(np.quantile(pixels, 0.999))
+    exposure = min(mean / green, brightest / bright)
+    return pixels * np.float32(exposure), exposure
+
+
+def texture(name: str) -> Levels:
+    """A photograph of a surface as (H, W, 3) factors around 1."""
+    surface = linear_photo(name)
+    return 1 + np.float32(DETAIL_CONTRAST) * (surface / np.float32(surface.mean(dtype=np.float64)) - 1)
+
+
+def fill_zoom(photo: Levels, size: tuple[int, int]) -> float:
+    """Fills the frame where LARGEST_ZOOM allows it; beyond, the photo is mirrored."""
+    fill: float = max(want / have for want, have in zip(size, photo.shape[:2], strict=True))
+    return min(max(fill, SMALLEST_ZOOM), LARGEST_ZOOM)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -110,15 +140,15 @@ class Scenery:
             rows = slice(top, top + BAND)
             levels[rows] = self.view.sample(y[rows], x, tile) * self.detail.sample(y[rows], x, tile)
         if thing_at is not None:
-            _put(levels, self.thing, thing_at, y, x, tile)
+            _put(levels, self.thing, thing_at, (y, x), tile)
         if self.lamp is not None:
-            _shine(levels, self.lamp, y, x)
+            _shine(levels, self.lamp, (y, x))
         return levels
 
 
-def _put(levels: Levels, thing: Picture, at: Ellipse, y: NDArray[np.float64], x: NDArray[np.float64],
-         tile: NDArray[np.uint8]) -> None:  # fmt: skip
+def _put(levels: Levels, thing: Picture, at: Ellipse, sites: Sites, tile: NDArray[np.uint8]) -> None:
     """Lays an object over `levels`, with an edge of one site that counts by the share that it covers."""
+    y, x = sites
     i = np.flatnonzero(np.abs(y - at.y) <= at.semi_y + 1)
     j = np.flatnonzero(np.abs(x - at.x) <= at.semi_x + 1)
     if not (i.size and j.size):
@@ -131,8 +161,9 @@ def _put(levels: Levels, thing: Picture, at: Ellipse, y: NDArray[np.float64], x:
     levels[box] += cover * (seen - levels[box])
 
 
-def _shine(levels: Levels, lamp: Ellipse, y: NDArray[np.float64], x: NDArray[np.float64]) -> None:
+def _shine(levels: Levels, lamp: Ellipse, sites: Sites) -> None:
     """Adds a disc of LAMP_LEVEL with a glow around it that falls off like a Gaussian."""
+    y, x = sites
     reach = 3 * lamp.semi_y
     i = np.flatnonzero(np.abs(y - lamp.y) <= reach)
     j = np.flatnonzero(np.abs(x - lamp.x) <= reach)

@@ -48,6 +48,7 @@ class Shot:
         label: how the file's name spells the ISO, where not as a number.
         object_at: centre of the scene's object as shares of height and width; None where the scene has none.
         photo: shown instead of the scene's own.
+        detail: texture instead of the scene's own.
     """
 
     ground_truth: bool = False
@@ -57,6 +58,7 @@ class Shot:
     label: str | None = None
     object_at: tuple[float, float] | None = None
     photo: str | None = None
+    detail: str | None = None
     damage: Damage | None = None
     reason: Reason | None = None
 
@@ -215,7 +217,10 @@ SCENES = (
         name="two-motifs",
         photo="motorcycle_right.png",
         reason=Reason.ALIGNMENT_UNCERTAIN,
-        shots=(_gt(100), Shot(iso=1600, photo="ihc.png", reason=Reason.ALIGNMENT_UNCERTAIN)),
+        shots=(
+            _gt(100),
+            Shot(iso=1600, photo="ihc.png", detail="grass.png", reason=Reason.ALIGNMENT_UNCERTAIN),
+        ),
     ),
 )
 
@@ -233,4 +238,4 @@ def scaled_offset(offset: tuple[float, float], shorter_side: int) -> tuple[float
 def _scaled(value: float, factor: float) -> float:
     size = abs(value)
     rest = math.fmod(size, 2)
-    return math.copysign(2 * math.floor((size - rest) / 2 * factor) + rest, value)
+    return math.copysign(2 * math.floor((size - rest) / 2 * factor) + rest, value) + 0.0  # no -0.0
