@@ -1,0 +1,101 @@
+"""Which cells of an aligned pair are fit for training: what the scene changed, and what exposure and borders spoil."""
+
+from dataclasses import dataclass
+from enum import IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawnind.imaging.difference import fit_smooth, measure_displacement, subtract_smooth
+from rawnind.imaging.evidence import changed_blocks
+from rawnind.imaging.moments import BLOCK, block_moments
+from rawnind.imaging.noise import fit_noise
+from rawnind.records import Cfa
+
+
+class Cause(IntFlag):
+    """Why a cell is remarkable; one byte per cell. `INVALID` names the causes that take it out of training."""
+
+    OVEREXPOSED = 1
+    UNDEREXPOSED = 2
+    HOT_PIXEL = 4
+    CHANGED = 8
+    BORDER = 16
+
+
+INVALID = Cause.OVEREXPOSED | Cause.HOT_PIXEL | Cause.CHANGED | Cause.BORDER
+"""Underexposed cells stay: a dark pixel is signal and noise like any other, and a denoiser has to learn what it looks like."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Change:
+    """Where the scene differs between two aligned frames, and what the judgement rests on.
+
+    Attributes:
+        changed: (h, w) cells.
+        score: (ceil(h / 4), ceil(w / 4)) evidence per block of 4x4 cells: the strongest test over its threshold. A
+            change begins at 1.
+        noise_gain: variance of the gain-matched difference per level, for a single green site.
+        noise_floor: the same variance at level 0, in levels squared.
+        hot: (h, w) cells where a single sample stands out of its surroundings like a hot pixel, in either photo.
+        residual_shift: (dy, dx) in cells, to be added to the shift that was applied; None where it was not measured.
+    """
+
+    changed: NDArray[np.bool_]
+    score: NDArray[np.float32]
+    hot: NDArray[np.bool_]
+    noise_gain: float
+    noise_floor: float
+    residual_shift: tuple[float, float] | None
+
+
+def scene_change(
+    ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_], cfa: Cfa
+) -> Change:
+    """Finds what moved, came, went or fell into shadow between two frames, whatever their noise.
+
+    Args:
+        ground_truth: (P, h, w) levels, at the shift that lays it on the noisy frame.
+        noisy: (P, h, w) levels, gain-matched to the ground truth.
+        usable: (h, w) False where a cell must not be looked at: over- or underexposed, hot, outside.
+    """
+    displacement = measure_displacement(ground_truth, noisy, usable)
+    moments = block_moments(ground_truth, noisy, usable, displacement)
+    noise = fit_noise(moments)
+    smooth = fit_smooth(moments, noise)
+    residual = np.empty_like(moments.d)
+    subtract_smooth(moments.d, moments.g, smooth.response, smooth.drift, residual)
+    blocks, score = changed_blocks(moments, residual, noise)
+    changed = np.repeat(np.repeat(blocks, BLOCK, axis=0), BLOCK, axis=1)[: usable.shape[0], : usable.shape[1]]
+    sites = {Cfa.BAYER: 1, Cfa.X_TRANS: 5}[cfa]  # green sites in a plane sample
+    return Change(
+        changed=changed,
+        score=score,
+        hot=moments.hot,
+        noise_gain=float(noise.slope[1]) * sites,
+        noise_floor=float(noise.floor[1]) * sites,
+        residual_shift=(displacement.dy[0], displacement.dx[0]),
+    )
+
+
+def combine(
+    *,
+    overexposed: NDArray[np.bool_],
+    underexposed: NDArray[np.bool_],
+    hot: NDArray[np.bool_],
+    changed: NDArray[np.bool_],
+    border: NDArray[np.bool_],
+) -> NDArray[np.uint8]:
+    """(h, w) causes as `Cause` bits."""
+    causes = np.zeros(changed.shape, np.uint8)
+    for flag, cells in (
+        (Cause.OVEREXPOSED, overexposed), (Cause.UNDEREXPOSED, underexposed), (Cause.HOT_PIXEL, hot),
+        (Cause.CHANGED, changed), (Cause.BORDER, border),
+    ):  # fmt: skip
+        causes |= cells.view(np.uint8) * np.uint8(flag)
+    return causes
+
+
+def valid(causes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(h, w) cells that are fit for training: no cause among `INVALID`."""
+    return (causes & np.uint8(INVALID)) == 0

@@ -1,0 +1,346 @@
+"""Pairs with known changes of the scene: what appears, goes, moves, changes its texture, or falls into shadow.
+
+Both photos of a pair go the way that real ones go: light through the colour filters, shot, read and row noise, hot pixels,
+rounding, demosaicing of the ground truth, planes at the whole shift, gain. Every change comes with its truth: where it is, and
+how far it stands out of the noise.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rawnind.imaging.crop import Rect
+from rawnind.imaging.demosaic import demosaic, planes_at_shift
+from rawnind.imaging.levels import planes
+from rawnind.imaging.photo import Photo
+from rawnind.records import Cfa
+from tests.imaging.synthetic import ADC_NOISE, FULL_WELL, MOTIFS, READ_NOISE, canvas, color_index, make_sensor
+
+ISOS = (100, 400, 1600, 6400, 25600, 65535)
+RESPONSE = np.array([0.55, 1.0, 0.7], np.float32)  # what a daylight-balanced sensor sees of white
+MARGIN = 24  # sites around the frame
+GAP = 16  # sites around a change that belong neither to it nor to the still area
+
+
+class Kind(StrEnum):
+    STRONG = "strong"
+    MODERATE = "moderate"
+    TEXTURE = "texture"
+    SHADOW = "shadow"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """How a pair is made.
+
+    Attributes:
+        shift: whole sites: GT site (y + dy, x + dx) shows what noisy site (y, x) shows.
+        residual: sites to be added to `shift`.
+        rotation: degrees.
+        gain: what brings the noisy photo to the GT's level.
+        row_noise: of both photos, in units of the read noise.
+        hot_pixels: share of the noisy photo's sites.
+        drift: largest relative change of the light across the frame.
+        response: exponent of the noisy photo's response.
+        lamp: whether something is overexposed.
+        changes: (kind, diameter in sites) of each.
+    """
+
+    seed: int
+    cfa: Cfa
+    iso: int
+    height: int = 576
+    width: int = 864
+    gt_iso: int = 100
+    shift: tuple[int, int] = (0, 0)
+    residual: tuple[float, float] = (0.0, 0.0)
+    rotation: float = 0.0
+    gain: float = 1.0
+    row_noise: float = 0.0
+    hot_pixels: float = 0.0
+    drift: float = 0.0
+    response: float = 1.0
+    lamp: bool = False
+    changes: tuple[tuple[Kind, int], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Changed:
+    """One change: (h, w) cells it covers, and how far it stands out.
+
+    Attributes:
+        contrast: mean contrast of a site to the noise, or for texture its root mean square.
+        sites: sites it covers.
+    """
+
+    kind: Kind
+    size: int
+    cells: NDArray[np.bool_]
+    contrast: float
+    sites: int
+
+    @property
+    def detectable(self) -> bool:
+        """Above the limit of detection."""
+        if self.kind is Kind.TEXTURE:
+            return self.contrast >= 1 and self.size >= 48
+        return self.contrast * self.sites**0.5 >= 20
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class MaskPair:
+    """Planes of both photos on the noisy frame, and the truth in cells.
+
+    Attributes:
+        ground_truth: (P, h, w).
+        noisy: (P, h, w), not gain-matched.
+        still: (h, w) cells at least 16 sites from every change.
+    """
+
+    case: Case
+    gt_photo: Photo
+    noisy_photo: Photo
+    ground_truth: NDArray[np.float32]
+    noisy: NDArray[np.float32]
+    changes: tuple[Changed, ...]
+    still: NDArray[np.bool_]
+
+
+def draw_case(seed: int, iso: int) -> Case:
+    """A case with the troubles of practice, each in some of the pairs."""
+    rng = np.random.default_rng([seed, iso])
+    cfa = (Cfa.BAYER, Cfa.X_TRANS)[seed % 2]
+    residual = tuple(rng.uniform(-0.5, 0.5, 2)) if rng.random() < 0.5 else (0.0, 0.0)
+    kinds = rng.choice(list(Kind), rng.integers(1, 5))
+    return Case(
+        seed=seed,
+        cfa=cfa,
+        iso=iso,
+        gt_iso=int(rng.choice([50, 100, 200])),
+        shift=tuple(int(s) for s in rng.integers(-9, 10, 2)),
+        residual=residual,
+        gain=float(2 ** rng.uniform(-1, 1)),
+        row_noise=float(rng.choice([0, 0.15, 0.4])),
+        hot_pixels=float(rng.choice([0, 2e-5, 1e-4])),
+        drift=float(rng.choice([0, 0.03])),
+        response=float(rng.choice([1, 1, 0.98, 1.02])),
+        lamp=bool(rng.random() < 0.3),
+        changes=tuple((Kind(kind), round(24 * (200 / 24) ** rng.random())) for kind in kinds),
+    )
+
+
+def render(case: Case) -> MaskPair:
+    """The pair of a case."""
+    rng = np.random.default_rng([case.seed, case.iso, 1])
+    shape = (case.height + 2 * MARGIN, case.width + 2 * MARGIN)
+    light = (
+        canvas(MOTIFS[rng.integers(len(MOTIFS))], shape, case.seed)
+        * RESPONSE
+        * np.float32(rng.uniform(0.3, 1.0))
+    )
+    if case.lamp:
+        _lamp(light, rng)
+    gt_light, noisy_light, places = _place_changes(case, light, rng)
+    sensor = make_sensor(case.cfa, case.height, case.width)
+    gt_seen = _turned(gt_light, case)
+    noisy_seen = noisy_light[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    drift = _drift(case, rng)
+    noisy_seen = noisy_seen**case.response * drift[..., None]
+    colors = color_index(case.cfa, case.height, case.width)[..., None].astype(np.intp)
+    gt_photo = Photo(
+        mosaic=_expose(
+            np.take_along_axis(gt_seen, colors, 2)[..., 0], case.gt_iso, replace(case, hot_pixels=0), rng
+        ),
+        sensor=sensor,
+    )
+    noisy_site = np.take_along_axis(noisy_seen, colors, 2)[..., 0] / np.float32(case.gain)
+    noisy_photo = Photo(mosaic=_expose(noisy_site, case.iso, case, rng), sensor=sensor)
+    rect = _shared(case)
+    cells = np.s_[rect.top // case.cfa.cell : (rect.top + rect.height) // case.cfa.cell,
+                  rect.left // case.cfa.cell : (rect.left + rect.width) // case.cfa.cell]  # fmt: skip
+    sigma = _sigma(np.take_along_axis(light[MARGIN:-MARGIN, MARGIN:-MARGIN], colors, 2)[..., 0], case)
+    changes = tuple(_measured(place, case, gt_light, noisy_light, colors, sigma, cells) for place in places)
+    near = np.zeros((case.height, case.width), np.uint8)
+    for _, _, mask in places:
+        near |= mask[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    near = cv2.dilate(near, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * GAP + 1, 2 * GAP + 1)))
+    return MaskPair(
+        case=case,
+        gt_photo=gt_photo,
+        noisy_photo=noisy_photo,
+        ground_truth=planes_at_shift(demosaic(gt_photo), case.shift, case.cfa, rect),
+        noisy=np.ascontiguousarray(planes(noisy_photo)[(slice(None), *cells)]),
+        changes=tuple(change for change in changes if change.sites),
+        still=~_cells(near, case.cfa, any_=True)[cells],
+    )
+
+
+def rect_cells(case: Case) -> tuple[slice, slice]:
+    """Where the cells of `MaskPair` lie in the noisy photo's."""
+    rect, cell = _shared(case), case.cfa.cell
+    return (
+        slice(rect.top // cell, (rect.top + rect.height) // cell),
+        slice(rect.left // cell, (rect.left + rect.width) // cell),
+    )
+
+
+def _shared(case: Case) -> Rect:
+    """The whole tiles of the noisy frame that the GT shows too."""
+    period, spans = case.cfa.period, []
+    for shift, length in zip(case.shift, (case.height, case.width), strict=True):
+        first = -(-max(0, -shift) // period) * period
+        last = min(length, length - shift) // period * period
+        spans.append((first, last - first))
+    (top, height), (left, width) = spans
+    return Rect(top=top, left=left, height=height, width=width)
+
+
+def _lamp(light, rng):
+    radius = int(rng.integers(10, 50))
+    y, x = (int(rng.integers(radius, extent - radius)) for extent in light.shape[:2])
+    glow = np.zeros(light.shape[:2], np.float32)
+    cv2.circle(glow, (x, y), radius, 3.0, -1)
+    light += cv2.GaussianBlur(glow, (0, 0), 2.0)[..., None]
+
+
+def _turned(light, case):
+    """The GT's view of the canvas: shifted and turned about the centre."""
+    dy, dx = (s + r for s, r in zip(case.shift, case.residual, strict=True))
+    cos, sin = np.cos(np.deg2rad(case.rotation)), np.sin(np.deg2rad(case.rotation))
+    turn = np.array([[cos, sin], [-sin, cos]])
+    centre = np.array([(case.width - 1) / 2, (case.height - 1) / 2])
+    offset = centre - turn @ (centre + np.array([dx, dy])) + MARGIN
+    seen = cv2.warpAffine(light, np.column_stack([turn, offset]), (case.width, case.height),
+                          flags=cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT)  # fmt: skip
+    return np.maximum(seen, 0)
+
+
+def _drift(case, rng):
+    y, x = np.mgrid[-1 : 1 : case.height * 1j, -1 : 1 : case.width * 1j].astype(np.float32)
+    angle = rng.uniform(0, 2 * np.pi)
+    wave = np.sin(1.2 * (np.cos(angle) * x + np.sin(angle) * y) + rng.uniform(-0.5, 0.5))
+    return 1 + np.float32(case.drift) * wave.astype(np.float32)
+
+
+def _noise(iso):
+    """Electrons of a full sensor and read noise in levels."""
+    well = FULL_WELL * 100 / iso
+    return well, float(np.hypot(READ_NOISE / well, ADC_NOISE / 15871))
+
+
+def _sigma(light, case):
+    """Noise of the gain-matched difference at each site."""
+    well, read = _noise(case.iso)
+    gt_well, gt_read = _noise(case.gt_iso)
+    return np.sqrt(case.gain * light / well + (case.gain * read) ** 2 + light / gt_well + gt_read**2)
+
+
+def _expose(light, iso, case, rng):
+    well, read = _noise(iso)
+    level = rng.poisson(light * well).astype(np.float32) / np.float32(well)
+    level += rng.standard_normal(level.shape, np.float32) * np.float32(read)
+    level += (rng.standard_normal((level.shape[0], 1)) * case.row_noise * read).astype(np.float32)
+    hot = rng.random(level.shape, np.float32) < case.hot_pixels
+    level[hot] += rng.exponential(0.3, int(hot.sum()))
+    sensor = make_sensor(case.cfa, case.height, case.width)
+    index = color_index(case.cfa, case.height, case.width).astype(np.intp)
+    if case.cfa is Cfa.BAYER:
+        index = np.array([[0, 1], [2, 3]])[np.arange(case.height)[:, None] % 2, np.arange(case.width) % 2]
+    black = np.array(sensor.black_level, np.float32)[index]
+    return np.clip(np.rint(level * (sensor.white_level - black) + black), 0, sensor.white_level).astype(
+        np.uint16
+    )
+
+
+def _place_changes(case, light, rng):
+    """GT's light, the noisy photo's light, and (kind, size, mask) of each change on the canvas."""
+    gt, noisy, taken, places = light.copy(), light.copy(), np.zeros(light.shape[:2], np.uint8), []
+    for kind, size in case.changes:
+        look = rng.integers(2**31)
+        where = rng.choice(["gt", "noisy", "both"]) if kind in (Kind.STRONG, Kind.MODERATE) else "noisy"
+        for target in {"gt": [gt], "noisy": [noisy], "both": [gt, noisy]}[where]:
+            mask = _free_place(size, taken, rng)
+            if mask is None:
+                continue
+            taken |= cv2.dilate(mask, np.ones((2 * GAP + 1, 2 * GAP + 1), np.uint8))
+            target[:] = _painted(kind, target, mask, np.random.default_rng(look))
+            places.append((kind, size, mask))
+    return gt, noisy, places
+
+
+def _free_place(size, taken, rng):
+    """A blob inside the frame that touches no other; None where no room is found."""
+    for _ in range(20):
+        y, x = (rng.uniform(MARGIN + size / 2 + 2, extent - MARGIN - size / 2 - 2) for extent in taken.shape)
+        angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+        radius = (
+            size
+            / 2
+            * (1 - 0.15 * rng.random() * (1 + np.sin(rng.integers(2, 5) * angles + rng.uniform(0, 6))))
+        )
+        points = np.stack(
+            [x + radius * np.cos(angles), y + radius * np.sin(angles) * rng.uniform(0.7, 1)], axis=1
+        )
+        mask = np.zeros(taken.shape, np.uint8)
+        cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1)
+        if not (mask & taken).any():
+            return mask
+    return None
+
+
+def _painted(kind, light, mask, rng):
+    """The light with the change painted where the mask is."""
+    inside = mask > 0
+    mean = light[inside].mean(axis=0)
+    if kind is Kind.SHADOW:
+        alpha = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), rng.uniform(1, 4))
+        return light * (1 - alpha * np.float32(rng.uniform(0.12, 0.5)))[..., None]
+    alpha = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.7)[..., None]
+    texture = _texture(light.shape[:2], rng)
+    if kind is Kind.TEXTURE:
+        smooth = cv2.GaussianBlur(light, (0, 0), 8)
+        new = smooth * (1 + np.float32(rng.uniform(0.15, 0.45)) * texture)
+        new[inside] += mean - new[inside].mean(axis=0)
+    else:
+        low, high = {Kind.STRONG: (0.6, 1.6), Kind.MODERATE: (0.15, 0.45)}[kind]
+        ratio = np.exp(rng.choice([-1, 1]) * rng.uniform(low, high)) * rng.uniform(0.93, 1.07, 3)
+        new = (mean * ratio * (1 + 0.08 * texture)).astype(np.float32)
+    return np.clip(light + alpha * (new - light), 0.001, None)
+
+
+def _texture(shape, rng):
+    """(H, W, 1) band-limited noise of unit variance."""
+    scale = rng.uniform(1.2, 4)
+    grain = rng.standard_normal(shape, np.float32)
+    band = cv2.GaussianBlur(grain, (0, 0), scale) - cv2.GaussianBlur(grain, (0, 0), 3 * scale)
+    return np.clip(band / band.std(), -2, 2)[..., None]
+
+
+def _measured(place, case, gt_light, noisy_light, colors, sigma, cells):
+    kind, size, mask = place
+    inner = np.s_[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    inside = mask[inner] > 0
+    delta = np.take_along_axis((noisy_light - gt_light)[inner], colors, 2)[..., 0]
+    z = (delta / sigma)[inside]
+    if kind is Kind.TEXTURE:
+        contrast = float(z.std())
+    else:
+        color = colors[..., 0][inside]
+        contrast = sum(float(abs(z[color == c].mean()) * (color == c).mean()) for c in range(3))
+    return Changed(
+        kind=kind,
+        size=size,
+        cells=_cells(mask[inner], case.cfa, any_=False)[cells],
+        contrast=contrast,
+        sites=int(inside.sum()),
+    )
+
+
+def _cells(sites, cfa, *, any_):
+    """Cells that are covered: by any site, or by at least half of them."""
+    cell = cfa.cell
+    blocks = sites.reshape(sites.shape[0] // cell, cell, sites.shape[1] // cell, cell)
+    return blocks.any(axis=(1, 3)) if any_ else blocks.mean(axis=(1, 3)) >= 0.5
