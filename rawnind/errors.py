@@ -19,6 +19,18 @@ class OutputError(RawnindError):
     """The output folder cannot be used. Nothing that was committed is lost: free it and run again."""
 
 
+class SourceLostError(RawnindError):
+    """The source folder went away during the run. No file is blamed: bring it back and run again."""
+
+
+class FolderInUseError(RawnindError):
+    """Another run works on the output folder. Wait for it, or choose a new --output."""
+
+
+class StoppedEarlyError(RawnindError):
+    """The run was stopped before every scene had an outcome. What was committed stays: run again to resume."""
+
+
 class ManifestError(RawnindError):
     """The output folder's contents contradict themselves."""
 

@@ -5,6 +5,8 @@ scene has its outcome. It is a plain class; the pipeline makes a named Ray actor
 and then finds everything again in the journal.
 """
 
+import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -96,6 +98,7 @@ class Bridge:
         self._retry = retry
         self._in_flight: dict[str, InFlight] = {}
         self._peak = 0
+        self._stopping = False
         last = self._events.last("state")
         self._state = State(last["to"]) if last else State.INITIALIZED
         self._count()
@@ -131,32 +134,52 @@ class Bridge:
             return None
         return commit
 
-    def begin(self) -> list[str]:
-        """Starts collecting (or goes on); returns the keys of the scenes that are still open, in planned order."""
-        if self._state is State.INITIALIZED:
-            self._events.add("begin", next_seq=self._retry_before or self._journal.next_seq)
-            self._to(State.COLLECTING)
+    def open_scenes(self) -> list[str]:
+        """Keys of the scenes that have no outcome yet, in planned order."""
         return [scene.key for scene in self._plan.selected if self._done(scene) is None]
 
-    def admit(self, key: str, stage: str = "waiting") -> bool:
-        """A worker asks whether it may work on a scene, and says what it does while it works.
+    def begin(self) -> list[str]:
+        """Starts collecting, or goes on; returns `open_scenes`."""
+        if self._state is State.INITIALIZED:
+            self._events.add("begin", next_seq=self._journal.next_seq)
+            self._to(State.COLLECTING)
+        return self.open_scenes()
+
+    def admit(self, key: str) -> bool | None:
+        """A worker asks whether it may begin a scene.
 
         Returns:
-            False while the limit of scenes in flight is reached; ask again.
+            True: begin. None: the limit of scenes in flight is reached, ask again. False: the run is stopping.
         """
+        if self._stopping or self._state is not State.COLLECTING:
+            return False
         now = time.monotonic()
-        known = self._in_flight.get(key)
-        if known is None:
+        if key not in self._in_flight:
             for other in [item for item in self._in_flight.values() if now - item.heard > _SILENCE]:
-                del self._in_flight[
-                    other.key
-                ]  # its worker died; it will ask again when Ray retries the scene
+                del self._in_flight[other.key]  # its worker died; it asks again when Ray retries the scene
             if len(self._in_flight) >= self._max_scenes:
-                return False
+                return None
+        self._hear(key, "starting", now)
+        return True
+
+    def heartbeat(self, key: str, stage: str) -> None:
+        """A worker says what it does. Nothing depends on it but what people see and how soon a dead worker's place is free."""
+        if (
+            self._state is State.COLLECTING
+            and key in self._selected
+            and self._done(self._selected[key]) is None
+        ):
+            self._hear(key, stage, time.monotonic())
+
+    def _hear(self, key: str, stage: str, now: float) -> None:
+        known = self._in_flight.get(key)
         started = known.started if known else now
         self._in_flight[key] = InFlight(key=key, stage=stage, started=started, heard=now)
         self._peak = max(self._peak, len(self._in_flight))
-        return True
+
+    def stop(self) -> None:
+        """Lets no further scene begin; what is in flight may still be committed."""
+        self._stopping = True
 
     def commit(self, key: str, data: bytes, telemetry: Mapping[str, float] | None = None) -> int:
         """Checks a result and makes it a fact; a result that does not pass becomes `failed: invalid_result`.
@@ -251,11 +274,13 @@ class Bridge:
             ValueError: A planned scene has no outcome yet.
             OutputError: The storage refuses; the old manifest, if any, is still there.
         """
-        missing = self.begin()
+        missing = self.open_scenes()
         if missing:
             raise ValueError(f"{len(missing)} planned scenes have no outcome yet, the first is {missing[0]}")
         self._sweep()
-        summary = write_manifest(self._store, self._results(), self._plan.recipe, versions)
+        summary = write_manifest(
+            self._store, self._results(), self._plan.recipe, versions=versions, contents=self.contents()
+        )
         if self._state is State.COLLECTING:
             self._to(State.READY)
         return summary
@@ -264,6 +289,19 @@ class Bridge:
         """Takes no more calls that change anything."""
         if State.CLOSED in _NEXT[self._state]:
             self._to(State.CLOSED)
+
+    def contents(self) -> str:
+        """SHA-256 over every planned scene's identity and outcome: equal where the manifest would be."""
+        digest = hashlib.sha256()
+        for scene in self._plan.scenes:
+            commit = self._done(scene)
+            outcome = self._plan.left_out.get(scene.key) or (
+                commit and [commit.outcome, commit.reason, commit.crops]
+            )
+            digest.update(
+                json.dumps([scene.key, identity(scene, self._plan.recipe.digest).hex(), outcome]).encode()
+            )
+        return digest.hexdigest()
 
     def _results(self) -> Iterator[SceneResult]:
         for planned in self._plan.scenes:

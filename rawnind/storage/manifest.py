@@ -37,7 +37,12 @@ _ROWS_PER_GROUP = 65_536
 
 
 def write_manifest(
-    store: Store, results: Iterable[SceneResult], recipe: Recipe, versions: Mapping[str, str]
+    store: Store,
+    results: Iterable[SceneResult],
+    recipe: Recipe,
+    *,
+    versions: Mapping[str, str],
+    contents: str,
 ) -> Summary:
     """Writes the three files, holding one scene at a time; manifest.yaml, which seals the others, comes last.
 
@@ -46,6 +51,7 @@ def write_manifest(
         results: every planned scene once, sorted by (scene name, CFA).
         recipe: what the results were made with.
         versions: library versions, for the record in manifest.yaml.
+        contents: names what the manifest is made from; kept in manifest.yaml.
 
     Raises:
         OutputError: The storage refuses; the old manifest is then still there.
@@ -63,7 +69,10 @@ def write_manifest(
                 for number, crop in enumerate(pair.crops):
                     crop_rows.add(_crop_row(scene, pair, number, crop, recipe.crop_size))
         summary = tally.summary(recipe, manifest.sha256)
-        head = _head(summary, recipe, versions, pairs.sha256)
+        head = _head(summary, recipe, versions) | {
+            "contents": contents,
+            "files": {MANIFEST: manifest.sha256, PAIRS: pairs.sha256},
+        }
         with store.create(MANIFEST_YAML, replace=True) as sink:
             sink.write(_yaml(head) + b"scenes:\n")
             entries.seek(0)
@@ -89,6 +98,22 @@ def read_head(store: Store) -> dict[str, Any]:
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         raise ManifestError(f"{MANIFEST_YAML} in {store.location} is not a manifest of format {FORMAT}")
     return head
+
+
+def read_summary(store: Store) -> Summary:
+    """The summary that `write_manifest` returned when it wrote the manifest. Errors as in `read_head`."""
+    head = read_head(store)
+    try:
+        return Summary(
+            recipe=head["recipe"]["digest"],
+            scenes=Counts(**head["counts"]["scenes"]),
+            pairs=Counts(**head["counts"]["pairs"]),
+            crops=head["counts"]["crops"],
+            reasons=tuple((Reason(reason), count) for reason, count in head["reasons"].items()),
+            manifest_sha256=head["files"][MANIFEST],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ManifestError(f"{MANIFEST_YAML} in {store.location} is damaged: {error!r}") from error
 
 
 class _Rows:
@@ -233,7 +258,7 @@ def _scene_entry(result: SceneResult) -> dict[str, Any]:
     return entry
 
 
-def _head(summary: Summary, recipe: Recipe, versions: Mapping[str, str], pairs_sha256: str) -> dict[str, Any]:
+def _head(summary: Summary, recipe: Recipe, versions: Mapping[str, str]) -> dict[str, Any]:
     counts = {"scenes": asdict(summary.scenes), "pairs": asdict(summary.pairs), "crops": summary.crops}
     return {
         "format": FORMAT,
@@ -242,7 +267,6 @@ def _head(summary: Summary, recipe: Recipe, versions: Mapping[str, str], pairs_s
         "counts": counts,
         "conservation": {name: _sum(getattr(summary, name)) for name in ("scenes", "pairs")},
         "reasons": {str(reason): count for reason, count in summary.reasons},
-        "files": {MANIFEST: summary.manifest_sha256, PAIRS: pairs_sha256},
     }
 
 

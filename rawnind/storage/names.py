@@ -31,7 +31,7 @@ _PREFIXES = re.compile(r"(?:UNK_|TEST_)*")
 _NAME = re.compile(
     r"(?P<cfa>bayer|x-trans)_(?P<scene>.+?)_(?P<gt>GT_)?ISO(?:(?:Hi )?(?P<iso>[0-9]{1,9})|Unknown)"
     r"_sha1=(?P<sha1>[0-9a-f]{40})\.[0-9a-z]+",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,  # without ASCII, a long s would pass for an s
 )
 _SCENE: TypeAdapter[str] = TypeAdapter(SceneName)
 

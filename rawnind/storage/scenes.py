@@ -24,6 +24,17 @@ class SetAside:
     other: int = 0
     duplicates: int = 0
 
+    def __str__(self) -> str:
+        """The counts for people.
+
+        >>> str(SetAside(xmp=11, images=1))
+        'set aside: 11 .xmp, 1 not RAW, 0 other files, 0 duplicates'
+        """
+        return (
+            f"set aside: {self.xmp} .xmp, {self.images} not RAW, {self.other} other files, "
+            f"{self.duplicates} duplicates"
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Index:

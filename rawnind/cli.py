@@ -1,0 +1,208 @@
+"""The `rawnind` command."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rawnind.config import Pairing
+from rawnind.errors import (
+    ConfigError,
+    FolderInUseError,
+    IndexInvalidError,
+    OutputError,
+    RawnindError,
+    RecipeMismatchError,
+    SourceLostError,
+    StoppedEarlyError,
+)
+from rawnind.options import Options, load_config
+from rawnind.records import Cfa, Counts, Outcome, Reason, Summary
+
+COMPLETE, USAGE, STOPPED, NOTHING, FAILED = 0, 2, 3, 4, 5
+
+_WRONG_USAGE = (ConfigError, IndexInvalidError, RecipeMismatchError, FolderInUseError)
+_TRY_AGAIN = (StoppedEarlyError, SourceLostError, OutputError)
+
+
+class _Commands(click.Group):
+    """Commands in the order of a user's way, and errors as one sentence with an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RawnindError as error:
+            click.echo(f"rawnind: {error}", err=True)
+            ctx.exit(_exit_code(error))
+        except KeyboardInterrupt:
+            click.echo("rawnind: interrupted; run the same command again to resume", err=True)
+            ctx.exit(STOPPED)
+
+
+def _exit_code(error: RawnindError) -> int:
+    if isinstance(error, _WRONG_USAGE):
+        return USAGE
+    return STOPPED if isinstance(error, _TRY_AGAIN) else 1
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(package_name="rawnind")
+def main() -> None:
+    r"""Prepares RAW photo pairs for training denoisers: aligned, masked, scored, cropped, checked and listed.
+
+    \b
+    A first try:
+      rawnind sample pairs                      a small data set with known truth
+      rawnind prepare pairs --output out        process it
+      rawnind train out --steps 20              train on the result
+    """
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--seed", default=0, show_default=True, help="Of the noise and of the cuts.")
+@click.option("--height", default=800, show_default=True, help="Rows of each photo.")
+@click.option("--width", default=1216, show_default=True, help="Columns of each photo.")
+def sample(out: Path, seed: int, height: int, width: int) -> None:
+    r"""Write a small RawNIND-like set of DNG files into OUT, with truth.json.
+
+    \b
+    Example:
+      rawnind sample pairs --height 1024 --width 1536
+    """
+    from rawnind.sample import make_sample
+
+    truth = make_sample(out, seed=seed, height=height, width=width)
+    click.echo(
+        f"{out}: {len(truth.scenes)} scenes, {len(truth.files)} files; what is true of them is in truth.json"
+    )
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the index as YAML."
+)
+def index(source: Path, output: Path | None) -> None:
+    r"""Read SOURCE (a folder or an index YAML) into scenes and print counts.
+
+    \b
+    Example:
+      rawnind index RawNIND/ -o dataset_index.yaml
+    """
+    from rawnind.storage.index import index_to_yaml, load_index
+
+    found = load_index(source)
+    for refused in found.refused:
+        click.echo(f"refused: {refused.file}: {refused.why}", err=True)
+    click.echo(f"{len(found.scenes)} scenes: {', '.join(f'{found.count(cfa)} {cfa}' for cfa in Cfa)}")
+    click.echo(f"{found.test_reserve} test-reserve, {found.unknown_sensor} unknown-sensor")
+    click.echo(
+        f"{found.ground_truths} ground-truth and {found.noisy} noisy photos; set aside: {found.set_aside}"
+    )
+    if output:
+        _write_text(output, index_to_yaml(found))
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that `plan` and `prepare` share. None of them has a default here: a config file may set it."""
+    for option in reversed(_RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+_RUN_OPTIONS = (
+    click.option("--max-scenes", type=int, metavar="N", help="Scenes in flight at once.  [default: one per worker]"),
+    click.option("--limit", type=int, metavar="N", help="Scenes in all.  [default: every one]"),
+    click.option("--timeout", type=int, metavar="SECONDS", help="Stop cleanly after that time; run again to resume."),
+    click.option("--scene-timeout", type=float, metavar="SECONDS", help="Give a scene up after that time."),
+    click.option("--cfa", type=click.Choice([str(cfa) for cfa in Cfa]), help="Only scenes with this CFA."),
+    click.option("--exclude-test-reserve", is_flag=True, default=None, help="Leave out scenes reserved for testing."),
+    click.option("--crop-size", type=int, metavar="SITES", help="Side of a crop, a multiple of 32.  [default: 512]"),
+    click.option("--stride", type=int, metavar="SITES", help="From one crop to the next.  [default: 512]"),
+    click.option("--pairing", type=click.Choice([str(pairing) for pairing in Pairing]),
+                 help="Each noisy photo with the GT that aligns best, or with all.  [default: best]"),
+    click.option("--min-msssim", type=float, metavar="0..1", help="Leave out crops that score lower.  [default: none]"),
+    click.option("--cpus-per-scene", type=float, metavar="N", help="CPUs that a worker takes.  [default: 1]"),
+    click.option("--gpus-per-scene", type=float, metavar="N", help="GPUs that a worker takes.  [default: 0]"),
+    click.option("--address", metavar="ADDRESS", help="Ray cluster.  [default: RAY_ADDRESS, or a local one]"),
+    click.option("--retry-failed", metavar="REASON", is_flag=False, flag_value="all",
+                 help="Try failed scenes again: all, or those with this reason."),
+    click.option("--config", type=click.Path(path_type=Path), help="YAML with any of these options and recipe values."),
+    click.option("--strict", is_flag=True, default=None, help="Exit with 5 when anything failed."),
+)  # fmt: skip
+
+
+def _options(values: dict[str, Any]) -> Options:
+    config = values.pop("config")
+    given = {key: value for key, value in values.items() if value is not None}
+    if given.get("retry_failed") == "all":
+        given["retry_failed"] = True
+    return Options.from_dict((load_config(config) if config else {}) | given)
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--output", required=True, metavar="OUT", help="Folder or URI (such as s3://bucket/folder).")
+@click.option("--progress", type=click.Choice(["auto", "live", "plain", "none"]), default="auto", show_default=True,
+              help="A live view, plain lines, or nothing.")  # fmt: skip
+@_run_options
+def prepare(source: Path, output: str, progress: str, **values: Any) -> None:
+    r"""Process every scene of SOURCE and write OUT/manifest.parquet; running it again resumes.
+
+    \b
+    Examples:
+      rawnind prepare RawNIND/ --output out
+      rawnind prepare dataset_index.yaml --output s3://bucket/out --cfa bayer --crop-size 256 --stride 256
+      rawnind prepare RawNIND/ --output out --retry-failed missing_file
+
+    Exit: 0 complete, 2 wrong usage, 3 stopped early (run again to resume), 4 nothing collected, 5 --strict and
+    something failed.
+    """
+    from rawnind.cluster.progress import choose
+    from rawnind.cluster.run import run
+
+    options = _options(values)
+    summary = run(source, output, options, choose(progress))
+    click.echo(describe(summary, output))
+    sys.exit(_code(summary, options))
+
+
+def _code(summary: Summary, options: Options) -> int:
+    if options.strict and (summary.scenes.failed or summary.pairs.failed):
+        return FAILED
+    return COMPLETE if summary.crops else NOTHING
+
+
+def describe(summary: Summary, output: str) -> str:
+    """The end of a run, for people."""
+    lines = [
+        f"Scenes: {_sum(summary.scenes)}",
+        f"Pairs:  {_sum(summary.pairs)}",
+        *(f"        {count} {reason}: {Reason(reason).sentence}" for reason, count in summary.reasons),
+        f"Crops:  {summary.crops}, listed in {output}/manifest.parquet",
+    ]
+    return "\n".join(lines)
+
+
+def _sum(counts: Counts) -> str:
+    return f"{counts.planned} = " + " + ".join(f"{getattr(counts, outcome)} {outcome}" for outcome in Outcome)
+
+
+if __name__ == "__main__":
+    main()

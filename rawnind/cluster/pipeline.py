@@ -1,0 +1,110 @@
+"""The Ray graph: the only place where the stages of a run are wired together."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from rawnind.cluster.bridge import Bridge
+from rawnind.cluster.worker import SceneWorker, scene_row
+from rawnind.errors import FolderInUseError
+from rawnind.options import Options
+from rawnind.plan import Plan
+from rawnind.records import Scene
+
+NAMESPACE = "rawnind"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """Everything that the parts of one run need to know.
+
+    Attributes:
+        output: local path or URI of the output folder.
+        run: names the run in events.jsonl and in the ledger of attempts.
+        root: the folder that the photos come from.
+        plan: every scene that the run knows of.
+        options: how it goes about it.
+    """
+
+    output: str
+    run: str
+    root: str
+    plan: Plan
+    options: Options
+
+
+def bridge_name(output: str) -> str:
+    """Name of the bridge actor that serves an output folder, in the namespace `rawnind`."""
+    return f"bridge-{hashlib.sha256(output.encode()).hexdigest()[:12]}"
+
+
+def start_bridge(job: Job, *, max_scenes: int) -> Any:
+    """The bridge as a named actor that Ray starts anew when it dies.
+
+    Raises:
+        FolderInUseError: Another run on this cluster has a bridge for the folder.
+    """
+    actor = ray.remote(Bridge).options(
+        name=bridge_name(job.output),
+        namespace=NAMESPACE,
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=-1,
+    )
+    try:
+        return actor.remote(
+            job.output, job.run, job.plan, max_scenes=max_scenes, retry=job.options.retry_failed
+        )
+    except ValueError as error:  # what Ray says to a name that is taken
+        raise FolderInUseError(f"another run on this cluster is working on {job.output}") from error
+
+
+def pool_size(options: Options, scenes: int) -> int:
+    """Workers that the cluster can run at once, no more than there are scenes or --max-scenes allows."""
+    resources = ray.cluster_resources()
+    limits = [scenes, int(resources.get("CPU", 1) // options.cpus_per_scene)]
+    if options.gpus_per_scene:
+        limits.append(int(resources.get("GPU", 0) // options.gpus_per_scene))
+    if options.max_scenes:
+        limits.append(options.max_scenes)
+    return max(1, min(limits))
+
+
+def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, workers: int) -> Dataset:
+    """One row per scene in, one small row per scene out, in whatever order they are ready.
+
+    One row per block, so that a row comes out as soon as its scene is done; a pool that may shrink to one worker, so that
+    it never waits for CPUs which it holds itself.
+    """
+    _quiet()
+    return ray.data.from_items([scene_row(scene) for scene in todo], override_num_blocks=len(todo)).map(
+        SceneWorker,
+        fn_constructor_kwargs={
+            "output": job.output,
+            "run": job.run,
+            "root": job.root,
+            "recipe": job.options.recipe,
+            "bridge": bridge,
+            "scene_timeout": job.options.scene_timeout,
+        },
+        compute=ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=_QUEUED),
+        num_cpus=job.options.cpus_per_scene,
+        num_gpus=job.options.gpus_per_scene or None,
+    )
+
+
+_QUEUED = 2
+"""Rows handed to a worker at once: with one, Ray sees no need for a second worker. The bridge bounds what really runs."""
+
+
+def _quiet() -> None:
+    """Ray Data's own log lines and progress bars would stand between ours; its warnings still come through."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.enable_operator_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)

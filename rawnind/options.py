@@ -1,0 +1,135 @@
+"""The options of `prepare`, from keywords or a YAML file, checked when made."""
+
+import math
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+
+from rawnind.config import Recipe
+from rawnind.errors import ConfigError
+from rawnind.records import Cfa, Outcome, Reason
+
+_Kind = TypeVar("_Kind", bound=StrEnum)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """How a run goes about its work; only `recipe` changes what it makes.
+
+    Attributes:
+        recipe: parameters of the pair chain.
+        max_scenes: scenes in flight at once; None: as many as there are workers.
+        limit: scenes in all; None: every one.
+        timeout: seconds after which the run stops cleanly, to be resumed; None: never.
+        scene_timeout: seconds after which one scene is given up; None: never.
+        cfa: only scenes with this CFA; None: all.
+        exclude_test_reserve: leave out the scenes that are reserved for testing.
+        cpus_per_scene: CPUs that a worker takes.
+        gpus_per_scene: GPUs that a worker takes.
+        address: a Ray cluster; None: the one that RAY_ADDRESS names or that runs here, or else a new local one.
+        retry_failed: reasons for which failed scenes are tried again; empty: none.
+        strict: whether a failed scene or pair makes the command fail.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
+    max_scenes: int | None = None
+    limit: int | None = None
+    timeout: int | None = None
+    scene_timeout: float | None = None
+    cfa: Cfa | None = None
+    exclude_test_reserve: bool = False
+    cpus_per_scene: float = 1.0
+    gpus_per_scene: float = 0.0
+    address: str | None = None
+    retry_failed: frozenset[Reason] = frozenset()
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_scenes", "limit", "timeout"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if not (self.scene_timeout is None or _is_number(self.scene_timeout, above=0)):
+            raise ConfigError(
+                f"scene_timeout must be a number of seconds above 0, got {self.scene_timeout!r}"
+            )
+        if not _is_number(self.cpus_per_scene, above=0):
+            raise ConfigError(f"cpus_per_scene must be a number above 0, got {self.cpus_per_scene!r}")
+        if not (self.gpus_per_scene == 0 or _is_number(self.gpus_per_scene, above=0)):
+            raise ConfigError(f"gpus_per_scene must be a number of at least 0, got {self.gpus_per_scene!r}")
+        for name in ("exclude_test_reserve", "strict"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if not isinstance(self.address, str | None):
+            raise ConfigError(f"address must be text, got {self.address!r}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Options from plain values; recipe keys stand beside the others.
+
+        Raises:
+            ConfigError: A name is unknown or a value breaks its rule.
+        """
+        recipe_keys = {each.name for each in fields(Recipe)}
+        own_keys = {each.name for each in fields(cls)} - {"recipe"}
+        for key in values:
+            if key not in recipe_keys | own_keys:
+                known = ", ".join(sorted(recipe_keys | own_keys))
+                raise ConfigError(f"unknown option {key!r}; known are {known}")
+        own = {key: value for key, value in values.items() if key in own_keys}
+        if own.get("cfa") is not None:
+            own["cfa"] = _member(Cfa, "cfa", own["cfa"])
+        if "retry_failed" in own:
+            own["retry_failed"] = _reasons(own["retry_failed"])
+        recipe = Recipe.from_dict({key: value for key, value in values.items() if key in recipe_keys})
+        return cls(recipe=recipe, **own)
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Plain values from a YAML file: option names and recipe names side by side; dashes may stand for underscores.
+
+    Raises:
+        ConfigError: The file cannot be read or is not a YAML mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"{path} must hold option names with values, such as `crop_size: 512`")
+    return {key.replace("-", "_"): value for key, value in values.items()}
+
+
+def _reasons(value: object) -> frozenset[Reason]:
+    """All failures for True, none for False, else the named ones."""
+    failures = frozenset(reason for reason in Reason if reason.outcome is Outcome.FAILED)
+    if isinstance(value, bool):
+        return failures if value else frozenset()
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple | set | frozenset):
+        raise ConfigError(f"retry_failed must be true or a list of reasons, got {value!r}")
+    reasons = frozenset(_member(Reason, "retry_failed", name) for name in names)
+    if not reasons <= failures:
+        raise ConfigError(
+            f"retry_failed takes {', '.join(sorted(failures))}, got {', '.join(sorted(reasons - failures))}"
+        )
+    return reasons
+
+
+def _member(kind: type[_Kind], name: str, value: object) -> _Kind:
+    if not isinstance(value, str) or value not in list(kind):
+        raise ConfigError(f"{name} must be one of {', '.join(kind)}, got {value!r}")
+    return kind(value)
+
+
+def _is_number(value: object, *, above: float) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and value > above
