@@ -1,6 +1,7 @@
 """Where a data set's files lie: listings that never leave the source folder."""
 
 import os
+import stat
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +35,25 @@ def list_folder(folder: Path, root: Path) -> Listing:
         for entry in entries:
             if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
                 refused[entry.name] = "a link that points outside of the source folder"
-            elif entry.is_dir():
+                continue
+            mode = _mode(entry)
+            if stat.S_ISDIR(mode):
                 folders.append(entry.name)
-            elif entry.is_file():
+            elif stat.S_ISREG(mode):
                 files.append(entry.name)
             else:
                 refused[entry.name] = "neither a file nor a folder"
     return Listing(files=frozenset(files), folders=tuple(sorted(folders)), refused=refused)
+
+
+def _mode(entry: os.DirEntry[str]) -> int:
+    """The kind of what an entry leads to; 0 for a link that leads nowhere or around in circles."""
+    try:
+        if entry.is_dir(follow_symlinks=False):  # known without asking the disk
+            return stat.S_IFDIR
+        return stat.S_IFREG if entry.is_file(follow_symlinks=False) else entry.stat().st_mode
+    except OSError:
+        return 0
 
 
 class Locator:
