@@ -99,9 +99,8 @@ def draw_case(seed: int, height: int = 512, width: int = 768, *, max_shift: int 
 def draw_strangers(seed: int, height: int = 512, width: int = 768) -> Case:
     """A case whose photos show two different motifs through the same sensor."""
     case = draw_case(seed, height, width)
-    return replace(
-        case, noisy_motif=MOTIFS[(MOTIFS.index(case.motif) + 1 + seed % (len(MOTIFS) - 1)) % len(MOTIFS)]
-    )
+    other = MOTIFS.index(case.motif) + 1 + seed % (len(MOTIFS) - 1)
+    return replace(case, noisy_motif=MOTIFS[other % len(MOTIFS)], object_size=0)
 
 
 def render(case: Case) -> Pair:
