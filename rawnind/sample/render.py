@@ -3,7 +3,6 @@
 A scene is a function of continuous coordinates, so that two photos of it may lie any part of a pixel apart.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -37,11 +36,14 @@ def linear_photo(name: str) -> Levels:
     image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
     encoded = np.arange(256) / 255  # IEC 61966-2-1
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    return (VEIL + (1 - VEIL) * linear).astype(np.float32)[image]
+    photo = (VEIL + (1 - VEIL) * linear).astype(np.float32)[image]
+    photo.flags.writeable = False  # shared by everyone who asks for it
+    return photo
 
 
+@lru_cache(maxsize=4)
 def camera_rgb(
-    name: str, xyz_to_camera: Sequence[float], mean: float, brightest: float
+    name: str, xyz_to_camera: tuple[float, ...], mean: float, brightest: float
 ) -> tuple[Levels, float]:
     """A photograph as (H, W, 3) camera RGB levels, and the factor between linear light and these levels.
 
@@ -51,7 +53,9 @@ def camera_rgb(
     pixels = np.einsum("yxc,kc->yxk", linear_photo(name), matrix.astype(np.float32))
     green, bright = float(pixels[..., 1].mean(dtype=np.float64)), float(np.quantile(pixels, 0.999))
     exposure = min(mean / green, brightest / bright)
-    return pixels * np.float32(exposure), exposure
+    pixels *= np.float32(exposure)
+    pixels.flags.writeable = False
+    return pixels, exposure
 
 
 def texture(name: str) -> Levels:

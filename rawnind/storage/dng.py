@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 # Tags of TIFF 6.0, Exif 2.3 and the DNG specification 1.4.
 MAKE, MODEL, ORIENTATION = 271, 272, 274
 CFA_REPEAT, CFA_PATTERN, EXIF_IFD = 33421, 33422, 34665
-INTERCOLOR_PROFILE_PLACEHOLDER = EXIF_IFD - 1
+EXIF_PLACEHOLDER = EXIF_IFD - 1  # unused; tifffile refuses to write 34665 itself
 EXIF_ISO = 34855
 DNG_VERSION, DNG_BACKWARD_VERSION, UNIQUE_CAMERA_MODEL = 50706, 50707, 50708
 CFA_PLANE_COLOR, CFA_LAYOUT = 50710, 50711
@@ -111,7 +111,7 @@ def encode_dng(
         _shorts(ORIENTATION, 1),
         _shorts(CFA_REPEAT, *tile.shape),
         _bytes(CFA_PATTERN, *tile.ravel()),
-        (INTERCOLOR_PROFILE_PLACEHOLDER, "I", 1, 0, True),
+        _bytes(EXIF_PLACEHOLDER, *_exif(iso)),
         _bytes(DNG_VERSION, 1, 4, 0, 0),
         _bytes(DNG_BACKWARD_VERSION, 1, 1, 0, 0),
         _bytes(CFA_PLANE_COLOR, 0, 1, 2),
@@ -124,7 +124,7 @@ def encode_dng(
         _shorts(ILLUMINANT, D65),
         _longs(ACTIVE_AREA, top, left, height - bottom, width - right),
     ]
-    return _with_iso(_encode_tiff(mosaic, tags), iso)
+    return _with_exif(_encode_tiff(mosaic, tags))
 
 
 def _checked_tile(pattern: Pattern) -> NDArray[np.uint8]:
@@ -185,17 +185,17 @@ def _encode_tiff(mosaic: NDArray[np.uint16], tags: list[_Tag]) -> bytearray:
     return bytearray(file.getbuffer())
 
 
-def _with_iso(data: bytearray, iso: int) -> bytes:
-    """Appends an Exif IFD, the only place where LibRaw looks for the ISO of a DNG, and points tag 34665 to it.
-
-    tifffile does not write that tag, so its place is held by the unused 34664.
-    """
+def _with_exif(data: bytearray) -> bytes:
+    """Turns the placeholder's entry into tag 34665 (type LONG), which points to the bytes that it held."""
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        entry = file.pages.first.tags[INTERCOLOR_PROFILE_PLACEHOLDER].offset
-    data.extend(b"\0" * (len(data) % 2))
-    struct.pack_into("<HHII", data, entry, EXIF_IFD, 4, 1, len(data))
-    data.extend(struct.pack("<HHHIHHI", 1, EXIF_ISO, 3, 1, iso, 0, 0))
+        entry = file.pages.first.tags[EXIF_PLACEHOLDER].offset
+    struct.pack_into("<HHI", data, entry, EXIF_IFD, 4, 1)
     return bytes(data)
+
+
+def _exif(iso: int) -> bytes:
+    """An Exif IFD with one entry: the only place where LibRaw looks for the ISO of a DNG."""
+    return struct.pack("<HHHIHHI", 1, EXIF_ISO, 3, 1, iso, 0, 0)
 
 
 def _text(tag: int, value: str) -> _Tag:
