@@ -4,7 +4,7 @@ import hashlib
 import io
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +138,7 @@ def _libraw_errors(filename: str) -> Iterator[None]:
 
 def _sensor(raw: rawpy.RawPy, filename: str, camera: str) -> Sensor:
     cfa, origin, indices = _pattern(raw, filename)
-    levels = raw.black_level_per_channel
+    levels, limits = raw.black_level_per_channel, raw.camera_white_level_per_channel
     black = tuple(float(levels[index]) for index in indices)
     white = float(raw.white_level)
     if white <= max(black):
@@ -152,7 +152,7 @@ def _sensor(raw: rawpy.RawPy, filename: str, camera: str) -> Sensor:
         width=raw.sizes.width,
         black_level=black,
         white_level=white,
-        overexposure_lb=_overexposure(raw, indices, black, white),
+        overexposure_lb=overexposure_bound(limits and [limits[index] for index in indices], black, white),
         rgb_xyz_matrix=_rgb_xyz(raw),
         camera=camera,
     )
@@ -183,14 +183,22 @@ def _pattern(raw: rawpy.RawPy, filename: str) -> tuple[Cfa, tuple[int, int], tup
     raise SourceError(Reason.UNSUPPORTED_CFA, f"{filename}: its pattern begins {shown}")
 
 
-def _overexposure(
-    raw: rawpy.RawPy, indices: tuple[int, ...], black: tuple[float, ...], white: float
-) -> float:
-    """The level of the camera's own limit, the lowest of its colours."""
-    limits = raw.camera_white_level_per_channel
+def overexposure_bound(limits: Sequence[float] | None, black: Sequence[float], white: float) -> float:
+    """The level (0..1) of the camera's own limit, the lowest of its colours.
+
+    Args:
+        limits: sensor values, in plane order; None where the file does not say.
+        black: sensor values, in plane order.
+        white: sensor value at which the sensor is full.
+
+    >>> overexposure_bound((900, 500), (100, 100), 1100)
+    0.4
+    >>> overexposure_bound(None, (100, 100), 1100)
+    1.0
+    """
     if limits is None:
         return 1.0
-    lowest = min((limits[index] - b) / (white - b) for index, b in zip(indices, black, strict=True))
+    lowest = min((limit - b) / (white - b) for limit, b in zip(limits, black, strict=True))
     return min(lowest, 1.0) if lowest > 0 else 1.0  # a limit below black says nothing
 
 
