@@ -191,7 +191,7 @@ def test_sensors_without_a_bayer_or_x_trans_pattern(put):
     quad = np.kron([[0, 1], [1, 2]], np.ones((2, 2), int)).astype(np.uint8)
     quad_bayer = plain_dng(noise(64, 64), cfa, repeat, planes, (33422, 1, 16, quad.tobytes(), True))
     assert reason_of(put(stack)) is Reason.UNSUPPORTED_CFA
-    assert reason_of(put(quad_bayer)) is Reason.UNREADABLE  # LibRaw itself refuses it
+    assert reason_of(put(quad_bayer)) is Reason.UNSUPPORTED_CFA
 
 
 def test_a_file_that_the_system_refuses_is_tried_again(tmp_path):
