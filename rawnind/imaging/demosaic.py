@@ -1,13 +1,15 @@
 """The two missing colours of every site: mosaics to camera RGB, and camera RGB seen through another photo's filters."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rawnind.imaging.cfa import tile_colors
 from rawnind.imaging.crop import Rect
-from rawnind.imaging.demosaic_bayer import REACH, bayer_tile
+from rawnind.imaging.demosaic_bayer import bayer_tile
 from rawnind.imaging.demosaic_xtrans import xtrans_tile
 from rawnind.imaging.kernels import kernel
 from rawnind.imaging.levels import site_lines
@@ -16,6 +18,9 @@ from rawnind.records import Cfa
 
 _TILE = (96, 384)
 """Rows and columns worked on at a time, so that the work space stays in the processor's cache; whole tiles of both CFAs."""
+
+_REACH = 12
+"""Sites beyond a tile that its colours depend on, rounded up to whole tiles of both patterns."""
 
 # Levels are compressed to sqrt(level + soft) - sqrt(soft): the square root would blow up the noise around black.
 _SOFT = np.float32(0.002)
@@ -58,26 +63,25 @@ def demosaic(photo: Photo) -> CameraRgb:
         Camera RGB of the photo's size, in the camera's own balance.
     """
     offset, scale = _encoding(photo)
-    factor, bias = site_lines(photo.sensor)
-    gains = _contrast_gains(photo)
+    lines, colors = site_lines(photo.sensor), tile_colors(photo.cfa)
+    gains = _contrast_gains(photo.mosaic, lines, colors)
     values = np.empty((3, *photo.mosaic.shape), np.uint16)
-    rows = _mirrored(photo.mosaic.shape[0], photo.cfa)
-    columns = _mirrored(photo.mosaic.shape[1], photo.cfa)
-    site_gains = gains[np.array(photo.cfa.tile)]
-    tile = bayer_tile if photo.cfa is Cfa.BAYER else xtrans_tile
-    for top in range(0, photo.mosaic.shape[0], _TILE[0]):
-        for left in range(0, photo.mosaic.shape[1], _TILE[1]):
-            near_rows = rows[top : top + _TILE[0] + 2 * REACH]
-            near_columns = columns[left : left + _TILE[1] + 2 * REACH]
-            compressed = np.empty((len(near_rows), len(near_columns)), np.float32)
-            colors = np.empty((3, *compressed.shape), np.float32)
-            _compress(
-                photo.mosaic, near_rows, near_columns, factor * site_gains, bias * site_gains, compressed
-            )
-            tile(compressed, np.empty((8, *compressed.shape), np.float32), colors)
-            _expand(colors, 1 / gains, np.float32(scale), np.float32(offset), values[:, top:, left:])
-    own = np.float32(scale) * factor, np.float32(scale) * bias + np.float32(offset)
-    _keep_own(photo.mosaic, *own, np.array(photo.cfa.tile), values)
+    encoding = np.stack([scale / gains, np.full(3, offset)]).astype(np.float32)
+    for rows, columns in _tiles(photo):
+        compressed = np.empty((len(rows), len(columns)), np.float32)
+        _compress(photo.mosaic, rows, columns, lines * gains[colors], compressed)
+        interpolated, scratch = (
+            np.empty((3, *compressed.shape), np.float32),
+            np.empty((8, *compressed.shape), np.float32),
+        )
+        (bayer_tile if photo.cfa is Cfa.BAYER else xtrans_tile)(compressed, scratch, interpolated)
+        _expand(interpolated, encoding, values[:, rows[_REACH] :, columns[_REACH] :])
+    _keep_own(
+        photo.mosaic,
+        lines * np.float32(scale) + np.array([0, offset], np.float32)[:, None, None],
+        colors,
+        values,
+    )
     return CameraRgb(values=values, offset=offset, scale=scale)
 
 
@@ -126,30 +130,40 @@ def _encoding(photo: Photo) -> tuple[int, float]:
     return round(-low * scale), scale
 
 
-def _contrast_gains(photo: Photo) -> NDArray[np.float32]:
+def _contrast_gains(
+    mosaic: NDArray[np.uint16], lines: NDArray[np.float32], colors: NDArray[np.intp]
+) -> NDArray[np.float32]:
     """What red, green and blue are multiplied with so that their contrasts match, 1 for green.
 
     The grey-edge hypothesis (J. van de Weijer et al., "Edge-based color constancy", 2007): edges are grey on average. On
     blocks of 12x12 sites, a multiple of both periods. Only the interpolation uses the gains; they are undone afterwards.
     """
-    factor, bias = site_lines(photo.sensor)
-    blocks = np.empty((3, photo.mosaic.shape[0] // 12, photo.mosaic.shape[1] // 12), np.float32)
-    _block_means(photo.mosaic, factor, bias, np.array(photo.cfa.tile), blocks)
-    energy = np.sum(np.diff(blocks, axis=1) ** 2, axis=(1, 2)) + np.sum(
-        np.diff(blocks, axis=2) ** 2, axis=(1, 2)
-    )
+    blocks = np.empty((3, mosaic.shape[0] // 12, mosaic.shape[1] // 12), np.float32)
+    _block_means(mosaic, lines, colors, blocks)
+    energy = np.zeros(3)
+    for axis in (1, 2):
+        energy += np.square(np.diff(blocks, axis=axis)).sum(axis=(1, 2), dtype=np.float64)
     if energy.min() <= 0:
         return np.ones(3, np.float32)
-    return np.clip(np.sqrt(energy[1] / energy), 1 / 8, 8).astype(np.float32)
+    return np.asarray(np.clip(np.sqrt(energy[1] / energy), 1 / 8, 8), np.float32)
+
+
+def _tiles(photo: Photo) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows and columns of the mosaic for each tile with its surroundings; those outside the frame are mirrored."""
+    height, width = photo.mosaic.shape
+    rows, columns = _mirrored(height, photo.cfa), _mirrored(width, photo.cfa)
+    for top in range(0, height, _TILE[0]):
+        for left in range(0, width, _TILE[1]):
+            yield rows[top : top + _TILE[0] + 2 * _REACH], columns[left : left + _TILE[1] + 2 * _REACH]
 
 
 def _mirrored(length: int, cfa: Cfa) -> NDArray[np.int64]:
-    """Site indices -REACH..length+REACH-1 (and on to a whole tile) folded back into the frame, each on its own colour.
+    """Site indices -_REACH..length+_REACH-1 folded back into the frame, each on a site of its own colour.
 
     Bayer is its own mirror image at every site, X-Trans at sites 2 and 5 of its tile.
     """
     low = 0 if cfa is Cfa.BAYER else 2
-    index = np.arange(-REACH, length + REACH)
+    index = np.arange(-_REACH, length + _REACH)
     span = length - 1 - low
     folded = low + span - np.abs((index - low) % (2 * span) - span)
     return np.where((index >= 0) & (index < length), index, folded)
@@ -160,87 +174,73 @@ def _compress(
     mosaic: NDArray[np.uint16],
     rows: NDArray[np.int64],
     columns: NDArray[np.int64],
-    factor: NDArray[np.float32],
-    bias: NDArray[np.float32],
+    lines: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    period = factor.shape[0]
+    period = lines.shape[1]
     soft, root = _SOFT, np.float32(np.sqrt(_SOFT))
     for y in range(out.shape[0]):
         source = mosaic[rows[y]]
-        for x in range(out.shape[1]):
-            level = (
-                np.float32(source[columns[x]]) * factor[y % period, x % period] + bias[y % period, x % period]
-            )
-            size = np.sqrt(abs(level) + soft) - root
-            out[y, x] = size if level >= 0 else -size
+        for i in range(period):
+            factor, bias = lines[0, y % period, i], lines[1, y % period, i]
+            for x in range(i, out.shape[1], period):
+                level = np.float32(source[columns[x]]) * factor + bias
+                size = np.sqrt(abs(level) + soft) - root
+                out[y, x] = size if level >= 0 else -size
 
 
 @kernel(fastmath={"contract"})
-def _expand(
-    colors: NDArray[np.float32],
-    gains: NDArray[np.float32],
-    scale: np.float32,
-    offset: np.float32,
-    out: NDArray[np.uint16],
-) -> None:
+def _expand(colors: NDArray[np.float32], lines: NDArray[np.float32], out: NDArray[np.uint16]) -> None:
     soft, root = _SOFT, np.float32(np.sqrt(_SOFT))
-    height = min(out.shape[1], colors.shape[1] - 2 * REACH)
-    width = min(out.shape[2], colors.shape[2] - 2 * REACH)
+    height = min(out.shape[1], colors.shape[1] - 2 * _REACH)
+    width = min(out.shape[2], colors.shape[2] - 2 * _REACH)
     for color in range(3):
-        gain = gains[color] * scale
+        factor, bias = lines[0, color], lines[1, color] + np.float32(0.5)
         for y in range(height):
-            row = colors[color, y + REACH]
+            row = colors[color, y + _REACH]
             for x in range(width):
-                size = abs(row[x + REACH]) + root
-                level = (size * size - soft) * gain
-                level = level if row[x + REACH] >= 0 else -level
-                value = level + offset + np.float32(0.5)
+                size = abs(row[x + _REACH]) + root
+                level = (size * size - soft) * factor
+                value = (level if row[x + _REACH] >= 0 else -level) + bias
                 out[color, y, x] = np.uint16(min(max(value, np.float32(0)), np.float32(65535)))
 
 
 @kernel
 def _keep_own(
-    mosaic: NDArray[np.uint16],
-    factor: NDArray[np.float32],
-    bias: NDArray[np.float32],
-    colors: NDArray[np.int64],
-    out: NDArray[np.uint16],
+    mosaic: NDArray[np.uint16], lines: NDArray[np.float32], colors: NDArray[np.intp], out: NDArray[np.uint16]
 ) -> None:
-    period = factor.shape[0]
+    period = len(colors)
     for y in range(mosaic.shape[0]):
+        p = y % period
         for i in range(period):
-            a, b, row = (
-                factor[y % period, i],
-                bias[y % period, i] + np.float32(0.5),
-                out[colors[y % period, i], y],
-            )
+            row, factor, bias = out[colors[p, i], y], lines[0, p, i], lines[1, p, i] + np.float32(0.5)
             for x in range(i, mosaic.shape[1], period):
-                row[x] = np.uint16(
-                    min(max(np.float32(mosaic[y, x]) * a + b, np.float32(0)), np.float32(65535))
-                )
+                value = np.float32(mosaic[y, x]) * factor + bias
+                row[x] = np.uint16(min(max(value, np.float32(0)), np.float32(65535)))
 
 
 @kernel
 def _block_means(
-    mosaic: NDArray[np.uint16],
-    factor: NDArray[np.float32],
-    bias: NDArray[np.float32],
-    colors: NDArray[np.int64],
-    out: NDArray[np.float32],
+    mosaic: NDArray[np.uint16], lines: NDArray[np.float32], colors: NDArray[np.intp], out: NDArray[np.float32]
 ) -> None:
-    period = factor.shape[0]
-    for y in range(out.shape[1]):
-        for x in range(out.shape[2]):
-            totals, counts = np.zeros(3, np.float32), np.zeros(3, np.float32)
-            for i in range(12):
-                for j in range(12):
-                    p, q = i % period, j % period
-                    totals[colors[p, q]] += (
-                        np.float32(mosaic[12 * y + i, 12 * x + j]) * factor[p, q] + bias[p, q]
-                    )
-                    counts[colors[p, q]] += 1
-            out[:, y, x] = totals / counts
+    period = len(colors)
+    per_site = np.float32(period * period / 144)
+    out[:] = 0
+    counts = np.zeros(3, np.float32)
+    for i in range(period):
+        for j in range(period):
+            counts[colors[i, j]] += 1
+    for y in range(12 * out.shape[1]):
+        p = y % period
+        for i in range(period):
+            color = colors[p, i]
+            share = per_site / counts[color]
+            factor, bias = lines[0, p, i] * share, lines[1, p, i] * share
+            for x in range(out.shape[2]):
+                total = np.uint32(0)
+                for j in range(12 * x + i, 12 * x + 12, period):
+                    total += mosaic[y, j]
+                out[color, y // 12, x] += np.float32(total) * factor + bias * np.float32(12 // period)
 
 
 @kernel

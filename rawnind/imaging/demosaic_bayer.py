@@ -11,57 +11,80 @@ from numpy.typing import NDArray
 
 from rawnind.imaging.kernels import kernel
 
-REACH = 12
-"""Sites beyond a tile that its colours depend on, rounded up to whole tiles of the pattern."""
-
-# Keeps the weights finite where nothing changes; in the unit of the compressed levels, far below one step of a sensor.
+# Keeps the weights finite where nothing changes; compressed levels, far below one step of a sensor.
 _FLOOR = np.float32(1e-3)
 
 
-@kernel(fastmath={"contract"})
 def bayer_tile(m: NDArray[np.float32], scratch: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """All three colours of a tile of RGGB.
 
     Args:
-        m: (h, w) compressed, balanced levels; starts on the pattern's first site.
+        m: (h, w) compressed, balanced levels; starts on the pattern's first site; h and w are even.
         scratch: (8, h, w) work space.
-        out: (3, h, w); right from REACH sites inside.
+        out: (3, h, w); right from 12 sites inside.
     """
+    rows, columns = scratch[0:3], scratch[3:6]
+    diff, other = scratch[6], scratch[7]
+    _differences(m, rows[0], columns[0])
+    _weights(rows, columns)
+    _combine(rows, columns, diff)
+    _opposite(diff, other)
+    _fill(m, diff, other, out)
+
+
+@kernel(fastmath={"contract"})
+def _differences(m: NDArray[np.float32], rows: NDArray[np.float32], columns: NDArray[np.float32]) -> None:
+    """Green minus the other colour, as the row and as the column tell it."""
     height, width = m.shape
-    across, down, wa, wd, diff, other = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5]
-    smooth_a, smooth_d = scratch[6], scratch[7]
-    half, quarter, fifth = np.float32(0.5), np.float32(0.25), np.float32(0.2)
-    # 1. Green minus the other colour, along the row and along the column.
+    half, quarter = np.float32(0.5), np.float32(0.25)
     for y in range(2, height - 2):
         for x in range(2, width - 2):
             sign = np.float32(1 - 2 * ((x + y) & 1))
             a = half * (m[y, x - 1] + m[y, x + 1] - m[y, x]) - quarter * (m[y, x - 2] + m[y, x + 2])
-            d = half * (m[y - 1, x] + m[y + 1, x] - m[y, x]) - quarter * (m[y - 2, x] + m[y + 2, x])
-            across[y, x], down[y, x] = sign * a, sign * d
-    # 2. How much each changes within 5x5 sites, as a weight; and its mean over five sites, times that weight.
+            b = half * (m[y - 1, x] + m[y + 1, x] - m[y, x]) - quarter * (m[y - 2, x] + m[y + 2, x])
+            rows[y, x], columns[y, x] = sign * a, sign * b
+
+
+@kernel(fastmath={"contract"})
+def _weights(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> None:
+    """Beside each estimate (0): its weight (1), by its change within 5x5 sites, and the weighted mean of five (2)."""
+    _, height, width = rows.shape
+    fifth = np.float32(0.2)
+    row_sums, column_sums = np.empty(width, np.float32), np.empty(width, np.float32)
     for y in range(5, height - 5):
-        column_a, column_d = diff[0], diff[1]
         for x in range(3, width - 3):
-            a = d = np.float32(0)
+            a = b = np.float32(0)
             for i in range(y - 2, y + 3):
-                a += abs(across[i, x - 1] - across[i, x + 1])
-                d += abs(down[i - 1, x] - down[i + 1, x])
-            column_a[x], column_d[x] = a, d
+                a += abs(rows[0, i, x - 1] - rows[0, i, x + 1])
+                b += abs(columns[0, i - 1, x] - columns[0, i + 1, x])
+            row_sums[x], column_sums[x] = a, b
         for x in range(5, width - 5):
-            a = d = _FLOOR
+            a = b = _FLOOR
+            row_mean = column_mean = np.float32(0)
             for i in range(-2, 3):
-                a += column_a[x + i]
-                d += column_d[x + i]
-            wa[y, x], wd[y, x] = np.float32(1) / (a * a * a), np.float32(1) / (d * d * d)
-            a = across[y, x - 2] + across[y, x - 1] + across[y, x] + across[y, x + 1] + across[y, x + 2]
-            d = down[y - 2, x] + down[y - 1, x] + down[y, x] + down[y + 1, x] + down[y + 2, x]
-            smooth_a[y, x], smooth_d[y, x] = fifth * a * wa[y, x], fifth * d * wd[y, x]
-    # 3. The difference at red and blue sites, from the four sides.
+                a += row_sums[x + i]
+                b += column_sums[x + i]
+                row_mean += fifth * rows[0, y, x + i]
+                column_mean += fifth * columns[0, y + i, x]
+            rows[1, y, x], columns[1, y, x] = np.float32(1) / (a * a * a), np.float32(1) / (b * b * b)
+            rows[2, y, x], columns[2, y, x] = row_mean * rows[1, y, x], column_mean * columns[1, y, x]
+
+
+@kernel(fastmath={"contract"})
+def _combine(rows: NDArray[np.float32], columns: NDArray[np.float32], diff: NDArray[np.float32]) -> None:
+    """The difference at red and blue sites, from the four sides."""
+    height, width = diff.shape
     for y in range(7, height - 7):
         for x in range(7, width - 7):
-            total = smooth_a[y, x - 2] + smooth_a[y, x + 2] + smooth_d[y - 2, x] + smooth_d[y + 2, x]
-            diff[y, x] = total / (wa[y, x - 2] + wa[y, x + 2] + wd[y - 2, x] + wd[y + 2, x])
-    # 4. At red sites that of blue and the reverse, from the diagonals (the paper's 7x7 filter).
+            total = rows[2, y, x - 2] + rows[2, y, x + 2] + columns[2, y - 2, x] + columns[2, y + 2, x]
+            weight = rows[1, y, x - 2] + rows[1, y, x + 2] + columns[1, y - 2, x] + columns[1, y + 2, x]
+            diff[y, x] = total / weight
+
+
+@kernel(fastmath={"contract"})
+def _opposite(diff: NDArray[np.float32], other: NDArray[np.float32]) -> None:
+    """At red sites green minus blue and the reverse, from the diagonals: the paper's 7x7 filter."""
+    height, width = diff.shape
     near, far = np.float32(10 / 32), np.float32(-1 / 32)
     for y in range(10, height - 10):
         for x in range(10, width - 10):
@@ -69,17 +92,25 @@ def bayer_tile(m: NDArray[np.float32], scratch: NDArray[np.float32], out: NDArra
             outer = diff[y - 3, x - 1] + diff[y - 3, x + 1] + diff[y + 3, x - 1] + diff[y + 3, x + 1]
             outer += diff[y - 1, x - 3] + diff[y + 1, x - 3] + diff[y - 1, x + 3] + diff[y + 1, x + 3]
             other[y, x] = near * inner + far * outer
-    # 5. Red and blue everywhere.
-    for y in range(REACH, height - REACH):
-        red_row = y & 1 == 0
-        first, second = (out[0, y], out[2, y]) if red_row else (out[2, y], out[0, y])
-        green = out[1, y]
-        for x in range(REACH, width - REACH, 2):
-            site, gap = (x, x + 1) if red_row else (x + 1, x)
-            first[site] = m[y, site]
-            green[site] = m[y, site] + diff[y, site]
-            second[site] = green[site] - other[y, site]
-            green[gap] = m[y, gap]
-            sides = diff[y, gap - 1] + diff[y, gap + 1] + other[y - 1, gap] + other[y + 1, gap]
-            ends = other[y, gap - 1] + other[y, gap + 1] + diff[y - 1, gap] + diff[y + 1, gap]
-            first[gap], second[gap] = m[y, gap] - quarter * sides, m[y, gap] - quarter * ends
+
+
+@kernel(fastmath={"contract"})
+def _fill(
+    m: NDArray[np.float32], diff: NDArray[np.float32], other: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    """Red, green and blue of every site. `first` is the colour that shares the row with green, `second` the other."""
+    height, width = m.shape
+    quarter = np.float32(0.25)
+    for y in range(12, height - 12):
+        first, green, second = (
+            (out[0, y], out[1, y], out[2, y]) if y % 2 == 0 else (out[2, y], out[1, y], out[0, y])
+        )
+        for x in range(12 + y % 2, width - 12, 2):
+            first[x] = m[y, x]
+            green[x] = m[y, x] + diff[y, x]
+            second[x] = green[x] - other[y, x]
+        for x in range(13 - y % 2, width - 12, 2):
+            green[x] = m[y, x]
+            beside = diff[y, x - 1] + diff[y, x + 1] + other[y - 1, x] + other[y + 1, x]
+            across = other[y, x - 1] + other[y, x + 1] + diff[y - 1, x] + diff[y + 1, x]
+            first[x], second[x] = green[x] - quarter * beside, green[x] - quarter * across

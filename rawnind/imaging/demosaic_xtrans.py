@@ -1,7 +1,8 @@
 """X-Trans: green along rows and columns, weighted by how much the image changes along each, then colour differences.
 
 Every red and blue site lies on one line of G G R G G B (two greens on either side) and, across it, on one line of
-B R G R B G (a green next to it, the same colour again behind that green).
+B R G R B G (green next to it, its own colour again behind that green). Both lines give an estimate of green. Then red and
+blue follow green: their difference from it is averaged over the neighbourhood, where green is alike.
 """
 
 import numpy as np
@@ -10,126 +11,185 @@ from numpy.typing import NDArray
 from rawnind.imaging.kernels import kernel
 from rawnind.records import Cfa
 
+# Measured on scikit-image's photographs (benchmarks/bench_demosaic.py): the difference of green at which a neighbour counts
+# half, and the activity (sum over 25 sites) below which both directions count the same; compressed levels.
+_EDGE = np.float32(5e-2)
+_FLOOR = np.float32(2e-3)
+
 _COLORS = np.array(Cfa.X_TRANS.tile, np.int64)
 
-# 1 where a site's two neighbours in the row are green.
-_IN_ROW = ((np.roll(_COLORS, 1, 1) == 1) & (np.roll(_COLORS, -1, 1) == 1)).astype(np.int64)
-# Across that line: +1 where the green neighbour comes after the site, -1 where it comes before.
-_AFTER = np.where(_IN_ROW, np.roll(_COLORS, -1, 0) == 1, np.roll(_COLORS, -1, 1) == 1) * 2 - 1
+
+def _steps(axis: int) -> NDArray[np.int64]:
+    """(6, 6, 2): offsets along an axis of the nearest two sites of one colour; both 0 where colours differ all round."""
+    before, after = np.roll(_COLORS, 1, axis), np.roll(_COLORS, -1, axis)
+    table = np.zeros((6, 6, 2), np.int64)
+    table[after == _COLORS] = 0, 1
+    table[before == _COLORS] = -1, 0
+    table[before == after] = -1, 1
+    return table
 
 
-def _neighbours() -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
-    """For each site of the tile and each colour: the sites of that colour within 5x5, their weights, and how many."""
+def _neighbours(
+    radius: int, sigma: float
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    """For each site of the tile and colour: offsets of that colour's sites near it, Gaussian weights, and their number."""
+    side = 2 * radius + 1
+    offsets, weights = np.zeros((6, 6, 3, side**2, 2), np.int64), np.zeros((6, 6, 3, side**2), np.float32)
     counts = np.zeros((6, 6, 3), np.int64)
-    offsets, weights = np.zeros((6, 6, 3, 9, 2), np.int64), np.zeros((6, 6, 3, 9), np.float32)
-    for y, x, dy, dx in np.ndindex(6, 6, 5, 5):
-        color = _COLORS[(y + dy - 2) % 6, (x + dx - 2) % 6]
-        if color == 1:
-            continue
+    for y, x, i, j in np.ndindex(6, 6, side, side):
+        dy, dx = i - radius, j - radius
+        color = _COLORS[(y + dy) % 6, (x + dx) % 6]
         k = counts[y, x, color]
-        offsets[y, x, color, k] = dy - 2, dx - 2
-        weights[y, x, color, k] = 1 / ((dy - 2) ** 2 + (dx - 2) ** 2 + 1.0)
+        offsets[y, x, color, k] = dy, dx
+        weights[y, x, color, k] = np.exp(-(dy**2 + dx**2) / (2 * sigma**2))
         counts[y, x, color] += 1
     return offsets, weights, counts
 
 
-_OFFSETS, _WEIGHTS, _COUNTS = _neighbours()
-_FLOOR = np.float32(2e-3)
-_EDGE = np.float32(1e-2)
+_ROW_STEPS, _COLUMN_STEPS = _steps(1), _steps(0)
+# 1 where the line of G G R G G B is the row; and across it, +1 where green comes after the site, -1 where before.
+_IN_ROW = ((np.roll(_COLORS, 1, 1) == 1) & (np.roll(_COLORS, -1, 1) == 1)).astype(np.int64)
+_AFTER = np.where(_IN_ROW == 1, np.roll(_COLORS, -1, 0) == 1, np.roll(_COLORS, -1, 1) == 1) * 2 - 1
+_WIDE, _NARROW = _neighbours(3, 3.0), _neighbours(2, 2.0)
+
+
+def xtrans_tile(m: NDArray[np.float32], scratch: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """All three colours of a tile of X-Trans.
+
+    Args:
+        m: (h, w) compressed, balanced levels; starts on the pattern's first site; h and w are multiples of 6.
+        scratch: (8, h, w) work space.
+        out: (3, h, w); right from 12 sites inside.
+    """
+    rows, columns, share, green, refined = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
+    _step_sizes(m, _ROW_STEPS, _COLUMN_STEPS, rows, columns)
+    _row_share(rows, columns, share)
+    _green(m, share, green)
+    _refine(m, green, _WIDE, refined)
+    _fill(m, refined, _NARROW, out)
+
+
+@kernel(fastmath={"contract"})
+def _step_sizes(
+    m: NDArray[np.float32],
+    row_steps: NDArray[np.int64],
+    column_steps: NDArray[np.int64],
+    rows: NDArray[np.float32],
+    columns: NDArray[np.float32],
+) -> None:
+    """Change per site along the row and along the column, where two sites of one colour allow to see it; else 0."""
+    height, width = m.shape
+    for y in range(1, height - 1):
+        for q in range(6):
+            (a, b), (c, d) = row_steps[y % 6, q], column_steps[y % 6, q]
+            per_row, per_column = np.float32(1 / max(b - a, 1)), np.float32(1 / max(d - c, 1))
+            for x in range(q or 6, width - 1, 6):
+                rows[y, x] = abs(m[y, x + b] - m[y, x + a]) * per_row
+                columns[y, x] = abs(m[y + d, x] - m[y + c, x]) * per_column
+
+
+@kernel(fastmath={"contract"})
+def _row_share(rows: NDArray[np.float32], columns: NDArray[np.float32], share: NDArray[np.float32]) -> None:
+    """How far to trust the row rather than the column, 0..1, from the change within 5x5 sites; in place of no input."""
+    height, width = rows.shape
+    row_sums, column_sums = np.empty(width, np.float32), np.empty(width, np.float32)
+    for y in range(3, height - 3):
+        for x in range(1, width - 1):
+            row_sums[x] = rows[y - 2, x] + rows[y - 1, x] + rows[y, x] + rows[y + 1, x] + rows[y + 2, x]
+            column_sums[x] = (
+                columns[y - 2, x] + columns[y - 1, x] + columns[y, x] + columns[y + 1, x] + columns[y + 2, x]
+            )
+        for x in range(3, width - 3):
+            a = row_sums[x - 2] + row_sums[x - 1] + row_sums[x] + row_sums[x + 1] + row_sums[x + 2] + _FLOOR
+            b = column_sums[x - 2] + column_sums[x - 1] + column_sums[x] + column_sums[x + 1]
+            b += column_sums[x + 2] + _FLOOR
+            share[y, x] = b * b * b / (a * a * a + b * b * b)
+
+
+@kernel(fastmath={"contract"})
+def _green(m: NDArray[np.float32], share: NDArray[np.float32], green: NDArray[np.float32]) -> None:
+    """Green everywhere, a first estimate."""
+    height, width = m.shape
+    third, sixth, half = np.float32(1 / 3), np.float32(1 / 6), np.float32(0.5)
+    for y in range(4, height - 4):
+        for q in range(6):
+            in_row, s = _IN_ROW[y % 6, q], _AFTER[y % 6, q]
+            ly, lx, cy, cx = (0, 1, s, 0) if in_row else (1, 0, 0, s)
+            keep = _COLORS[y % 6, q] == 1
+            for x in range(q if q >= 4 else q + 6, width - 4, 6):
+                if keep:
+                    green[y, x] = m[y, x]
+                    continue
+                line = 2 * third * (m[y - ly, x - lx] + m[y + ly, x + lx])
+                line -= sixth * (m[y - 2 * ly, x - 2 * lx] + m[y + 2 * ly, x + 2 * lx])
+                # The nearest green, moved by how the other colours change between there and here; from both sides.
+                near = m[y + cy, x + cx] + half * (m[y, x] - m[y + 2 * cy, x + 2 * cx])
+                far = m[y - 2 * cy, x - 2 * cx] + half * (m[y - cy, x - cx] - m[y - 3 * cy, x - 3 * cx])
+                cross = 2 * third * near + third * far
+                weight = share[y, x] if in_row else np.float32(1) - share[y, x]
+                green[y, x] = weight * line + (np.float32(1) - weight) * cross
 
 
 @kernel(fastmath={"contract"})
 def _difference(
-    m: NDArray[np.float32], green: NDArray[np.float32], y: int, x: int, p: int, q: int, color: int
+    m: NDArray[np.float32],
+    green: NDArray[np.float32],
+    y: int,
+    x: int,
+    near: tuple[NDArray[np.int64], NDArray[np.float32]],
 ) -> np.float32:
-    """Green minus a colour at a site, from that colour's sites within 5x5; those of like green and near weigh more."""
-    total = weight = np.float32(0)
-    for k in range(_COUNTS[p, q, color]):
-        i, j = y + _OFFSETS[p, q, color, k, 0], x + _OFFSETS[p, q, color, k, 1]
-        w = _WEIGHTS[p, q, color, k] / (_EDGE + abs(green[i, j] - green[y, x]))
-        total += w * (green[i, j] - m[i, j])
-        weight += w
+    """Green minus a colour, averaged over that colour's sites near (y, x); those where green is alike weigh more."""
+    center, total, weight = green[y, x], np.float32(0), np.float32(0)
+    offsets, weights = near
+    for k in range(len(weights)):
+        i, j = y + offsets[k, 0], x + offsets[k, 1]
+        share = weights[k] / (_EDGE + abs(green[i, j] - center))
+        total += share * (green[i, j] - m[i, j])
+        weight += share
     return total / weight
 
 
 @kernel(fastmath={"contract"})
-def xtrans_tile(m: NDArray[np.float32], scratch: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """All three colours of a tile.
-
-    Args:
-        m: (h, w) compressed, balanced levels; starts on the pattern's first site.
-        scratch: (8, h, w) work space.
-        out: (3, h, w); right from REACH sites inside.
-    """
+def _refine(
+    m: NDArray[np.float32],
+    green: NDArray[np.float32],
+    neighbours: tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]],
+    refined: NDArray[np.float32],
+) -> None:
+    """Green at red and blue sites once more: the site's colour plus its neighbourhood's difference from green."""
     height, width = m.shape
-    row_step, column_step, green, refined = scratch[0], scratch[1], scratch[2], scratch[3]
-    half = np.float32(0.5)
-    # 1. Change along rows and columns, where two sites of one colour allow to see it.
-    for y in range(1, height - 1):
-        for x in range(1, width - 1):
-            p, q = y % 6, x % 6
-            left, right = _COLORS[p, (q + 5) % 6], _COLORS[p, (q + 1) % 6]
-            step = np.float32(0)
-            if left == right:
-                step = half * abs(m[y, x - 1] - m[y, x + 1])
-            elif left == _COLORS[p, q]:
-                step = abs(m[y, x - 1] - m[y, x])
-            elif right == _COLORS[p, q]:
-                step = abs(m[y, x + 1] - m[y, x])
-            row_step[y, x] = step
-            above, below = _COLORS[(p + 5) % 6, q], _COLORS[(p + 1) % 6, q]
-            step = np.float32(0)
-            if above == below:
-                step = half * abs(m[y - 1, x] - m[y + 1, x])
-            elif above == _COLORS[p, q]:
-                step = abs(m[y - 1, x] - m[y, x])
-            elif below == _COLORS[p, q]:
-                step = abs(m[y + 1, x] - m[y, x])
-            column_step[y, x] = step
-    # 2. Green at red and blue sites.
-    for y in range(4, height - 4):
-        for x in range(4, width - 4):
-            p, q = y % 6, x % 6
-            green[y, x] = m[y, x]
-            if _COLORS[p, q] == 1:
-                continue
-            a = d = _FLOOR
-            for i in range(y - 2, y + 3):
-                for j in range(x - 2, x + 3):
-                    a += row_step[i, j]
-                    d += column_step[i, j]
-            wa, wd = np.float32(1) / (a * a * a), np.float32(1) / (d * d * d)
-            s = _AFTER[p, q]
-            if _IN_ROW[p, q]:
-                line = np.float32(2 / 3) * (m[y, x - 1] + m[y, x + 1]) - np.float32(1 / 6) * (
-                    m[y, x - 2] + m[y, x + 2]
-                )
-                beyond = m[y - 2 * s, x] + half * (m[y - s, x] - m[y - 3 * s, x])
-                near = m[y + s, x] + half * (m[y, x] - m[y + 2 * s, x])
-                cross = np.float32(2 / 3) * near + np.float32(1 / 3) * beyond
-                green[y, x] = (wa * line + wd * cross) / (wa + wd)
-            else:
-                line = np.float32(2 / 3) * (m[y - 1, x] + m[y + 1, x]) - np.float32(1 / 6) * (
-                    m[y - 2, x] + m[y + 2, x]
-                )
-                beyond = m[y, x - 2 * s] + half * (m[y, x - s] - m[y, x - 3 * s])
-                near = m[y, x + s] + half * (m[y, x] - m[y, x + 2 * s])
-                cross = np.float32(2 / 3) * near + np.float32(1 / 3) * beyond
-                green[y, x] = (wd * line + wa * cross) / (wa + wd)
-    # 3. Green again.
-    for y in range(6, height - 6):
-        for x in range(6, width - 6):
-            p, q = y % 6, x % 6
-            refined[y, x] = green[y, x]
-            color = _COLORS[p, q]
-            if color != 1:
-                refined[y, x] = m[y, x] + _difference(m, green, y, x, p, q, color)
-    # 4. Red and blue.
+    offsets, weights, counts = neighbours
+    for y in range(7, height - 7):
+        for q in range(6):
+            color = _COLORS[y % 6, q]
+            count = counts[y % 6, q, color]
+            near = offsets[y % 6, q, color, :count], weights[y % 6, q, color, :count]
+            for x in range(q + 6 if q else 12, width - 7, 6):
+                refined[y, x] = m[y, x]
+                if color != 1:
+                    refined[y, x] += _difference(m, green, y, x, near)
+
+
+@kernel(fastmath={"contract"})
+def _fill(
+    m: NDArray[np.float32],
+    green: NDArray[np.float32],
+    neighbours: tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]],
+    out: NDArray[np.float32],
+) -> None:
+    """Red and blue everywhere, from green."""
+    height, width = m.shape
+    offsets, weights, counts = neighbours
     for y in range(12, height - 12):
-        for x in range(12, width - 12):
-            p, q = y % 6, x % 6
-            color = _COLORS[p, q]
-            g = refined[y, x]
-            out[1, y, x] = g
-            for c in range(0, 3, 2):
-                out[c, y, x] = m[y, x] if c == color else g - _difference(m, refined, y, x, p, q, c)
+        for q in range(6):
+            for color in (0, 2):
+                count = counts[y % 6, q, color]
+                near = offsets[y % 6, q, color, :count], weights[y % 6, q, color, :count]
+                own = _COLORS[y % 6, q] == color
+                for x in range(q + 12, width - 12, 6):
+                    out[1, y, x] = green[y, x]
+                    if own:
+                        out[color, y, x] = m[y, x]
+                    else:
+                        difference = _difference(m, green, y, x, near)
+                        out[color, y, x] = green[y, x] - difference

@@ -50,11 +50,9 @@ def level_lines(sensor: Sensor) -> tuple[NDArray[np.float32], NDArray[np.float32
     return (1 / span).astype(np.float32), (-black / span).astype(np.float32)
 
 
-def site_lines(sensor: Sensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """`level_lines` for each site of the tile: two (period, period) arrays."""
-    factor, bias = level_lines(sensor)
-    index = tile_planes(sensor.cfa)
-    return factor[index], bias[index]
+def site_lines(sensor: Sensor) -> NDArray[np.float32]:
+    """`level_lines` for each site of the tile: (2, period, period), the factors and the biases."""
+    return np.stack(level_lines(sensor))[:, tile_planes(sensor.cfa)]
 
 
 @kernel
