@@ -257,6 +257,15 @@ def test_json_and_records_are_the_same_truth(folder, truth):
     assert read_truth(folder) == truth
     plain = json.loads((folder / "truth.json").read_text())
     assert plain["pairs"][0]["shift"] == list(truth.pairs[0].shift)
+    assert all(truth.pair(pair.gt_sha1, pair.noisy_sha1) is pair for pair in truth.pairs)
+    for look_up in (lambda: truth.file("0" * 40), lambda: truth.pair(None, "0" * 40)):
+        with pytest.raises(KeyError):
+            look_up()
+
+
+def test_a_photograph_that_scikit_image_lacks_is_named():
+    with pytest.raises(ConfigError, match=r"skimage_has_no_such\.png"):
+        linear_photo("skimage_has_no_such.png")
 
 
 def test_equal_arguments_give_equal_bytes_and_another_seed_does_not(tmp_path):

@@ -17,7 +17,8 @@ def make_sample(out: Path, *, seed: int = 0, height: int = 800, width: int = 121
     """Writes 34 DNG files of 12 scenes and `truth.json` into `out`; equal arguments give equal bytes.
 
     A set that is there already is left as it is; one that was interrupted, or that lost files, is completed.
-    About 70 MB at the default size. Shifts shrink with frames whose shorter side is below 640.
+    About 64 MB and 4 CPU seconds at the default size, 1.6 GB and 70 CPU seconds at 24 MP. Below a shorter side of 640
+    sites, shifts shrink with it.
 
     Args:
         out: a folder that is empty, not there yet, or holds a set made with the same arguments.

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from rawnind.errors import ConfigError
 from rawnind.sample.truth import Ellipse
 
 SRGB_TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))  # IEC 61966-2-1
@@ -31,9 +32,18 @@ Sites = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 @lru_cache(maxsize=4)
 def linear_photo(name: str) -> Levels:
-    """(H, W, 3) linear sRGB in 0..1 of a photograph that the scikit-image package carries."""
-    data = np.frombuffer((files("skimage") / "data" / name).read_bytes(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    """(H, W, 3) linear sRGB in 0..1 of a photograph that the scikit-image package carries.
+
+    Raises:
+        ConfigError: The installed scikit-image does not carry it.
+    """
+    try:
+        data = (files("skimage") / "data" / name).read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"the installed scikit-image lacks {name}; install the one in constraints.txt"
+        ) from error
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     encoded = np.arange(256) / 255  # IEC 61966-2-1
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     photo = (VEIL + (1 - VEIL) * linear).astype(np.float32)[image]

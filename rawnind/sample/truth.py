@@ -209,6 +209,17 @@ class Truth:
                 return file
         raise KeyError(sha1)
 
+    def pair(self, gt_sha1: str | None, noisy_sha1: str) -> PairTruth:
+        """The pair of two files, by the SHA-1s in their names.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for pair in self.pairs:
+            if (pair.gt_sha1, pair.noisy_sha1) == (gt_sha1, noisy_sha1):
+                return pair
+        raise KeyError((gt_sha1, noisy_sha1))
+
     def to_json(self) -> bytes:
         """The text of `truth.json`; equal truths give equal bytes."""
         return _TRUTH.dump_json(self, indent=1) + b"\n"
@@ -229,4 +240,6 @@ def read_truth(folder: Path) -> Truth:
     except FileNotFoundError as error:
         raise ConfigError(f"{folder} is no sample data set: it has no {TRUTH_FILE}") from error
     except ValidationError as error:
-        raise ConfigError(f"{path} was not written by this version of `rawnind sample`") from error
+        raise ConfigError(
+            f"{path} was not written by this version of `rawnind sample`; choose another folder"
+        ) from error
