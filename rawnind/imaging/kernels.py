@@ -28,6 +28,8 @@ def kernel(
 ) -> Function | Callable[[Function], Function]:
     """Compiles a module-level function at its first call: nopython, one thread, without the GIL, cached on disk.
 
+    Division by zero gives inf or nan, as in NumPy.
+
     The cache lies in NUMBA_CACHE_DIR, else beside the module in __pycache__, else in the user's cache folder; where none
     can be written, each process compiles for itself. A cached kernel is fresh while its own file is unchanged: kernels
     that call each other belong in one file.
@@ -48,7 +50,7 @@ def kernel(
 
 
 def _compiled(function: Function, fastmath: Collection[str]) -> Function:
-    compiled: Any = numba.njit(nogil=True, fastmath=set(fastmath) or False)(function)
+    compiled: Any = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath) or False)(function)
     if isinstance(compiled, Dispatcher):  # with NUMBA_DISABLE_JIT it is the function itself
         with contextlib.suppress(RuntimeError, OSError):  # no source file, or no folder that can be written
             compiled._cache = _KernelCache(function)  # type: ignore[attr-defined]  # numba's one place for a cache
