@@ -26,10 +26,7 @@ from rawnind.sample.scenes import ScenePlan, Shot, scaled_offset
 from rawnind.sample.truth import Damage, Ellipse, FileTruth, Motion, PairTruth, SceneTruth
 from rawnind.storage.dng import bayer_planes, encode_dng
 
-MEAN_LEVEL, BRIGHTEST_LEVEL = (
-    0.09,
-    0.42,
-)  # of a scene: dark enough for gains of 0.5, bright enough for ISO 65535
+MEAN_LEVEL, BRIGHTEST_LEVEL = 0.09, 0.42  # dark enough for gains of 0.5, bright enough for ISO 65535
 THING_LEVEL, THING_SIDE, LAMP_SIDE = 0.25, 0.13, 0.08  # sides as shares of the frame's shorter side
 THING_PIXELS = 110  # what the object shows of its photograph, in the photograph's pixels
 PAN = 0.04  # how far the seed moves the view, as a share of the photograph
