@@ -21,7 +21,9 @@ __all__ = ["Alignment", "Reference", "align", "reference"]
 CANDIDATE = 6.0  # a peak this many standard deviations high may be a match; unrelated photos reach 5.5
 CANDIDATES = 4
 VOTING_TILE = 16  # blocks
+MOST_VOTERS = 1500  # tiles
 CLEAR_LEAD = 0.1  # the winner's votes exceed the next's by at least this share, or the score is lowered
+LEAST_REACH = 48  # blocks: correlation is looked at this far, so that the peak is judged by enough of it
 SMALLEST = 16  # blocks a side, below which nothing is measured
 
 
@@ -33,7 +35,8 @@ class Alignment:
         shift: (dy, dx) whole sites: GT site (y + dy, x + dx) shows what noisy site (y, x) shows.
         subpixel: what would have to be added to `shift`, in sites, at the middle of the noisy photo.
         score: height of the correlation peak in standard deviations of the correlation around it; lowered towards 0
-            where another shift explains the photos almost as well. 0 where there is nothing to align.
+            where another shift explains the photos almost as well; 0 where there is nothing to align, or where what
+            fits lies beyond the largest shift.
         rotation: degrees that the noisy photo's content is turned against the GT's, counter-clockwise; None where it
             could not be measured.
         scale: size of the noisy photo's content relative to the GT's, minus one; None where it could not be measured.
@@ -79,11 +82,16 @@ def align(ground_truth: Reference, noisy: Reference, *, max_shift: int = 128) ->
         raise ValueError("only photos of one size and one CFA can be aligned")
     if min(noisy.green.shape) < SMALLEST:
         return _NOTHING
-    candidates = _candidates(_correlate(ground_truth, noisy, -(-max_shift // noisy.block)))
+    reach = max(
+        LEAST_REACH, -(-3 * max_shift // (2 * noisy.block))
+    )  # further than wanted: to know what is too far
+    candidates = _candidates(_correlate(ground_truth, noisy, reach))
     if not candidates:
         return _NOTHING
     winner, lead = _elect(ground_truth, noisy, candidates)
     start = np.add(winner.shift, winner.fraction) * noisy.block
+    if np.abs(start).max() > max_shift + noisy.block:
+        return _NOTHING
     found = register(ground_truth, noisy, (float(start[0]), float(start[1])))
     return _alignment(found, winner.height * min(1.0, lead / CLEAR_LEAD), max_shift)
 
@@ -149,24 +157,40 @@ def _elect(
     """The candidate that most of the photo agrees with, and the share of its votes that the next one lacks."""
     if len(candidates) == 1:
         return candidates[0], 1.0
-    votes = np.array(
-        [_votes(ground_truth.contrast, noisy.contrast, c.shift, VOTING_TILE) for c in candidates]
-    )
+    votes = np.array([_votes(ground_truth, noisy, c.shift) for c in candidates])
     first, second = np.argsort(-votes, kind="stable")[:2]
     lead = 1 - max(votes[second], 0) / votes[first] if votes[first] > 0 else 0.0
     return candidates[first], float(lead)
 
 
+def _votes(ground_truth: Reference, noisy: Reference, shift: tuple[int, int]) -> float:
+    """Agreement of the photo's tiles at the shift's best fraction of a block: the top of a parabola along each axis."""
+    tiles = noisy.contrast.size / VOTING_TILE**2
+    step = VOTING_TILE * max(1, round((tiles / MOST_VOTERS) ** 0.5))
+
+    def agreement(y: int, x: int) -> float:
+        return float(
+            _agreement(ground_truth.contrast, noisy.contrast, (shift[0] + y, shift[1] + x), VOTING_TILE, step)
+        )
+
+    best = here = agreement(0, 0)
+    for before, after in ((agreement(-1, 0), agreement(1, 0)), (agreement(0, -1), agreement(0, 1))):
+        line = np.array([before, here, after], np.float32)
+        top = _summit(line, 1)
+        best += (after - before) / 2 * top + (before - 2 * here + after) / 2 * top**2
+    return best
+
+
 @kernel
-def _votes(
-    ground_truth: NDArray[np.int8], noisy: NDArray[np.int8], shift: tuple[int, int], tile: int
+def _agreement(
+    ground_truth: NDArray[np.int8], noisy: NDArray[np.int8], shift: tuple[int, int], tile: int, step: int
 ) -> float:
-    """Mean over the tiles of the correlation coefficient after the shift: each part of the photo counts the same."""
+    """Mean over tiles of the correlation coefficient after the shift: each part of the photo counts the same."""
     height, width = noisy.shape
     dy, dx = shift
     total, tiles = 0.0, 0
-    for top in range(max(0, -dy), min(height, height - dy) - tile + 1, tile):
-        for left in range(max(0, -dx), min(width, width - dx) - tile + 1, tile):
+    for top in range(max(0, -dy), min(height, height - dy) - tile + 1, step):
+        for left in range(max(0, -dx), min(width, width - dx) - tile + 1, step):
             both, first, second = 0, 0, 0
             for y in range(top, top + tile):
                 for x in range(left, left + tile):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rawnind.imaging.cfa import tile_colors
 from rawnind.imaging.kernels import kernel
 from rawnind.imaging.photo import Photo
+from rawnind.records import Cfa
 
 Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
@@ -30,6 +31,7 @@ GAIN_TOLERANCE = (
 SITE_CORRELATION = (
     4.0  # variance of a sum of neighbouring interpolated greens against that of independent ones
 )
+XTRANS_PERIOD = Cfa.X_TRANS.period
 PRODUCTS = 15  # distinct products of five columns
 MIN_SAMPLES = 64
 
@@ -97,8 +99,8 @@ def site_shifts(ground_truth: View, noisy: View, corners: Int64s, offsets: Int64
     Args:
         ground_truth: its values are the mosaic.
         noisy: the same.
-        corners: (N, 2) first site of each tile in the noisy photo; one more site around the tile must exist.
-        offsets: (N, 2) added to the corners in the GT; two more sites around the tile must exist there.
+        corners: (N, 2) first site of each tile in the noisy photo; two more sites around the tile must exist.
+        offsets: (N, 2) added to the corners in the GT; three more sites around the tile must exist there.
         tile: sites a side.
     """
     sums = _site_sums(ground_truth, noisy, corners, offsets, tile)
@@ -193,10 +195,31 @@ def _site_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, tile: in
     gt_tile, noisy_tile = np.empty((tile + 2, tile + 2), np.float32), np.empty((tile, tile), np.float32)
     for i in range(len(corners)):
         y, x = corners[i]
-        _interpolate_green(gt, y + offsets[i, 0] - 1, x + offsets[i, 1] - 1, gt_tile)
-        _interpolate_green(noisy, y, x, noisy_tile)
+        _green_sites(gt, y + offsets[i, 0] - 1, x + offsets[i, 1] - 1, gt_tile)
+        _green_sites(noisy, y, x, noisy_tile)
         _products(gt_tile, noisy_tile, (gt.limit, noisy.limit), out[i])
     return out
+
+
+@kernel
+def _green_sites(photo: View, top: int, left: int, out: Float32s) -> None:
+    """Green at each site over black; for X-Trans the mean of 3x3 such sites.
+
+    In X-Trans the centre of the greens among 3x3 sites lies up to 0.4 sites off the middle, in a pattern that repeats
+    after 3 sites: the mean over the repeat takes it out.
+    """
+    if photo.green.shape[0] != XTRANS_PERIOD:
+        _interpolate_green(photo, top, left, out)
+        return
+    height, width = out.shape
+    around = np.empty((height + 2, width + 2), np.float32)
+    _interpolate_green(photo, top - 1, left - 1, around)
+    line = np.empty(width + 2, np.float32)
+    for y in range(height):
+        for x in range(width + 2):
+            line[x] = around[y, x] + around[y + 1, x] + around[y + 2, x]
+        for x in range(width):
+            out[y, x] = (line[x] + line[x + 1] + line[x + 2]) * np.float32(1 / 9)
 
 
 @kernel

@@ -91,6 +91,8 @@ def half_white_spectrum(contrast: NDArray[np.int8]) -> NDArray[np.complex64]:
     as the sensor's column pattern, which would speak for no shift at all.
     """
     height, width = contrast.shape
+    if not contrast.size:
+        return np.zeros((height, width // 2 + 1), np.complex64)
     windowed = contrast * _sine(height)[:, None]
     windowed *= _sine(width)
     spectrum: NDArray[np.complex64] = scipy.fft.rfft2(windowed)

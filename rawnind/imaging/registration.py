@@ -23,6 +23,8 @@ CLEAR = 3.0  # standard errors
 MAX_ROTATION_ERROR = 0.0125  # degrees: with a larger standard error, 0.05 degrees would not be clear
 MAX_SCALE_ERROR = 0.00025  # the same for 0.1 %
 ROUNDS = 20
+MOST_SITE_LEVELS = 4
+SETTLED = 0.5  # sites: within this, a tile's shift is measured without need to look again
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,17 +62,25 @@ def register(ground_truth: Reference, noisy: Reference, start: tuple[float, floa
         The refined displacement; `start` itself where the photos do not allow it.
     """
     model = _Model(values=np.array([*start, 0, 0]), errors=np.full(4, np.inf))
-    for measure in (_block_level, _site_level):
-        found = _fit(measure(ground_truth, noisy, model))
+    for measure in (_block_level, *[_site_level] * MOST_SITE_LEVELS):
+        before, found = model, _fit(measure(ground_truth, noisy, model))
         if found is None or np.abs(found.values[:2] - start).max() > STRAYED * noisy.block:
             return Similarity(displacement=start, rotation=None, scale=None)
         model = found
+        if measure is _site_level and _largest_move(model, before, noisy.photo.mosaic.shape) < SETTLED:
+            break
     turn, turn_error = np.rad2deg(model.values[2]), np.rad2deg(model.errors[2])
     return Similarity(
         displacement=(float(model.values[0]), float(model.values[1])),
         rotation=float(turn) if turn_error <= MAX_ROTATION_ERROR else None,
         scale=float(model.values[3]) if model.errors[3] <= MAX_SCALE_ERROR else None,
     )
+
+
+def _largest_move(model: _Model, before: _Model, shape: tuple[int, ...]) -> float:
+    """How far the photo's corners moved from one model to the next, in sites."""
+    corners = (np.array(shape) - 1) / 2 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
+    return float(np.abs(_design(corners) @ (model.values - before.values)).max())
 
 
 def _block_level(ground_truth: Reference, noisy: Reference, model: _Model) -> LocalShifts:
@@ -94,7 +104,7 @@ def _site_level(ground_truth: Reference, noisy: Reference, model: _Model) -> Loc
     values = np.where(clear, model.values, 0)
     shape = noisy.photo.mosaic.shape
     bend = int(np.ceil(np.abs(values[2:]).sum() * max(shape) / 2))
-    corners, tile = _grid(shape, np.rint(values[:2]).astype(np.int64), SITE_TILE, margin=bend + 3)
+    corners, tile = _grid(shape, np.rint(values[:2]).astype(np.int64), SITE_TILE, margin=bend + 4)
     at = corners + (tile - 1) / 2 - (np.array(shape) - 1) / 2
     offsets = np.rint(_design(at) @ values).astype(np.int64)
     views = view(ground_truth.photo, ground_truth.photo.mosaic), view(noisy.photo, noisy.photo.mosaic)
