@@ -121,7 +121,7 @@ def crop_means(
     """Mean over each crop's sites of a quantity known per cell, e.g. a map of scores. Arguments as `valid_fractions`.
 
     Returns:
-        (n,) float64, summed in float64: within 1e-12 of the largest value times the number of cells, relative.
+        (n,) float64, summed in float64.
     """
     sums = np.zeros((values.shape[0] + 1, values.shape[1] + 1), np.float64)
     np.cumsum(np.cumsum(values, axis=0, dtype=np.float64), axis=1, out=sums[1:, 1:])
