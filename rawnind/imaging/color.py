@@ -1,8 +1,11 @@
 """Camera RGB to linear Rec.2020."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numba
 import numpy as np
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from rawnind.imaging.demosaic import CameraRgb
@@ -86,9 +89,11 @@ def rec2020_crop(
     _, height, width = rgb.values.shape
     if not (0 <= top <= height - size and 0 <= left <= width - size):
         raise ValueError(f"a crop of {size} at ({top}, {left}) must lie within {height}x{width}")
-    out = np.empty((3, size, size), np.float32)
-    _convert(rgb.values[:, top : top + size, left : left + size], *_folded(rgb, matrix), out)
-    return out.astype(np.float16)
+    out = np.empty((3, size, size), np.float16)
+    rows = np.empty((3, 1, size), np.float32)
+    square = rgb.values[:, top : top + size, left : left + size]
+    _convert_halves(square, *_folded(rgb, matrix), rows, out.view(np.uint16))
+    return out
 
 
 def _folded(rgb: CameraRgb, matrix: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -113,3 +118,46 @@ def _convert(
             out[0, y, x] = m00 * r + m01 * g + m02 * b + b0
             out[1, y, x] = m10 * r + m11 * g + m12 * b + b1
             out[2, y, x] = m20 * r + m21 * g + m22 * b + b2
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _bits(_typing: Any, _value: Any) -> tuple[Any, Any]:
+    """Inside a kernel: the bits of a float32 as a uint32."""
+
+    def cast(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(numba.uint32))
+
+    return numba.uint32(numba.float32), cast
+
+
+@kernel
+def _halve(row: NDArray[np.float32], out: NDArray[np.uint16]) -> None:
+    """float32 to the bits of float16, rounded to nearest even; numpy's own conversion takes ten times as long.
+
+    Exponents differ by 112, fractions by 13 bits. Below 2**-14 float16 has fixed steps of 2**-24: those of a float32
+    between 0.5 and 1, so that adding 0.5 rounds to them. From 65520 on it is infinite.
+    """
+    for x in range(len(row)):
+        size = abs(row[x])
+        bits = _bits(size)
+        rounded = (bits + np.uint32(0xFFF) + ((bits >> np.uint32(13)) & np.uint32(1))) >> np.uint32(13)
+        normal = rounded - np.uint32(112 << 10)
+        tiny = _bits(size + np.float32(0.5)) - np.uint32(0x3F000000)
+        half = tiny if bits < np.uint32(113 << 23) else min(normal, np.uint32(0x7C00))
+        sign = (_bits(row[x]) >> np.uint32(16)) & np.uint32(0x8000)
+        out[x] = np.uint16(sign | half)
+
+
+@kernel(fastmath={"contract"})
+def _convert_halves(
+    values: NDArray[np.uint16],
+    m: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    out: NDArray[np.uint16],
+) -> None:
+    """As `_convert`, row by row into `rows` (3, 1, W) and from there to the bits of float16."""
+    for y in range(out.shape[1]):
+        _convert(values[:, y : y + 1], m, bias, rows)
+        for color in range(3):
+            _halve(rows[color, 0], out[color, y])

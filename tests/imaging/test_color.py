@@ -4,7 +4,7 @@ import skimage.color
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rawnind.imaging.color import XYZ_TO_REC2020, camera_to_rec2020, rec2020_crop, to_rec2020
+from rawnind.imaging.color import XYZ_TO_REC2020, _halve, camera_to_rec2020, rec2020_crop, to_rec2020
 from rawnind.imaging.demosaic import CameraRgb
 
 D65 = skimage.color.xyz_tristimulus_values(illuminant="D65", observer="2")
@@ -112,3 +112,21 @@ def test_matrices_that_no_camera_has_are_refused(matrix):
 def test_crops_outside_of_the_frame_are_refused(top, left):
     with pytest.raises(ValueError, match="must lie within 20x30"):
         rec2020_crop(frame(np.zeros((3, 20, 30))), top, left, 8, np.eye(3))
+
+
+def test_half_precision_is_rounded_as_numpy_rounds_it():
+    halves = (
+        np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    )  # every finite one, and ties between
+    bits = halves.view(np.uint32).astype(np.int64)
+    near = np.concatenate([bits + step for step in (-1, 0, 1, 4095, 4096, 4097)])
+    steps = np.arange(4000) * 2.0**-25  # below the smallest normal number
+    spread = np.arange(0, 0x7F800000, 65521)
+    positive = np.concatenate([near[near >= 0], spread]).astype(np.uint32).view(np.float32)
+    row = np.concatenate([positive, -positive, steps.astype(np.float32), [np.inf, -np.inf]]).astype(
+        np.float32
+    )
+    out = np.empty(row.shape, np.uint16)
+    _halve(row, out)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(out, row.astype(np.float16).view(np.uint16))
