@@ -183,6 +183,91 @@ def prepare(source: Path, output: str, progress: str, **values: Any) -> None:
     sys.exit(_code(summary, options))
 
 
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@_run_options
+def plan(source: Path, **values: Any) -> None:
+    r"""Say what `prepare` would do with SOURCE: scenes, pairs, memory, disk, workers. Reads headers only.
+
+    \b
+    Example:
+      rawnind plan RawNIND/ --cfa x-trans --crop-size 256
+    """
+    from rawnind.estimate import estimate
+
+    for line in estimate(source, _options(values)).lines():
+        click.echo(line)
+
+
+@main.command()
+@click.argument("output")
+def status(output: str) -> None:
+    r"""Say where the run in OUTPUT stands, and list every file that failed.
+
+    \b
+    Example:
+      rawnind status out
+    """
+    from rawnind.storage.status import status_lines
+    from rawnind.storage.store import Store
+
+    for line in status_lines(Store(output)):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("output")
+def verify(output: str) -> None:
+    r"""Recompute every count, hash and coordinate of OUTPUT. Exit 1 when something is wrong.
+
+    \b
+    Example:
+      rawnind verify out
+    """
+    from rawnind.storage.store import Store
+    from rawnind.storage.verify import verify as find_problems
+
+    store = Store(output)
+    if not store.exists("manifest.yaml"):
+        raise ConfigError(
+            f"{output} has no manifest.yaml; run `rawnind prepare SOURCE --output {output}` first"
+        )
+    problems = list(find_problems(store))
+    for problem in problems:
+        click.echo(problem, err=True)
+    click.echo(f"{output}: {f'{len(problems)} problems' if problems else 'everything is as it was written'}")
+    sys.exit(1 if problems else COMPLETE)
+
+
+@main.command()
+@click.argument("output")
+@click.option("--steps", default=100, show_default=True, type=click.IntRange(min=1), help="Optimiser steps.")
+@click.option(
+    "--batch-size", default=4, show_default=True, type=click.IntRange(min=1), help="Crops in a batch."
+)
+@click.option(
+    "--crop-size", default=128, show_default=True, type=click.IntRange(min=32), help="Side of a sub-crop."
+)
+@click.option("--seed", default=0, show_default=True, help="Of weights, crops and order.")
+@click.option("--checkpoint", type=click.Path(path_type=Path, dir_okay=False),
+              help="Where the weights go; an existing one is resumed.  [default: OUTPUT/checkpoint.pt]")  # fmt: skip
+def train(
+    output: str, steps: int, batch_size: int, crop_size: int, seed: int, checkpoint: Path | None
+) -> None:
+    r"""Train a small U-Net on OUTPUT, to see that the data can be learned from.
+
+    \b
+    Example:
+      rawnind train out --steps 200 --batch-size 8
+    """
+    from rawnind.training.loop import train as run_training
+
+    report = run_training(
+        output, steps=steps, batch_size=batch_size, crop_size=crop_size, seed=seed, checkpoint=checkpoint
+    )
+    click.echo(report)
+
+
 def _code(summary: Summary, options: Options) -> int:
     if options.strict and (summary.scenes.failed or summary.pairs.failed):
         return FAILED

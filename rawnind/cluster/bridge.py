@@ -130,7 +130,7 @@ class Bridge:
         commit = self._journal.latest.get(scene.key)
         if commit is None or commit.identity != identity(scene, self._plan.recipe.digest):
             return None
-        if commit.reason in self._retry and commit.seq < self._retry_before:
+        if commit.failures & self._retry and commit.seq < self._retry_before:
             return None
         return commit
 

@@ -65,9 +65,9 @@ def write_manifest(
             _Rows(pairs, PAIRS_SCHEMA) as pair_rows,
         ):
             for scene, pair in _pairs_in_order(_counted(results, tally, entries)):
-                pair_rows.add(_pair_row(scene, pair))
+                pair_rows.add(pair_row(scene, pair))
                 for number, crop in enumerate(pair.crops):
-                    crop_rows.add(_crop_row(scene, pair, number, crop, recipe.crop_size))
+                    crop_rows.add(crop_row(scene, pair, number, crop, recipe.crop_size))
         summary = tally.summary(recipe, manifest.sha256)
         head = _head(summary, recipe, versions) | {
             "contents": contents,
@@ -181,7 +181,12 @@ def _pairs_in_order(results: Iterable[SceneResult]) -> Iterator[tuple[SceneResul
         yield from sorted(pairs, key=lambda item: item[1].pair_id)
 
 
-def _crop_row(result: SceneResult, pair: PairResult, number: int, crop: Crop, size: int) -> dict[str, Any]:
+def crop_row(result: SceneResult, pair: PairResult, number: int, crop: Crop, size: int) -> dict[str, Any]:
+    """One row of manifest.parquet, by column name.
+
+    Raises:
+        ValueError: The pair was not collected.
+    """
     if pair.shard is None or pair.ground_truth is None or pair.sensor is None or pair.gt_sensor is None:
         raise ValueError(f"pair {pair.pair_id} has crops but no shard, GT or sensor")
     return {
@@ -208,7 +213,8 @@ def _crop_row(result: SceneResult, pair: PairResult, number: int, crop: Crop, si
     }
 
 
-def _pair_row(result: SceneResult, pair: PairResult) -> dict[str, Any]:
+def pair_row(result: SceneResult, pair: PairResult) -> dict[str, Any]:
+    """One row of pairs.parquet, by column name; a column that is not there is null."""
     truth, shard = pair.ground_truth, pair.shard
     return {
         "scene": result.scene.name,

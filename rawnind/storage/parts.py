@@ -35,6 +35,7 @@ _SCHEMA = pa.schema(
             pa.field(name, pa.int32(), nullable=False)
             for name in ("collected", "filtered", "rejected", "failed", "crops")
         ),
+        pa.field("failures", pa.string(), nullable=False),
         pa.field("result", pa.binary(), nullable=False),
     ]
 )
@@ -50,6 +51,7 @@ class Commit(NamedTuple):
         reason: the scene's reason; None when collected.
         pairs: how many pairs ended with each outcome, in the order of `Outcome`.
         crops: how many crops the scene gave.
+        failures: for which reasons photos, pairs or the scene failed.
     """
 
     seq: int
@@ -58,11 +60,17 @@ class Commit(NamedTuple):
     reason: Reason | None
     pairs: tuple[int, ...]
     crops: int
+    failures: frozenset[Reason]
 
 
 def commit_of(result: SceneResult, seq: int) -> Commit:
     """What the journal remembers of a result."""
     pairs = Counter(pair.outcome for pair in result.pairs)
+    reasons = [
+        result.reason,
+        *(pair.reason for pair in result.pairs),
+        *(file.reason for file in result.failed_files),
+    ]
     return Commit(
         seq,
         identity(result.scene, result.recipe),
@@ -70,6 +78,7 @@ def commit_of(result: SceneResult, seq: int) -> Commit:
         result.reason,
         tuple(pairs[outcome] for outcome in Outcome),
         sum(len(pair.crops) for pair in result.pairs),
+        frozenset(reason for reason in reasons if reason and reason.outcome is Outcome.FAILED),
     )
 
 
@@ -102,11 +111,12 @@ class Journal:
         if table.num_rows != count or first < self.next_seq:
             raise ManifestError(f"{name}: holds {table.num_rows} scenes from {first}; the journal is damaged")
         columns = (column.to_pylist() for column in table.columns)
-        for seq, (key, name_of, outcome, reason, *pairs, crops) in enumerate(
+        for seq, (key, name_of, outcome, reason, *pairs, crops, failures) in enumerate(
             zip(*columns, strict=True), first
         ):
             why = Reason(reason) if reason else None
-            self.latest[key] = Commit(seq, name_of, Outcome(outcome), why, tuple(pairs), crops)
+            failed = frozenset(Reason(name) for name in failures.split())
+            self.latest[key] = Commit(seq, name_of, Outcome(outcome), why, tuple(pairs), crops, failed)
         self._remember(name, first, count)
 
     def _remember(self, name: str, first: int, count: int) -> None:
@@ -197,6 +207,7 @@ def _encode(results: Sequence[SceneResult], commits: Sequence[Commit]) -> bytes:
                 for column in zip(*(commit.pairs for commit in commits), strict=True)
             ),
             pa.array([commit.crops for commit in commits], pa.int32()),
+            [" ".join(sorted(commit.failures)) for commit in commits],
             pa.array([encode_result(result) for result in results], pa.binary()),
         ],
         schema=_SCHEMA,

@@ -1,0 +1,139 @@
+"""What a run would need, from file headers alone."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rawnind.errors import ConfigError, SourceError
+from rawnind.options import Options
+from rawnind.plan import Plan, Selection, make_plan
+from rawnind.records import Cfa, Reason, Scene
+from rawnind.results import planned_pairs
+from rawnind.storage.decode import headers
+from rawnind.storage.index import load_index
+
+_BYTES_PER_SITE = 34
+"""Peak memory of a worker over the photo's sites, measured on 6 to 100 megapixels (see benchmarks/bench_pair.py)."""
+_PROCESS_BYTES = 350e6
+"""A worker with its libraries and no photo."""
+_CROP_BYTES_PER_SITE = 10.125
+"""noisy_raw 2, gt_raw 2, gt_rgb 6 and one bit of mask."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What a run would do and need.
+
+    Attributes:
+        pairs: planned pairs of the selected scenes.
+        crops: the most crops that they can give.
+        disk_bytes: what those crops take.
+        worker_bytes: peak memory of one worker on the largest photo.
+        workers: how many run at once on this machine.
+        missing: selected scenes whose first photo is not there or cannot be opened.
+        too_small: selected scenes whose photos are smaller than a crop.
+    """
+
+    plan: Plan
+    pairs: int
+    crops: int
+    disk_bytes: float
+    worker_bytes: float
+    workers: int
+    missing: int
+    too_small: int
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        selected = self.plan.selected
+        counts = ", ".join(f"{sum(scene.cfa is cfa for scene in selected)} {cfa}" for cfa in Cfa)
+        left_out = Counter(self.plan.left_out.values())
+        yield f"Scenes:  {len(selected)} to process ({counts})"
+        for reason, count in sorted(left_out.items()):
+            yield f"         {count} left out: {Reason(reason).sentence}"
+        if self.missing:
+            yield f"         {self.missing} whose first photo is missing or cannot be opened"
+        if self.too_small:
+            yield f"         {self.too_small} smaller than a crop of {self.plan.recipe.crop_size}"
+        yield f"Pairs:   {self.pairs}"
+        yield f"Crops:   at most {self.crops}, {self.disk_bytes / 1e9:.1f} GB"
+        yield f"Workers: {self.workers} on this machine, at most {self.worker_bytes / 1e9:.1f} GB of memory each"
+
+
+def estimate(source: Path, options: Options) -> Estimate:
+    """Plans a run and reads the header of each selected scene's first photo.
+
+    Raises:
+        IndexInvalidError: The source is not one.
+        ConfigError: The run cannot do anything: no scene is selected, no photo is there, every photo is too small, or
+            one worker needs more memory than this machine has.
+    """
+    selection = Selection(
+        cfa=options.cfa, exclude_test_reserve=options.exclude_test_reserve, limit=options.limit
+    )
+    plan = make_plan(load_index(source).scenes, selection, options.recipe)
+    pairs = crops = missing = too_small = largest = 0
+    for scene in plan.selected:
+        shape = _shape(scene)
+        per_pair = _crops(shape, scene.cfa, plan) if shape else 0
+        missing += shape is None
+        too_small += shape is not None and not per_pair
+        count = len(planned_pairs(scene, options.recipe.pairing))
+        pairs += count
+        crops += count * per_pair
+        largest = max(largest, shape[0] * shape[1] if shape else 0)
+    found = Estimate(
+        plan=plan,
+        pairs=pairs,
+        crops=crops,
+        disk_bytes=crops * options.recipe.crop_size**2 * _CROP_BYTES_PER_SITE,
+        worker_bytes=_PROCESS_BYTES + largest * _BYTES_PER_SITE,
+        workers=_workers(options, len(plan.selected)),
+        missing=missing,
+        too_small=too_small,
+    )
+    _refuse(found)
+    return found
+
+
+def _refuse(found: Estimate) -> None:
+    selected = len(found.plan.selected)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if not selected:
+        raise ConfigError("no scene is left: loosen --cfa, --limit or --exclude-test-reserve")
+    if found.missing == selected:
+        raise ConfigError(
+            "none of the first photos of the scenes can be opened: are the files beside the index?"
+        )
+    if found.missing + found.too_small == selected:
+        raise ConfigError(
+            f"every photo is smaller than a crop of {found.plan.recipe.crop_size}: lower --crop-size"
+        )
+    if found.worker_bytes > memory:
+        raise ConfigError(
+            f"one worker needs {found.worker_bytes / 1e9:.1f} GB, this machine has {memory / 1e9:.1f} GB"
+        )
+
+
+def _workers(options: Options, scenes: int) -> int:
+    limit = int((os.cpu_count() or 1) // options.cpus_per_scene)
+    return max(1, min(limit, options.max_scenes or limit, scenes))
+
+
+def _shape(scene: Scene) -> tuple[int, int] | None:
+    for ref in (*scene.noisy, *scene.ground_truths)[:1]:
+        try:
+            size = headers(ref)
+        except SourceError:
+            return None
+        return size.height, size.width
+    return None
+
+
+def _crops(shape: tuple[int, int], cfa: Cfa, plan: Plan) -> int:
+    size = plan.recipe.crop_size
+    step = -(-plan.recipe.stride // cfa.period) * cfa.period
+    rows, columns = ((length - size) // step + 1 if length >= size else 0 for length in shape)
+    return rows * columns
