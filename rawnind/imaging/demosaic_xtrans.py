@@ -16,6 +16,7 @@ from rawnind.records import Cfa
 _EDGE = np.float32(5e-2)
 _FLOOR = np.float32(2e-3)
 
+_Neighbours = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 _COLORS = np.array(Cfa.X_TRANS.tile, np.int64)
 
 
@@ -29,21 +30,22 @@ def _steps(axis: int) -> NDArray[np.int64]:
     return table
 
 
-def _neighbours(
-    radius: int, sigma: float
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
-    """For each site of the tile and colour: offsets of that colour's sites near it, Gaussian weights, and their number."""
+def _neighbours(radius: int, sigma: float) -> _Neighbours:
+    """For each site of the tile and colour: where that colour's sites near it lie, Gaussian weights, and their number.
+
+    Where: row offset, column within its tile, tiles to the right.
+    """
     side = 2 * radius + 1
-    offsets, weights = np.zeros((6, 6, 3, side**2, 2), np.int64), np.zeros((6, 6, 3, side**2), np.float32)
+    places, weights = np.zeros((6, 6, 3, side**2, 3), np.int64), np.zeros((6, 6, 3, side**2), np.float32)
     counts = np.zeros((6, 6, 3), np.int64)
     for y, x, i, j in np.ndindex(6, 6, side, side):
         dy, dx = i - radius, j - radius
         color = _COLORS[(y + dy) % 6, (x + dx) % 6]
         k = counts[y, x, color]
-        offsets[y, x, color, k] = dy, dx
+        places[y, x, color, k] = dy, (x + dx) % 6, (x + dx) // 6
         weights[y, x, color, k] = np.exp(-(dy**2 + dx**2) / (2 * sigma**2))
         counts[y, x, color] += 1
-    return offsets, weights, counts
+    return places, weights, counts
 
 
 _ROW_STEPS, _COLUMN_STEPS = _steps(1), _steps(0)
@@ -61,12 +63,20 @@ def xtrans_tile(m: NDArray[np.float32], scratch: NDArray[np.float32], out: NDArr
         scratch: (8, h, w) work space.
         out: (3, h, w); right from 12 sites inside.
     """
-    rows, columns, share, green, refined = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
+    rows, columns, share, green = scratch[0], scratch[1], scratch[2], scratch[3]
     _step_sizes(m, _ROW_STEPS, _COLUMN_STEPS, rows, columns)
     _row_share(rows, columns, share)
     _green(m, share, green)
-    _refine(m, green, _WIDE, refined)
-    _fill(m, refined, _NARROW, out)
+    by_column, greens = _by_column(m), _by_column(green)
+    refined = np.empty_like(greens)
+    _refine(by_column, greens, _WIDE, refined)
+    _fill(by_column, refined, _NARROW, out)
+
+
+def _by_column(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(h, w) as (h, 6, w/6): sites with the same place in their tile side by side, so that they are worked on together."""
+    height, width = image.shape
+    return np.ascontiguousarray(image.reshape(height, width // 6, 6).transpose(0, 2, 1))
 
 
 @kernel(fastmath={"contract"})
@@ -134,62 +144,63 @@ def _green(m: NDArray[np.float32], share: NDArray[np.float32], green: NDArray[np
 def _difference(
     m: NDArray[np.float32],
     green: NDArray[np.float32],
-    y: int,
-    x: int,
-    near: tuple[NDArray[np.int64], NDArray[np.float32]],
-) -> np.float32:
-    """Green minus a colour, averaged over that colour's sites near (y, x); those where green is alike weigh more."""
-    center, total, weight = green[y, x], np.float32(0), np.float32(0)
-    offsets, weights = near
-    for k in range(len(weights)):
-        i, j = y + offsets[k, 0], x + offsets[k, 1]
-        share = weights[k] / (_EDGE + abs(green[i, j] - center))
-        total += share * (green[i, j] - m[i, j])
-        weight += share
-    return total / weight
+    site: tuple[int, int, int],
+    neighbours: _Neighbours,
+    total: NDArray[np.float32],
+) -> None:
+    """Green minus a colour along a row, averaged over that colour's sites nearby; those where green is alike weigh more.
+
+    Args:
+        m: (h, 6, n) levels.
+        green: (h, 6, n) green.
+        site: row, column within the tile, colour.
+        neighbours: of every site of the tile.
+        total: (n) the result; but for its first and last value.
+    """
+    y, q, color = site
+    places, weights, counts = neighbours
+    count = len(total) - 2
+    center, weight, result = green[y, q, 1:], np.zeros(count, np.float32), np.zeros(count, np.float32)
+    for k in range(counts[y % 6, q, color]):
+        dy, column, tiles = places[y % 6, q, color, k]
+        near, near_green = m[y + dy, column, 1 + tiles :], green[y + dy, column, 1 + tiles :]
+        spatial = weights[y % 6, q, color, k]
+        for x in range(count):
+            share = spatial / (_EDGE + abs(near_green[x] - center[x]))
+            result[x] += share * (near_green[x] - near[x])
+            weight[x] += share
+    for x in range(count):
+        total[x + 1] = result[x] / weight[x]
 
 
 @kernel(fastmath={"contract"})
 def _refine(
-    m: NDArray[np.float32],
-    green: NDArray[np.float32],
-    neighbours: tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]],
-    refined: NDArray[np.float32],
+    m: NDArray[np.float32], green: NDArray[np.float32], neighbours: _Neighbours, refined: NDArray[np.float32]
 ) -> None:
     """Green at red and blue sites once more: the site's colour plus its neighbourhood's difference from green."""
-    height, width = m.shape
-    offsets, weights, counts = neighbours
-    for y in range(7, height - 7):
+    difference = np.empty(m.shape[2], np.float32)
+    for y in range(7, m.shape[0] - 7):
         for q in range(6):
             color = _COLORS[y % 6, q]
-            count = counts[y % 6, q, color]
-            near = offsets[y % 6, q, color, :count], weights[y % 6, q, color, :count]
-            for x in range(q + 6 if q else 12, width - 7, 6):
-                refined[y, x] = m[y, x]
-                if color != 1:
-                    refined[y, x] += _difference(m, green, y, x, near)
+            if color == 1:
+                refined[y, q] = m[y, q]
+            else:
+                _difference(m, green, (y, q, color), neighbours, difference)
+                refined[y, q] = m[y, q] + difference
 
 
 @kernel(fastmath={"contract"})
 def _fill(
-    m: NDArray[np.float32],
-    green: NDArray[np.float32],
-    neighbours: tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]],
-    out: NDArray[np.float32],
+    m: NDArray[np.float32], green: NDArray[np.float32], neighbours: _Neighbours, out: NDArray[np.float32]
 ) -> None:
-    """Red and blue everywhere, from green."""
-    height, width = m.shape
-    offsets, weights, counts = neighbours
-    for y in range(12, height - 12):
+    """Red and blue everywhere, from green; back to sites in their order."""
+    difference = np.empty(m.shape[2], np.float32)
+    for y in range(12, m.shape[0] - 12):
         for q in range(6):
+            out[1, y, q::6] = green[y, q]
             for color in (0, 2):
-                count = counts[y % 6, q, color]
-                near = offsets[y % 6, q, color, :count], weights[y % 6, q, color, :count]
-                own = _COLORS[y % 6, q] == color
-                for x in range(q + 12, width - 12, 6):
-                    out[1, y, x] = green[y, x]
-                    if own:
-                        out[color, y, x] = m[y, x]
-                    else:
-                        difference = _difference(m, green, y, x, near)
-                        out[color, y, x] = green[y, x] - difference
+                if _COLORS[y % 6, q] == color:
+                    out[color, y, q::6] = m[y, q]
+                else:
+                    _difference(m, green, (y, q, color), neighbours, difference)
+                    out[color, y, q::6] = green[y, q] - difference
