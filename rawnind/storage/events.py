@@ -6,6 +6,7 @@ comes from it.
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,27 @@ class EventLog:
     def last(self, event: str) -> dict[str, Any] | None:
         """The newest line of this run with that event; None where there is none. A torn last line is passed over."""
         for line in reversed(self._lines or _lines(self._path)):
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(values, dict) and values.get("run") == self._run and values.get("event") == event:
+            values = _parsed(line)
+            if values and values.get("run") == self._run and values.get("event") == event:
                 return values
         return None
+
+
+def read_events(store: Store) -> Iterator[dict[str, Any]]:
+    """Every line of every run, oldest first within a run; torn lines are passed over."""
+    names = [NAME] if store.exists(NAME) else [entry.path for entry in store.list("events")]
+    for name in names:
+        for line in store.read(name).decode(errors="replace").splitlines():
+            if values := _parsed(line):
+                yield values
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def _lines(path: Path | None) -> list[str]:
