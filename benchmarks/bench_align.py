@@ -18,7 +18,7 @@ from rawnind.imaging.levels import planes
 from rawnind.records import Cfa
 from tests.imaging.synthetic import Case, draw_case, draw_strangers, render
 
-GATE = 10.0
+GATE = 8.0
 PAIRS = 200
 ISO_BUCKETS = ((0, 1600), (1600, 6400), (6400, 25600), (25600, 65536))
 
