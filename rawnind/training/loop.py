@@ -3,8 +3,10 @@
 import contextlib
 import math
 import os
+import pickle
 import time
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,9 +210,11 @@ class _Training:
         """Goes on with a checkpoint where there is one."""
         if not place.exists():
             return
+        if not zipfile.is_zipfile(place):  # torch.save's format; torch.load fails on other files in many ways
+            raise ConfigError(f"{place} is not a checkpoint; choose another one or remove it")
         try:
             state = torch.load(place, map_location=self.loader.device, weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError) as error:
+        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise ConfigError(f"{place} is not a checkpoint: {error}") from error
         if state.get("format") != FORMAT or state.get("kind") != self._kind():
             raise ConfigError(f"{place} is of another network; choose another checkpoint or remove it")

@@ -154,6 +154,8 @@ def load_view(
         ManifestError: There is no manifest, or it cannot be read.
         ConfigError: No row is left, or an expression does not fit the columns.
     """
+    if not store.exists(MANIFEST):
+        raise ManifestError(f"{store.location} has no {MANIFEST}; run `rawnind prepare` first")
     filters = [*_split_filters(store, selection.split, validation_share), *extra, *selection.filters()]
     left_out = dict.fromkeys((name for name, _ in filters), 0)
     parts, total = [], 0
@@ -190,8 +192,6 @@ def _tables(store: Store, *, everything: bool) -> Iterator[pa.Table]:
         with store.open(MANIFEST) as source, pq.ParquetFile(source, read_dictionary=list(_REPEATED)) as file:
             for number in range(file.num_row_groups):
                 yield file.read_row_group(number, columns=names)
-    except FileNotFoundError as error:
-        raise ManifestError(f"{store.location} has no {MANIFEST}; run `rawnind prepare` first") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise ManifestError(f"{MANIFEST} in {store.location} cannot be read: {error}") from error
 
@@ -205,7 +205,7 @@ def _split_filters(store: Store, split: Split, share: float) -> list[Filter]:
             pairs = pq.read_table(
                 source, columns=["scene", "test_reserve", "outcome", "gt_sha1", "noisy_sha1"]
             )
-    except (FileNotFoundError, pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError) as error:
         raise ManifestError(f"{PAIRS} in {store.location} cannot be read: {error}") from error
     test = pairs.filter(pc.field("test_reserve"))
     reserved = pc.unique(pa.chunked_array([*test["gt_sha1"].chunks, *test["noisy_sha1"].chunks], pa.string()))

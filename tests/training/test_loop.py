@@ -1,0 +1,113 @@
+import pytest
+import torch
+
+from rawnind.errors import ConfigError
+from rawnind.training.loop import TrainingError, train
+
+SMALL = {"crop_size": 32, "batch_size": 4, "width": 4}
+
+
+def quiet(_step, _loss):
+    pass
+
+
+def test_twenty_steps_lower_the_loss_and_are_told(folder, tmp_path, capsys):
+    report = train(folder.store.location, steps=20, checkpoint=tmp_path / "c.pt", **{**SMALL, "width": 12})
+    assert report.last_loss < 0.8 * report.first_loss
+    assert (report.steps, report.batches, report.resumed_at, report.skipped) == (20, 20, 0, 0)
+    assert len(report.losses) == 20
+    assert report.crops == 30 + 30 + 4 * 4
+    assert "step     20  loss 0." in capsys.readouterr().out
+    assert "Trained 20 steps" in str(report)
+
+
+def test_a_stopped_training_goes_on_to_the_same_end(folder, tmp_path):
+    where = folder.store.location
+    whole = train(where, steps=14, checkpoint=tmp_path / "whole.pt", progress=quiet, workers=0, **SMALL)
+    train(where, steps=5, checkpoint=tmp_path / "parts.pt", progress=quiet, workers=2, **SMALL)
+    parts = train(where, steps=14, checkpoint=tmp_path / "parts.pt", progress=quiet, **SMALL)
+    assert (parts.resumed_at, parts.batches) == (5, 9)
+    assert parts.losses == whole.losses
+    one, other = (
+        torch.load(tmp_path / name, weights_only=True)["model"] for name in ("whole.pt", "parts.pt")
+    )
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_finished_training_is_only_reported(folder, tmp_path):
+    for _ in range(2):
+        report = train(folder.store.location, steps=3, checkpoint=tmp_path / "c.pt", progress=quiet, **SMALL)
+    assert (report.steps, report.resumed_at, report.batches) == (3, 3, 0)
+
+
+def test_the_seed_decides(folder, tmp_path):
+    losses = [
+        train(
+            folder.store.location,
+            steps=3,
+            seed=seed,
+            checkpoint=tmp_path / f"{n}.pt",
+            progress=quiet,
+            **SMALL,
+        ).losses
+        for n, seed in enumerate([1, 1, 2])
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_colour_input_trains_too(folder, tmp_path):
+    report = train(
+        folder.store.location, steps=2, input="rgb", checkpoint=tmp_path / "c.pt", progress=quiet, **SMALL
+    )
+    assert report.steps == 2
+
+
+def test_the_checkpoint_lies_in_the_folder_by_default_and_nothing_is_left_beside_it(maker):
+    where = maker.scene("a").finish()
+    report = train(str(where), steps=2, save_every=1, progress=quiet, **SMALL)
+    assert report.checkpoint == str(where / "checkpoint.pt")
+    assert not list(where.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 9}, {"crop_size": 64}, {"width": 8}, {"iso": (1, 2), "split": "all"}]
+)
+def test_a_checkpoint_of_another_training_is_refused(folder, tmp_path, change):
+    train(folder.store.location, steps=1, checkpoint=tmp_path / "c.pt", progress=quiet, **SMALL)
+    with pytest.raises(ConfigError):
+        train(
+            folder.store.location,
+            steps=2,
+            checkpoint=tmp_path / "c.pt",
+            progress=quiet,
+            **{**SMALL, **change},
+        )
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(folder, tmp_path):
+    (tmp_path / "c.pt").write_bytes(b"hello")
+    with pytest.raises(ConfigError, match=r"c\.pt is not a checkpoint"):
+        train(folder.store.location, steps=2, checkpoint=tmp_path / "c.pt", **SMALL)
+
+
+def test_too_few_crops_for_a_batch_are_refused(maker):
+    where = maker.scene("a", crops=3).finish()
+    with pytest.raises(ConfigError, match=r"a batch of 4 needs as many crops, .* has 3"):
+        train(str(where), steps=2, **SMALL)
+
+
+def test_a_remote_folder_needs_a_place_for_the_checkpoint(folder):
+    with pytest.raises(ConfigError, match="say where the checkpoint goes"):
+        train(f"file://{folder.store.location}", steps=2, **SMALL)
+
+
+def test_a_loss_that_is_no_number_ends_training(folder, tmp_path):
+    with pytest.raises(TrainingError, match="the loss is"):
+        train(
+            folder.store.location,
+            steps=50,
+            learning_rate=1e30,
+            checkpoint=tmp_path / "c.pt",
+            progress=quiet,
+            **SMALL,
+        )
