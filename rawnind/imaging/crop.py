@@ -6,6 +6,7 @@ site of a tile, so that a crop of any size starts with the same colour.
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -110,8 +111,7 @@ def valid_fractions(
     >>> valid_fractions(np.array([[True, False]]), np.array([[0, 0], [0, 1]]), size=2, cell=2)
     array([1. , 0.5])
     """
-    sums = np.zeros((valid.shape[0] + 1, valid.shape[1] + 1), np.int64)
-    np.cumsum(np.cumsum(valid, axis=0, dtype=np.int32), axis=1, dtype=np.int64, out=sums[1:, 1:])
+    sums = cv2.integral(np.ascontiguousarray(valid).view(np.uint8), sdepth=cv2.CV_32S)
     return _box_sums(sums, origins, size, cell) / size**2
 
 
@@ -123,8 +123,7 @@ def crop_means(
     Returns:
         (n,) float64, summed in float64.
     """
-    sums = np.zeros((values.shape[0] + 1, values.shape[1] + 1), np.float64)
-    np.cumsum(np.cumsum(values, axis=0, dtype=np.float64), axis=1, out=sums[1:, 1:])
+    sums = cv2.integral(values, sdepth=cv2.CV_64F)
     return _box_sums(sums, origins, size, cell) / size**2
 
 
@@ -158,8 +157,8 @@ def _shared(length: int, gt_length: int, offset: int, period: int) -> tuple[int,
 
 
 def _box_sums(
-    sums: NDArray[np.int64] | NDArray[np.float64], origins: NDArray[np.int64], size: int, cell: int
-) -> NDArray[np.int64] | NDArray[np.float64]:
+    sums: NDArray[np.int32] | NDArray[np.float64], origins: NDArray[np.int64], size: int, cell: int
+) -> NDArray[np.int32] | NDArray[np.float64]:
     """Sum over the sites of each box, from the integral image of the cells."""
     _require_inside(origins, size, ((sums.shape[0] - 1) * cell, (sums.shape[1] - 1) * cell))
     y, x = origins[:, 0], origins[:, 1]
@@ -168,8 +167,8 @@ def _box_sums(
 
 
 def _integral(
-    sums: NDArray[np.int64] | NDArray[np.float64], y: NDArray[np.int64], x: NDArray[np.int64], cell: int
-) -> NDArray[np.int64] | NDArray[np.float64]:
+    sums: NDArray[np.int32] | NDArray[np.float64], y: NDArray[np.int64], x: NDArray[np.int64], cell: int
+) -> NDArray[np.int32] | NDArray[np.float64]:
     """Sum over all sites above and left of (y, x): linear in both directions within a cell, so no site is guessed."""
     (row, dy), (column, dx) = np.divmod(y, cell), np.divmod(x, cell)
     below, right = np.minimum(row + 1, len(sums) - 1), np.minimum(column + 1, sums.shape[1] - 1)
