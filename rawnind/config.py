@@ -31,7 +31,8 @@ class Recipe:
         min_msssim: a crop with a lower score is left out; None keeps all.
         min_valid_fraction: a crop with fewer valid pixels is left out.
         max_shift: largest shift that is searched, in sites.
-        min_alignment_score: a lower correlation peak means: not the same scene.
+        min_alignment_score: a lower correlation peak means: not the same scene. Unrelated photos reached 6.6 and true
+            pairs at least 8.9 in 500 drawn cases of each (benchmarks/bench_align.py).
         max_alignment_loss: a pair that differs more is rejected (0.035 in the research code).
         min_mask_mean: a pair with fewer valid pixels is rejected (0.8 in the research code).
         max_bad_exposure: largest share of over- or underexposed cells in either photo (0.75 in the research code).
@@ -43,7 +44,7 @@ class Recipe:
     min_msssim: float | None = None
     min_valid_fraction: float = 0.5
     max_shift: int = 128
-    min_alignment_score: float = 25.0
+    min_alignment_score: float = 8.0
     max_alignment_loss: float = 0.035
     min_mask_mean: float = 0.8
     max_bad_exposure: float = 0.75
