@@ -1,17 +1,21 @@
 """The output folder: a local path or a URI that pyarrow.fs opens, with write-once files.
 
-A file appears whole or not at all. Locally it is written beside its place, synced and moved there; object stores show
-an object only when its upload is complete.
+A file appears whole or not at all. Locally it is written beside its place, synced and moved there. For an object store
+it is kept in a local temporary file until it is whole, then uploaded in one call: closing an upload, which is also what
+an error does to it, would publish whatever has been sent so far.
 """
 
 import contextlib
+import errno
 import hashlib
+import mmap
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import IO, Protocol
 
 import pyarrow as pa
 from pyarrow import fs
@@ -35,7 +39,7 @@ class HashingSink:
 
     closed = False
 
-    def __init__(self, stream: pa.NativeFile) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._hash = hashlib.sha256()
         self.size = 0
@@ -82,10 +86,13 @@ class Store:
     def __init__(self, location: str) -> None:
         try:
             if "://" in location:
-                self._fs, self._root = fs.FileSystem.from_uri(location)
+                self._fs, root = fs.FileSystem.from_uri(_tuned(location))
+                self._root = root.rstrip("/")
+                if not self._root:
+                    raise OutputError(f"{location} names no folder")
             else:
                 self._fs, self._root = fs.LocalFileSystem(), str(Path(location).absolute())
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise OutputError(f"cannot open {location}: {error}") from error
         self.location = location
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
@@ -114,30 +121,39 @@ class Store:
             replace: whether a file of that name may be there; it is replaced in one step.
 
         Raises:
-            FileExistsError: The name is taken and `replace` is False.
+            FileExistsError: The name is taken and `replace` is False. Object stores cannot refuse by themselves: there
+                two writers of one name must not run at once.
             OutputError: The storage refuses (no space, no permission, not reachable).
         """
         final = self.full(name)
-        if not replace and self.exists(name):
-            raise FileExistsError(name)
-        folder, base = final.rsplit("/", 1)
-        target = f"{folder}/{TEMPORARY}{uuid.uuid4().hex}-{base}" if self.is_local else final
-        try:
-            if self.is_local:
-                Path(folder).mkdir(parents=True, exist_ok=True)
-            with self._fs.open_output_stream(target) as stream:
+        with self._advice("write", name):
+            if not replace and self._fs.get_file_info(final).type != fs.FileType.NotFound:
+                raise FileExistsError(name)
+            with _beside(Path(final), replace=replace) if self.is_local else self._upload(final) as stream:
                 yield HashingSink(stream)
-            if self.is_local:
-                _move(Path(target), Path(final), replace=replace)
-        except FileExistsError:
-            _discard(target, local=self.is_local)
+
+    @contextlib.contextmanager
+    def _upload(self, final: str) -> Iterator[IO[bytes]]:
+        with tempfile.TemporaryFile(prefix="rawnind-") as spool:
+            yield spool
+            spool.flush()
+            size = spool.tell()
+            with contextlib.ExitStack() as stack:
+                data: mmap.mmap | bytes = b""
+                if size:  # an empty file cannot be mapped
+                    data = stack.enter_context(mmap.mmap(spool.fileno(), size, access=mmap.ACCESS_READ))
+                with self._fs.open_output_stream(final) as stream:
+                    stream.write(data)
+
+    @contextlib.contextmanager
+    def _advice(self, what: str, name: str) -> Iterator[None]:
+        """Whatever the storage complains of becomes an OutputError, but for names that are taken or not there."""
+        try:
+            yield
+        except (FileExistsError, FileNotFoundError):
             raise
-        except (OSError, pa.ArrowInvalid) as error:
-            _discard(target, local=self.is_local)
-            raise OutputError(f"cannot write {name} in {self.location}: {error}") from error
-        except BaseException:
-            _discard(target, local=self.is_local)
-            raise
+        except (OSError, pa.ArrowException) as error:
+            raise OutputError(f"cannot {what} {name} in {self.location}: {error}") from error
 
     def write(self, name: str, data: bytes, *, replace: bool = False) -> str:
         """Writes a whole file; returns its SHA-256. Errors as in `create`."""
@@ -152,50 +168,60 @@ class Store:
             FileNotFoundError: There is no such file.
             OutputError: The storage refuses.
         """
-        try:
-            with self._fs.open_input_stream(self.full(name)) as stream:
-                return bytes(stream.read())
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise OutputError(f"cannot read {name} in {self.location}: {error}") from error
+        with self._advice("read", name), self._fs.open_input_stream(self.full(name)) as stream:
+            return bytes(stream.read())
 
     def open(self, name: str) -> pa.NativeFile:
-        """The file for reading at any place, memory-mapped where it is local."""
+        """The file for reading at any place, memory-mapped where it is local.
+
+        Raises:
+            OSError: It is not there, cannot be read, or is empty.
+        """
         path = self.full(name)
         return pa.memory_map(path) if self.is_local else self._fs.open_input_file(path)
 
     def digest(self, name: str) -> str:
-        """SHA-256 of the file's bytes, read in blocks."""
+        """SHA-256 of the file's bytes, read in blocks. Errors as in `read`."""
         digest = hashlib.sha256()
-        with self._fs.open_input_stream(self.full(name)) as stream:
+        with self._advice("read", name), self._fs.open_input_stream(self.full(name)) as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
         return digest.hexdigest()
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of that name."""
-        return bool(self._fs.get_file_info(self.full(name)).type == fs.FileType.File)
+        """Whether there is a file of that name.
+
+        Raises:
+            OutputError: The storage does not say.
+        """
+        with self._advice("look for", name):
+            return bool(self._fs.get_file_info(self.full(name)).type == fs.FileType.File)
 
     def list(self, folder: str) -> list[Entry]:
-        """Every file below a folder, at any depth, sorted by name; empty where there is no such folder."""
+        """Every file below a folder, at any depth, sorted by name; empty where there is no such folder.
+
+        Raises:
+            OutputError: The storage does not say.
+        """
         selector = fs.FileSelector(self.full(folder), recursive=True, allow_not_found=True)
+        with self._advice("list", folder):
+            found = self._fs.get_file_info(selector)
         return sorted(
             (
                 Entry(path=info.path[len(self._root) :].lstrip("/"), size=info.size)
-                for info in self._fs.get_file_info(selector)
+                for info in found
                 if info.type == fs.FileType.File
             ),
             key=lambda entry: entry.path,
         )
 
-    def is_empty(self) -> bool:
-        """Whether nothing at all lies below the root."""
-        return not self._fs.get_file_info(fs.FileSelector(self._root, recursive=False, allow_not_found=True))
-
     def remove(self, name: str) -> None:
-        """Removes a file; one that is already gone is fine."""
-        with contextlib.suppress(FileNotFoundError):
+        """Removes a file; one that is already gone is fine.
+
+        Raises:
+            OutputError: The storage refuses.
+        """
+        with self._advice("remove", name), contextlib.suppress(FileNotFoundError):
             self._fs.delete_file(self.full(name))
 
     def prepare_root(self) -> None:
@@ -212,24 +238,53 @@ class Store:
         self.remove(probe)
 
 
-def _move(source: Path, target: Path, *, replace: bool) -> None:
-    descriptor = os.open(source, os.O_RDONLY)
+def _tuned(uri: str) -> str:
+    """S3 then takes a small file in one request; else each one costs three."""
+    if not uri.startswith("s3://") or "allow_delayed_open=" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"
+
+
+@contextlib.contextmanager
+def _beside(final: Path, *, replace: bool) -> Iterator[IO[bytes]]:
+    """A file in the same folder that takes the final name when the block ends well, and goes away otherwise."""
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(f"{error.filename} is a file, a folder is needed") from error
+    temporary = final.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        if replace:
+            temporary.replace(final)
+        else:
+            _claim(temporary, final)
+        _sync_folder(final.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _claim(source: Path, target: Path) -> None:
+    """Moves a file to a name that must be free."""
+    try:
+        target.hardlink_to(source)  # refuses where the name is taken, which a rename does not
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        if target.exists():
+            raise FileExistsError(target) from error
+        source.rename(target)  # between the look and the move another writer could come; a run has only one
+
+
+_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    if replace:
-        source.replace(target)
-    else:
-        target.hardlink_to(source)  # refuses where the name is taken, which a rename does not
-        source.unlink()
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _discard(target: str, *, local: bool) -> None:
-    if local:
-        Path(target).unlink(missing_ok=True)
