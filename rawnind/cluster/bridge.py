@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from rawnind.cluster.observer import LoaderReport, Observer
+from rawnind.cluster.stages import StageCounts, StageTally
 from rawnind.errors import ManifestError
 from rawnind.plan import Plan
 from rawnind.records import Counts, Outcome, Reason, Scene, SceneResult, Summary
@@ -60,6 +62,10 @@ class Snapshot:
         next_seq: sequence number of the next commit.
         in_flight: scenes being worked on, oldest first.
         peak_in_flight: the most that ever were at once.
+        stages: photos and pairs of the scenes that this run works on; scenes done before it are left out.
+        loaders: each consumer's last report, sorted by name.
+        now: the bridge's clock, the one of `InFlight.started`, in seconds.
+        idle: seconds since the last commit, or since the bridge came to life.
     """
 
     state: State
@@ -69,6 +75,10 @@ class Snapshot:
     crops: int
     in_flight: tuple[InFlight, ...]
     peak_in_flight: int
+    stages: tuple[StageCounts, ...] = ()
+    loaders: tuple[LoaderReport, ...] = ()
+    now: float = 0.0
+    idle: float = 0.0
 
 
 class Bridge:
@@ -80,13 +90,21 @@ class Bridge:
         plan: every scene that the run knows of.
         max_scenes: the most scenes in flight at once.
         retry: failed scenes with these reasons are open again; empty: none.
+        observer: told what becomes of scenes, and what is in flight; None: nobody.
 
     Raises:
         ManifestError: The journal is damaged.
     """
 
     def __init__(
-        self, output: str, run: str, plan: Plan, *, max_scenes: int, retry: frozenset[Reason] = frozenset()
+        self,
+        output: str,
+        run: str,
+        plan: Plan,
+        *,
+        max_scenes: int,
+        retry: frozenset[Reason] = frozenset(),
+        observer: Observer | None = None,
     ) -> None:
         self._store = Store(output)
         self._plan = plan
@@ -101,7 +119,29 @@ class Bridge:
         self._stopping = False
         last = self._events.last("state")
         self._state = State(last["to"]) if last else State.INITIALIZED
+        self._observer = observer or Observer()
+        self._loaders: dict[str, LoaderReport] = {}
+        self._committed_at = time.monotonic()
         self._count()
+        self._stages = self._started_stages()
+        self._observer.started(self._plan, self._settled_results())
+
+    def _started_stages(self) -> StageTally:
+        """What this run has to do; a bridge that is started anew finds what the run did before."""
+        begun = self._events.last("begin")
+        earlier = self._journal.next_seq if begun is None else int(begun["next_seq"])
+        done = {result.scene.key: result for _, result in self.since(earlier)}
+        scenes = [self._selected[key] for key in (*done, *self.open_scenes())]
+        tally = StageTally(
+            photos=sum(len(scene.ground_truths) + len(scene.noisy) for scene in scenes),
+            pairs=sum(len(planned_pairs(scene, self._plan.recipe.pairing)) for scene in scenes),
+        )
+        for result in done.values():
+            tally.settled(result)
+        return tally
+
+    def _settled_results(self) -> Iterator[SceneResult]:
+        return (result for _, result in self.since(0))
 
     def _first_seq(self) -> int:
         # A bridge that is started anew must retry what was there when the run began, not what it has retried since.
@@ -156,26 +196,43 @@ class Bridge:
         now = time.monotonic()
         if key not in self._in_flight:
             for other in [item for item in self._in_flight.values() if now - item.heard > _SILENCE]:
+                self._stages.forget(other.key)
                 del self._in_flight[other.key]  # its worker died; it asks again when Ray retries the scene
             if len(self._in_flight) >= self._max_scenes:
                 return None
         self._hear(key, "starting", now)
         return True
 
-    def heartbeat(self, key: str, stage: str) -> None:
-        """A worker says what it does. Nothing depends on it but what people see and how soon a dead worker's place is free."""
+    def heartbeat(self, key: str, stage: str, counts: Mapping[str, int] | None = None) -> None:
+        """A worker says what it does, and what of the scene is behind it (see `stages`). Nothing depends on it but what people see and how soon a dead worker's place is free."""
         if (
             self._state is State.COLLECTING
             and key in self._selected
             and self._done(self._selected[key]) is None
         ):
             self._hear(key, stage, time.monotonic())
+            self._stages.heard(key, counts or {})
+
+    def loader_report(
+        self, consumer: str, *, scenes: int, crops: int, batches: int, wait_seconds: float
+    ) -> None:
+        """A loader says what it has handed out since it began; the last report of each consumer counts."""
+        report = LoaderReport(
+            consumer=consumer, scenes=scenes, crops=crops, batches=batches, wait_seconds=wait_seconds
+        )
+        self._observer.loader(report, self._loaders.get(consumer))
+        self._loaders[consumer] = report
 
     def _hear(self, key: str, stage: str, now: float) -> None:
         known = self._in_flight.get(key)
         started = known.started if known else now
         self._in_flight[key] = InFlight(key=key, stage=stage, started=started, heard=now)
         self._peak = max(self._peak, len(self._in_flight))
+        self._observe_flight(now)
+
+    def _observe_flight(self, now: float) -> None:
+        started = min((item.started for item in self._in_flight.values()), default=now)
+        self._observer.in_flight(len(self._in_flight), now - started)
 
     def stop(self) -> None:
         """Lets no further scene begin; what is in flight may still be committed."""
@@ -209,6 +266,9 @@ class Bridge:
             (commit,) = self._journal.append([result])
             self._add(commit)
             self._log(result, commit, telemetry or {})
+            self._committed_at = time.monotonic()
+            self._stages.settled(result)
+            self._observer.committed(result, telemetry or {})
         self._in_flight.pop(key, None)
         return commit.seq
 
@@ -244,6 +304,8 @@ class Bridge:
 
     def snapshot(self) -> Snapshot:
         """Counts, state and scenes in flight."""
+        now = time.monotonic()
+        self._observe_flight(now)
         return Snapshot(
             state=self._state,
             next_seq=self._journal.next_seq,
@@ -252,6 +314,10 @@ class Bridge:
             crops=self._crops,
             in_flight=tuple(sorted(self._in_flight.values(), key=lambda item: item.started)),
             peak_in_flight=self._peak,
+            stages=self._stages.counts(item.stage for item in self._in_flight.values()),
+            loaders=tuple(self._loaders[consumer] for consumer in sorted(self._loaders)),
+            now=now,
+            idle=now - self._committed_at,
         )
 
     def since(self, seq: int) -> list[tuple[int, SceneResult]]:

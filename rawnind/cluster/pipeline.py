@@ -10,6 +10,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from rawnind.cluster.bridge import Bridge
+from rawnind.cluster.metrics import RayMetrics
 from rawnind.cluster.worker import SceneWorker, scene_row
 from rawnind.errors import FolderInUseError
 from rawnind.options import Options
@@ -58,7 +59,12 @@ def start_bridge(job: Job, *, max_scenes: int) -> Any:
     )
     try:
         return actor.remote(
-            job.output, job.run, job.plan, max_scenes=max_scenes, retry=job.options.retry_failed
+            job.output,
+            job.run,
+            job.plan,
+            max_scenes=max_scenes,
+            retry=job.options.retry_failed,
+            observer=RayMetrics(bridge_name(job.output)),
         )
     except ValueError as error:  # what Ray says to a name that is taken
         raise FolderInUseError(f"another run on this cluster is working on {job.output}") from error

@@ -4,10 +4,11 @@ import operator
 import resource
 import sys
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from rawnind.cluster.stages import Stage, ended, pair_counts, passed
 from rawnind.config import Pairing, Recipe
 from rawnind.errors import SourceError
 from rawnind.imaging.pair import AlignedPair, FinishedPair, Prepared, Rejection, align_pair, finish_pair
@@ -32,20 +33,21 @@ _DEMOSAICED = 3
 
 
 class Meter:
-    """Seconds by stage and bytes of one scene, for events.jsonl.
+    """Seconds by stage, bytes and counts of one scene, for events.jsonl and for who watches.
 
     Args:
-        on_stage: told the name of each stage when it begins.
+        on_stage: told the name of each stage when it begins, and what was counted so far.
     """
 
-    def __init__(self, on_stage: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, on_stage: Callable[[str, Mapping[str, int]], None] = lambda *_: None) -> None:
         self._on_stage = on_stage
         self.values: dict[str, float] = {}
+        self._counts: Counter[str] = Counter()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times a block."""
-        self._on_stage(name)
+        self._on_stage(name, dict(self._counts))
         start = time.perf_counter()
         try:
             yield
@@ -56,11 +58,15 @@ class Meter:
         """Adds to a sum."""
         self.values[name] = round(self.values.get(name, 0.0) + amount, 6)
 
+    def count(self, *names: str) -> None:
+        """Counts photos or pairs; the names are those of `stages.result_counts`."""
+        self._counts.update(names)
+
     def done(self) -> dict[str, float]:
-        """Every sum, and the process's peak memory so far in bytes."""
+        """Every sum and count, and the process's peak memory so far in bytes."""
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        return {**self.values, "peak_memory_bytes": float(peak)}
+        return {**self.values, **self._counts, "peak_memory_bytes": float(peak)}
 
 
 def process_scene(
@@ -101,8 +107,12 @@ class _SceneRun:
                 self._broken[ref.sha1] = photo
             else:
                 self._truths[ref.sha1] = photo
-        pairs = [pair for ref in self._scene.noisy for pair in self._pairs(ref)]
+        pairs = [self._counted(pair) for ref in self._scene.noisy for pair in self._pairs(ref)]
         return scene_result(self._scene, self._recipe, pairs, self._failed)
+
+    def _counted(self, pair: PairResult) -> PairResult:
+        self._meter.count(*pair_counts(pair.reason))
+        return pair
 
     def _prepare(self, ref: ImageRef) -> Prepared | SourceError:
         try:
@@ -110,7 +120,9 @@ class _SceneRun:
                 photo = self._read(ref)
         except SourceError as error:
             self._failed.append(failed_file(ref, error))
+            self._meter.count(ended(Stage.DECODE, Outcome.FAILED))
             return error
+        self._meter.count(passed(Stage.DECODE))
         self._meter.add("decoded_bytes", photo.mosaic.nbytes)
         return Prepared(photo)
 

@@ -1,10 +1,11 @@
 """The callable that Ray Data maps over scenes."""
 
+import contextlib
 import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -78,7 +79,7 @@ class SceneWorker:
         with _Watch(self._bridge, scene.key, ledger, self._scene_timeout) as watch:
             meter = Meter(watch.enter)
             read = self._read if deaths < _DEATHS_BEFORE_ISOLATION else self._read_isolated
-            result = process_scene(scene, self._recipe, self._store, meter=meter, read=read)
+            result = process_scene(scene, self._recipe, self._store, meter=meter, read=_measured(read, meter))
         return _answer(result, {**meter.done(), "attempts": deaths + 1})
 
     def _admitted(self, key: str) -> bool:
@@ -111,6 +112,17 @@ class SceneWorker:
 _LOST = (Reason.MISSING_FILE, Reason.UNREADABLE)
 
 
+def _measured(read: Callable[[ImageRef], Photo], meter: Meter) -> Callable[[ImageRef], Photo]:
+    """`read` that adds each file's size to `read_bytes`; every attempt reads the whole file."""
+
+    def measured(ref: ImageRef) -> Photo:
+        with contextlib.suppress(OSError):  # what is wrong with the file, `read` says
+            meter.add("read_bytes", Path(ref.path).stat().st_size)
+        return read(ref)
+
+    return measured
+
+
 class _Watch:
     """Tells the bridge what is being done, and ends the process when a scene takes too long."""
 
@@ -120,6 +132,7 @@ class _Watch:
         self._ledger = ledger
         self._deadline = time.monotonic() + timeout if timeout else None
         self._stage = "starting"
+        self._counts: Mapping[str, int] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="rawnind-watch", daemon=True)
 
@@ -131,10 +144,10 @@ class _Watch:
         self._over.set()
         self._thread.join()
 
-    def enter(self, stage: str) -> None:
-        """A stage begins."""
-        self._stage = stage
-        self._bridge.heartbeat.remote(self._key, stage)
+    def enter(self, stage: str, counts: Mapping[str, int]) -> None:
+        """A stage begins; `counts` says what is behind."""
+        self._stage, self._counts = stage, counts
+        self._bridge.heartbeat.remote(self._key, stage, counts)
 
     def _beat(self) -> None:
         while not self._over.wait(self._pause()):
@@ -143,7 +156,7 @@ class _Watch:
                 os._exit(
                     1
                 )  # nothing else stops a decoder that never returns; Ray gives the scene to another worker
-            self._bridge.heartbeat.remote(self._key, self._stage)
+            self._bridge.heartbeat.remote(self._key, self._stage, self._counts)
 
     def _pause(self) -> float:
         left = self._deadline - time.monotonic() if self._deadline else _HEARTBEAT
