@@ -67,10 +67,15 @@ class HashingSink:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """A file below the store's root."""
+    """A file below the store's root.
+
+    Attributes:
+        modified: when it was last written, in seconds since 1970 by the store's clock.
+    """
 
     path: str
     size: int
+    modified: float
 
 
 class Store:
@@ -197,18 +202,23 @@ class Store:
         with self._advice("look for", name):
             return bool(self._fs.get_file_info(self.full(name)).type == fs.FileType.File)
 
-    def list(self, folder: str) -> list[Entry]:
-        """Every file below a folder, at any depth, sorted by name; empty where there is no such folder.
+    def list(self, folder: str = "") -> list[Entry]:
+        """Every file below a folder or the root, at any depth, sorted by name; empty where there is no such folder.
 
         Raises:
             OutputError: The storage does not say.
         """
-        selector = fs.FileSelector(self.full(folder), recursive=True, allow_not_found=True)
+        place = self.full(folder) if folder else self._root
+        selector = fs.FileSelector(place, recursive=True, allow_not_found=True)
         with self._advice("list", folder):
             found = self._fs.get_file_info(selector)
         return sorted(
             (
-                Entry(path=info.path[len(self._root) :].lstrip("/"), size=info.size)
+                Entry(
+                    path=info.path[len(self._root) :].lstrip("/"),
+                    size=info.size,
+                    modified=(info.mtime_ns or 0) / 1e9,
+                )
                 for info in found
                 if info.type == fs.FileType.File
             ),
@@ -223,6 +233,23 @@ class Store:
         """
         with self._advice("remove", name), contextlib.suppress(FileNotFoundError):
             self._fs.delete_file(self.full(name))
+
+    def remove_folder(self, name: str) -> None:
+        """Removes a folder with everything in it; one that is already gone is fine.
+
+        Raises:
+            OutputError: The storage refuses.
+        """
+        with self._advice("remove", name), contextlib.suppress(FileNotFoundError):
+            self._fs.delete_dir(self.full(name))
+
+    def root_identity(self) -> tuple[int, int] | None:
+        """What tells a local root from another folder that took its place; None where it is gone or remote."""
+        try:
+            found = Path(self._root).stat() if self.is_local else None
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino) if found else None
 
     def prepare_root(self) -> None:
         """Makes the root and shows that it can be written.
