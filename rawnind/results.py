@@ -1,5 +1,6 @@
 """Rules for outcomes: which pairs a scene plans, what a scene's pairs make of it, and when a result is sound."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -114,10 +115,10 @@ def failed_file(photo: ImageRef, error: SourceError) -> FailedFile:
 
 
 def problems(result: SceneResult, scene: Scene, recipe: Recipe) -> Iterator[str]:
-    """What is wrong with a result, for people; nothing where it is sound.
+    """What is wrong with a worker's result, for people; nothing where it is sound.
 
     Args:
-        result: what a worker returned.
+        result: what the worker returned; its single values have passed the records' own rules.
         scene: what was planned.
         recipe: what it was planned with.
     """
@@ -125,25 +126,51 @@ def problems(result: SceneResult, scene: Scene, recipe: Recipe) -> Iterator[str]
         yield "it is not the planned scene"
     if result.recipe != recipe.digest:
         yield f"its recipe is {result.recipe}, the run's is {recipe.digest}"
-    expected = Counter(noisy.sha1 for noisy, _ in planned_pairs(scene, recipe.pairing))
-    if Counter(pair.noisy.sha1 for pair in result.pairs) != expected:
-        yield "its pairs are not the planned ones"
-    if len({pair.pair_id for pair in result.pairs}) != len(result.pairs):
-        yield "a pair is listed twice"
-    again = scene_result(scene, recipe, result.pairs)
-    whole = result.reason is not None and all(pair.reason is result.reason for pair in result.pairs)
-    if not whole and (again.outcome, again.reason) != (result.outcome, result.reason):
-        yield f"its outcome is {result.outcome}, its pairs say {again.outcome}"
+    if Outcome.FILTERED in {result.outcome, *(pair.outcome for pair in result.pairs)}:
+        yield "it left out what it was asked for"
+    yield from _outcome_problems(result, recipe)
+    yield from _planning_problems(result, scene, recipe)
+    for file in result.failed_files:
+        if (
+            file.photo not in (*scene.ground_truths, *scene.noisy)
+            or file.reason.outcome is not Outcome.FAILED
+        ):
+            yield f"{file.photo.filename} did not fail, or is not the scene's"
     for pair in result.pairs:
         for problem in _pair_problems(pair, scene, recipe):
             yield f"pair {pair.pair_id}: {problem}"
 
 
+def _outcome_problems(result: SceneResult, recipe: Recipe) -> Iterator[str]:
+    again = scene_result(result.scene, recipe, result.pairs)
+    of_pairs = again.outcome, again.reason
+    given_up = result.outcome is Outcome.FAILED and all(pair.reason is result.reason for pair in result.pairs)
+    if (result.outcome, result.reason) != of_pairs and not given_up:
+        yield f"its outcome is {result.outcome} ({result.reason}), its pairs say {again.outcome} ({again.reason})"
+    for each in (result, *result.pairs):
+        if (each.reason.outcome if each.reason else Outcome.COLLECTED) is not each.outcome:
+            yield f"outcome {each.outcome} does not go with reason {each.reason}"
+
+
+def _planning_problems(result: SceneResult, scene: Scene, recipe: Recipe) -> Iterator[str]:
+    """Each planned pair must be there once; where the plan leaves the GT open, it is one of the partners or none."""
+    planned = planned_pairs(scene, recipe.pairing)
+    named = Counter((pair.noisy, pair.ground_truth) for pair in result.pairs)
+    settled = [pair for pair in planned if pair[1] is not None]
+    left = named - Counter(settled)
+    expected = Counter(noisy for noisy, truth in planned if truth is None)
+    if len(settled) != sum((named & Counter(settled)).values()) or expected != Counter(
+        noisy for noisy, _ in left.elements()
+    ):
+        yield "its pairs are not the planned ones"
+    if any(truth not in (None, *partners(scene, noisy)) for noisy, truth in named):
+        yield "a photo is paired with one that is no ground truth for it"
+    ids = [pair.pair_id for pair in result.pairs]
+    if ids != sorted(set(ids)):
+        yield "its pairs are not in order, or one is there twice"
+
+
 def _pair_problems(pair: PairResult, scene: Scene, recipe: Recipe) -> Iterator[str]:
-    if pair.noisy not in scene.noisy or (pair.ground_truth and pair.ground_truth not in scene.ground_truths):
-        yield "its photos are not the scene's"
-    if (pair.reason.outcome if pair.reason else Outcome.COLLECTED) is not pair.outcome:
-        yield f"outcome {pair.outcome} does not go with reason {pair.reason}"
     if pair.outcome is not Outcome.COLLECTED:
         if pair.crops or pair.shard:
             yield "it is not collected and yet has crops"
@@ -152,11 +179,46 @@ def _pair_problems(pair: PairResult, scene: Scene, recipe: Recipe) -> Iterator[s
     if not (pair.ground_truth and pair.shard and pair.crops and sensor and gt_sensor):
         yield "it is collected without a GT, a shard, crops or a sensor"
         return
-    if any(getattr(measured, name) is None for name in ALWAYS_MEASURED) or sensor.rgb_xyz_matrix is None:
+    if pair.shard.path != f"shards/{scene.key}/{pair.pair_id}.parquet":
+        yield f"its shard is {pair.shard.path}"
+    if any(getattr(measured, name) is None for name in ALWAYS_MEASURED):
         yield "it is collected without having been measured"
         return
+    yield from _sensor_problems(sensor, gt_sensor, scene)
+    yield from _threshold_problems(pair, recipe)
     shift = measured.shift_y or 0, measured.shift_x or 0
     yield from _crop_problems(pair, shift, sensor, gt_sensor, recipe)
+
+
+def _sensor_problems(sensor: Sensor, gt_sensor: Sensor, scene: Scene) -> Iterator[str]:
+    if not sensor.cfa is gt_sensor.cfa is scene.cfa:
+        yield f"its sensors are {sensor.cfa} and {gt_sensor.cfa}, the scene is {scene.cfa}"
+    for each in (sensor, gt_sensor):
+        if each.rgb_xyz_matrix is None or len(each.rgb_xyz_matrix) != 9:
+            yield "it is collected without a colour matrix"
+        if len(each.black_level) != len(each.cfa.plane_colors) or max(each.black_level) >= each.white_level:
+            yield f"black levels {each.black_level} and white level {each.white_level} are no sensor's"
+
+
+def _threshold_problems(pair: PairResult, recipe: Recipe) -> Iterator[str]:
+    """The recipe rejects what is beyond its limits."""
+    measured = pair.measured
+    limits = (
+        ("shift_y", -recipe.max_shift, recipe.max_shift),
+        ("shift_x", -recipe.max_shift, recipe.max_shift),
+        ("alignment_score", recipe.min_alignment_score, math.inf),
+        ("alignment_loss", 0, recipe.max_alignment_loss),
+        ("mask_mean", recipe.min_mask_mean, 1),
+    )
+    for name, least, most in limits:
+        if not least <= getattr(measured, name) <= most:
+            yield f"{name} {getattr(measured, name)} is beyond the recipe's limit"
+    if not measured.gain:
+        yield "its gain is 0"
+    for crop in pair.crops:
+        poor = recipe.min_msssim is not None and (crop.msssim is None or crop.msssim < recipe.min_msssim)
+        if poor or crop.valid_fraction < recipe.min_valid_fraction:
+            yield f"crop ({crop.y}, {crop.x}) is beyond the recipe's limits"
 
 
 def _crop_problems(

@@ -246,7 +246,7 @@ def test_a_name_that_no_disk_takes_is_an_output_error(tmp_path):
 
 @pytest.mark.parametrize("location", ["nothing://somewhere", "s3://", "gs2://bucket/x"])
 def test_a_location_that_cannot_be_opened_says_so(location):
-    with pytest.raises(OutputError, match="cannot open|names no folder"):
+    with pytest.raises(OutputError, match=r"cannot open|names no folder"):
         Store(location)
 
 
