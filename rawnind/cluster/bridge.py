@@ -65,7 +65,6 @@ class Snapshot:
         stages: photos and pairs of the scenes that this run works on; scenes done before it are left out.
         loaders: each consumer's last report, sorted by name.
         now: the bridge's clock, the one of `InFlight.started`, in seconds.
-        idle: seconds since the last commit, or since the bridge came to life.
     """
 
     state: State
@@ -78,7 +77,6 @@ class Snapshot:
     stages: tuple[StageCounts, ...] = ()
     loaders: tuple[LoaderReport, ...] = ()
     now: float = 0.0
-    idle: float = 0.0
 
 
 class Bridge:
@@ -121,7 +119,6 @@ class Bridge:
         self._state = State(last["to"]) if last else State.INITIALIZED
         self._observer = observer or Observer()
         self._loaders: dict[str, LoaderReport] = {}
-        self._committed_at = time.monotonic()
         self._count()
         self._stages = self._started_stages()
         self._observer.started(self._plan, self._settled_results())
@@ -266,7 +263,6 @@ class Bridge:
             (commit,) = self._journal.append([result])
             self._add(commit)
             self._log(result, commit, telemetry or {})
-            self._committed_at = time.monotonic()
             self._stages.settled(result)
             self._observer.committed(result, telemetry or {})
         self._in_flight.pop(key, None)
@@ -317,7 +313,6 @@ class Bridge:
             stages=self._stages.counts(item.stage for item in self._in_flight.values()),
             loaders=tuple(self._loaders[consumer] for consumer in sorted(self._loaders)),
             now=now,
-            idle=now - self._committed_at,
         )
 
     def since(self, seq: int) -> list[tuple[int, SceneResult]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.util.debug import log_once
 
 from rawnind.cluster.bridge import Bridge
 from rawnind.cluster.metrics import RayMetrics
@@ -114,3 +115,5 @@ def _quiet() -> None:
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # What Ray warns of once, that progress bars are disabled, was just asked of it.
+    log_once("ray_data_progress_manager_disabled")

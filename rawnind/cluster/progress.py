@@ -1,12 +1,16 @@
-"""What a person sees of a run."""
+"""What a person sees of a run: plain lines here, a live view in `live_view`."""
 
 import sys
 import time
 from typing import Protocol, TextIO
 
+from rawnind.cluster import wording
 from rawnind.cluster.bridge import Snapshot
+from rawnind.cluster.live_view import Live, attended
+from rawnind.cluster.pace import WATCHDOG, Clock, Pace
+from rawnind.cluster.terminal import Stderr
 from rawnind.plan import Plan
-from rawnind.records import Counts, Summary
+from rawnind.records import Summary
 from rawnind.storage.index import Index
 
 
@@ -25,6 +29,9 @@ class Progress(Protocol):
     def finished(self, summary: Summary) -> None:
         """The manifest is written."""
 
+    def close(self) -> None:
+        """The run is over, well or badly."""
+
 
 class Silent:
     """Says nothing."""
@@ -41,52 +48,85 @@ class Silent:
     def finished(self, summary: Summary) -> None:
         """Nothing."""
 
+    def close(self) -> None:
+        """Nothing."""
+
 
 class Plain:
-    """A line whenever the counts change, at most one a second."""
+    """Lines when the counts have changed: one a second at first, later one a minute.
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
-        self._said = ""
-        self._last = 0.0
+    Args:
+        stream: where to; None: stderr.
+        clock: what time it is; tests have their own.
+    """
+
+    def __init__(self, stream: TextIO | None = None, clock: Clock = time.monotonic) -> None:
+        self._stderr = Stderr()
+        self._stream = stream
+        self._pace = Pace(clock)
+        self._clock = clock
+        self._said: tuple[str, ...] = ()
+        self._due = 0.0
+        self._warned = -WATCHDOG
+        self._why = ""
 
     def planned(self, index: Index, plan: Plan, *, already: int) -> None:
         """Says what is going to be done."""
-        aside = index.set_aside
-        self._say(
-            f"Source: {len(plan.scenes)} scenes, {index.ground_truths} GT and {index.noisy} noisy photos; {aside}"
-        )
-        for refused in index.refused:
-            self._say(f"Refused: {refused.file}: {refused.why}")
-        self._say(
-            f"{already} already collected, {len(plan.selected) - already} to do, {len(plan.left_out)} left out"
-        )
+        self._stream = self._stream or self._stderr.open()
+        for line in wording.opening(index, plan, already):
+            self._say(line)
 
     def update(self, snapshot: Snapshot) -> None:
         """Says the counts."""
-        line = f"Bridge: {_text(snapshot.scenes)}; {snapshot.crops} crops"
-        if line != self._said and time.monotonic() - self._last >= 1:
-            self._said, self._last = line, time.monotonic()
-            self._say(line)
+        self._pace.see(snapshot)
+        self._say_why()
+        now = self._clock()
+        lines = _lines(snapshot)
+        if lines != self._said and now >= self._due:
+            self._said, self._due = lines, now + min(60.0, max(1.0, self._pace.elapsed / 20))
+            pace = wording.pace(self._pace)
+            self._say(lines[0] + (f"; {pace}" if pace else ""))
+            for line in lines[1:]:
+                self._say(line)
+        if (warning := self._pace.warning()) and now - self._warned >= WATCHDOG:
+            self._warned = now
+            self._say(warning)
 
     def stopping(self, why: str) -> None:
-        """Says why, and how to stop at once."""
-        self._say(f"Stopping: {why}. Finishing the scenes in flight; press Ctrl-C again to stop at once.")
+        """Remembers why, to say it with the next update: a signal may have come in the middle of a line."""
+        self._why = why
 
     def finished(self, summary: Summary) -> None:
         """Says the final counts."""
-        self._say(f"Bridge: {_text(summary.scenes)}; {summary.crops} crops")
+        self._say(f"Bridge: {wording.outcomes(summary.scenes)}; {summary.crops} crops")
+
+    def close(self) -> None:
+        """Says what is still to be said."""
+        self._say_why()
+        self._stderr.close()
+
+    def _say_why(self) -> None:
+        if self._why:
+            self._say(wording.stopping(self._why))
+            self._why = ""
 
     def _say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(line, file=self._stream or sys.stderr, flush=True)
 
 
-def _text(counts: Counts) -> str:
-    done = counts.planned - counts.open
-    parts = f"{counts.collected} collected, {counts.filtered} filtered, {counts.rejected} rejected, {counts.failed} failed"
-    return f"{done} of {counts.planned} scenes ({parts})"
+def _lines(snapshot: Snapshot) -> tuple[str, ...]:
+    lines = [f"Bridge: {wording.outcomes(snapshot.scenes)}; {snapshot.crops} crops"]
+    if snapshot.stages:
+        lines.append(f"Stages: {wording.stages(snapshot.stages)}")
+    if snapshot.loaders:
+        lines.append(f"DataLoader: {wording.loaders(snapshot.loaders)}")
+    return tuple(lines)
 
 
 def choose(kind: str) -> Progress:
     """`auto` is a live view on a terminal and plain lines elsewhere."""
-    return Silent() if kind == "none" else Plain()
+    if kind == "none":
+        return Silent()
+    if kind == "live" or (kind == "auto" and attended(sys.stderr)):
+        return Live()
+    return Plain()

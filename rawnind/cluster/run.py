@@ -65,6 +65,13 @@ def prepare(
 
 def run(source: str | Path, output: str | Path, options: Options, progress: Progress) -> Summary:
     """`prepare` with checked options."""
+    try:
+        return _from_source(source, output, options, progress)
+    finally:
+        progress.close()
+
+
+def _from_source(source: str | Path, output: str | Path, options: Options, progress: Progress) -> Summary:
     location = str(output) if "://" in str(output) else str(Path(output).absolute())
     index = load_index(source)
     selection = Selection(
@@ -169,6 +176,7 @@ class _Run:
                 self._drain(bridge, todo, workers)
                 self._refuse_to_finish_early(bridge)
                 summary: Summary = ray.get(bridge.finish.remote(versions()))
+                self._progress.update(ray.get(bridge.snapshot.remote()))
         except StoppedEarlyError:
             raise
         except BaseException as error:
