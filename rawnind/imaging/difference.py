@@ -8,53 +8,62 @@ from numpy.typing import NDArray
 
 from rawnind.imaging.kernels import kernel
 from rawnind.imaging.moments import BLOCK, Displacement, Moments, block_moments
-from rawnind.imaging.noise import NoiseModel, fit_noise, robust_fit, sample_blocks
+from rawnind.imaging.noise import NoiseModel, robust_fit, sample_blocks
 
 FLOOR = 0.02
 """Share of the level by which still content may differ: response and light that the smooth model misses."""
 
-_BAND = 6  # block rows per band that the displacement is measured on
-_BANDS = 16
-_SAMPLES = 5000  # blocks that a smooth model is fitted to
+_BAND = 8  # block rows per band that the displacement is measured on
+_BANDS = 10
+_SAMPLES = 2000  # blocks that a smooth model is fitted to
+_SMOOTH = np.array([1, 2, 1], np.float32) / 4
+# The derivative of what _SMOOTH passes: sine series of w (1 + cos w) / 2 to third order, per cell.
+_SLOPE = np.array([-1, -10, 0, 10, 1], np.float32) / 24 / BLOCK
+_LINES = 17  # block lines; noise of lines is what differs from their mean
+_MEDIAN_SQUARE = 0.455  # median of a squared normal deviate
+_PRIOR = (0.1, 0.1, 0.2, 0.2)  # expected size of the terms of the response
 _DRIFT = 5  # terms of a second-order surface without its constant
-_EXPECTED_SHIFT = 0.5  # cells, constant part: alignment leaves at most half a site
-_EXPECTED_TURN = 1.5  # cells at the frame's edge: 0.05 degrees in 24 MP
+_EXPECTED_SHIFT = 0.15  # cells, constant part: alignment leaves at most half a site
+_EXPECTED_TURN = 0.5  # cells at the frame's edge: 0.05 degrees in 24 MP
 
 
 def measure_displacement(
     ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_]
-) -> Displacement:
+) -> Displacement | None:
     """Where the noisy frame lies in the ground truth beyond the shift already applied.
 
-    Robust regression of the difference of smoothed blocks on their gradient, over bands that sample the frame.
+    Robust regression of the difference of smoothed blocks on their gradient, over bands that sample the frame; once more with
+    what was found applied, because blocks blur thin lines and make a shift look smaller than it is.
     """
     height, width = usable.shape
     size = _BAND * BLOCK
-    starts = (
-        range(0, height, size)
-        if height <= _BANDS * size
-        else np.linspace(0, height - size, _BANDS).astype(int) // BLOCK * BLOCK
-    )
-    rows = []
-    for top in starts:
-        band = slice(top, top + size)
-        moments = block_moments(ground_truth[:, band], noisy[:, band], usable[band], Displacement())
-        rows.append(_gradient_rows(moments, (top / BLOCK, height / BLOCK / 2, width / BLOCK / 2)))
-    design, target, scale = (np.concatenate([part[i] for part in rows]) for i in range(3))
-    if len(target) < 200:
-        return Displacement()
-    step = max(1, len(target) // (3 * _SAMPLES))
+    if height <= _BANDS * size:
+        starts = range(0, max(height - size // 2, 1), size // 2)
+    else:
+        starts = (np.linspace(0, height - size, _BANDS) // BLOCK * BLOCK).astype(int).tolist()
     planes = len(noisy)
-    prior = np.concatenate(
-        [
-            np.tile([0.1, 0.2, 0.2], planes),
-            [0.1, 0.1],
-            np.tile([_EXPECTED_SHIFT, _EXPECTED_TURN, _EXPECTED_TURN], 2),
-        ]
-    )
-    c = robust_fit(design[::step], target[::step], scale[::step], prior)[-6:]
+    prior = [*_PRIOR * planes, 0.1, 0.1, *(_EXPECTED_SHIFT, _EXPECTED_TURN, _EXPECTED_TURN) * 2]
+    found = np.zeros(6)
+    for _ in range(2):
+        displacement = Displacement(
+            dy=(found[0], found[1] * 2 / height, found[2] * 2 / width),
+            dx=(found[3], found[4] * 2 / height, found[5] * 2 / width),
+        )
+        rows = []
+        for top in starts:
+            band = slice(top, top + size)
+            moments = block_moments(
+                ground_truth[:, band], noisy[:, band], usable[band], displacement, top=top, height=height
+            )
+            rows.append(_gradient_rows(moments, (top / BLOCK, height / BLOCK / 2, width / BLOCK / 2)))
+        design, target, scale = (np.concatenate([part[i] for part in rows]) for i in range(3))
+        if len(target) < 200:
+            return None
+        step = max(1, len(target) // (3 * _SAMPLES))
+        found = found + robust_fit(design[::step], target[::step], scale[::step], np.array(prior))[-6:]
     return Displacement(
-        dy=(c[0], c[1] * 2 / height, c[2] * 2 / width), dx=(c[3], c[4] * 2 / height, c[5] * 2 / width)
+        dy=(found[0], found[1] * 2 / height, found[2] * 2 / width),
+        dx=(found[3], found[4] * 2 / height, found[5] * 2 / width),
     )
 
 
@@ -62,40 +71,58 @@ def _gradient_rows(moments: Moments, place: tuple[float, float, float]) -> tuple
     """Design rows, targets and scales of a band's blocks: response of each plane, slope of the light, displacement."""
     top, half_height, half_width = place
     planes, height, width = moments.g.shape
-    if height < 3 or width < 3:
-        return np.empty((0, 3 * planes + 8)), np.empty(0), np.empty(0)
-    noise = fit_noise(moments, count=2000)
-    kernel_ = np.outer([1, 2, 1], [1, 2, 1]).astype(np.float32) / 16
-    inner = (slice(1, -1), slice(1, -1))
-    chosen = sample_blocks(
-        cv2.erode(moments.n, np.ones((3, 3), np.uint8))[inner] >= 12, 3 * _SAMPLES // _BANDS
-    )
-    y, x = np.divmod(chosen, width - 2)
-    y, x = (y + 1.5 + top) / half_height - 1, (x + 1.5) / half_width - 1
+    if height < 5 or width < 5:
+        return np.empty((0, 4 * planes + 8)), np.empty(0), np.empty(0)
+    inner = (slice(2, -2), slice(2, -2))
+    there = cv2.erode(moments.n, np.ones((5, 5), np.uint8))[inner] >= 12
+    chosen = sample_blocks(there, 3 * _SAMPLES // _BANDS)
+    row, x = np.divmod(chosen, width - 4)
+    y, x = (row + 2.5 + top) / half_height - 1, (x + 2.5) / half_width - 1
     parts = []
     for plane in range(planes):
-        g, d = moments.g[plane], cv2.filter2D(moments.d[plane], -1, kernel_)[inner].ravel()[chosen]
-        gy = cv2.Sobel(g, cv2.CV_32F, 0, 1)[inner].ravel()[chosen] / (8 * BLOCK)
-        gx = cv2.Sobel(g, cv2.CV_32F, 1, 0)[inner].ravel()[chosen] / (8 * BLOCK)
-        level = cv2.filter2D(g, -1, kernel_)[inner].ravel()[chosen]
-        variance = noise.slope[plane] * np.maximum(level, 0) + noise.floor[plane]
-        response = np.zeros((len(chosen), 3 * planes))
-        response[:, 3 * plane : 3 * plane + 3] = np.stack([np.ones_like(level), level, level**2], axis=1)
-        slopes = np.stack([level * y, level * x, -gy, -gy * y, -gy * x, -gx, -gx * y, -gx * x], axis=1)
-        # 9 / 64 / 16: variance of a binomially smoothed mean of 16 cells
-        scale = np.sqrt(
-            variance * (36 / 256 / 16) + (0.25 * FLOOR * level) ** 2 + 0.05**2 * (gy**2 + gx**2) + 1e-10
+        d, level, gy, gx = (
+            cv2.sepFilter2D(map_, -1, across, down)[inner].ravel()[chosen]
+            for map_, across, down in (
+                (moments.d[plane], _SMOOTH, _SMOOTH),
+                (moments.g[plane], _SMOOTH, _SMOOTH),
+                (moments.g[plane], _SMOOTH, _SLOPE),
+                (moments.g[plane], _SLOPE, _SMOOTH),
+            )
         )
-        parts.append((np.concatenate([response, slopes], axis=1), d, scale))
+        variance = cv2.blur(moments.dd[plane] / 15, (5, 5))[inner].ravel()[
+            chosen
+        ]  # 15: 16 cells less their mean
+        response = np.zeros((len(chosen), 4 * planes))
+        response[:, 4 * plane : 4 * plane + 4] = _powers(level)
+        slopes = np.stack([level * y, level * x, -gy, -gy * y, -gy * x, -gx, -gx * y, -gx * x], axis=1)
+        parts_ = np.concatenate([response, slopes], axis=1)
+        d = (
+            d - _by_row(np.median, d[:, None], row)[:, 0]
+        )  # row noise looks like a gradient wherever the scene has rows
+        parts_ = parts_ - _by_row(np.mean, parts_, row)
+        mean = variance * float((_SMOOTH**2).sum()) ** 2 / BLOCK**2
+        scale = np.sqrt(mean + (0.25 * FLOOR * level) ** 2 + 0.05**2 * (gy**2 + gx**2) + 1e-10)
+        parts.append((parts_, d, scale))
     return tuple(np.concatenate([part[i] for part in parts]).astype(np.float64) for i in range(3))
+
+
+def _powers(level):
+    return np.stack([np.ones_like(level), np.sqrt(np.maximum(level, 0)), level, level**2], axis=-1)
+
+
+def _by_row(statistic, values, row):
+    out = np.empty_like(values)
+    for r in np.unique(row):
+        out[row == r] = statistic(values[row == r], axis=0)
+    return out
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Smooth:
-    """Response and drift: d = c0 + c1 g + c2 g^2 for each plane, plus g times a second-order surface.
+    """Response and drift: d = c0 + c1 sqrt(g) + c2 g + c3 g^2 for each plane, plus g times a second-order surface.
 
     Attributes:
-        response: (P, 3).
+        response: (P, 4).
         drift: (5,) of y, x, y^2, yx, x^2, with y and x from -1 to 1.
     """
 
@@ -111,20 +138,18 @@ def fit_smooth(moments: Moments, noise: NoiseModel) -> Smooth:
     y, x = (y + 0.5) * 2 / height - 1, (x + 0.5) * 2 / width - 1
     surface = np.stack([y, x, y * y, y * x, x * x], axis=1)
     g = moments.g.reshape(planes, -1)[:, chosen].astype(np.float64)
-    design = np.zeros((planes, len(chosen), 3 * planes + _DRIFT))
+    design = np.zeros((planes, len(chosen), 4 * planes + _DRIFT))
     for plane in range(planes):
-        design[plane, :, 3 * plane : 3 * plane + 3] = np.stack(
-            [np.ones_like(g[plane]), g[plane], g[plane] ** 2], axis=1
-        )
-    design[:, :, 3 * planes :] = g[:, :, None] * surface
+        design[plane, :, 4 * plane : 4 * plane + 4] = _powers(g[plane])
+    design[:, :, 4 * planes :] = g[:, :, None] * surface
     n, gradient = moments.n.ravel()[chosen], moments.gradient.reshape(planes, -1)[:, chosen]
     variance = noise.variance(g.astype(np.float32)) / n + (0.25 * FLOOR * g) ** 2 + 0.1**2 * gradient + 1e-10
-    prior = np.concatenate([np.tile([0.1, 0.2, 0.2], planes), np.full(_DRIFT, 0.1)])
+    prior = np.concatenate([np.tile(_PRIOR, planes), np.full(_DRIFT, 0.1)])
     target = moments.d.reshape(planes, -1)[:, chosen].astype(np.float64).ravel()
     result = robust_fit(design.reshape(-1, design.shape[2]), target, np.sqrt(variance).ravel(), prior).astype(
         np.float32
     )
-    return Smooth(response=result[: 3 * planes].reshape(planes, 3), drift=result[3 * planes :])
+    return Smooth(response=result[: 4 * planes].reshape(planes, 4), drift=result[4 * planes :])
 
 
 @kernel
@@ -138,22 +163,42 @@ def subtract_smooth(d, g, response, drift, out):  # type: ignore[no-untyped-def]
                 x = np.float32((column + 0.5) * 2 / width - 1)
                 level = g[plane, row, column]
                 surface = drift[0] * y + drift[1] * x + drift[2] * y * y + drift[3] * y * x + drift[4] * x * x
-                smooth = response[plane, 0] + level * (
-                    response[plane, 1] + response[plane, 2] * level + surface
-                )
+                smooth = response[plane, 0] + response[plane, 1] * np.sqrt(max(level, np.float32(0)))
+                smooth += level * (response[plane, 2] + response[plane, 3] * level + surface)
                 out[plane, row, column] = d[plane, row, column] - smooth
 
 
 def subtract_lines(
-    residual: NDArray[np.float32], sigma: NDArray[np.float32], weight: NDArray[np.float32]
-) -> None:
-    """Takes row noise and column noise out of (P, hb, wb) residuals, in place: only what changes from line to line."""
+    residual: NDArray[np.float32],
+    sigma: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    n: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Takes row noise and column noise out of (P, hb, wb) residuals, in place: only what changes from line to line.
+
+    Args:
+        residual: mean differences.
+        sigma: what a block may deviate by.
+        variance: of a cell's noise.
+        n: (hb, wb) usable cells.
+
+    Returns:
+        (P,) variance that the lines' slower part may have left in every block.
+    """
+    left = np.zeros(len(residual), np.float32)
     for axis in (2, 1):
-        z = np.clip(residual / sigma, -1.5, 1.5)
-        inside = (np.abs(z) < 1.5) * weight
-        step = (z * weight / sigma).sum(axis) / np.maximum((inside / sigma**2).sum(axis), 1e-12)
-        step[inside.sum(axis) < 0.5 * weight.sum(axis - 1)] = (
-            0  # most of the line differs: no noise of the line's
+        z = np.clip(residual / sigma, -1.5, 1.5)  # Huber's first step from zero
+        inside = (np.abs(z) < 1.5) * n
+        step = (z * n / sigma).sum(axis) / np.maximum((inside / sigma**2).sum(axis), 1e-12)
+        step[inside.sum(axis) < 0.5 * n.sum(axis - 1)] = 0  # most of the line differs: not the line's noise
+        error = np.median(variance.mean(axis) / np.maximum(n.sum(axis - 1), 1), axis=1)
+        seen = (
+            np.median(np.diff(step, axis=1) ** 2, axis=1) / _MEDIAN_SQUARE / 2
+        )  # a jump has two lines' variance
+        lines_own = np.maximum(seen - error, 0)
+        share = (lines_own / np.maximum(seen, 1e-20)).astype(np.float32)[:, None]
+        residual -= np.expand_dims(
+            share * (step - cv2.blur(step, (_LINES, 1), borderType=cv2.BORDER_REFLECT)), axis
         )
-        lines = step - cv2.blur(np.ascontiguousarray(step), (9, 1), borderType=cv2.BORDER_REFLECT)
-        residual -= np.expand_dims(lines, axis)
+        left += lines_own.astype(np.float32) / _LINES
+    return left

@@ -1,46 +1,130 @@
-"""The tests for a changed scene, on block moments."""
+"""The tests for a changed scene: what the noise and the floors do not explain, over boxes of growing size."""
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.difference import FLOOR, subtract_lines
+from rawnind.imaging.kernels import kernel
 from rawnind.imaging.moments import Moments
 from rawnind.imaging.noise import NoiseModel
 
-_MEAN_BOXES = (1, 3, 5, 9, 17)
+_BOXES = (
+    1,
+    3,
+    5,
+    9,
+    17,
+)  # blocks; from small to large, so that what is found does not bleed into larger boxes
 _TEXTURE_BOXES = (3, 5, 9)
-_MIN_CELLS = 6
-THRESHOLDS = {"mean": 6.5, "energy": 9.0, "lost": 7.0, "excess": 5.0}
-EXCESS = [0.15, 4.0]
-LOST = [0.1, 0.1]
+_MIN_CELLS = 6  # of a block's 16
+_MIN_SHARE = 0.25  # of a box that must be known
+_MEAN = np.float32(6.0)  # deviations; the false alarms of half a million blocks lie below 5.3
+_EASE = {1: 1.0, 3: 0.9, 5: 0.87, 9: 0.85, 17: 0.8}  # larger boxes are fewer independent tests
+_ENERGY = np.float32(8.0)
+_EXCESS = np.float32(5.0)
+_CAP = np.float32(40.0)  # squared deviations that one block adds to the energy of a box
+_VARIANCE_ERROR = np.float32(0.15)  # share by which the noise model may miss a variance
+_TEXTURE_ERROR = np.float32(4.0)  # times the typical excess of textured blocks
+_WEAK = np.float32(0.5)  # of the threshold, beside something found
+_HALF = np.float32(0.4)  # of the peak: a box filter's response to an edge falls to a half on the edge
+_CLOSE = 7  # blocks; gaps in a changed area are bridged
+_TYPICAL = 0.05**2  # cells squared; smallest squared shift that texture is judged against
+_LARGEST = 0.35**2
 
 
 def changed_blocks(
     moments: Moments, residual: NDArray[np.float32], noise: NoiseModel
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Blocks where the scene changed, grown by one block, and the strongest evidence of each block over its threshold."""
-    known = moments.n >= _MIN_CELLS
-    n = np.where(known, moments.n, 0).astype(np.float32)
+    """Blocks where the scene changed, grown by one block, and the strongest evidence of each block over its threshold.
+
+    Args:
+        moments: of the frame.
+        residual: (P, hb, wb) mean differences without response and drift; row noise is taken out of them, in place.
+        noise: what the sensor explains.
+    """
+    n = np.where(moments.n >= _MIN_CELLS, moments.n, 0).astype(np.float32)
     variance = noise.variance(moments.g)
-    tau2 = _interpolation_error(moments, variance)
-    floor = (FLOOR * moments.g) ** 2 + tau2 * moments.gradient
-    sigma = np.sqrt(variance / np.maximum(n, 1) + floor)
-    subtract_lines(residual, sigma, n)
-    seeds, score = evidence(moments, residual, n, variance, floor, tau2)
-    return _grown(seeds), score
+    texture = _typical_excess(
+        moments, moments.dd - np.maximum(moments.n - 1, 0) * variance, moments.n, variance, 0.85
+    )
+    sigma = np.sqrt(variance / np.maximum(n, 1) + (FLOOR * moments.g) ** 2 + texture * moments.gradient)
+    left = subtract_lines(residual, sigma, variance, n)
+    squared = residual**2 - variance / np.maximum(moments.n, 1)
+    misfit = _typical_excess(moments, squared, np.float32(1), variance / 4 + (FLOOR * moments.g) ** 2, 0.9)
+    maps = _Maps(n, len(residual))
+    _prepare(
+        n, residual, variance, moments.g, moments.dd, moments.gradient,
+        np.array([FLOOR**2, max(misfit, texture), texture], np.float32), left, maps.white, maps.floor, maps.rest,
+    )  # fmt: skip
+    found, score = _search(maps)
+    return _grown(found), score
 
 
-def _interpolation_error(moments: Moments, variance: NDArray[np.float32]) -> float:
-    """Squared shift, in cells, that texture differs by although nothing moved: interpolation, demosaicing, a local warp."""
-    n = moments.n
-    excess = moments.dd - np.maximum(n - 1, 0) * variance
-    energy = n * moments.gradient
-    chosen = (n >= 12) & (energy * 0.1**2 > 2 * variance * np.sqrt(2 * np.maximum(n - 1, 0)))
-    if chosen.sum() < 50:
-        return 0.05**2
-    ratio = excess[chosen] / energy[chosen]
-    return float(np.clip(np.quantile(ratio[:: max(1, len(ratio) // 20000)], 0.7), 0.04**2, 0.35**2))
+class _Maps:
+    """Block maps that boxes sum up; what has been found is set to zero in all of them.
+
+    Attributes:
+        white: (P, hb, wb) sums of the residual over its cells, in deviations of a cell.
+        cells: (hb, wb) usable cells.
+        floor: (hb, wb) cells times what still content may differ by, in deviations of a cell, mean over planes.
+        rest: (5, hb, wb) energy of the block, 1 where it is known, variance above the noise's in units of it, the share of
+            that which texture explains, degrees of freedom.
+    """
+
+    def __init__(self, n: NDArray[np.float32], planes: int) -> None:
+        self.white = np.empty((planes, *n.shape), np.float32)
+        self.cells = n
+        self.floor = np.empty_like(n)
+        self.rest = np.empty((5, *n.shape), np.float32)
+
+    def drop(self, blocks: NDArray[np.bool_]) -> None:
+        """Takes blocks out of every later box."""
+        keep = (~blocks).astype(np.float32)
+        for map_ in (*self.white, self.cells, self.floor, *self.rest):
+            map_ *= keep
+
+
+def _search(maps: _Maps) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Blocks with evidence of a change, box size by box size, and the strongest evidence."""
+    found, score = np.zeros(maps.cells.shape, np.bool_), np.zeros(maps.cells.shape, np.float32)
+    rest = np.zeros((len(maps.rest), *maps.cells.shape), np.float32)
+    z = np.empty_like(score)
+    for size in _BOXES:
+        white = np.stack([_box(plane, size) for plane in maps.white])
+        if size in _TEXTURE_BOXES:
+            rest = np.stack([_box(map_, size) for map_ in maps.rest])
+        least = max(_MIN_CELLS, _MIN_SHARE * 16 * size * size)
+        _judge(
+            white, _box(maps.cells, size), _box(maps.floor, size), rest, np.float32(least),
+            _MEAN * np.float32(_EASE[size]), size in _TEXTURE_BOXES, z,
+        )  # fmt: skip
+        np.maximum(score, z, out=score)
+        new = _extent(z, size)
+        if new.any():
+            found |= new
+            maps.drop(cv2.dilate(new.view(np.uint8), np.ones((3, 3), np.uint8)).view(np.bool_))
+    return found, score
+
+
+def _typical_excess(
+    moments: Moments,
+    excess: NDArray[np.float32],
+    weight: NDArray[np.float32] | np.float32,
+    variance: NDArray[np.float32],
+    quantile: float,
+) -> float:
+    """Squared shift, in cells, that explains the excess of most textured blocks: interpolation, demosaicing, a local warp."""
+    step = max(1, moments.n.size // 20000)
+    n, gradient = moments.n.ravel()[::step], moments.gradient.reshape(len(moments.g), -1)[:, ::step]
+    excess, variance = (map_.reshape(len(moments.g), -1)[:, ::step] for map_ in (excess, variance))
+    # textured: a shift by 0.1 cells would stand out of the noise
+    textured = (n >= 12) & (gradient * 0.1**2 > 0.7 * variance)
+    if np.count_nonzero(textured) < 50:
+        return _TYPICAL
+    energy = gradient * (weight if np.ndim(weight) == 0 else np.asarray(weight).ravel()[::step])
+    ratio = float(np.quantile(excess[textured] / energy[textured], quantile))
+    return min(max(ratio, _TYPICAL), _LARGEST)
 
 
 def _box(map_: NDArray[np.float32], size: int) -> NDArray[np.float32]:
@@ -49,79 +133,74 @@ def _box(map_: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     return cv2.boxFilter(map_, -1, (size, size), normalize=False, borderType=cv2.BORDER_CONSTANT)
 
 
-def evidence(moments, residual, n, variance, floor, tau2):
-    planes = len(residual)
-    nu = np.maximum(n - 1, 0)
-    relative = np.zeros_like(n)
-    blur = np.zeros_like(n)
-    lost = np.zeros_like(n)
-    lost_floor = np.zeros_like(n)
-    lost_noise = np.zeros_like(n)
-    for p in range(planes):
-        relative += moments.dd[p] / variance[p] - nu
-        blur += moments.gradient[p] * n * tau2 / variance[p]
-        lost += moments.dg[p] / variance[p]
-        lost_noise += moments.gg[p] / variance[p]
-        lost_floor += (moments.gg[p] * LOST[0] + LOST[1] * moments.gradient[p] * n) / variance[p]
-    found = np.zeros(n.shape, bool)
-    score = np.zeros(n.shape, np.float32)
-    energy = None
-    for size in _MEAN_BOXES:
-        here = cv2.dilate(found.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
-        here = (here & (n > 0)).astype(np.float32)
-        nn = n * here
-        maps = {}
-        count = np.maximum(_box(nn, size), 1e-3)
-        chi = np.zeros_like(n)
-        for p in range(planes):
-            mean = _box(residual[p] * nn, size) / count
-            chi += mean**2 / (
-                _box(variance[p] * nn, size) / count**2 + _box(floor[p] * nn, size) / count + 1e-12
-            )
-        enough = count >= max(_MIN_CELLS, 0.25 * 16 * size * size)
-        maps["mean", size] = np.where(enough, _gauss(chi, planes), 0)
-        if size == 1:
-            energy = np.where(enough, np.minimum(chi, 400), 0)
-        if size in _TEXTURE_BOXES:
-            dof = planes * _box(here, size)
-            maps["energy", size] = np.where(
-                enough, (_box(energy * here, size) - dof) / np.sqrt(2 * np.maximum(dof, 1)), 0
-            )
-            dof = np.maximum(_box(nu * here * planes, size), 1)
-            e, bl = _box(relative * here, size) / dof, _box(blur * here, size) / dof
-            maps["excess", size] = np.where(
-                enough, (e - bl) / np.sqrt(2 / dof + EXCESS[0] ** 2 + (EXCESS[1] * bl) ** 2), 0
-            )
-            sl, sn, sf = (_box(m * here, size) for m in (lost, lost_noise, lost_floor))
-            maps["lost", size] = np.where(enough, sl / np.sqrt(sn + sf**2 + 1e-6), 0)
-        new = np.zeros_like(found)
-        for (test, _), z in maps.items():
-            z = z / THRESHOLDS[test]
-            score = np.maximum(score, z)
-            new |= _extent(z, size)
-            if HITS is not None:
-                HITS[test, size] = _extent(z, size)
-        found |= new
-    return found, score
+@kernel
+def _prepare(n, residual, variance, g, dd, gradient, factors, left, white, floor, rest):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0917
+    planes, height, width = residual.shape
+    for y in range(height):
+        for x in range(width):
+            cells = n[y, x]
+            known = np.float32(1) if cells > 0 else np.float32(0)
+            root, energy = np.float32(0), np.float32(0)
+            excess, explained = np.float32(0), np.float32(0)
+            for p in range(planes):
+                v, level, slope = variance[p, y, x], g[p, y, x], gradient[p, y, x]
+                still = factors[0] * level * level + factors[1] * slope + left[p]
+                white[p, y, x] = cells * residual[p, y, x] / np.sqrt(v)
+                root += np.sqrt(still / v)
+                energy += residual[p, y, x] ** 2 / (v / max(cells, np.float32(1)) + still)
+                excess += dd[p, y, x] / v - (cells - 1)
+                explained += factors[2] * slope * cells / v
+            floor[y, x] = cells * root / planes
+            rest[0, y, x] = known * min(energy, _CAP)
+            rest[1, y, x] = known
+            rest[2, y, x] = known * excess
+            rest[3, y, x] = known * explained
+            rest[4, y, x] = known * (cells - 1) * planes
 
 
-HITS = None
+@kernel
+def _judge(white, cells, floor, rest, least, threshold, texture, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, FBT001, PLR0917
+    """Writes the strongest test of each box over its threshold; 0 where too little of the box is known."""
+    planes, height, width = white.shape
+    spread = np.float32(2 / (9 * planes))
+    for y in range(height):
+        for x in range(width):
+            count = cells[y, x]
+            out[y, x] = 0
+            if count < least:
+                continue
+            chi, total = np.float32(0), np.float32(0)
+            for p in range(planes):
+                chi += white[p, y, x] ** 2
+                total += white[p, y, x]
+            still = floor[y, x] ** 2
+            chi /= count + still
+            # Wilson and Hilferty: a chi-square as a normal deviate
+            mean = np.float32(0)
+            if chi > planes:
+                mean = (np.cbrt(chi / planes) - (1 - spread)) / np.sqrt(spread)
+            # the noise of the planes is independent, the floors are not
+            luma = abs(total) / np.sqrt(planes * count + planes * planes * still)
+            z = max(mean, luma) / threshold
+            if texture:
+                freedom = planes * rest[1, y, x]
+                z = max(z, (rest[0, y, x] - freedom) / np.sqrt(2 * freedom) / _ENERGY)
+                one = 1 / rest[4, y, x]
+                explained = rest[3, y, x] * one
+                error = np.sqrt(2 * one + _VARIANCE_ERROR**2 + (_TEXTURE_ERROR * explained) ** 2)
+                z = max(z, (rest[2, y, x] * one - explained) / error / _EXCESS)
+            out[y, x] = z
 
 
-def _gauss(chi, dof):
-    """Wilson and Hilferty: a chi-square as a standard normal."""
-    a = 2 / (9 * dof)
-    return ((np.cbrt(chi / dof)) - (1 - a)) / np.sqrt(a)
-
-
-def _extent(z, size):
+def _extent(z: NDArray[np.float32], size: int) -> NDArray[np.bool_]:
+    """Blocks that a change above the threshold covers: box responses near their local peak."""
     if size == 1:
         return z >= 1
     peak = cv2.dilate(z, np.ones((size, size), np.uint8))
-    return (z >= 0.4 * peak) & (peak >= 1) & (z >= 0.5)
+    return (peak >= 1) & (z >= _HALF * peak) & (z >= _WEAK)
 
 
-def _grown(seeds):
-    blocks = seeds.astype(np.uint8)
-    blocks = cv2.morphologyEx(blocks, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    return cv2.dilate(blocks, np.ones((3, 3), np.uint8)).astype(bool)
+def _grown(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Gaps bridged, and one block more on every side, for the blocks that a change covers in part."""
+    closed = cv2.morphologyEx(found.view(np.uint8), cv2.MORPH_CLOSE, np.ones((_CLOSE, _CLOSE), np.uint8))
+    return cv2.dilate(closed, np.ones((3, 3), np.uint8)).astype(np.bool_)

@@ -20,6 +20,7 @@ _REACH = 4  # sites within which X-Trans has 8 sites of each colour
 _NEIGHBOURS = 8
 _SAMPLE = 20000
 _HOT = 8.0  # deviations
+_GLOW = 0.15  # a point of light blurred to 0.7 sites reaches the sites beside it with a third of its strength
 _PATCH = 16  # cells
 _PATCH_ROWS = 32  # rows of patches that the gain is measured on
 
@@ -68,7 +69,8 @@ def hot_pixels(mosaic: NDArray[np.uint16], sensor: Sensor) -> NDArray[np.bool_]:
     """(h, w) cells with a site that far exceeds all of its nearest same-coloured sites.
 
     Conservative: the step up must be 8 times what noise does at that level (median over the photo) and twice the spread of
-    the neighbours, so edges, fine texture and the noise's own tails stay. Arguments as for `overexposed`.
+    the neighbours, and the sites beside it must stay dark, so edges, fine texture, stars and the noise's own tails stay.
+    Arguments as for `overexposed`.
     """
     offsets = _neighbours(sensor.cfa)
     factor, bias = site_lines(sensor)
@@ -77,7 +79,7 @@ def hot_pixels(mosaic: NDArray[np.uint16], sensor: Sensor) -> NDArray[np.bool_]:
     out = np.zeros((height // cell, width // cell), np.bool_)
     if min(height, width) > 2 * _REACH:
         noise = _noise_line(mosaic, factor, bias, offsets)
-        _find_hot(mosaic, factor, bias, offsets, noise, cell, out)
+        _find_hot(mosaic, factor, bias, offsets, _beside(sensor.cfa), noise, cell, out)
     return out
 
 
@@ -94,6 +96,24 @@ def _neighbours(cfa: Cfa) -> NDArray[np.int64]:
                 if (dy or dx) and colors[(y + dy) % period, (x + dx) % period] == colors[y, x]
             ]  # fmt: skip
             out[y, x] = [(dy, dx) for _, dy, dx in sorted(same)[:_NEIGHBOURS]]
+    return out
+
+
+@cache
+def _beside(cfa: Cfa) -> NDArray[np.int64]:
+    """(period, period, 4, 5, 2): each of the four sites that touch a site, and the nearest four of its colour that do not."""
+    colors, period = tile_planes(cfa), cfa.period
+    reach = range(-_REACH, _REACH + 1)
+    out = np.empty((period, period, 4, 5, 2), np.int64)
+    for y in range(period):
+        for x in range(period):
+            for i, (ay, ax) in enumerate(((0, 1), (1, 0), (0, -1), (-1, 0))):
+                color = colors[(y + ay) % period, (x + ax) % period]
+                apart = [
+                    ((dy - ay) ** 2 + (dx - ax) ** 2, dy, dx) for dy in reach for dx in reach
+                    if max(abs(dy), abs(dx)) > 1 and colors[(y + dy) % period, (x + dx) % period] == color
+                ]  # fmt: skip
+                out[y, x, i] = [(ay, ax), *((dy, dx) for _, dy, dx in sorted(apart)[:4])]
     return out
 
 
@@ -176,6 +196,7 @@ def _find_hot(
     factor: NDArray[np.float32],
     bias: NDArray[np.float32],
     offsets: NDArray[np.int64],
+    beside: NDArray[np.int64],
     noise: NDArray[np.float32],
     cell: int,
     out: NDArray[np.bool_],
@@ -203,7 +224,18 @@ def _find_hot(
                 level = max(high * f + bias[y % period, tx], np.float32(0))
                 step = (value - high) * f
                 if step > _HOT * np.sqrt(noise[0] * level + noise[1]) and value - high > 2 * (high - low):
-                    out[y // cell, x // cell] = True
+                    glow = np.float32(
+                        0
+                    )  # light spreads to the sites beside it, whatever their colour; charge does not
+                    for i in range(4):
+                        around = beside[y % period, tx, i]
+                        far = np.int64(0)
+                        for j in range(1, 5):
+                            far += mosaic[y + around[j, 0], x + around[j, 1]]
+                        near = np.int64(mosaic[y + around[0, 0], x + around[0, 1]])
+                        fa = factor[(y + around[0, 0]) % period, (x + around[0, 1]) % period]
+                        glow += (near - np.float32(far) / 4) * fa / 4
+                    out[y // cell, x // cell] |= glow < _GLOW * step
 
 
 @kernel(fastmath={"contract"})

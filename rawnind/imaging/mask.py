@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from rawnind.imaging.difference import fit_smooth, measure_displacement, subtract_smooth
 from rawnind.imaging.evidence import changed_blocks
-from rawnind.imaging.moments import BLOCK, block_moments
+from rawnind.imaging.moments import BLOCK, Displacement, block_moments
 from rawnind.imaging.noise import fit_noise
 from rawnind.records import Cfa
 
@@ -37,13 +37,11 @@ class Change:
             change begins at 1.
         noise_gain: variance of the gain-matched difference per level, for a single green site.
         noise_floor: the same variance at level 0, in levels squared.
-        hot: (h, w) cells where a single sample stands out of its surroundings like a hot pixel, in either photo.
         residual_shift: (dy, dx) in cells, to be added to the shift that was applied; None where it was not measured.
     """
 
     changed: NDArray[np.bool_]
     score: NDArray[np.float32]
-    hot: NDArray[np.bool_]
     noise_gain: float
     noise_floor: float
     residual_shift: tuple[float, float] | None
@@ -54,13 +52,25 @@ def scene_change(
 ) -> Change:
     """Finds what moved, came, went or fell into shadow between two frames, whatever their noise.
 
+    The difference of the frames is judged against what explains it without a change of the scene, all of it measured on the
+    pair: noise that grows with the level, a sub-pixel shift or small turn that alignment left, another response, light that
+    drifts over the frame, noise of rows and columns. What remains is tested over boxes of 4 to 68 cells: its mean, its
+    spread from block to block, and its spread within blocks. Uniform changes below about 5 % of the level stay unseen.
+
     Args:
         ground_truth: (P, h, w) levels, at the shift that lays it on the noisy frame.
         noisy: (P, h, w) levels, gain-matched to the ground truth.
         usable: (h, w) False where a cell must not be looked at: over- or underexposed, hot, outside.
+            Underexposed cells should stay usable: leaving out what noise drove below black biases the rest.
+        cfa: of both frames.
+
+    Returns:
+        The change, with a noise model for the pair.
     """
+    ground_truth, noisy = np.ascontiguousarray(ground_truth), np.ascontiguousarray(noisy)
+    usable = np.ascontiguousarray(usable)
     displacement = measure_displacement(ground_truth, noisy, usable)
-    moments = block_moments(ground_truth, noisy, usable, displacement)
+    moments = block_moments(ground_truth, noisy, usable, displacement or Displacement())
     noise = fit_noise(moments)
     smooth = fit_smooth(moments, noise)
     residual = np.empty_like(moments.d)
@@ -71,10 +81,9 @@ def scene_change(
     return Change(
         changed=changed,
         score=score,
-        hot=moments.hot,
         noise_gain=float(noise.slope[1]) * sites,
         noise_floor=float(noise.floor[1]) * sites,
-        residual_shift=(displacement.dy[0], displacement.dx[0]),
+        residual_shift=None if displacement is None else (displacement.dy[0], displacement.dx[0]),
     )
 
 

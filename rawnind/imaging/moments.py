@@ -15,35 +15,28 @@ _SUSPECT = np.float32(0.6)  # share of a block's squared difference that one cel
 _HOT = np.float32(
     64.0
 )  # 8 deviations, squared: with 14 degrees of freedom noise alone reaches this in 1e-6 of the samples
-_NAMES = ("g", "d", "gg", "dg", "dd", "gradient")
+_NAMES = ("g", "d", "dd", "gradient")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Moments:
     """Sums over blocks of 4x4 cells, of usable cells only; P planes, (hb, wb) blocks.
 
-    `g` is the ground truth moved onto the noisy frame, `d` the ground truth so moved minus the noisy frame. `gg`, `dg` and
-    `dd` are centred: sums of squares and products of what deviates from the block's own mean.
+    `g` is the ground truth moved onto the noisy frame, `d` the ground truth so moved minus the noisy frame.
 
     Attributes:
         n: (hb, wb) usable cells, 0..16.
         g: (P, hb, wb) mean of the ground truth, in levels; 0 where no cell is usable. All others alike.
         d: mean of the difference.
-        gg: sum of squared deviations of the ground truth.
-        dg: sum of products of deviations.
-        dd: sum of squared deviations of the difference.
+        dd: sum of the difference's squared deviations from the block's mean.
         gradient: mean of the squared step from cell to cell of the ground truth, down plus across, in levels squared.
-        hot: (h, w) cells where one sample stands out of its block's difference like a hot pixel; left out of the sums.
     """
 
     n: NDArray[np.float32]
     g: NDArray[np.float32]
     d: NDArray[np.float32]
-    gg: NDArray[np.float32]
-    dg: NDArray[np.float32]
     dd: NDArray[np.float32]
     gradient: NDArray[np.float32]
-    hot: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,17 +67,18 @@ def block_moments(
         ground_truth: (P, h, w) levels, finite.
         noisy: (P, h, w) levels, gain-matched, finite.
         usable: (h, w).
-        displacement: about the centre of a frame of `height` rows of which the arrays show those from `top` on.
+        displacement: about the centre of the whole frame.
+        top: the whole frame's row that the arrays begin with.
+        height: rows of the whole frame; None where the arrays show all of it.
     """
     planes, rows, columns = noisy.shape
     blocks = (-(-rows // BLOCK), -(-columns // BLOCK))
     n = np.empty(blocks, np.float32)
-    hot = np.zeros((rows, columns), np.bool_)
     out = np.empty((len(_NAMES), planes, *blocks), np.float32)
     middle = ((rows if height is None else height) - 1) / 2 - top
     coefficients = np.array([displacement.dy, displacement.dx], np.float64)
-    _moments(ground_truth, noisy, usable.view(np.uint8), coefficients, middle, (columns - 1) / 2, n, out, hot)
-    return Moments(n=n, hot=hot, **dict(zip(_NAMES, out, strict=True)))
+    _moments(ground_truth, noisy, usable.view(np.uint8), coefficients, middle, (columns - 1) / 2, n, out)
+    return Moments(n=n, **dict(zip(_NAMES, out, strict=True)))
 
 
 @kernel
@@ -105,11 +99,10 @@ def _moments(
     middle_x: float,
     n: NDArray[np.float32],
     out: NDArray[np.float32],
-    hot: NDArray[np.bool_],
 ) -> None:
     planes, height, width = noisy.shape
     count = np.empty(_TILE, np.float32)
-    sums = np.empty((7, _TILE), np.float32)
+    sums = np.empty((5, _TILE), np.float32)
     values = np.empty((2, BLOCK, _TILE), np.float32)  # what a block is made of, should it hold a hot pixel
     wy, wx = np.empty(3, np.float32), np.empty(3, np.float32)
     for block_y in range(n.shape[0]):
@@ -141,13 +134,7 @@ def _moments(
                             sums[:, left - tile : right - tile],
                             values[:, row - top, left - tile : right - tile],
                         )
-                _cool(
-                    usable[top:bottom, tile : tile + _TILE],
-                    values,
-                    count,
-                    sums,
-                    hot[top:bottom, tile : tile + _TILE],
-                )
+                _cool(usable[top:bottom, tile : tile + _TILE], values, count, sums)
                 _store(count, sums, plane, block_y, tile // BLOCK, n, out)
 
 
@@ -155,8 +142,8 @@ def _moments(
 def _add_row(above, row, below, noisy, usable, wy, wx, count, sums, values):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     ya, yb, yc = wy[0], wy[1], wy[2]
     xa, xb, xc = wx[0], wx[1], wx[2]
-    sg, sd, sgg, sdg, sdd, sgradient = sums[0], sums[1], sums[2], sums[3], sums[4], sums[5]
-    largest, gs, ds = sums[6], values[0], values[1]
+    sg, sd, sdd, sgradient, largest = sums[0], sums[1], sums[2], sums[3], sums[4]
+    gs, ds = values[0], values[1]
     for x in range(len(noisy)):
         use = np.float32(usable[x])
         g = (
@@ -171,8 +158,6 @@ def _add_row(above, row, below, noisy, usable, wy, wx, count, sums, values):  # 
         count[x] += use
         sg[x] += g
         sd[x] += d
-        sgg[x] += g * g
-        sdg[x] += d * g
         sdd[x] += d * d
         sgradient[x] += gy * gy + gx * gx
         largest[x] = max(largest[x], d * d)
@@ -181,7 +166,7 @@ def _add_row(above, row, below, noisy, usable, wy, wx, count, sums, values):  # 
 
 
 @kernel
-def _cool(usable, values, count, sums, hot):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _cool(usable, values, count, sums):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Takes hot pixels out of the sums: one sample that stands out of the others of its block by 8 deviations."""
     rows, columns = usable.shape
     for first in range(0, columns, BLOCK):
@@ -190,8 +175,8 @@ def _cool(usable, values, count, sums, hot):  # type: ignore[no-untyped-def]  # 
         for x in range(first, last):
             cells += count[x]
             total += sums[1, x]
-            squares += sums[4, x]
-            peak = max(peak, sums[6, x])
+            squares += sums[2, x]
+            peak = max(peak, sums[4, x])
         if peak <= _SUSPECT * squares or cells < 8:
             continue
         for y in range(rows):
@@ -202,13 +187,10 @@ def _cool(usable, values, count, sums, hot):  # type: ignore[no-untyped-def]  # 
                 mean = (total - d) / (cells - 1)
                 others = max(squares - d * d - (cells - 1) * mean * mean, np.float32(0)) / (cells - 2)
                 if (d - mean) ** 2 > _HOT * others:
-                    hot[y, x] = True
                     count[x] -= 1
                     sums[0, x] -= g
                     sums[1, x] -= d
-                    sums[2, x] -= g * g
-                    sums[3, x] -= d * g
-                    sums[4, x] -= d * d
+                    sums[2, x] -= d * d
                 break
 
 
@@ -220,15 +202,11 @@ def _store(count, sums, plane, block_y, first, n, out):  # type: ignore[no-untyp
         one = np.float32(1) / max(cells, np.float32(1))
         g = (sums[0, 4 * i] + sums[0, 4 * i + 1] + sums[0, 4 * i + 2] + sums[0, 4 * i + 3]) * one
         d = (sums[1, 4 * i] + sums[1, 4 * i + 1] + sums[1, 4 * i + 2] + sums[1, 4 * i + 3]) * one
-        gg = sums[2, 4 * i] + sums[2, 4 * i + 1] + sums[2, 4 * i + 2] + sums[2, 4 * i + 3]
-        dg = sums[3, 4 * i] + sums[3, 4 * i + 1] + sums[3, 4 * i + 2] + sums[3, 4 * i + 3]
-        dd = sums[4, 4 * i] + sums[4, 4 * i + 1] + sums[4, 4 * i + 2] + sums[4, 4 * i + 3]
-        gradient = sums[5, 4 * i] + sums[5, 4 * i + 1] + sums[5, 4 * i + 2] + sums[5, 4 * i + 3]
+        dd = sums[2, 4 * i] + sums[2, 4 * i + 1] + sums[2, 4 * i + 2] + sums[2, 4 * i + 3]
+        gradient = sums[3, 4 * i] + sums[3, 4 * i + 1] + sums[3, 4 * i + 2] + sums[3, 4 * i + 3]
         x = first + i
         n[block_y, x] = cells
         out[0, plane, block_y, x] = g
         out[1, plane, block_y, x] = d
-        out[2, plane, block_y, x] = max(gg - cells * g * g, zero)
-        out[3, plane, block_y, x] = dg - cells * g * d
-        out[4, plane, block_y, x] = max(dd - cells * d * d, zero)
-        out[5, plane, block_y, x] = gradient * one
+        out[2, plane, block_y, x] = max(dd - cells * d * d, zero)
+        out[3, plane, block_y, x] = gradient * one

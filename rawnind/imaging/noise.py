@@ -111,14 +111,14 @@ def robust_fit(
     design, target = design / scale[:, None], target / scale
     weights = np.ones(len(target))
     result = np.zeros(design.shape[1])
-    for turn in range(8):
+    for turn in range(6):
         weighted = design * weights[:, None]
         result = np.linalg.solve(weighted.T @ design + np.diag(1 / prior**2), weighted.T @ target)
         error = np.abs(target - design @ result)
         unit = max(1.0, 1.4826 * float(np.median(error)))  # 1.4826: median absolute deviation to sigma
         # 1.345 and 4.685: 95 % efficiency on Gaussian errors (Huber, Tukey)
         weights = (
-            1 / np.maximum(1, error / (1.345 * unit)) if turn < 4
+            1 / np.maximum(1, error / (1.345 * unit)) if turn < 3
             else np.clip(1 - (error / (4.685 * unit)) ** 2, 0, None) ** 2
         )  # fmt: skip
     return result

@@ -22,6 +22,7 @@ from tests.imaging.synthetic import ADC_NOISE, FULL_WELL, MOTIFS, READ_NOISE, ca
 ISOS = (100, 400, 1600, 6400, 25600, 65535)
 RESPONSE = np.array([0.55, 1.0, 0.7], np.float32)  # what a daylight-balanced sensor sees of white
 MARGIN = 24  # sites around the frame
+OPTICS = 0.7  # standard deviation in sites of what a lens and its low-pass filter blur
 GAP = 16  # sites around a change that belong neither to it nor to the still area
 
 
@@ -141,6 +142,7 @@ def render(case: Case) -> MaskPair:
         * RESPONSE
         * np.float32(rng.uniform(0.3, 1.0))
     )
+    light = cv2.GaussianBlur(light, (0, 0), OPTICS)
     if case.lamp:
         _lamp(light, rng)
     gt_light, noisy_light, places = _place_changes(case, light, rng)
