@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from rawnind.cluster.feed import Feeds, Given, to_bytes
 from rawnind.cluster.observer import LoaderReport, Observer
 from rawnind.cluster.stages import StageCounts, StageTally
 from rawnind.errors import ManifestError
@@ -119,6 +120,7 @@ class Bridge:
         self._state = State(last["to"]) if last else State.INITIALIZED
         self._observer = observer or Observer()
         self._loaders: dict[str, LoaderReport] = {}
+        self._feeds = Feeds(self._store, plan, since=self._news, read=self._journal.read)
         self._count()
         self._stages = self._started_stages()
         self._observer.started(self._plan, self._settled_results())
@@ -323,6 +325,44 @@ class Bridge:
             if (scene := self._selected.get(result.scene.key)) and self._done(scene)
         ]
 
+    def _news(self, seq: int) -> list[tuple[int, SceneResult]]:
+        return self.since(seq) if seq < self._journal.next_seq else []
+
+    def location(self) -> str:
+        """The output folder."""
+        return self._store.location
+
+    def join(self, feed: str, consumer: str, token: str, position: int | None = None) -> int | None:
+        """A consumer of crops comes; see `feed.Feed.join`. None: the bridge is closed."""
+        if self._state is State.CLOSED:
+            return None
+        return self._feeds[feed].join(consumer, token, position)
+
+    def take(
+        self, feed: str, consumer: str, token: str, position: int, count: int, *, done: int = 0
+    ) -> Given:
+        """Gives crops to a consumer, each crop once per feed; see `feed.Feed.take`.
+
+        Asked again with the same position it gives the same answer, and more where there is more by now.
+        """
+        lease = self._state in {State.COLLECTING, State.READY}
+        rows, position = self._feeds[feed].take(consumer, token, position, count, done=done, lease=lease)
+        failed = self._events.last("state") if self._state is State.ERROR else None
+        now = time.monotonic()
+        oldest = min(self._in_flight.values(), key=lambda item: item.started, default=None)
+        return Given(
+            state=str(self._state),
+            why=str(failed["why"]) if failed else "",
+            rows=to_bytes(rows),
+            position=position,
+            oldest=(oldest.key, oldest.stage, now - oldest.started) if oldest else None,
+        )
+
+    def leave(self, feed: str, consumer: str, token: str, done: int) -> None:
+        """A consumer wants nothing more of a feed."""
+        if self._state is not State.CLOSED:
+            self._feeds[feed].leave(consumer, token, done)
+
     def fail(self, why: str) -> None:
         """Ends the run with an error; whoever waits for results learns why. A finished run stays finished."""
         if State.ERROR in _NEXT[self._state]:
@@ -347,7 +387,9 @@ class Bridge:
         return summary
 
     def close(self) -> None:
-        """Takes no more calls that change anything."""
+        """Takes no more calls that change anything; what a finished run has not given yet is divided among consumers."""
+        if self._state is State.READY:
+            self._feeds.divide()
         if State.CLOSED in _NEXT[self._state]:
             self._to(State.CLOSED)
 
