@@ -8,11 +8,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
+
+
+def _short(name: str) -> str:
+    """A scene names a folder, and file systems take 255 bytes; letters may have four."""
+    if len(name.encode()) > 200:
+        raise ValueError("it must have at most 200 bytes")
+    return name
+
 
 Sha1 = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-SceneName = Annotated[str, Field(pattern=r"^[^\W_][\w.+ -]{0,199}$")]
+SceneName = Annotated[str, Field(pattern=r"^[^\W_][\w.+ -]{0,199}$"), AfterValidator(_short)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]

@@ -1,6 +1,8 @@
 """The manifest: manifest.parquet (crops), pairs.parquet (planned pairs) and manifest.yaml (the run, for people)."""
 
+import io
 import itertools
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,22 +12,13 @@ from typing import IO, Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from pydantic import TypeAdapter
 
 from rawnind.config import Recipe
 from rawnind.errors import ManifestError
-from rawnind.records import (
-    ALWAYS_MEASURED,
-    Counts,
-    Crop,
-    Outcome,
-    PairResult,
-    Reason,
-    SceneResult,
-    Sensor,
-    Summary,
-)
-from rawnind.storage.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, SOMETIMES_MEASURED
-from rawnind.storage.shards import crop_name
+from rawnind.records import Counts, Outcome, PairResult, Reason, SceneResult, Summary
+from rawnind.storage.rows import crop_row, pair_row, scene_entry
+from rawnind.storage.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA
 from rawnind.storage.store import HashingSink, Store
 
 MANIFEST = "manifest.parquet"
@@ -104,16 +97,42 @@ def read_summary(store: Store) -> Summary:
     """The summary that `write_manifest` returned when it wrote the manifest. Errors as in `read_head`."""
     head = read_head(store)
     try:
-        return Summary(
-            recipe=head["recipe"]["digest"],
-            scenes=Counts(**head["counts"]["scenes"]),
-            pairs=Counts(**head["counts"]["pairs"]),
-            crops=head["counts"]["crops"],
-            reasons=tuple((Reason(reason), count) for reason, count in head["reasons"].items()),
-            manifest_sha256=head["files"][MANIFEST],
-        )
+        values = {
+            "recipe": head["recipe"]["digest"],
+            **head["counts"],
+            "reasons": list(head["reasons"].items()),
+            "manifest_sha256": head["files"][MANIFEST],
+        }
+        return _SUMMARY.validate_json(json.dumps(values))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ManifestError(f"{MANIFEST_YAML} in {store.location} is damaged: {error!r}") from error
+
+
+_SUMMARY = TypeAdapter(Summary)
+
+
+def read_entries(store: Store) -> Iterator[dict[str, Any]]:
+    """The entries of manifest.yaml's list of scenes, one by one. Errors as in `read_head`."""
+    with store.open(MANIFEST_YAML) as source, io.TextIOWrapper(source, encoding="utf-8") as text:
+        lines = itertools.dropwhile(lambda line: line != "scenes:\n", text)
+        next(lines, None)
+        block: list[str] = []
+        for line in itertools.chain(lines, ["- end"]):
+            if line.startswith("- ") and block:
+                yield from _entries(block, store)
+                block = []
+            block.append(line)
+
+
+def _entries(block: list[str], store: Store) -> list[dict[str, Any]]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's where it is there
+    try:
+        found = yaml.load("".join(block), Loader=loader)  # noqa: S506 - both are safe loaders
+    except yaml.YAMLError as error:
+        raise ManifestError(f"{MANIFEST_YAML} in {store.location} is not YAML: {error}") from error
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise ManifestError(f"{MANIFEST_YAML} in {store.location} is damaged: its scenes are no list")
+    return found
 
 
 class _Rows:
@@ -127,8 +146,9 @@ class _Rows:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._flush()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
         self._writer.close()
 
     def add(self, row: dict[str, Any]) -> None:
@@ -171,7 +191,7 @@ class _Tally:
 def _counted(results: Iterable[SceneResult], tally: _Tally, entries: IO[bytes]) -> Iterator[SceneResult]:
     for result in results:
         tally.add(result)
-        entries.write(_yaml([_scene_entry(result)]))
+        entries.write(_yaml([scene_entry(result)]))
         yield result
 
 
@@ -181,89 +201,6 @@ def _pairs_in_order(results: Iterable[SceneResult]) -> Iterator[tuple[SceneResul
         yield from sorted(pairs, key=lambda item: item[1].pair_id)
 
 
-def crop_row(result: SceneResult, pair: PairResult, number: int, crop: Crop, size: int) -> dict[str, Any]:
-    """One row of manifest.parquet, by column name.
-
-    Raises:
-        ValueError: The pair was not collected.
-    """
-    if pair.shard is None or pair.ground_truth is None or pair.sensor is None or pair.gt_sensor is None:
-        raise ValueError(f"pair {pair.pair_id} has crops but no shard, GT or sensor")
-    return {
-        "crop_id": crop_name(pair.pair_id, crop.y, crop.x),
-        "scene": result.scene.name,
-        "cfa": str(result.scene.cfa),
-        "pair_id": pair.pair_id,
-        "test_reserve": result.scene.test_reserve,
-        "unknown_sensor": result.scene.unknown_sensor,
-        "gt_sha1": pair.ground_truth.sha1,
-        "noisy_sha1": pair.noisy.sha1,
-        "gt_iso": pair.ground_truth.iso,
-        "iso": pair.noisy.iso,
-        "size": size,
-        **{name: getattr(pair.measured, name) for name in (*ALWAYS_MEASURED, *SOMETIMES_MEASURED)},
-        **asdict(crop),
-        **_sensor_columns(pair.sensor),
-        "gt_black_level": pair.gt_sensor.black_level,
-        "gt_white_level": pair.gt_sensor.white_level,
-        "shard": pair.shard.path,
-        "row_group": number,
-        "shard_sha256": pair.shard.sha256,
-        "recipe": result.recipe,
-    }
-
-
-def pair_row(result: SceneResult, pair: PairResult) -> dict[str, Any]:
-    """One row of pairs.parquet, by column name; a column that is not there is null."""
-    truth, shard = pair.ground_truth, pair.shard
-    return {
-        "scene": result.scene.name,
-        "cfa": str(result.scene.cfa),
-        "pair_id": pair.pair_id,
-        "test_reserve": result.scene.test_reserve,
-        "unknown_sensor": result.scene.unknown_sensor,
-        "noisy_sha1": pair.noisy.sha1,
-        "noisy_file": pair.noisy.filename,
-        "gt_sha1": truth.sha1 if truth else None,
-        "gt_file": truth.filename if truth else None,
-        "iso": pair.noisy.iso,
-        "gt_iso": truth.iso if truth else None,
-        "outcome": str(pair.outcome),
-        "reason": str(pair.reason) if pair.reason else None,
-        "detail": pair.detail,
-        **asdict(pair.measured),
-        **(_sensor_columns(pair.sensor) if pair.sensor else {}),
-        "crops": len(pair.crops),
-        "shard": shard.path if shard else None,
-        "shard_sha256": shard.sha256 if shard else None,
-        "recipe": result.recipe,
-    }
-
-
-def _sensor_columns(sensor: Sensor) -> dict[str, Any]:
-    names = ("camera", "black_level", "white_level", "overexposure_lb", "rgb_xyz_matrix")
-    return {name: getattr(sensor, name) for name in names}
-
-
-def _scene_entry(result: SceneResult) -> dict[str, Any]:
-    pairs = Counter(str(pair.outcome) for pair in result.pairs)
-    entry: dict[str, Any] = {
-        "scene": result.scene.name,
-        "cfa": str(result.scene.cfa),
-        "outcome": str(result.outcome),
-        "pairs": dict(sorted(pairs.items())),
-        "crops": sum(len(pair.crops) for pair in result.pairs),
-    }
-    if result.reason:
-        entry |= {"reason": str(result.reason), "detail": result.detail}
-    if result.failed_files:
-        entry["failed_files"] = [
-            {"file": file.photo.filename, "reason": str(file.reason), "detail": file.detail}
-            for file in result.failed_files
-        ]
-    return entry
-
-
 def _head(summary: Summary, recipe: Recipe, versions: Mapping[str, str]) -> dict[str, Any]:
     counts = {"scenes": asdict(summary.scenes), "pairs": asdict(summary.pairs), "crops": summary.crops}
     return {
@@ -271,12 +208,17 @@ def _head(summary: Summary, recipe: Recipe, versions: Mapping[str, str]) -> dict
         "recipe": {"digest": recipe.digest, **recipe.as_dict()},
         "versions": dict(versions),
         "counts": counts,
-        "conservation": {name: _sum(getattr(summary, name)) for name in ("scenes", "pairs")},
+        "conservation": {name: conservation(getattr(summary, name)) for name in ("scenes", "pairs")},
         "reasons": {str(reason): count for reason, count in summary.reasons},
     }
 
 
-def _sum(counts: Counts) -> str:
+def conservation(counts: Counts) -> str:
+    """The sum that proves that nothing vanished, for people.
+
+    >>> conservation(Counts(planned=3, collected=2, failed=1))
+    '3 planned = 2 collected + 0 filtered + 0 rejected + 1 failed'
+    """
     terms = [f"{getattr(counts, outcome)} {outcome}" for outcome in Outcome]
     return f"{counts.planned} planned = {' + '.join(terms)}"
 

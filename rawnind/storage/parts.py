@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rawnind.errors import ManifestError
 from rawnind.records import Outcome, Reason, Scene, SceneResult
-from rawnind.storage.store import Store
+from rawnind.storage.store import TEMPORARY, Store
 
 FOLDER = "parts"
 
@@ -92,6 +92,11 @@ def identity(scene: Scene, recipe: str) -> bytes:
 class Journal:
     """The committed scenes of one output folder. One process at a time may append.
 
+    Attributes:
+        latest: key of a scene -> its last commit.
+        next_seq: sequence number of the next commit.
+        gaps: (first, end) of sequence numbers whose parts are gone; their scenes count as never committed.
+
     Raises:
         ManifestError: A part is not what its name says.
     """
@@ -102,21 +107,29 @@ class Journal:
         self._names: list[str] = []
         self.latest: dict[str, Commit] = {}
         self.next_seq = 0
+        self.gaps: list[tuple[int, int]] = []
         for entry in store.list(FOLDER):
             if match := _NAME.fullmatch(entry.path):
                 self._load(entry.path, int(match["first"]), int(match["count"]))
+            elif entry.path.endswith(".parquet") and TEMPORARY not in entry.path:
+                raise ManifestError(f"{entry.path} was renamed; give it its name back or remove it")
 
     def _load(self, name: str, first: int, count: int) -> None:
         table = self._table(name, [column for column in _SCHEMA.names if column != "result"])
         if table.num_rows != count or first < self.next_seq:
-            raise ManifestError(f"{name}: holds {table.num_rows} scenes from {first}; the journal is damaged")
+            raise _damaged(name, f"it holds {table.num_rows} scenes, and {self.next_seq} come before it")
+        if first > self.next_seq:
+            self.gaps.append((self.next_seq, first))
         columns = (column.to_pylist() for column in table.columns)
         for seq, (key, name_of, outcome, reason, *pairs, crops, failures) in enumerate(
             zip(*columns, strict=True), first
         ):
-            why = Reason(reason) if reason else None
-            failed = frozenset(Reason(name) for name in failures.split())
-            self.latest[key] = Commit(seq, name_of, Outcome(outcome), why, tuple(pairs), crops, failed)
+            try:
+                why = Reason(reason) if reason else None
+                failed = frozenset(Reason(each) for each in failures.split())
+                self.latest[key] = Commit(seq, name_of, Outcome(outcome), why, tuple(pairs), crops, failed)
+            except ValueError as error:
+                raise _damaged(name, f"another version wrote it: {error}") from error
         self._remember(name, first, count)
 
     def _remember(self, name: str, first: int, count: int) -> None:
@@ -150,7 +163,7 @@ class Journal:
         return self.at(self.latest[key].seq)
 
     def at(self, seq: int) -> SceneResult:
-        """The result with that sequence number."""
+        """The result with that sequence number. Errors as in `read`."""
         part = bisect.bisect_right(self._firsts, seq) - 1
         table = self._table(self._names[part], ["result"])
         return decode_result(table["result"][seq - self._firsts[part]].as_py())
@@ -164,16 +177,23 @@ class Journal:
                 if number >= seq and self.latest[result.scene.key].seq == number:
                     yield number, result
 
-    def damaged(self) -> list[str]:
-        """Parts whose bytes are not those that were written."""
-        return [name for name in self._names if self._store.digest(name)[:16] != name.rsplit("-", 1)[1][:16]]
-
     def _table(self, name: str, columns: list[str]) -> pa.Table:
         try:
-            table = pq.read_table(io.BytesIO(self._store.read(name)), columns=columns)
-        except (pa.ArrowException, OSError) as error:
-            raise ManifestError(f"{name}: the journal is damaged: {error}") from error
-        return table.select(columns)
+            data = self._store.read(name)
+        except FileNotFoundError as error:
+            raise ManifestError(f"{name} is gone; run `rawnind prepare` again") from error
+        if hashlib.sha256(data).hexdigest()[:16] != name.rsplit("-", 1)[1].partition(".")[0]:
+            raise _damaged(name, "its bytes are not those that were written")
+        try:
+            return pq.read_table(io.BytesIO(data), columns=columns).select(columns)
+        except (pa.ArrowException, KeyError) as error:
+            raise _damaged(name, str(error)) from error
+
+
+def _damaged(name: str, why: str) -> ManifestError:
+    return ManifestError(
+        f"{name} is damaged: {why}. Remove it and run `rawnind prepare` again: only its scenes are then done anew."
+    )
 
 
 def encode_result(result: SceneResult) -> bytes:

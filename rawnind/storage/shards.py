@@ -100,7 +100,7 @@ def read_crop(store: Store, name: str, row_group: int, size: int) -> CropPixels:
                 gt_rgb=_pixels(columns["gt_rgb"], "<f2", (3, size, size)),
                 valid=np.unpackbits(_pixels(columns["mask"], "u1", (size, size // 8)), axis=1).view(np.bool_),
             )
-    except (OSError, pa.ArrowInvalid, IndexError) as error:
+    except (OSError, ValueError, pa.ArrowException, IndexError) as error:
         raise DamagedShardError(f"{name}: {error}") from error
 
 

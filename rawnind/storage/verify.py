@@ -1,128 +1,235 @@
 """Recomputes what an output folder claims: counts, hashes, coordinates, recipe."""
 
-from collections import Counter
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rawnind.errors import ManifestError
+from rawnind.config import Recipe
+from rawnind.errors import ConfigError, ManifestError
 from rawnind.records import Cfa, Outcome, PairResult, SceneResult
-from rawnind.storage.manifest import MANIFEST, PAIRS, crop_row, pair_row, read_head, read_summary
+from rawnind.storage.manifest import (
+    MANIFEST,
+    MANIFEST_YAML,
+    PAIRS,
+    conservation,
+    read_entries,
+    read_head,
+    read_summary,
+)
 from rawnind.storage.parts import Journal
+from rawnind.storage.rows import crop_row, pair_row, scene_entry
 from rawnind.storage.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA
 from rawnind.storage.store import Store
+
+_Row = dict[str, Any]
+_ROWS_AT_ONCE = 4096
 
 
 def verify(store: Store) -> Iterator[str]:
     """Everything that is wrong with an output folder, one sentence each; nothing where it is sound.
 
-    Every number of the manifest is compared with the journal, every shard is read and hashed, every part is hashed.
+    Every number of the manifest is compared with the journal, every shard is read and hashed, every part is hashed. Rows
+    and bytes pass in small blocks: the memory needed grows with the number of scenes alone.
 
     Raises:
         FileNotFoundError: There is no manifest.
-        ManifestError: manifest.yaml or the journal cannot be read at all.
+        ManifestError: manifest.yaml cannot be read at all.
+        OutputError: The storage refuses.
     """
     head, summary = read_head(store), read_summary(store)
+    broken = False
     for name, sha256 in head["files"].items():
         if not store.exists(name):
             yield f"{name} is missing"
+            broken = True
         elif store.digest(name) != sha256:
-            yield f"{name} is not the file that manifest.yaml was written with"
-    journal = Journal(store)
-    for part in journal.damaged():
-        yield f"{part} was changed after it was written"
-    crops, pairs = _rows(store, MANIFEST, MANIFEST_SCHEMA), _rows(store, PAIRS, PAIRS_SCHEMA)
+            yield f"{name} is not the file that {MANIFEST_YAML} was written with"
     for kind, counts in (("scenes", summary.scenes), ("pairs", summary.pairs)):
         if counts.open:
             yield f"{kind} are not conserved: {asdict(counts)}"
-    outcomes = Counter(row["outcome"] for row in pairs)
-    expected = {str(outcome): getattr(summary.pairs, outcome) for outcome in Outcome}
-    if {outcome: outcomes[outcome] for outcome in expected} != expected:
-        yield f"{PAIRS} has {dict(outcomes)}, manifest.yaml says {expected}"
-    if len(crops) != summary.crops:
-        yield f"{MANIFEST} has {len(crops)} crops, manifest.yaml says {summary.crops}"
-    yield from _against_journal(journal, crops, pairs, head["recipe"])
-    yield from _shards(store, crops)
-
-
-def _rows(store: Store, name: str, schema: pa.Schema) -> list[dict[str, Any]]:
+    if broken:
+        return
     try:
-        with store.open(name) as source:
-            table = pq.read_table(source)
-    except (OSError, pa.ArrowException) as error:
-        raise ManifestError(f"{name} in {store.location} cannot be read: {error}") from error
-    if table.schema.names != schema.names:
-        raise ManifestError(f"{name} in {store.location} does not have the columns of this version")
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+        yield from _Comparison(store, head).run()
+    except ManifestError as error:
+        yield f"{error} Nothing beyond that was looked at."
 
 
-def _against_journal(
-    journal: Journal, crops: list[dict[str, Any]], pairs: list[dict[str, Any]], recipe: dict[str, Any]
-) -> Iterator[str]:
-    """Every row must be what the journal's result says, and every result must have its rows."""
-    by_pair: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in crops:
-        by_pair.setdefault((f"{row['cfa']}/{row['scene']}", row["pair_id"]), []).append(row)
-    results: dict[str, SceneResult] = {}
-    for row in pairs:
+class _Comparison:
+    """The manifest beside the journal, row by row.
+
+    Raises:
+        ManifestError: Something cannot be read, so that the rest cannot be compared.
+    """
+
+    def __init__(self, store: Store, head: _Row) -> None:
+        self._store = store
+        self._summary = read_summary(store)
+        self._conservation = head.get("conservation")
+        try:
+            self._recipe: Final = Recipe.from_dict(
+                {key: value for key, value in head["recipe"].items() if key != "digest"}
+            )
+        except ConfigError as error:
+            raise ManifestError(f"the recipe in {MANIFEST_YAML} is none of this version: {error}.") from error
+        self._journal = Journal(store)
+        self._result: SceneResult | None = None  # rows are sorted by scene: the last one is enough
+        self._scenes: Counter[str] = Counter()
+        self._pairs: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._crops = 0
+        self._of_scene: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def run(self) -> Iterator[str]:
+        if self._recipe.digest != self._summary.recipe:
+            yield f"the recipe in {MANIFEST_YAML} does not have the digest {self._summary.recipe}"
+        for first, end in self._journal.gaps:
+            yield f"parts with the commits {first} to {end - 1} are missing"
+        yield from self._rows()
+        yield from self._entries()
+        yield from self._counts()
+
+    def _rows(self) -> Iterator[str]:
+        with (
+            _rows(self._store, MANIFEST, MANIFEST_SCHEMA) as crops,
+            _rows(self._store, PAIRS, PAIRS_SCHEMA) as pairs,
+        ):
+            groups = itertools.groupby(crops, key=_place)
+            place, group = next(groups, (None, iter(())))
+            before: tuple[str, str] | None = None
+            for row in pairs:
+                here = _place(row)
+                if before is not None and here <= before:
+                    yield f"{PAIRS} is not in order at pair {row['pair_id']} of {row['scene']}"
+                before = here
+                while place is not None and place < here:
+                    yield f"crops of pair {place[1]} of {place[0]} are in {MANIFEST} and not in {PAIRS}"
+                    place, group = next(groups, (None, iter(())))
+                listed = list(group) if place == here else []
+                if place == here:
+                    place, group = next(groups, (None, iter(())))
+                self._count(row, len(listed))
+                yield from self._pair(row, listed)
+            if place is not None:
+                yield f"crops of pair {place[1]} of {place[0]} are in {MANIFEST} and not in {PAIRS}, or not in order"
+
+    def _count(self, row: _Row, crops: int) -> None:
+        self._pairs.update(["planned", row["outcome"]])
+        self._reasons.update([row["reason"]] if row["reason"] else [])
+        self._crops += crops
+        self._of_scene[f"{row['cfa']}/{row['scene']}"].update([row["outcome"]])
+
+    def _pair(self, row: _Row, listed: list[_Row]) -> Iterator[str]:
         key, name = f"{row['cfa']}/{row['scene']}", row["pair_id"]
-        listed = by_pair.pop((key, name), [])
         if row["outcome"] == Outcome.FILTERED:
             if listed:
                 yield f"pair {name} of {key} was left out and yet has crops"
-            continue
-        if key not in journal.latest:
-            yield f"{key} is in {PAIRS} and was never committed"
-            continue
-        if key not in results:
-            results = {key: journal.read(key)}  # rows are sorted by scene: one result is enough
-        pair = next((each for each in results[key].pairs if each.pair_id == name), None)
-        if pair is None:
+            return
+        result = self._committed(key)
+        pair = next((each for each in result.pairs if each.pair_id == name), None) if result else None
+        if result is None or pair is None:
             yield f"pair {name} of {key} is in {PAIRS} and was never committed"
         else:
-            yield from _pair(results[key], pair, row, listed, recipe)
-    for key, name in by_pair:
-        yield f"crops of pair {name} of {key} are in {MANIFEST} and not in {PAIRS}"
+            yield from self._against_commit(result, pair, row, listed)
 
+    def _committed(self, key: str) -> SceneResult | None:
+        if self._result is None or self._result.scene.key != key:
+            self._result = self._journal.read(key) if key in self._journal.latest else None
+        return self._result
 
-def _pair(
-    result: SceneResult,
-    pair: PairResult,
-    row: dict[str, Any],
-    listed: list[dict[str, Any]],
-    recipe: dict[str, Any],
-) -> Iterator[str]:
-    where = f"pair {pair.pair_id} of {result.scene.key}"
-    if result.recipe != recipe["digest"]:
-        yield f"{where} was made with recipe {result.recipe}, the manifest's is {recipe['digest']}"
-    for column in _different(row, pair_row(result, pair), PAIRS_SCHEMA):
-        yield f"{where}: {column} in {PAIRS} is not what was committed"
-    if len(listed) != len(pair.crops):
-        yield f"{where} has {len(listed)} crops in {MANIFEST}, {len(pair.crops)} were committed"
-    for number, (crop, crop_listed) in enumerate(zip(pair.crops, listed, strict=False)):
-        for column in _different(
-            crop_listed, crop_row(result, pair, number, crop, recipe["crop_size"]), MANIFEST_SCHEMA
-        ):
-            yield f"{where}: {column} of crop ({crop.y}, {crop.x}) in {MANIFEST} is not what was committed"
-        period = Cfa(crop_listed["cfa"]).period
-        origin = pair.sensor.origin if pair.sensor else (0, 0)
-        if (crop_listed["y"] - origin[0]) % period or (crop_listed["x"] - origin[1]) % period:
-            yield f"{where}: crop ({crop_listed['y']}, {crop_listed['x']}) does not start on a tile"
+    def _against_commit(
+        self, result: SceneResult, pair: PairResult, row: _Row, listed: list[_Row]
+    ) -> Iterator[str]:
+        where = f"pair {pair.pair_id} of {result.scene.key}"
+        if result.recipe != self._recipe.digest:
+            yield f"{where} was made with recipe {result.recipe}, the manifest's is {self._recipe.digest}"
+        for column, _ in _different([row], [pair_row(result, pair)], PAIRS_SCHEMA):
+            yield f"{where}: {column} in {PAIRS} is not what was committed"
+        if len(listed) != len(pair.crops):
+            yield f"{where} has {len(listed)} crops in {MANIFEST}, {len(pair.crops)} were committed"
+        expected = [
+            crop_row(result, pair, number, crop, self._recipe.crop_size)
+            for number, crop in enumerate(pair.crops)
+        ]
+        for column, found in _different(listed, expected, MANIFEST_SCHEMA):
+            yield f"{where}: {column} of crop {found['crop_id']} in {MANIFEST} is not what was committed"
+        yield from _off_tile(where, pair, listed)
+        if pair.shard:
+            yield from self._shard(pair.shard.path, pair.shard.sha256)
 
-
-def _different(found: dict[str, Any], expected: dict[str, Any], schema: pa.Schema) -> list[str]:
-    clean = pa.Table.from_pylist([expected], schema=schema).to_pylist()[0]
-    return [name for name in schema.names if found.get(name) != clean[name]]
-
-
-def _shards(store: Store, crops: list[dict[str, Any]]) -> Iterator[str]:
-    listed: dict[str, str] = {row["shard"]: row["shard_sha256"] for row in crops}
-    for name, sha256 in listed.items():
-        if not store.exists(name):
+    def _shard(self, name: str, sha256: str) -> Iterator[str]:
+        if not self._store.exists(name):
             yield f"{name} is missing"
-        elif store.digest(name) != sha256:
+        elif self._store.digest(name) != sha256:
             yield f"{name} was changed after it was written"
+
+    def _entries(self) -> Iterator[str]:
+        """manifest.yaml's list of scenes, against the pairs and the journal."""
+        for entry in read_entries(self._store):
+            key = f"{entry.get('cfa')}/{entry.get('scene')}"
+            self._scenes.update(["planned", str(entry.get("outcome"))])
+            outcomes = dict(self._of_scene.pop(key, Counter()))
+            if entry.get("pairs") != outcomes:
+                yield f"{MANIFEST_YAML} says of {key} that its pairs are {entry.get('pairs')}, {PAIRS} says {outcomes}"
+            if entry.get("outcome") == Outcome.FILTERED:
+                continue
+            result = self._committed(key)
+            if result is None:
+                yield f"{key} is in {MANIFEST_YAML} and was never committed"
+            elif entry != scene_entry(result):
+                yield f"{MANIFEST_YAML} does not say of {key} what was committed"
+        for key in self._of_scene:
+            yield f"{key} is in {PAIRS} and not in {MANIFEST_YAML}, or twice"
+
+    def _counts(self) -> Iterator[str]:
+        summary = self._summary
+        for kind, counts, found in (
+            ("scenes", summary.scenes, self._scenes),
+            ("pairs", summary.pairs, self._pairs),
+        ):
+            for name, count in asdict(counts).items():
+                if found[name] != count:
+                    yield f"there are {found[name]} {name} {kind}, {MANIFEST_YAML} says {count}"
+        if self._conservation != {name: conservation(getattr(summary, name)) for name in ("scenes", "pairs")}:
+            yield f"the conservation that {MANIFEST_YAML} states is not that of its counts"
+        if self._crops != summary.crops:
+            yield f"there are {self._crops} crops, {MANIFEST_YAML} says {summary.crops}"
+        if dict(self._reasons) != {str(reason): count for reason, count in summary.reasons}:
+            yield f"pairs ended for the reasons {dict(self._reasons)}, {MANIFEST_YAML} says otherwise"
+
+
+@contextmanager
+def _rows(store: Store, name: str, schema: pa.Schema) -> Iterator[Iterator[_Row]]:
+    """The rows of a Parquet file, a few thousand in memory at once."""
+    try:
+        with store.open(name) as source, pq.ParquetFile(source) as file:
+            if not file.schema_arrow.equals(schema):
+                raise ManifestError(f"{name} in {store.location} does not have the columns of this version.")
+            yield (row for batch in file.iter_batches(_ROWS_AT_ONCE) for row in batch.to_pylist())
+    except (OSError, pa.ArrowException) as error:
+        raise ManifestError(f"{name} in {store.location} cannot be read: {error}.") from error
+
+
+def _place(row: _Row) -> tuple[str, str]:
+    return row["scene"], row["pair_id"]
+
+
+def _off_tile(where: str, pair: PairResult, listed: list[_Row]) -> Iterator[str]:
+    top, left = pair.sensor.origin if pair.sensor else (0, 0)
+    for row in listed:
+        period = Cfa(row["cfa"]).period
+        if (row["y"] - top) % period or (row["x"] - left) % period:
+            yield f"{where}: crop ({row['y']}, {row['x']}) does not start on a tile"
+
+
+def _different(found: list[_Row], expected: list[_Row], schema: pa.Schema) -> Iterator[tuple[str, _Row]]:
+    """(column, found row) wherever a row is not the expected one."""
+    for row, clean in zip(found, pa.Table.from_pylist(expected, schema=schema).to_pylist(), strict=False):
+        if row != clean:
+            yield from ((name, row) for name in schema.names if row[name] != clean[name])

@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import numpy as np
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from rawnind.config import Recipe
 from rawnind.errors import SourceError
@@ -17,6 +18,7 @@ from rawnind.records import (
     PairResult,
     Reason,
     Scene,
+    SceneName,
     Sensor,
     Shard,
     pair_id,
@@ -131,7 +133,15 @@ def make_result(scene, *, store=None, faults=(), recipe=RECIPE, seed=0):
     return scene_result(scene, recipe, pairs, broken)
 
 
-names = st.from_regex(r"\A[^\W_][\w.+ -]{0,12}\Z")
+def _is_name(text):
+    try:
+        return bool(_NAME.validate_python(text))
+    except ValidationError:
+        return False
+
+
+_NAME = TypeAdapter(SceneName)
+names = st.from_regex(r"\A[^\W_][\w.+ -]{0,12}\Z").filter(_is_name)
 
 
 @st.composite

@@ -1,0 +1,93 @@
+"""Rows of the manifest's files, from records."""
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from rawnind.records import ALWAYS_MEASURED, Crop, PairResult, SceneResult, Sensor
+from rawnind.storage.schema import SOMETIMES_MEASURED
+from rawnind.storage.shards import crop_name
+
+
+def crop_row(result: SceneResult, pair: PairResult, number: int, crop: Crop, size: int) -> dict[str, Any]:
+    """One row of manifest.parquet, by column name.
+
+    Raises:
+        ValueError: The pair was not collected.
+    """
+    if pair.shard is None or pair.ground_truth is None or pair.sensor is None or pair.gt_sensor is None:
+        raise ValueError(f"pair {pair.pair_id} has crops but no shard, GT or sensor")
+    return {
+        "crop_id": crop_name(pair.pair_id, crop.y, crop.x),
+        "scene": result.scene.name,
+        "cfa": str(result.scene.cfa),
+        "pair_id": pair.pair_id,
+        "test_reserve": result.scene.test_reserve,
+        "unknown_sensor": result.scene.unknown_sensor,
+        "gt_sha1": pair.ground_truth.sha1,
+        "noisy_sha1": pair.noisy.sha1,
+        "gt_iso": pair.ground_truth.iso,
+        "iso": pair.noisy.iso,
+        "size": size,
+        **{name: getattr(pair.measured, name) for name in (*ALWAYS_MEASURED, *SOMETIMES_MEASURED)},
+        **asdict(crop),
+        **_sensor_columns(pair.sensor),
+        "gt_black_level": pair.gt_sensor.black_level,
+        "gt_white_level": pair.gt_sensor.white_level,
+        "shard": pair.shard.path,
+        "row_group": number,
+        "shard_sha256": pair.shard.sha256,
+        "recipe": result.recipe,
+    }
+
+
+def pair_row(result: SceneResult, pair: PairResult) -> dict[str, Any]:
+    """One row of pairs.parquet, by column name; a column that is not there is null."""
+    truth, shard = pair.ground_truth, pair.shard
+    return {
+        "scene": result.scene.name,
+        "cfa": str(result.scene.cfa),
+        "pair_id": pair.pair_id,
+        "test_reserve": result.scene.test_reserve,
+        "unknown_sensor": result.scene.unknown_sensor,
+        "noisy_sha1": pair.noisy.sha1,
+        "noisy_file": pair.noisy.filename,
+        "gt_sha1": truth.sha1 if truth else None,
+        "gt_file": truth.filename if truth else None,
+        "iso": pair.noisy.iso,
+        "gt_iso": truth.iso if truth else None,
+        "outcome": str(pair.outcome),
+        "reason": str(pair.reason) if pair.reason else None,
+        "detail": pair.detail,
+        **asdict(pair.measured),
+        **(_sensor_columns(pair.sensor) if pair.sensor else {}),
+        "crops": len(pair.crops),
+        "shard": shard.path if shard else None,
+        "shard_sha256": shard.sha256 if shard else None,
+        "recipe": result.recipe,
+    }
+
+
+def _sensor_columns(sensor: Sensor) -> dict[str, Any]:
+    names = ("camera", "black_level", "white_level", "overexposure_lb", "rgb_xyz_matrix")
+    return {name: getattr(sensor, name) for name in names}
+
+
+def scene_entry(result: SceneResult) -> dict[str, Any]:
+    """One entry of manifest.yaml's list of scenes."""
+    pairs = Counter(str(pair.outcome) for pair in result.pairs)
+    entry: dict[str, Any] = {
+        "scene": result.scene.name,
+        "cfa": str(result.scene.cfa),
+        "outcome": str(result.outcome),
+        "pairs": dict(sorted(pairs.items())),
+        "crops": sum(len(pair.crops) for pair in result.pairs),
+    }
+    if result.reason:
+        entry |= {"reason": str(result.reason), "detail": result.detail}
+    if result.failed_files:
+        entry["failed_files"] = [
+            {"file": file.photo.filename, "reason": str(file.reason), "detail": file.detail}
+            for file in result.failed_files
+        ]
+    return entry
