@@ -20,7 +20,18 @@ from rawnind.records import Counts, Summary
 from rawnind.storage.index import Index
 
 _NARROW = 60
-"""Columns below which headings are cut to four letters."""
+"""Columns below which headings are abbreviated."""
+
+_SHORT = {
+    "waiting": "wait",
+    "running": "run",
+    "rejected": "rej",
+    "failed": "fail",
+    "planned": "plan",
+    "collected": "coll",
+    "filtered": "filt",
+    "batches": "batch",
+}
 
 _CONSUMERS = 4
 """Loaders that get a row of their own; more are shown as one sum, so that the view fits 24 lines."""
@@ -73,7 +84,8 @@ class Live:
         self._summary = summary
 
     def close(self) -> None:
-        """Draws the last frame, which stays."""
+        """Draws the last frame, which stays, below whatever else was written."""
+        self._stderr.restore()
         if self._redrawn:
             self._redrawn.stop()
             self._redrawn = None
@@ -167,7 +179,8 @@ def _table(title: str, names: Sequence[str], *, narrow: bool) -> Table:
     table.add_column(title, min_width=6 if narrow else 16, no_wrap=True, max_width=10 if narrow else 32)
     for name in names:
         width = 5 if narrow else 9
-        table.add_column(name[:4] if narrow else name, justify="right", min_width=width, overflow="fold")
+        heading = _SHORT.get(name, name) if narrow else name
+        table.add_column(heading, justify="right", min_width=width, overflow="fold")
     return table
 
 

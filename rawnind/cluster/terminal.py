@@ -43,22 +43,29 @@ class Stderr:
         self._thread.start()
         return self._before
 
-    def close(self) -> None:
-        """Passes on what is still under way, and puts everything back as it was. Does nothing when it is not open."""
+    def restore(self) -> None:
+        """Passes on what is still under way, and puts the descriptor back as it was; the stream is still open."""
         if self._before is None or self._thread is None:
             return
-        if self._descriptor == sys.__stderr__.fileno() if sys.__stderr__ else False:
-            sys.stderr.flush()
+        sys.stderr.flush()
         os.write(self._descriptor, _END)
         os.dup2(self._before.fileno(), self._descriptor, inheritable=True)
         self._thread.join()
-        self._before.close()
-        self._before = self._thread = None
+        self._thread = None
+
+    def close(self) -> None:
+        """Restores, and closes the stream. Does nothing when it is not open."""
+        self.restore()
+        if self._before:
+            self._before.close()
+            self._before = None
 
     def _read(self, reading: int) -> None:
         with os.fdopen(reading, "rb") as lines:
             for line in lines:
                 if line.endswith(_END):
+                    if rest := line.removesuffix(_END):
+                        self._pass_on(rest)
                     break
                 if _MEANS_NOTHING not in line:
                     self._pass_on(line)
