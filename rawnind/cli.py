@@ -17,6 +17,7 @@ from rawnind.errors import (
     RecipeMismatchError,
     SourceLostError,
     StoppedEarlyError,
+    WorkersDyingError,
 )
 from rawnind.options import Options, load_config
 from rawnind.records import Cfa, Counts, Outcome, Reason, Summary
@@ -24,7 +25,7 @@ from rawnind.records import Cfa, Counts, Outcome, Reason, Summary
 COMPLETE, USAGE, STOPPED, NOTHING, FAILED = 0, 2, 3, 4, 5
 
 _WRONG_USAGE = (ConfigError, IndexInvalidError, RecipeMismatchError, FolderInUseError)
-_TRY_AGAIN = (StoppedEarlyError, SourceLostError, OutputError)
+_TRY_AGAIN = (StoppedEarlyError, SourceLostError, OutputError, WorkersDyingError)
 
 
 class _Commands(click.Group):

@@ -23,6 +23,14 @@ class SourceLostError(RawnindError):
     """The source folder went away during the run. No file is blamed: bring it back and run again."""
 
 
+class WorkersDyingError(RawnindError):
+    """A scene ends its worker again and again, though no file of it does. Give workers more memory and run again."""
+
+
+class ProgramError(RawnindError):
+    """A bug in rawnind or in what it runs on ended the run. Nothing that was committed is lost; please report it."""
+
+
 class FolderInUseError(RawnindError):
     """Another run works on the output folder. Wait for it, or choose a new --output."""
 

@@ -16,14 +16,15 @@ from enum import StrEnum
 from rawnind.cluster.feed import Feeds, Given, to_bytes
 from rawnind.cluster.observer import LoaderReport, Observer
 from rawnind.cluster.stages import StageCounts, StageTally
-from rawnind.errors import ManifestError
+from rawnind.errors import ManifestError, OutputError
 from rawnind.plan import Plan
 from rawnind.records import Counts, Outcome, Reason, Scene, SceneResult, Summary
 from rawnind.results import planned_pairs, problems, whole_scene
+from rawnind.storage import attempts
 from rawnind.storage.events import EventLog
 from rawnind.storage.manifest import write_manifest
-from rawnind.storage.parts import Commit, Journal, decode_result, identity
-from rawnind.storage.store import Store
+from rawnind.storage.parts import Commit, Journal, commit_of, decode_result, identity
+from rawnind.storage.store import TEMPORARY, Store
 
 
 class State(StrEnum):
@@ -89,6 +90,7 @@ class Bridge:
         plan: every scene that the run knows of.
         max_scenes: the most scenes in flight at once.
         retry: failed scenes with these reasons are open again; empty: none.
+        changed: keys of scenes that are open again because their files changed.
         observer: told what becomes of scenes, and what is in flight; None: nobody.
 
     Raises:
@@ -103,6 +105,7 @@ class Bridge:
         *,
         max_scenes: int,
         retry: frozenset[Reason] = frozenset(),
+        changed: frozenset[str] = frozenset(),
         observer: Observer | None = None,
     ) -> None:
         self._store = Store(output)
@@ -111,19 +114,24 @@ class Bridge:
         self._events = EventLog(self._store, run)
         self._journal = Journal(self._store)
         self._selected = {scene.key: scene for scene in plan.selected}
-        self._retry_before = self._first_seq() if retry else 0
+        self._again_before = self._first_seq() if retry or changed else 0
         self._retry = retry
+        self._changed = changed
+        self._root = self._store.root_identity()
         self._in_flight: dict[str, InFlight] = {}
         self._peak = 0
         self._stopping = False
         last = self._events.last("state")
         self._state = State(last["to"]) if last else State.INITIALIZED
+        self._quiet_until = time.monotonic() + _RETURN if self._state is State.COLLECTING else 0.0
         self._observer = observer or Observer()
         self._loaders: dict[str, LoaderReport] = {}
         self._feeds = Feeds(self._store, plan, since=self._news, read=self._journal.read)
         self._count()
         self._stages = self._started_stages()
         self._observer.started(self._plan, self._settled_results())
+        if self._state is State.COLLECTING:
+            self._log_what_was_lost()
 
     def _started_stages(self) -> StageTally:
         """What this run has to do; a bridge that is started anew finds what the run did before."""
@@ -143,7 +151,7 @@ class Bridge:
         return (result for _, result in self.since(0))
 
     def _first_seq(self) -> int:
-        # A bridge that is started anew must retry what was there when the run began, not what it has retried since.
+        # A bridge that is started anew must do again what was there when the run began, not what it has done since.
         begun = self._events.last("begin")
         return int(begun["next_seq"]) if begun else self._journal.next_seq
 
@@ -169,7 +177,8 @@ class Bridge:
         commit = self._journal.latest.get(scene.key)
         if commit is None or commit.identity != identity(scene, self._plan.recipe.digest):
             return None
-        if commit.failures & self._retry and commit.seq < self._retry_before:
+        again = commit.failures & self._retry or scene.key in self._changed
+        if again and commit.seq < self._again_before:
             return None
         return commit
 
@@ -180,35 +189,51 @@ class Bridge:
     def begin(self) -> list[str]:
         """Starts collecting, or goes on; returns `open_scenes`."""
         if self._state is State.INITIALIZED:
+            self._log_what_was_lost()
             self._events.add("begin", next_seq=self._journal.next_seq)
             self._to(State.COLLECTING)
         return self.open_scenes()
+
+    def _log_what_was_lost(self) -> None:
+        """Logs commits that a bridge which died had made and not yet logged; the journal is right in any case."""
+        logged = self._events.last("commit", any_run=True)
+        first = int(logged["seq"]) + 1 if logged else 0
+        for seq in range(max(first, self._journal.next_seq - _RECOVERED), self._journal.next_seq):
+            result = self._journal.at(seq)
+            self._log(result, commit_of(result, seq), {}, recovered=True)
 
     def admit(self, key: str) -> bool | None:
         """A worker asks whether it may begin a scene.
 
         Returns:
-            True: begin. None: the limit of scenes in flight is reached, ask again. False: the run is stopping.
+            True: begin. None: the limit of scenes in flight is reached, ask again. False: there is nothing to do for
+            this scene any more, or the run is stopping.
         """
-        if self._stopping or self._state is not State.COLLECTING:
+        if self._stopping or not self._is_open(key):
+            self._in_flight.pop(key, None)
             return False
         now = time.monotonic()
         if key not in self._in_flight:
-            for other in [item for item in self._in_flight.values() if now - item.heard > _SILENCE]:
-                self._stages.forget(other.key)
-                del self._in_flight[other.key]  # its worker died; it asks again when Ray retries the scene
-            if len(self._in_flight) >= self._max_scenes:
+            self._forget_silent(now)
+            if now < self._quiet_until or len(self._in_flight) >= self._max_scenes:
                 return None
         self._hear(key, "starting", now)
         return True
 
+    def _is_open(self, key: str) -> bool:
+        scene = self._selected.get(key)
+        return self._state is State.COLLECTING and scene is not None and self._done(scene) is None
+
+    def _forget_silent(self, now: float) -> None:
+        """A worker that says nothing is dead; it asks again when Ray retries its scene."""
+        for other in [item for item in self._in_flight.values() if now - item.heard > _SILENCE]:
+            self._stages.forget(other.key)
+            del self._in_flight[other.key]
+
     def heartbeat(self, key: str, stage: str, counts: Mapping[str, int] | None = None) -> None:
         """A worker says what it does, and what of the scene is behind it (see `stages`). Nothing depends on it but what people see and how soon a dead worker's place is free."""
-        if (
-            self._state is State.COLLECTING
-            and key in self._selected
-            and self._done(self._selected[key]) is None
-        ):
+        known = key in self._in_flight or len(self._in_flight) < self._max_scenes
+        if known and self._is_open(key):
             self._hear(key, stage, time.monotonic())
             self._stages.heard(key, counts or {})
 
@@ -237,7 +262,9 @@ class Bridge:
         """Lets no further scene begin; what is in flight may still be committed."""
         self._stopping = True
 
-    def commit(self, key: str, data: bytes, telemetry: Mapping[str, float] | None = None) -> int:
+    def commit(
+        self, key: str, data: bytes, telemetry: Mapping[str, float] | None = None, inputs: bytes = b""
+    ) -> int:
         """Checks a result and makes it a fact; a result that does not pass becomes `failed: invalid_result`.
 
         A scene that is already settled stays as it is, so that committing twice changes nothing.
@@ -246,13 +273,14 @@ class Bridge:
             key: the scene that the result was asked for.
             data: the result, from `parts.encode_result`.
             telemetry: seconds and bytes by stage, for events.jsonl.
+            inputs: `inputs.fingerprint` of the scene's files before they were read; empty where it is not known.
 
         Returns:
             The sequence number of the scene's commit.
 
         Raises:
             ValueError: The scene was not planned, or the run is not collecting.
-            OutputError: The storage refuses; nothing was committed.
+            OutputError: The storage refuses; nothing was committed, or it was and could not be logged.
         """
         if self._state is not State.COLLECTING:
             raise ValueError(f"the bridge is {self._state}, it takes no results")
@@ -261,14 +289,22 @@ class Bridge:
         scene = self._selected[key]
         commit = self._done(scene)
         if commit is None:
+            self._require_output()
             result = self._checked(scene, data)
-            (commit,) = self._journal.append([result])
+            (commit,) = self._journal.append([result], [inputs])
             self._add(commit)
             self._log(result, commit, telemetry or {})
             self._stages.settled(result)
             self._observer.committed(result, telemetry or {})
         self._in_flight.pop(key, None)
         return commit.seq
+
+    def _require_output(self) -> None:
+        """A folder that went away must not be made anew under the same name, nor its shards be called missing."""
+        if self._store.is_local and self._store.root_identity() != self._root:
+            raise OutputError(
+                f"the output folder {self._store.location} cannot be reached any more; bring it back and run again"
+            )
 
     def _checked(self, scene: Scene, data: bytes) -> SceneResult:
         recipe = self._plan.recipe
@@ -288,7 +324,9 @@ class Bridge:
             elif self._store.digest(shard.path) != shard.sha256:
                 yield f"shard {shard.path} does not have the hash that its worker wrote"
 
-    def _log(self, result: SceneResult, commit: Commit, telemetry: Mapping[str, float]) -> None:
+    def _log(
+        self, result: SceneResult, commit: Commit, telemetry: Mapping[str, float], *, recovered: bool = False
+    ) -> None:
         self._events.add(
             "commit",
             seq=commit.seq,
@@ -297,12 +335,15 @@ class Bridge:
             reason=str(commit.reason) if commit.reason else None,
             pairs=dict(zip(map(str, Outcome), commit.pairs, strict=True)),
             crops=commit.crops,
+            in_flight=len(self._in_flight),
             telemetry=dict(telemetry),
+            **({"recovered": True} if recovered else {}),
         )
 
     def snapshot(self) -> Snapshot:
         """Counts, state and scenes in flight."""
         now = time.monotonic()
+        self._forget_silent(now)
         self._observe_flight(now)
         return Snapshot(
             state=self._state,
@@ -383,7 +424,7 @@ class Bridge:
             self._store, self._results(), self._plan.recipe, versions=versions, contents=self.contents()
         )
         if self._state is State.COLLECTING:
-            self._to(State.READY)
+            self._to(State.READY, peak_in_flight=self._peak)
         return summary
 
     def close(self) -> None:
@@ -421,16 +462,25 @@ class Bridge:
             for pair in self._journal.read(key).pairs
             if pair.shard
         }
-        for folder in ("shards", "attempts"):
-            for entry in self._store.list(folder):
-                if entry.path not in kept:
-                    self._store.remove(entry.path)
+        for entry in self._store.list():
+            folder, name = entry.path.partition("/")[0], entry.path.rsplit("/", 1)[-1]
+            torn = name.startswith(TEMPORARY) and folder in {"shards", "parts", name}
+            if torn or (folder == "shards" and entry.path not in kept):
+                self._store.remove(entry.path)
+        self._store.remove_folder(attempts.FOLDER)
 
-    def _to(self, state: State, **values: str) -> None:
-        self._events.add("state", **{"from": str(self._state), "to": str(state)}, **values)
+    def _to(self, state: State, **values: str | int) -> None:
+        before, self._state = self._state, state
+        self._events.add("state", **{"from": str(before), "to": str(state)}, **values)
         self._events.flush()
-        self._state = state
 
+
+_RETURN = 6.0
+"""Seconds that a bridge which was started anew waits before it lets scenes begin: until then every worker has said what
+it does, so that --max-scenes holds."""
+
+_RECOVERED = 1000
+"""The most commits that are logged belatedly."""
 
 _SILENCE = 30.0
 """Seconds without a word from a worker after which its scene is no longer counted as in flight."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ class Job:
         root: the folder that the photos come from.
         plan: every scene that the run knows of.
         options: how it goes about it.
+        changed: keys of the scenes whose files changed since they were committed.
     """
 
     output: str
@@ -38,6 +40,7 @@ class Job:
     root: str
     plan: Plan
     options: Options
+    changed: frozenset[str] = frozenset()
 
 
 def bridge_name(output: str) -> str:
@@ -48,9 +51,27 @@ def bridge_name(output: str) -> str:
 def start_bridge(job: Job, *, max_scenes: int) -> Any:
     """The bridge as a named actor that Ray starts anew when it dies.
 
+    The bridge of a run whose driver died may live on for some seconds; its name is waited for.
+
     Raises:
         FolderInUseError: Another run on this cluster has a bridge for the folder.
     """
+    end = time.monotonic() + _PREDECESSOR
+    while True:
+        try:
+            return _bridge(job, max_scenes)
+        except ValueError as error:  # what Ray says to a name that is taken
+            if time.monotonic() > end:
+                raise FolderInUseError(
+                    f"another run on this cluster is working on {job.output}. Wait for it, or choose a new --output."
+                ) from error
+        time.sleep(0.5)
+
+
+_PREDECESSOR = 30.0
+
+
+def _bridge(job: Job, max_scenes: int) -> Any:
     actor = ray.remote(Bridge).options(
         name=bridge_name(job.output),
         namespace=NAMESPACE,
@@ -58,17 +79,15 @@ def start_bridge(job: Job, *, max_scenes: int) -> Any:
         max_restarts=-1,
         max_task_retries=-1,
     )
-    try:
-        return actor.remote(
-            job.output,
-            job.run,
-            job.plan,
-            max_scenes=max_scenes,
-            retry=job.options.retry_failed,
-            observer=RayMetrics(bridge_name(job.output)),
-        )
-    except ValueError as error:  # what Ray says to a name that is taken
-        raise FolderInUseError(f"another run on this cluster is working on {job.output}") from error
+    return actor.remote(
+        job.output,
+        job.run,
+        job.plan,
+        max_scenes=max_scenes,
+        retry=job.options.retry_failed,
+        changed=job.changed,
+        observer=RayMetrics(bridge_name(job.output)),
+    )
 
 
 def pool_size(options: Options, scenes: int) -> int:

@@ -1,11 +1,7 @@
 """One run of `prepare`, from a source to a manifest."""
 
 import contextlib
-import json
 import math
-import queue
-import signal
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,21 +14,20 @@ import ray
 import yaml
 
 from rawnind.cluster.bridge import Bridge
-from rawnind.cluster.pipeline import NAMESPACE, Job, build_pipeline, pool_size, start_bridge
+from rawnind.cluster.driver import Driver
+from rawnind.cluster.interrupts import Interrupts
+from rawnind.cluster.pipeline import NAMESPACE, Job
 from rawnind.cluster.progress import Progress, Silent
 from rawnind.config import Recipe
-from rawnind.errors import (
-    ConfigError,
-    ManifestError,
-    RawnindError,
-    RecipeMismatchError,
-    StoppedEarlyError,
-)
+from rawnind.errors import ConfigError, ManifestError, RecipeMismatchError
 from rawnind.options import Options
-from rawnind.plan import Selection, make_plan
+from rawnind.plan import Plan, Selection, make_plan
 from rawnind.records import Summary
 from rawnind.storage.index import load_index
+from rawnind.storage.inputs import fingerprint, is_unchanged
+from rawnind.storage.lock import only_run
 from rawnind.storage.manifest import read_head, read_summary
+from rawnind.storage.parts import Journal
 from rawnind.storage.store import Store
 
 RECIPE = "recipe.yaml"
@@ -66,12 +61,16 @@ def prepare(
 def run(source: str | Path, output: str | Path, options: Options, progress: Progress) -> Summary:
     """`prepare` with checked options."""
     try:
-        return _from_source(source, output, options, progress)
+        with Interrupts() as interrupts:
+            return _from_source(source, output, options, progress, interrupts)
     finally:
         progress.close()
 
 
-def _from_source(source: str | Path, output: str | Path, options: Options, progress: Progress) -> Summary:
+def _from_source(
+    source: str | Path, output: str | Path, options: Options, progress: Progress, interrupts: Interrupts
+) -> Summary:
+    deadline = time.monotonic() + (options.timeout or math.inf)
     location = str(output) if "://" in str(output) else str(Path(output).absolute())
     index = load_index(source)
     selection = Selection(
@@ -80,16 +79,37 @@ def _from_source(source: str | Path, output: str | Path, options: Options, progr
     plan = make_plan(index.scenes, selection, options.recipe)
     store = Store(location)
     store.prepare_root()
-    _claim(store, options.recipe)
     name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
-    job = Job(output=location, run=name, root=_root(Path(source)), plan=plan, options=options)
-    local = Bridge(location, name, plan, max_scenes=1, retry=options.retry_failed)
-    todo = local.open_scenes()
-    progress.planned(index, plan, already=len(plan.selected) - len(todo))
-    if not todo:
-        return _settled(local, store, progress)
-    with _ray(options.address):
-        return _Run(job, progress).collect(todo)
+    with only_run(store, name):
+        _claim(store, options.recipe)
+        changed = changed_scenes(store, plan)
+        job = Job(
+            output=location, run=name, root=_root(Path(source)), plan=plan, options=options, changed=changed
+        )
+        local = Bridge(location, name, plan, max_scenes=1, retry=options.retry_failed, changed=changed)
+        todo = local.open_scenes()
+        progress.planned(index, plan, already=len(plan.selected) - len(todo))
+        if not todo:
+            return _settled(local, store, progress)
+        with _ray(options.address):
+            interrupts.install()
+            return Driver(job, progress, interrupts, deadline=deadline).collect(todo, versions())
+
+
+def changed_scenes(store: Store, plan: Plan) -> frozenset[str]:
+    """Keys of the scenes whose files are no longer those that they were made from.
+
+    A file's size and time are compared with what they were; only where they differ, the file is read.
+    """
+    journal = Journal(store)
+    known = journal.inputs()
+    return frozenset(
+        scene.key
+        for scene in plan.selected
+        if (seen := known.get(scene.key))
+        and seen != fingerprint(scene)
+        and not is_unchanged(scene, journal.read(scene.key))
+    )
 
 
 def _root(source: Path) -> str:
@@ -155,111 +175,3 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-class _Run:
-    """The driver's side of one run."""
-
-    def __init__(self, job: Job, progress: Progress) -> None:
-        self._job = job
-        self._progress = progress
-        self._rows: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
-        self._stop = threading.Event()
-        self._why = ""
-
-    def collect(self, todo: list[str]) -> Summary:
-        workers = pool_size(self._job.options, len(todo))
-        bridge = start_bridge(self._job, max_scenes=self._job.options.max_scenes or workers)
-        try:
-            with _signals(self._interrupted):
-                ray.get(bridge.begin.remote())
-                self._drain(bridge, todo, workers)
-                self._refuse_to_finish_early(bridge)
-                summary: Summary = ray.get(bridge.finish.remote(versions()))
-                self._progress.update(ray.get(bridge.snapshot.remote()))
-        except StoppedEarlyError:
-            raise
-        except BaseException as error:
-            ray.get(bridge.fail.remote(f"{type(error).__name__}: {error}"))
-            raise
-        finally:
-            self._stop.set()
-            ray.get(bridge.close.remote())
-            ray.kill(bridge)
-        self._progress.finished(summary)
-        return summary
-
-    def _refuse_to_finish_early(self, bridge: Any) -> None:
-        if self._stop.is_set() and ray.get(bridge.open_scenes.remote()):
-            raise StoppedEarlyError(f"{self._why}; run the same command again to resume")
-
-    def _drain(self, bridge: Any, todo: list[str], workers: int) -> None:
-        keys = set(todo)
-        scenes = [scene for scene in self._job.plan.selected if scene.key in keys]
-        rows = build_pipeline(self._job, scenes, bridge, workers=workers)
-        thread = threading.Thread(target=self._pull, args=(rows,), name="rawnind-rows", daemon=True)
-        thread.start()
-        deadline = time.monotonic() + (self._job.options.timeout or math.inf)
-        while True:
-            if time.monotonic() >= deadline and not self._stop.is_set():
-                self._ask_to_stop(f"--timeout of {self._job.options.timeout} s is over")
-            if self._stop.is_set():
-                bridge.stop.remote()
-            with contextlib.suppress(queue.Empty):
-                row = self._rows.get(timeout=0.5)
-                if row is None:
-                    break
-                if isinstance(row, BaseException):
-                    raise row
-                if row["result"]:
-                    telemetry = json.loads(row["telemetry"])
-                    ray.get(bridge.commit.remote(row["key"], row["result"], telemetry))
-            self._progress.update(ray.get(bridge.snapshot.remote()))
-        thread.join()
-
-    def _pull(self, rows: Any) -> None:
-        """Moves rows from Ray to a queue, so that the driver can look at its clock while it waits."""
-        try:
-            for row in rows.iter_rows():
-                self._rows.put(row)
-        except BaseException as error:  # noqa: BLE001 - it is raised again by the thread that waits for the rows
-            self._rows.put(_cause(error))
-        else:
-            self._rows.put(None)
-
-    def _interrupted(self) -> None:
-        if self._stop.is_set():
-            raise KeyboardInterrupt
-        self._ask_to_stop("stopped on request")
-
-    def _ask_to_stop(self, why: str) -> None:
-        self._why = why
-        self._stop.set()
-        self._progress.stopping(why)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What a worker raised on purpose, out of what Ray wrapped around it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        inner = getattr(seen, "cause", None)
-        for candidate in (seen, inner):
-            if isinstance(candidate, RawnindError):
-                return candidate
-        seen = seen.__cause__ or inner
-    return error
-
-
-@contextlib.contextmanager
-def _signals(interrupted: Any) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the run to stop; outside of the main thread they stay as they are."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: interrupted()) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

@@ -1,14 +1,30 @@
 """The ledger of attempts: which scenes a run has begun, so that one which kills its worker is noticed.
 
-Marks are write-once files `attempts/<run>/<scene>/<name>`. They are removed before the manifest is written.
+Marks are write-once files `attempts/<run>/<scene>/<begun or timeouts>/<name>`. They are removed before the manifest is
+written.
 """
 
 import hashlib
+import json
 import uuid
+from dataclasses import dataclass
 
 from rawnind.storage.store import Store
 
 FOLDER = "attempts"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimedOut:
+    """An attempt that ran out of time.
+
+    Attributes:
+        stage: what it was doing.
+        sha1: the photo that it was reading; None where it was not reading one.
+    """
+
+    stage: str
+    sha1: str | None
 
 
 class Ledger:
@@ -30,13 +46,12 @@ class Ledger:
         self._store.write(f"{self._folder}/begun/{uuid.uuid4().hex}", b"")
         return before
 
-    def mark_timeout(self, detail: str) -> None:
+    def mark_timeout(self, stage: str, sha1: str | None) -> None:
         """Marks that an attempt ran out of time, and what it was doing."""
-        self._store.write(f"{self._folder}/timeout", detail.encode(), replace=True)
+        data = json.dumps({"stage": stage, "sha1": sha1}).encode()
+        self._store.write(f"{self._folder}/timeouts/{uuid.uuid4().hex}", data)
 
-    def timeout(self) -> str | None:
-        """What an attempt that ran out of time was doing; None where none did."""
-        try:
-            return self._store.read(f"{self._folder}/timeout").decode()
-        except FileNotFoundError:
-            return None
+    def timeouts(self) -> list[TimedOut]:
+        """Every attempt that ran out of time."""
+        entries = self._store.list(f"{self._folder}/timeouts")
+        return [TimedOut(**json.loads(self._store.read(entry.path))) for entry in entries]

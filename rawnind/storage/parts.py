@@ -36,6 +36,7 @@ _SCHEMA = pa.schema(
             for name in ("collected", "filtered", "rejected", "failed", "crops")
         ),
         pa.field("failures", pa.string(), nullable=False),
+        pa.field("inputs", pa.binary(), nullable=False),
         pa.field("result", pa.binary(), nullable=False),
     ]
 )
@@ -115,7 +116,7 @@ class Journal:
                 raise ManifestError(f"{entry.path} was renamed; give it its name back or remove it")
 
     def _load(self, name: str, first: int, count: int) -> None:
-        table = self._table(name, [column for column in _SCHEMA.names if column != "result"])
+        table = self._table(name, [column for column in _SCHEMA.names if column not in {"inputs", "result"}])
         if table.num_rows != count or first < self.next_seq:
             raise _damaged(name, f"it holds {table.num_rows} scenes, and {self.next_seq} come before it")
         if first > self.next_seq:
@@ -137,14 +138,18 @@ class Journal:
         self._names.append(name)
         self.next_seq = first + count
 
-    def append(self, results: Sequence[SceneResult]) -> list[Commit]:
+    def append(self, results: Sequence[SceneResult], inputs: Sequence[bytes] = ()) -> list[Commit]:
         """Commits scenes in one part; they count once this returns.
+
+        Args:
+            results: one per scene.
+            inputs: each scene's `inputs.fingerprint` at the time; empty where it is not known.
 
         Raises:
             OutputError: The storage refuses; nothing was committed.
         """
         commits = [commit_of(result, seq) for seq, result in enumerate(results, self.next_seq)]
-        data = _encode(results, commits)
+        data = _encode(results, commits, inputs or [b""] * len(results))
         digest = hashlib.sha256(data).hexdigest()[:16]
         name = f"{FOLDER}/{self.next_seq:010d}-{len(results)}-{digest}.parquet"
         self._store.write(name, data)
@@ -167,6 +172,14 @@ class Journal:
         part = bisect.bisect_right(self._firsts, seq) - 1
         table = self._table(self._names[part], ["result"])
         return decode_result(table["result"][seq - self._firsts[part]].as_py())
+
+    def inputs(self) -> dict[str, bytes]:
+        """Key of a scene -> the fingerprint of its files at its last commit; scenes without one are left out."""
+        known: dict[str, bytes] = {}
+        for name in self._names:
+            columns = self._table(name, ["key", "inputs"]).columns
+            known.update(zip(*(column.to_pylist() for column in columns), strict=True))
+        return {key: value for key, value in known.items() if value}
 
     def since(self, seq: int) -> Iterator[tuple[int, SceneResult]]:
         """Every result from a sequence number on that is still its scene's last."""
@@ -215,7 +228,7 @@ def decode_result(data: bytes) -> SceneResult:
         raise ManifestError(f"not a scene result: {where}: {first['msg']}") from error
 
 
-def _encode(results: Sequence[SceneResult], commits: Sequence[Commit]) -> bytes:
+def _encode(results: Sequence[SceneResult], commits: Sequence[Commit], inputs: Sequence[bytes]) -> bytes:
     table = pa.table(
         [
             [result.scene.key for result in results],
@@ -228,6 +241,7 @@ def _encode(results: Sequence[SceneResult], commits: Sequence[Commit]) -> bytes:
             ),
             pa.array([commit.crops for commit in commits], pa.int32()),
             [" ".join(sorted(commit.failures)) for commit in commits],
+            pa.array(inputs, pa.binary()),
             pa.array([encode_result(result) for result in results], pa.binary()),
         ],
         schema=_SCHEMA,

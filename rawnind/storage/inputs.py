@@ -1,0 +1,54 @@
+"""Whether a scene's photos are still the files that it was made from, without reading those that were not touched."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from rawnind.records import ImageRef, Reason, Scene, SceneResult
+
+
+def fingerprint(scene: Scene) -> bytes:
+    """Sixteen bytes that change when one of the scene's files appears, goes, or changes its size or its time."""
+    seen = [_stat(ref) for ref in _photos(scene)]
+    return hashlib.sha256(json.dumps(seen).encode()).digest()[:16]
+
+
+def is_unchanged(scene: Scene, result: SceneResult) -> bool:
+    """Whether reading the photos would find what a committed result says of them; reads them all.
+
+    Used where fingerprints differ: a copied data set has new times and yet the same bytes.
+    """
+    failed = {(file.photo.sha1, file.photo.ground_truth): file.reason for file in result.failed_files}
+    return all(_as_before(ref, failed.get((ref.sha1, ref.ground_truth))) for ref in _photos(scene))
+
+
+def _as_before(ref: ImageRef, reason: Reason | None) -> bool:
+    sha1 = _sha1(ref)
+    if reason is Reason.MISSING_FILE:
+        return sha1 is None
+    if reason is Reason.SHA1_MISMATCH:
+        return sha1 is not None and sha1 != ref.sha1
+    return reason not in _MAY_BE_REPAIRED and sha1 == ref.sha1
+
+
+_MAY_BE_REPAIRED = (Reason.TRUNCATED, Reason.UNREADABLE)
+
+
+def _photos(scene: Scene) -> tuple[ImageRef, ...]:
+    return scene.ground_truths + scene.noisy
+
+
+def _stat(ref: ImageRef) -> tuple[str, int, int] | tuple[str]:
+    try:
+        found = Path(ref.path).stat()
+    except OSError:
+        return (ref.sha1,)
+    return ref.sha1, found.st_size, found.st_mtime_ns
+
+
+def _sha1(ref: ImageRef) -> str | None:
+    try:
+        with Path(ref.path).open("rb") as file:
+            return hashlib.file_digest(file, "sha1").hexdigest()
+    except OSError:
+        return None
