@@ -7,7 +7,8 @@ and Bovik 2003, with the constants of pytorch-msssim: 11 taps, sigma 1.5, K1 0.0
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -18,7 +19,9 @@ from rawnind.imaging.msssim_kernels import (
     BAND,
     CELL,
     GAUSSIAN,
+    PITCH,
     SPAN,
+    STEP,
     STRIP,
     coarsest_map,
     contrast_sums,
@@ -99,23 +102,17 @@ def windowed_ms_ssim(
     constants = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
         _check_planes(x.shape, y.shape, {str(x.dtype), str(y.dtype)}, window)
-        sums: list[Any] = _segment_sums(x, y, *constants)
-        like: Callable[[Any], Any] = np.asarray
-    else:
-        from rawnind.imaging import msssim_torch  # noqa: PLC0415 - NumPy's users need not wait for torch
+        tops, lefts = _starts(x.shape[1], window, stride), _starts(x.shape[2], window, stride)
+        sums = _segment_sums(x, y, *constants)  # plane by plane
+        scores = np.stack([_scores(of_plane, tops, lefts, window) for of_plane in sums])
+        return WindowScores(scores=scores, tops=tops, lefts=lefts, window=window)
+    from rawnind.imaging import msssim_torch  # noqa: PLC0415 - NumPy's users need not wait for torch
 
-        _check_planes(tuple(x.shape), tuple(y.shape), msssim_torch.dtypes(x, y), window)
-        sums, like = msssim_torch.segment_sums(x, y, *constants), msssim_torch.like(x)
-    tops, lefts = _starts(x.shape[1], window, stride), _starts(x.shape[2], window, stride)
-    means = [_window_means(of_scale, k, tops, lefts, window, like) for k, of_scale in enumerate(sums)]
-    if not all(
-        bool((abs(mean) < 2).all()) for mean in means
-    ):  # the terms lie in -1..1; NaN is not less than 2
-        raise ValueError("x and y must hold finite values, and not so large that their squares overflow")
-    scores = means[0].clip(0) ** WEIGHTS[0]
-    for mean, weight in zip(means[1:], WEIGHTS[1:], strict=True):
-        scores = scores * mean.clip(0) ** weight
-    return WindowScores(scores=scores, tops=like(tops), lefts=like(lefts), window=window)
+    _check_planes(tuple(x.shape), tuple(y.shape), msssim_torch.dtypes(x, y), window)
+    rows = msssim_torch.like(x, _starts(x.shape[1], window, stride))
+    columns = msssim_torch.like(x, _starts(x.shape[2], window, stride))
+    scores = _scores(msssim_torch.segment_sums(x, y, *constants), rows, columns, window)
+    return WindowScores(scores=scores, tops=rows, lefts=columns, window=window)
 
 
 def score_map(measured: WindowScores[Any], shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -186,54 +183,76 @@ def _starts(length: int, window: int, stride: int) -> NDArray[np.int64]:
     return np.append(np.arange(0, last, stride, dtype=np.int64), last)
 
 
-def _window_means(  # noqa: PLR0917
-    sums: Any, scale: int, tops: NDArray[np.int64], lefts: NDArray[np.int64], window: int, like: Any
-) -> Any:
-    """(P, ny, nx) mean of a term over each window, from its sums over segments (or pixels, at the fifth scale)."""
-    for axis, starts in ((1, tops), (2, lefts)):
-        cell, _ = segment(scale)
-        whole, rest = divmod(
-            (window >> scale) - SPAN, cell
-        )  # cells of results, and pixels in the cell after them
-        parts = 1 if scale == SCALES - 1 else 2  # segments per cell
-        first = starts // CELL * parts
-        last = first + whole * parts + (rest > 0) - 1
-        sums = _ranges(sums, axis, like(first), like(last))
-    return sums / ((window >> scale) - SPAN) ** 2
+def _scores(sums: Sequence[Any], tops: Any, lefts: Any, window: int) -> Any:
+    """(..., ny, nx) scores from per scale (..., rows, columns) sums over segments; NumPy and torch alike.
+
+    The last scale's sums are pixels, all others' come in two segments per cell.
+    """
+    scores: Any = 1.0
+    for scale, (values, weight) in enumerate(zip(sums, WEIGHTS, strict=True)):
+        side = (window >> scale) - SPAN
+        cells, rest = divmod(side, segment(scale)[0])
+        parts = 1 if scale == SCALES - 1 else 2
+        length = cells * parts + (rest > 0)
+        columns = _range_sums(values, lefts // CELL * parts, length)
+        total = _range_sums(columns.swapaxes(-1, -2), tops // CELL * parts, length).swapaxes(-1, -2)
+        mean = total / side**2
+        if not bool((abs(mean) < 2).all()):  # the terms lie in -1..1; NaN is not less than 2
+            raise ValueError("x and y must hold finite values, and not so large that their squares overflow")
+        scores = scores * mean.clip(0) ** weight
+    return scores
 
 
-def _ranges(values: Any, axis: int, first: Any, last: Any) -> Any:
-    """Sums over first..last, both included, along an axis; NumPy and torch alike."""
-    running = values.cumsum(axis)
-    if axis == 1:
-        return running[:, last] - running[:, first] + values[:, first]
-    return running[:, :, last] - running[:, :, first] + values[:, :, first]
+def _range_sums(values: Any, first: Any, length: int) -> Any:
+    """Sums over ranges of one length along the last axis."""
+    running = values.cumsum(-1)
+    return running[..., first + (length - 1)] - running[..., first] + values[..., first]
 
 
 def _segment_sums(
     x: NDArray[np.float32], y: NDArray[np.float32], c1: float, c2: float
-) -> list[NDArray[np.float64]]:
-    """Per scale, sums over segments of the contrast term; of luminance times contrast at the fifth scale.
+) -> Iterator[list[NDArray[np.float64]]]:
+    """Plane by plane and per scale, sums over segments of the contrast term; at the last of luminance times contrast.
 
-    Returns:
-        Four arrays (P, 2 * h, 2 * w), where the planes have h x w whole cells, and one of (P, h - SPAN, w - SPAN).
+    Yields:
+        Four arrays (2 * h, 2 * w), where the planes have h x w whole cells, and one of (h - SPAN, w - SPAN); they are
+        valid until the next plane.
     """
-    planes, down, across = x.shape[0], x.shape[1] // CELL, x.shape[2] // CELL
+    down, across = x.shape[1] // CELL, x.shape[2] // CELL
     widths = [across * CELL >> k for k in range(SCALES - 1)]
     strips = [-(-(width - SPAN) // STRIP) for width in widths]
-    bands = tuple(np.zeros((2, BAND, width + STRIP + SPAN), np.float32) for width in widths)
-    histories = tuple(np.zeros((n, SPAN, 4, STRIP), np.float32) for n in strips)
-    work, variances = np.zeros((BAND + SPAN, 4, STRIP), np.float32), np.zeros((2, 2, STRIP), np.float32)
-    sums = [np.zeros((planes, 2 * down, 2 * across)) for _ in widths]
-    sums.append(np.zeros((planes, down - SPAN, across - SPAN)))
-    coarse = np.zeros((2, down, across), np.float32)
-    for p in range(planes):
-        (of_x, x_pitch), (of_y, y_pitch) = _in_one_line(x[p]), _in_one_line(y[p])
-        contrast_sums(of_x, of_y, x_pitch, y_pitch, np.float32(2 * c2), bands, histories,
-                      tuple(np.zeros((n, STRIP), np.float32) for n in strips), work, variances,
-                      tuple(of_scale[p] for of_scale in sums[:-1]), coarse)  # fmt: skip
-        coarsest_map(coarse, GAUSSIAN, c1, c2, sums[-1][p])
-    return sums
+    bands = tuple(_scratch(2, BAND, -(-(width + STRIP) // CELL + 1) * CELL) for width in widths)
+    histories = tuple(_scratch(n, SPAN, 4, STRIP) for n in strips)
+    columns = tuple(_scratch(n, STRIP) for n in strips)
+    work, variances = _scratch(BAND + SPAN, 4, PITCH), _scratch(2, STEP, PITCH)
+    fine = tuple(np.zeros((2 * down, 2 * across)) for _ in widths)
+    coarse, last = np.zeros((2, down, across), np.float32), np.zeros((down - SPAN, across - SPAN))
+    for of_x, of_y in zip(x, y, strict=True):
+        (x_line, x_pitch), (y_line, y_pitch) = _in_one_line(of_x), _in_one_line(of_y)
+        contrast_sums(
+            x_line,
+            y_line,
+            x_pitch,
+            y_pitch,
+            np.float32(2 * c2),
+            bands,
+            histories,
+            columns,
+            work,
+            variances,
+            fine,
+            coarse,
+        )
+        coarsest_map(coarse, GAUSSIAN, c1, c2, last)
+        yield [*fine, last]
+
+
+def _scratch(*shape: int) -> NDArray[np.float32]:
+    """Zeros that start on a cache line: a vector of 16 floats that lies across two lines costs twice as much."""
+    size = math.prod(shape)
+    line = np.zeros(size + 16, np.float32)
+    start = -line.ctypes.data % 64 // line.itemsize
+    return line[start : start + size].reshape(shape)
 
 
 def _in_one_line(plane: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:

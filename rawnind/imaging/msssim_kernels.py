@@ -10,9 +10,9 @@ differences to its own centre first, and the variance of the whole is put togeth
 
     V = sum_r g_r (V_r + (m_r - c)^2) - (sum_r g_r (m_r - c))^2    for any c, here the mean of the middle row.
 
-A plane is read in bands of `BAND` rows, a band in strips of `STRIP` columns, so that the 12 filtered rows from which two
-rows of results come (4 values per pixel) stay in the first-level cache. Two rows are one step because the segments of
-`SEGMENTS` and the pooling are even.
+A plane is read in bands of `BAND` rows, a band in strips of `STRIP` columns, so that the filtered rows from which `STEP`
+rows of results come (4 values per pixel) are still in the nearest caches when they are needed again. Segments and pooling
+are even: results are handled two rows at a time.
 """
 # ruff: noqa: PLR0917 - a kernel takes plain arrays and numbers, by position
 
@@ -27,8 +27,12 @@ CELL = 16  # what is aligned to 16 pixels at the first scale is aligned to one a
 SIGMA = 1.5  # pytorch-msssim default
 GAUSSIAN = np.exp(-((np.arange(2 * RADIUS + 1) - RADIUS) ** 2) / (2 * SIGMA**2))
 GAUSSIAN /= GAUSSIAN.sum()
-STRIP = 128  # columns; 12 rows x 4 values x 128 x 4 bytes = 24 KiB of the 32 KiB of a first-level cache
-BAND = 64  # rows; the histories of a strip are copied once per band, so that fewer rows cost more copies
+STRIP = 256  # columns
+BAND = 64  # rows; each strip's history is copied twice per band
+STEP = 4  # rows of results at a time: 14 filtered rows serve four, where one alone needs 11
+PITCH = (
+    STRIP + 16
+)  # floats from row to row: whole cache lines, and no power of two, with which rows evict each other
 
 Plane = NDArray[np.float32]
 Planes = tuple[Plane, ...]
@@ -93,28 +97,23 @@ def _filter_along_row(source: Plane, start: int, out: Plane) -> None:
 
 @kernel(fastmath={"contract"})
 def _filter_down(z: Plane, signal: int, out: Plane) -> None:
-    """Variance in the plane from 12 rows of means and variances: two rows of results.
+    """Variance in the plane from 14 rows of means and variances: four rows of results.
 
     `z` is indexed in place, without views per row: only so LLVM sees one array and uses vectors.
     """
     m, v = 2 * signal, 2 * signal + 1
-    upper, lower = out[signal, 0], out[signal, 1]
+    v0, v1, v2, v3 = out[signal, 0], out[signal, 1], out[signal, 2], out[signal, 3]
     for i in range(STRIP):
-        c = z[5, m, i]
+        c = z[6, m, i]
         e0, e1, e2, e3, e4 = z[0, m, i] - c, z[1, m, i] - c, z[2, m, i] - c, z[3, m, i] - c, z[4, m, i] - c
-        e6, e7, e8, e9, e10, e11 = (
-            z[6, m, i] - c,
-            z[7, m, i] - c,
-            z[8, m, i] - c,
-            z[9, m, i] - c,
-            z[10, m, i] - c,
-            z[11, m, i] - c,
-        )
+        e5, e7, e8, e9, e10 = z[5, m, i] - c, z[7, m, i] - c, z[8, m, i] - c, z[9, m, i] - c, z[10, m, i] - c
+        e11, e12, e13 = z[11, m, i] - c, z[12, m, i] - c, z[13, m, i] - c
         t0, t1, t2 = z[0, v, i] + e0 * e0, z[1, v, i] + e1 * e1, z[2, v, i] + e2 * e2
-        t3, t4, t5 = z[3, v, i] + e3 * e3, z[4, v, i] + e4 * e4, z[5, v, i]
-        t6, t7, t8 = z[6, v, i] + e6 * e6, z[7, v, i] + e7 * e7, z[8, v, i] + e8 * e8
+        t3, t4, t5 = z[3, v, i] + e3 * e3, z[4, v, i] + e4 * e4, z[5, v, i] + e5 * e5
+        t6, t7, t8 = z[6, v, i], z[7, v, i] + e7 * e7, z[8, v, i] + e8 * e8
         t9, t10, t11 = z[9, v, i] + e9 * e9, z[10, v, i] + e10 * e10, z[11, v, i] + e11 * e11
-        e = _G0 * (e0 + e10) + _G1 * (e1 + e9) + _G2 * (e2 + e8) + _G3 * (e3 + e7) + _G4 * (e4 + e6)
+        t12, t13 = z[12, v, i] + e12 * e12, z[13, v, i] + e13 * e13
+        e = _G0 * (e0 + e10) + _G1 * (e1 + e9) + _G2 * (e2 + e8) + _G3 * (e3 + e7) + _G4 * e4 + _G5 * e5
         t = (
             _G0 * (t0 + t10)
             + _G1 * (t1 + t9)
@@ -123,8 +122,8 @@ def _filter_down(z: Plane, signal: int, out: Plane) -> None:
             + _G4 * (t4 + t6)
             + _G5 * t5
         )
-        upper[i] = t - e * e
-        e = _G0 * (e1 + e11) + _G1 * (e2 + e10) + _G2 * (e3 + e9) + _G3 * (e4 + e8) + _G4 * e7 + _G5 * e6
+        v0[i] = t - e * e
+        e = _G0 * (e1 + e11) + _G1 * (e2 + e10) + _G2 * (e3 + e9) + _G3 * (e4 + e8) + _G4 * (e5 + e7)
         t = (
             _G0 * (t1 + t11)
             + _G1 * (t2 + t10)
@@ -133,16 +132,36 @@ def _filter_down(z: Plane, signal: int, out: Plane) -> None:
             + _G4 * (t5 + t7)
             + _G5 * t6
         )
-        lower[i] = t - e * e
+        v1[i] = t - e * e
+        e = _G0 * (e2 + e12) + _G1 * (e3 + e11) + _G2 * (e4 + e10) + _G3 * (e5 + e9) + _G4 * e8 + _G5 * e7
+        t = (
+            _G0 * (t2 + t12)
+            + _G1 * (t3 + t11)
+            + _G2 * (t4 + t10)
+            + _G3 * (t5 + t9)
+            + _G4 * (t6 + t8)
+            + _G5 * t7
+        )
+        v2[i] = t - e * e
+        e = _G0 * (e3 + e13) + _G1 * (e4 + e12) + _G2 * (e5 + e11) + _G3 * e10 + _G4 * (e7 + e9) + _G5 * e8
+        t = (
+            _G0 * (t3 + t13)
+            + _G1 * (t4 + t12)
+            + _G2 * (t5 + t11)
+            + _G3 * (t6 + t10)
+            + _G4 * (t7 + t9)
+            + _G5 * t8
+        )
+        v3[i] = t - e * e
 
 
 @kernel(fastmath={"contract"})
-def _add_contrast(variances: Plane, sums: Plane, c2: np.float32) -> None:
-    """Adds the contrast term (2 cov + C2) / (var x + var y + C2) of both rows to `sums`; c2 is 2 * C2.
+def _add_contrast(variances: Plane, row: int, sums: Plane, c2: np.float32) -> None:
+    """Adds the contrast term (2 cov + C2) / (var x + var y + C2) of two rows to `sums`; c2 is 2 * C2.
 
     Two quotients are one: a / b + c / d = (a d + c b) / (b d).
     """
-    s0, s1, d0, d1 = variances[0, 0], variances[0, 1], variances[1, 0], variances[1, 1]
+    s0, s1, d0, d1 = variances[0, row], variances[0, row + 1], variances[1, row], variances[1, row + 1]
     for i in range(STRIP):
         b0, b1 = s0[i] + d0[i] + c2, s1[i] + d1[i] + c2
         a0, a1 = s0[i] - d0[i] + c2, s1[i] - d1[i] + c2
@@ -150,17 +169,26 @@ def _add_contrast(variances: Plane, sums: Plane, c2: np.float32) -> None:
 
 
 @kernel
-def _empty_into_segments(sums: Plane, width: int, cell: int, cut: int, out: Sums) -> None:
-    """Sums columns into segments, in float64, and clears them."""
-    for j in range(width // cell):
-        first, second = 0.0, 0.0
-        for i in range(j * cell, j * cell + cut):
-            first += sums[i]
-        for i in range(j * cell + cut, (j + 1) * cell):
-            second += sums[i]
-        out[2 * j] = first
-        out[2 * j + 1] = second
+def _empty_into_segments(sums: Plane, width: int, cell: int, pairs: Sums, out: Sums) -> None:
+    """Sums columns into segments, in float64, and clears them; `pairs` is scratch, all segments are even."""
+    for i in range(STRIP // 2):
+        pairs[i] = np.float64(sums[2 * i]) + np.float64(sums[2 * i + 1])
     sums[:] = 0
+    if cell == 16:
+        for j in range(width // 16):
+            p = 8 * j
+            out[2 * j] = pairs[p] + pairs[p + 1] + pairs[p + 2]
+            out[2 * j + 1] = (pairs[p + 3] + pairs[p + 4]) + (pairs[p + 5] + pairs[p + 6]) + pairs[p + 7]
+    elif cell == 8:
+        for j in range(width // 8):
+            out[2 * j] = pairs[4 * j] + pairs[4 * j + 1] + pairs[4 * j + 2]
+            out[2 * j + 1] = pairs[4 * j + 3]
+    elif cell == 4:
+        for i in range(width // 2):
+            out[i] = pairs[i]
+    else:
+        for j in range(width // 2):
+            out[2 * j] = pairs[j]
 
 
 @kernel
@@ -192,7 +220,7 @@ def _scale_band(
 
     Args:
         band: (2, BAND, width) rows of s and d.
-        rows: how many of them are new.
+        rows: how many of them are new; even. Those up to the next multiple of STEP are read and have no effect.
         top: the result row that the first of them completes, less than 0 at the top of the plane.
         valid: columns of results.
         cell: a cell's side at this scale.
@@ -200,27 +228,30 @@ def _scale_band(
         c2: 2 * C2.
         history: (strips, SPAN, 4, STRIP) filtered rows before this band, replaced by this band's last ones.
         sums: (strips, STRIP) sums down the columns of the segment that is under way.
-        work: (BAND + SPAN, 4, STRIP) scratch.
-        variances: (2, 2, STRIP) scratch.
+        work: (BAND + SPAN, 4, PITCH) scratch: mean and variance of s, then of d.
+        variances: (2, STEP, PITCH) scratch.
         out: (2 * cells down, 2 * cells across) float64 segment sums.
     """
+    pairs = np.empty(STRIP // 2)
     for strip in range(history.shape[0]):
         left = strip * STRIP
         width = min(STRIP, (valid - left + cell - 1) // cell * cell)
         _copy_rows(history[strip], work)
-        for r in range(0, rows, 2):
-            for new in range(r, r + 2):
+        for r in range(0, rows, STEP):
+            for new in range(r, r + STEP):
                 for signal in range(2):
                     _filter_along_row(band[signal, new], left, work[SPAN + new, 2 * signal : 2 * signal + 2])
-            row = top + r
-            if row < 0:
+            if top + r + STEP <= 0:
                 continue
             for signal in range(2):
-                _filter_down(work[r : r + 12], signal, variances)
-            _add_contrast(variances, sums[strip], c2)
-            if (row + 2) % cell in (0, cut):
-                line = 2 * (row // cell) + (row % cell >= cut)
-                _empty_into_segments(sums[strip], width, cell, cut, out[line, 2 * (left // cell) :])
+                _filter_down(work[r : r + STEP + SPAN], signal, variances)
+            for k in range(0, min(STEP, rows - r), 2):
+                row = top + r + k
+                if row >= 0:
+                    _add_contrast(variances, k, sums[strip], c2)
+                    if (row + 2) % cell in (0, cut):
+                        line = 2 * (row // cell) + (row % cell >= cut)
+                        _empty_into_segments(sums[strip], width, cell, pairs, out[line, 2 * (left // cell) :])
         _copy_rows(work[rows:], history[strip])
 
 
@@ -248,8 +279,8 @@ def contrast_sums(
         y_pitch: values from one row to the next.
         c2: 2 * C2.
         bands: per scale (2, BAND, width + STRIP + SPAN), zero beyond the width.
-        histories: per scale, see `_scale_band`; zero.
-        sums: per scale, see `_scale_band`; zero.
+        histories: per scale, see `_scale_band`.
+        sums: per scale, see `_scale_band`.
         work: see `_scale_band`.
         variances: see `_scale_band`.
         out: per scale (2 * cells down, 2 * cells across) float64, written.
@@ -257,6 +288,8 @@ def contrast_sums(
     """
     height, width = coarse.shape[1] * CELL, coarse.shape[2] * CELL
     filled, done = np.zeros(5, np.int64), np.zeros(5, np.int64)
+    for k in range(4):
+        sums[k][:] = 0  # the plane before may have ended within a segment
     for top in range(0, height, BAND):
         filled[0] = min(BAND, height - top)
         for r in range(filled[0]):

@@ -5,10 +5,10 @@ free to round their inputs to TensorFloat-32, and are slow on the CPU for one ch
 it is particular to a device that has float64 for the sums.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -30,9 +30,9 @@ def dtypes(x: Any, y: Any) -> set[str]:
     return {str(x.dtype).removeprefix("torch."), str(y.dtype).removeprefix("torch.")}
 
 
-def like(x: Tensor) -> Callable[[Any], Tensor]:
-    """What turns an array into a tensor on the device of `x`."""
-    return lambda values: torch.as_tensor(values, device=x.device)
+def like(x: Tensor, values: NDArray[Any]) -> Tensor:
+    """`values` as a tensor on the device of `x`."""
+    return torch.as_tensor(values, device=x.device)
 
 
 @torch.no_grad()
