@@ -12,7 +12,7 @@ from typing import IO, Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from rawnind.config import Recipe
 from rawnind.errors import ManifestError
@@ -104,7 +104,12 @@ def read_summary(store: Store) -> Summary:
             "manifest_sha256": head["files"][MANIFEST],
         }
         return _SUMMARY.validate_json(json.dumps(values))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ManifestError(
+            f"{MANIFEST_YAML} in {store.location} is damaged: {where}: {error.errors()[0]['msg']}"
+        ) from error
+    except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{MANIFEST_YAML} in {store.location} is damaged: {error!r}") from error
 
 

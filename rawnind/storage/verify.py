@@ -159,7 +159,7 @@ class _Comparison:
         ]
         for column, found in _different(listed, expected, MANIFEST_SCHEMA):
             yield f"{where}: {column} of crop {found['crop_id']} in {MANIFEST} is not what was committed"
-        yield from _off_tile(where, pair, listed)
+        yield from _off_tile(where, result.scene.cfa, pair, listed)
         if pair.shard:
             yield from self._shard(pair.shard.path, pair.shard.sha256)
 
@@ -220,11 +220,10 @@ def _place(row: _Row) -> tuple[str, str]:
     return row["scene"], row["pair_id"]
 
 
-def _off_tile(where: str, pair: PairResult, listed: list[_Row]) -> Iterator[str]:
+def _off_tile(where: str, cfa: Cfa, pair: PairResult, listed: list[_Row]) -> Iterator[str]:
     top, left = pair.sensor.origin if pair.sensor else (0, 0)
     for row in listed:
-        period = Cfa(row["cfa"]).period
-        if (row["y"] - top) % period or (row["x"] - left) % period:
+        if (row["y"] - top) % cfa.period or (row["x"] - left) % cfa.period:
             yield f"{where}: crop ({row['y']}, {row['x']}) does not start on a tile"
 
 
