@@ -79,7 +79,7 @@ def _window(
         return grid.draw(rng, turn=options.augment)
     return best_window(
         lambda: grid.draw(rng, turn=options.augment),
-        lambda window: np.count_nonzero(window.cut(valid, grid.size)) / grid.size**2,
+        lambda window: np.count_nonzero(window.upright(valid, grid.size)) / grid.size**2,
         options.least_valid,
         tries,
     )
@@ -109,7 +109,7 @@ def _photos(
 def _noisy(crop: StoredCrop, pair: Pair, window: Window, size: int) -> NDArray[np.float32]:
     from rawnind.training.noisy_rgb import noisy_rgb  # noqa: PLC0415 numba takes a second to import
 
-    return window.orientation.apply(noisy_rgb(crop.noisy_raw, pair, window.top, window.left, size))
+    return window.orientation.lay(noisy_rgb(crop.noisy_raw, pair, window.top, window.left, size))
 
 
 def _levels(

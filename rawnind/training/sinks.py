@@ -4,7 +4,7 @@ import math
 import weakref
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class NativeSink:
             array = np.asarray(value, np.float32) if isinstance(value, float) else value
             if name not in self._tensors:
                 self._tensors[name] = self._allocate((self._count, *array.shape), _DTYPES[array.dtype.char])
-            self._tensors[name][self._filled].copy_(_tensor(array))
+            self._tensors[name][self._filled].copy_(torch.from_numpy(array))
         self._filled += 1
 
     def batch(self, damaged: tuple[str, ...]) -> NativeBatch:
@@ -80,14 +80,14 @@ class PlainSink:
     def add(self, sample: Sample) -> None:
         """Copies the next sample."""
         k, size = self._filled, sample.x.shape[-1]
-        self._at("x_crops", (3, size, size), torch.float32)[k].copy_(_tensor(sample.x))
+        self._at("x_crops", (3, size, size), torch.float32)[k].copy_(torch.from_numpy(sample.x))
         if sample.y.dtype == np.uint16:
             y = self._at("y_crops", (4, size // 2, size // 2), torch.float32)[k : k + 1]
             black, factor = (torch.from_numpy(line)[None] for line in (sample.black, sample.factor))
-            levels(_tensor(sample.y)[None], black, factor, out=y)
+            levels(torch.from_numpy(sample.y)[None], black, factor, out=y)
         else:
-            self._at("y_crops", (3, size, size), torch.float32)[k].copy_(_tensor(sample.y))
-        self._at("mask_crops", (1, size, size), torch.bool)[k, 0].copy_(_tensor(sample.mask))
+            self._at("y_crops", (3, size, size), torch.float32)[k].copy_(torch.from_numpy(sample.y))
+        self._at("mask_crops", (1, size, size), torch.bool)[k, 0].copy_(torch.from_numpy(sample.mask))
         self._at("rgb_xyz_matrix", (4, 3), torch.float32)[k].copy_(torch.from_numpy(sample.rgb_xyz_matrix))
         self._at("gain", (), torch.float32)[k] = sample.gain
         self._filled += 1
@@ -129,10 +129,3 @@ class BufferPool:
 def _give_back(free: list[NDArray[np.uint8]], block: NDArray[np.uint8]) -> None:
     if len(free) < _KEEP:
         free.append(block)
-
-
-def _tensor(array: NDArray[Any]) -> Tensor:
-    """An array of any strides as a tensor; copied only where a stride is negative, which torch does not know."""
-    return torch.from_numpy(
-        array if all(stride >= 0 for stride in array.strides) else np.ascontiguousarray(array)
-    )

@@ -7,6 +7,7 @@ from rawnind.records import Cfa
 from rawnind.training.sampling import (
     UPRIGHT,
     Grid,
+    Orientation,
     Window,
     best_window,
     epoch_order,
@@ -36,6 +37,21 @@ def test_a_laid_window_of_a_mosaic_starts_on_red(stored, size, red, turn, seed):
     laid = window.cut(sites, size)
     assert laid.shape == (size, size)
     assert np.array_equal(laid, site_colors(Cfa.BAYER, (size, size)))
+
+
+@given(
+    shape=st.sampled_from([(5, 5), (3, 4, 4)]),
+    kind=st.sampled_from([np.uint16, np.float16, np.float32, np.bool_]),
+    turned=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+)
+def test_laying_is_a_transposition_and_then_flips(shape, kind, turned):
+    wide = np.random.default_rng(0).integers(0, 3, (*shape[:-1], 2 * shape[-1]))
+    values = wide.astype(kind)[..., : shape[-1]]  # not contiguous, as a window is not
+    transpose, flip_y, flip_x = turned
+    expected = values.swapaxes(-1, -2) if transpose else values
+    expected = np.flip(expected, -2) if flip_y else expected
+    expected = np.flip(expected, -1) if flip_x else expected
+    assert np.array_equal(Orientation(*turned).lay(values), expected)
 
 
 def test_all_eight_orientations_come_up_equally_often_where_there_is_room():
