@@ -26,14 +26,8 @@ from rawnind.storage.schema import MANIFEST_SCHEMA
 from rawnind.storage.shards import crop_name
 from rawnind.storage.store import Store
 
-GIVEN_SCHEMA = pa.schema(
-    [
-        *MANIFEST_SCHEMA,
-        pa.field("position", pa.int64(), nullable=False),
-        pa.field("seq", pa.int64(), nullable=False),
-    ]
-)
-"""Columns of what a consumer is given: the manifest's, its position, and the scene's sequence number."""
+GIVEN_SCHEMA = MANIFEST_SCHEMA.append(pa.field("position", pa.int64(), nullable=False))
+"""Columns of what a consumer is given: the manifest's, and its position."""
 
 WINDOW = 16
 """Scenes whose crops are mixed with each other; more would mix better and take more of the bridge's memory."""
@@ -199,8 +193,8 @@ class Feed:
 
     def leave(self, consumer: str, token: str, done: int) -> None:
         """The consumer wants nothing more."""
-        self._check(consumer, token)
-        self._record([Entry(consumer=consumer, done=done, left=True)])
+        account = self._check(consumer, token)
+        self._record([Entry(consumer=consumer, done=max(account.done, done), left=True)])
 
     def take(
         self, consumer: str, token: str, position: int, count: int, *, done: int, lease: bool
@@ -257,7 +251,7 @@ class Feed:
         for position, crop in enumerate(crops, start):
             row = self._crops.row(crop.key, crop.crop_id)
             if row is not None:
-                rows.append({**row, "position": position, "seq": crop.seq})
+                rows.append({**row, "position": position})
         return pa.Table.from_pylist(rows, schema=GIVEN_SCHEMA)
 
     def _draw(self, count: int) -> list[Leased]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ _PAIR_COLUMNS = (
 _FILTER_COLUMNS = (
     "test_reserve", "gt_sha1", "noisy_sha1", "msssim", "alignment_loss", "iso", "camera",
 )  # fmt: skip
+_FILTERED_BY = {*_FILTER_COLUMNS, "scene", "cfa", "size", "valid_fraction"}
+_NUMBER = "number of the row"
 _REPEATED = ("scene", "cfa", "pair_id", "camera", "gt_sha1", "noisy_sha1", "shard", "shard_sha256", "recipe")
 
 
@@ -118,22 +120,26 @@ class ManifestView:
 
     def pair_at(self, number: int) -> Pair:
         """Pair number `number`."""
-        value = {name: self.pairs[name][number].as_py() for name in _PAIR_COLUMNS}
-        return Pair(
-            scene=value["scene"],
-            cfa=Cfa(value["cfa"]),
-            pair_id=value["pair_id"],
-            size=value["size"],
-            shift=(value["shift_y"], value["shift_x"]),
-            gain=value["gain"],
-            black=tuple(value["black_level"]),
-            white=value["white_level"],
-            gt_black=tuple(value["gt_black_level"]),
-            gt_white=value["gt_white_level"],
-            rgb_xyz_matrix=tuple(value["rgb_xyz_matrix"]),
-            shard=value["shard"],
-            shard_sha256=value["shard_sha256"],
-        )
+        return pair_of({name: self.pairs[name][number].as_py() for name in _PAIR_COLUMNS})
+
+
+def pair_of(value: Mapping[str, Any]) -> Pair:
+    """What a row of the manifest, by column name, says of its pair."""
+    return Pair(
+        scene=value["scene"],
+        cfa=Cfa(value["cfa"]),
+        pair_id=value["pair_id"],
+        size=value["size"],
+        shift=(value["shift_y"], value["shift_x"]),
+        gain=value["gain"],
+        black=tuple(value["black_level"]),
+        white=value["white_level"],
+        gt_black=tuple(value["gt_black_level"]),
+        gt_white=value["gt_white_level"],
+        rgb_xyz_matrix=tuple(value["rgb_xyz_matrix"]),
+        shard=value["shard"],
+        shard_sha256=value["shard_sha256"],
+    )
 
 
 Filter = tuple[str, pc.Expression]
@@ -159,9 +165,9 @@ def load_view(
     filters = [*_split_filters(store, selection.split, validation_share), *extra, *selection.filters()]
     left_out = dict.fromkeys((name for name, _ in filters), 0)
     parts, total = [], 0
-    for table in _tables(store, everything=selection.expression is not None):
+    for table in read_groups(store, everything=selection.expression is not None):
         total += len(table)
-        if len(kept := _apply(table, filters, left_out)):
+        if len(kept := apply_filters(table, filters, left_out)):
             parts.append(_split_pairs(kept))
     if not parts:
         raise ConfigError(_nothing_left(store, total, left_out))
@@ -185,8 +191,16 @@ def manifest_digest(store: Store) -> str:
     return store.digest(MANIFEST)
 
 
-def _tables(store: Store, *, everything: bool) -> Iterator[pa.Table]:
-    """The manifest's row groups; repeated texts as dictionaries, so that a million rows stay small."""
+def read_groups(store: Store, *, everything: bool) -> Iterator[pa.Table]:
+    """The manifest's row groups; repeated texts as dictionaries, so that a million rows stay small.
+
+    Args:
+        store: the output folder.
+        everything: whether to read every column, or those alone that a data set needs.
+
+    Raises:
+        ManifestError: There is no manifest that can be read.
+    """
     names = None if everything else [*dict.fromkeys([*_CROP_COLUMNS, *_PAIR_COLUMNS, *_FILTER_COLUMNS])]
     try:
         with store.open(MANIFEST) as source, pq.ParquetFile(source, read_dictionary=list(_REPEATED)) as file:
@@ -223,15 +237,23 @@ def _split_filters(store: Store, split: Split, share: float) -> list[Filter]:
     return filters
 
 
-def _apply(table: pa.Table, filters: Sequence[Filter], left_out: dict[str, int]) -> pa.Table:
+def apply_filters(table: pa.Table, filters: Sequence[Filter], left_out: dict[str, int]) -> pa.Table:
+    """The rows that pass every filter; `left_out` counts the others by the filter's name.
+
+    Raises:
+        ConfigError: A filter's expression does not fit the columns.
+    """
+    rows = table.append_column(_NUMBER, pa.array(np.arange(len(table), dtype=np.int32)))
+    if "expression" not in left_out:  # which may look at any column; the others are not worth copying for each filter
+        rows = rows.select([_NUMBER, *(name for name in table.column_names if name in _FILTERED_BY)])
     for name, expression in filters:
         try:
-            kept = table.filter(expression)
+            kept = rows.filter(expression)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise ConfigError(f"filter {name} does not fit the manifest: {error}") from error
-        left_out[name] += len(table) - len(kept)
-        table = kept
-    return table
+        left_out[name] += len(rows) - len(kept)
+        rows = kept
+    return table if len(rows) == len(table) else table.take(rows[_NUMBER])
 
 
 def _split_pairs(table: pa.Table) -> tuple[pa.Table, NDArray[np.int64], dict[str, NDArray[Any]]]:

@@ -95,5 +95,14 @@ def validation_scenes(scenes: Iterable[str], share: float = VALIDATION_SHARE) ->
     return frozenset(scene for fraction, scene in ranked[:-1] if fraction < share)
 
 
+def in_validation(scene: str, share: float = VALIDATION_SHARE) -> bool:
+    """Whether a scene's hash alone keeps it for validation, for those who do not know the other scenes yet.
+
+    >>> in_validation("7D-2", share=0.5)
+    True
+    """
+    return _fraction(scene) < share
+
+
 def _fraction(scene: str) -> float:
     return int.from_bytes(hashlib.sha256(scene.encode()).digest()[:8], "big") / 2**64
