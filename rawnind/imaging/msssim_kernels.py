@@ -20,19 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.kernels import kernel
+from rawnind.imaging.msssim_definition import CELL, GAUSSIAN, RADIUS, SPAN
 
-RADIUS = 5
-SPAN = 2 * RADIUS  # rows or columns that 'valid' filtering takes away
-CELL = 16  # what is aligned to 16 pixels at the first scale is aligned to one at the fifth
-SIGMA = 1.5  # pytorch-msssim default
-GAUSSIAN = np.exp(-((np.arange(2 * RADIUS + 1) - RADIUS) ** 2) / (2 * SIGMA**2))
-GAUSSIAN /= GAUSSIAN.sum()
 STRIP = 256  # columns
 BAND = 64  # rows; each strip's history is copied twice per band
 STEP = 4  # rows of results at a time: 14 filtered rows serve four, where one alone needs 11
 PITCH = (
     STRIP + 16
-)  # floats from row to row: whole cache lines, and no power of two, with which rows evict each other
+)  # floats from row to row: whole cache lines; with a power of two, rows would evict each other
 
 Plane = NDArray[np.float32]
 Planes = tuple[Plane, ...]
@@ -42,19 +37,6 @@ Sums = NDArray[np.float64]
 # differences to a centre leave no mean to weigh.
 _G0, _G1, _G2, _G3, _G4, _G5 = (np.float32(tap) for tap in GAUSSIAN[: RADIUS + 1])
 _QUARTER = np.float32(0.25)
-
-
-def segment(scale: int) -> tuple[int, int]:
-    """(cell, cut) of a scale: a cell's side in pixels of that scale, and where the last window's results end in it.
-
-    A window that starts and ends on a multiple of 16 has results from the first pixel of a cell to `SPAN` before the end
-    of a cell. Sums over [0, cut) and [cut, cell) of every cell, on both axes, are thus all that any window needs.
-
-    >>> [segment(scale) for scale in range(5)]
-    [(16, 6), (8, 6), (4, 2), (2, 2), (1, 1)]
-    """
-    cell = CELL >> scale
-    return cell, -SPAN % cell or cell
 
 
 @kernel(fastmath={"contract"})
@@ -314,37 +296,3 @@ def contrast_sums(
             filled[k + 1] += rows // 2
         done[4] += filled[4]
         filled[4] = 0
-
-
-@kernel
-def coarsest_map(coarse: Plane, taps: Sums, c1: float, c2: float, out: Sums) -> None:
-    """SSIM, luminance and contrast, of the fifth scale, in float64: one pixel there is one cell.
-
-    Args:
-        coarse: (2, h, w) s and d.
-        taps: (11,) float64.
-        c1: C1.
-        c2: C2.
-        out: (h - SPAN, w - SPAN) float64, written.
-    """
-    height, width = out.shape
-    along, down = np.zeros((height + SPAN, 4, width)), np.zeros((4, width))
-    for r in range(height + SPAN):
-        for k in range(taps.size):
-            for i in range(width):
-                s, d = np.float64(coarse[0, r, i + k]), np.float64(coarse[1, r, i + k])
-                along[r, 0, i] += taps[k] * s
-                along[r, 1, i] += taps[k] * d
-                along[r, 2, i] += taps[k] * s * s
-                along[r, 3, i] += taps[k] * d * d
-    for r in range(height):
-        down[:] = 0
-        for k in range(taps.size):
-            for moment in range(4):
-                for i in range(width):
-                    down[moment, i] += taps[k] * along[r + k, moment, i]
-        for i in range(width):
-            ss, dd = down[0, i] ** 2, down[1, i] ** 2
-            vs, vd = down[2, i] - ss, down[3, i] - dd
-            luminance = (ss - dd + 2 * c1) / (ss + dd + 2 * c1)
-            out[r, i] = luminance * (vs - vd + 2 * c2) / (vs + vd + 2 * c2)

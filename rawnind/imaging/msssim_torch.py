@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from rawnind.imaging.msssim_kernels import CELL, GAUSSIAN, RADIUS, SPAN, segment
+from rawnind.imaging.msssim_definition import CELL, GAUSSIAN, RADIUS, SPAN, segment
 
 TAPS = tuple(float(tap) for tap in GAUSSIAN)
 PIXELS_PER_BAND = {"cpu": 1 << 17}  # a band's dozen temporaries in the second- and third-level cache
