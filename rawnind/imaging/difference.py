@@ -1,6 +1,8 @@
 """What differs between two frames although the scene does not: a shift left over, a response, a drift of the light, rows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,8 +34,8 @@ def measure_displacement(
 ) -> Displacement | None:
     """Where the noisy frame lies in the ground truth beyond the shift already applied.
 
-    Robust regression of the difference of smoothed blocks on their gradient, over bands that sample the frame; once more with
-    what was found applied, because blocks blur thin lines and make a shift look smaller than it is.
+    Robust regression of the difference of smoothed blocks on their gradient, over bands that sample the frame; thrice, each
+    time with what was found applied, because blocks blur thin lines and make a shift look smaller than it is.
     """
     height, width = usable.shape
     size = _BAND * BLOCK
@@ -44,7 +46,7 @@ def measure_displacement(
     planes = len(noisy)
     prior = [*_PRIOR * planes, 0.1, 0.1, *(_EXPECTED_SHIFT, _EXPECTED_TURN, _EXPECTED_TURN) * 2]
     found = np.zeros(6)
-    for _ in range(2):
+    for _ in range(3):
         displacement = Displacement(
             dy=(found[0], found[1] * 2 / height, found[2] * 2 / width),
             dx=(found[3], found[4] * 2 / height, found[5] * 2 / width),
@@ -106,11 +108,15 @@ def _gradient_rows(moments: Moments, place: tuple[float, float, float]) -> tuple
     return tuple(np.concatenate([part[i] for part in parts]).astype(np.float64) for i in range(3))
 
 
-def _powers(level):
+def _powers(level: NDArray[Any]) -> NDArray[Any]:
+    """The terms of a response, (..., 4); the root follows what bends near black."""
     return np.stack([np.ones_like(level), np.sqrt(np.maximum(level, 0)), level, level**2], axis=-1)
 
 
-def _by_row(statistic, values, row):
+def _by_row(
+    statistic: Callable[..., NDArray[Any]], values: NDArray[Any], row: NDArray[np.intp]
+) -> NDArray[Any]:
+    """Each row's statistic, at each of the samples (N, K) that lie in it."""
     out = np.empty_like(values)
     for r in np.unique(row):
         out[row == r] = statistic(values[row == r], axis=0)
@@ -153,7 +159,13 @@ def fit_smooth(moments: Moments, noise: NoiseModel) -> Smooth:
 
 
 @kernel
-def subtract_smooth(d, g, response, drift, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def subtract_smooth(
+    d: NDArray[np.float32],
+    g: NDArray[np.float32],
+    response: NDArray[np.float32],
+    drift: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
     """Writes d without response and drift to out; all (P, hb, wb)."""
     planes, height, width = d.shape
     for plane in range(planes):
@@ -187,6 +199,8 @@ def subtract_lines(
     """
     left = np.zeros(len(residual), np.float32)
     for axis in (2, 1):
+        if residual.shape[3 - axis] < _LINES:
+            continue
         z = np.clip(residual / sigma, -1.5, 1.5)  # Huber's first step from zero
         inside = (np.abs(z) < 1.5) * n
         step = (z * n / sigma).sum(axis) / np.maximum((inside / sigma**2).sum(axis), 1e-12)

@@ -1,5 +1,7 @@
 """The tests for a changed scene: what the noise and the floors do not explain, over boxes of growing size."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,9 @@ _TEXTURE_ERROR = np.float32(4.0)  # times the typical excess of textured blocks
 _WEAK = np.float32(0.5)  # of the threshold, beside something found
 _HALF = np.float32(0.4)  # of the peak: a box filter's response to an edge falls to a half on the edge
 _CLOSE = 7  # blocks; gaps in a changed area are bridged
+_BESIDE = np.float32(0.5)  # of a threshold, for blocks that touch something found
+_REACH = 3  # blocks that such evidence is followed
+_DENTS = 1.5  # a changed area is filled to its convex hull where that is at most this much larger
 _TYPICAL = 0.05**2  # cells squared; smallest squared shift that texture is judged against
 _LARGEST = 0.35**2
 
@@ -57,8 +62,9 @@ def changed_blocks(
         n, residual, variance, moments.g, moments.dd, moments.gradient,
         np.array([FLOOR**2, max(misfit, texture), texture], np.float32), left, maps.white, maps.floor, maps.rest,
     )  # fmt: skip
+    noisy = maps.cells > maps.floor**2  # elsewhere even the smallest box tells a change from what is still
     found, score = _search(maps)
-    return _grown(found), score
+    return _grown(found, (score >= _BESIDE) & noisy), score
 
 
 class _Maps:
@@ -81,8 +87,8 @@ class _Maps:
     def drop(self, blocks: NDArray[np.bool_]) -> None:
         """Takes blocks out of every later box."""
         keep = (~blocks).astype(np.float32)
-        for map_ in (*self.white, self.cells, self.floor, *self.rest):
-            map_ *= keep
+        for map_ in (self.white, self.cells, self.floor, self.rest):
+            np.multiply(map_, keep, out=map_)
 
 
 def _search(maps: _Maps) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
@@ -109,9 +115,9 @@ def _search(maps: _Maps) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
 
 def _typical_excess(
     moments: Moments,
-    excess: NDArray[np.float32],
+    excess: NDArray[Any],
     weight: NDArray[np.float32] | np.float32,
-    variance: NDArray[np.float32],
+    variance: NDArray[Any],
     quantile: float,
 ) -> float:
     """Squared shift, in cells, that explains the excess of most textured blocks: interpolation, demosaicing, a local warp."""
@@ -130,11 +136,26 @@ def _typical_excess(
 def _box(map_: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     if size == 1:
         return map_
-    return cv2.boxFilter(map_, -1, (size, size), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    out: NDArray[np.float32] = cv2.boxFilter(
+        map_, -1, (size, size), normalize=False, borderType=cv2.BORDER_CONSTANT
+    )
+    return out
 
 
 @kernel
-def _prepare(n, residual, variance, g, dd, gradient, factors, left, white, floor, rest):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0917
+def _prepare(  # noqa: PLR0917
+    n: NDArray[np.float32],
+    residual: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    g: NDArray[np.float32],
+    dd: NDArray[np.float32],
+    gradient: NDArray[np.float32],
+    factors: NDArray[np.float32],
+    left: NDArray[np.float32],
+    white: NDArray[np.float32],
+    floor: NDArray[np.float32],
+    rest: NDArray[np.float32],
+) -> None:
     planes, height, width = residual.shape
     for y in range(height):
         for x in range(width):
@@ -159,7 +180,16 @@ def _prepare(n, residual, variance, g, dd, gradient, factors, left, white, floor
 
 
 @kernel
-def _judge(white, cells, floor, rest, least, threshold, texture, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, FBT001, PLR0917
+def _judge(  # noqa: PLR0917
+    white: NDArray[np.float32],
+    cells: NDArray[np.float32],
+    floor: NDArray[np.float32],
+    rest: NDArray[np.float32],
+    least: np.float32,
+    threshold: np.float32,
+    texture: bool,  # noqa: FBT001
+    out: NDArray[np.float32],
+) -> None:
     """Writes the strongest test of each box over its threshold; 0 where too little of the box is known."""
     planes, height, width = white.shape
     spread = np.float32(2 / (9 * planes))
@@ -197,10 +227,20 @@ def _extent(z: NDArray[np.float32], size: int) -> NDArray[np.bool_]:
     if size == 1:
         return z >= 1
     peak = cv2.dilate(z, np.ones((size, size), np.uint8))
-    return (peak >= 1) & (z >= _HALF * peak) & (z >= _WEAK)
+    out: NDArray[np.bool_] = (peak >= 1) & (z >= _HALF * peak) & (z >= _WEAK)
+    return out
 
 
-def _grown(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Gaps bridged, and one block more on every side, for the blocks that a change covers in part."""
-    closed = cv2.morphologyEx(found.view(np.uint8), cv2.MORPH_CLOSE, np.ones((_CLOSE, _CLOSE), np.uint8))
-    return cv2.dilate(closed, np.ones((3, 3), np.uint8)).astype(np.bool_)
+def _grown(found: NDArray[np.bool_], weak: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Weaker evidence beside what was found, dents and gaps filled, and one block more for what is covered in part."""
+    square = np.ones((3, 3), np.uint8)
+    blocks = found.view(np.uint8)
+    for _ in range(_REACH):
+        blocks = blocks | (cv2.dilate(blocks, square) & weak.view(np.uint8))
+    closed = cv2.morphologyEx(blocks, cv2.MORPH_CLOSE, np.ones((_CLOSE, _CLOSE), np.uint8))
+    outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    hulls = [(outline, cv2.convexHull(outline)) for outline in outlines]
+    filled = [hull for outline, hull in hulls if cv2.contourArea(hull) <= _DENTS * cv2.contourArea(outline)]
+    cv2.drawContours(closed, filled, -1, 1, -1)
+    out: NDArray[np.bool_] = cv2.dilate(closed, square).astype(np.bool_)
+    return out

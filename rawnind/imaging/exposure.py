@@ -191,7 +191,7 @@ def alignment_loss(
 
 
 @kernel
-def _find_hot(
+def _find_hot(  # noqa: PLR0917
     mosaic: NDArray[np.uint16],
     factor: NDArray[np.float32],
     bias: NDArray[np.float32],

@@ -107,4 +107,5 @@ def combine(
 
 def valid(causes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """(h, w) cells that are fit for training: no cause among `INVALID`."""
-    return (causes & np.uint8(INVALID)) == 0
+    out: NDArray[np.bool_] = (causes & np.uint8(INVALID)) == 0
+    return out

@@ -90,7 +90,7 @@ def _stencil(fraction: float, out: NDArray[np.float32]) -> None:
 
 
 @kernel(fastmath={"contract"})
-def _moments(
+def _moments(  # noqa: PLR0917
     gt: NDArray[np.float32],
     noisy: NDArray[np.float32],
     usable: NDArray[np.uint8],
@@ -111,7 +111,7 @@ def _moments(
             y, x = (top + bottom - 1) / 2 - middle_y, tile + _TILE / 2 - middle_x
             uy = coefficients[0, 0] + coefficients[0, 1] * y + coefficients[0, 2] * x
             ux = coefficients[1, 0] + coefficients[1, 1] * y + coefficients[1, 2] * x
-            iy, ix = int(round(uy)), int(round(ux))
+            iy, ix = round(uy), round(ux)
             _stencil(uy - iy, wy)
             _stencil(ux - ix, wx)
             left, right = max(tile, 1 - ix, 0), min(tile + _TILE, width, width - 1 - ix)
@@ -139,7 +139,18 @@ def _moments(
 
 
 @kernel(fastmath={"contract"})
-def _add_row(above, row, below, noisy, usable, wy, wx, count, sums, values):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _add_row(  # noqa: PLR0917
+    above: NDArray[np.float32],
+    row: NDArray[np.float32],
+    below: NDArray[np.float32],
+    noisy: NDArray[np.float32],
+    usable: NDArray[np.uint8],
+    wy: NDArray[np.float32],
+    wx: NDArray[np.float32],
+    count: NDArray[np.float32],
+    sums: NDArray[np.float32],
+    values: NDArray[np.float32],
+) -> None:
     ya, yb, yc = wy[0], wy[1], wy[2]
     xa, xb, xc = wx[0], wx[1], wx[2]
     sg, sd, sdd, sgradient, largest = sums[0], sums[1], sums[2], sums[3], sums[4]
@@ -166,7 +177,12 @@ def _add_row(above, row, below, noisy, usable, wy, wx, count, sums, values):  # 
 
 
 @kernel
-def _cool(usable, values, count, sums):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _cool(
+    usable: NDArray[np.uint8],
+    values: NDArray[np.float32],
+    count: NDArray[np.float32],
+    sums: NDArray[np.float32],
+) -> None:
     """Takes hot pixels out of the sums: one sample that stands out of the others of its block by 8 deviations."""
     rows, columns = usable.shape
     for first in range(0, columns, BLOCK):
@@ -195,7 +211,15 @@ def _cool(usable, values, count, sums):  # type: ignore[no-untyped-def]  # noqa:
 
 
 @kernel
-def _store(count, sums, plane, block_y, first, n, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _store(  # noqa: PLR0917
+    count: NDArray[np.float32],
+    sums: NDArray[np.float32],
+    plane: int,
+    block_y: int,
+    first: int,
+    n: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
     zero = np.float32(0)
     for i in range(min(_TILE // BLOCK, n.shape[1] - first)):
         cells = count[4 * i] + count[4 * i + 1] + count[4 * i + 2] + count[4 * i + 3]

@@ -1,13 +1,15 @@
 """What the noise of a pair explains, measured on the pair itself: variance by level, and what else differs smoothly."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.moments import Moments
 
-_LEVELS = 12  # groups by level in which the variance is measured
+_LEVELS = 10  # groups by level in which the variance is measured, twice
+_SMALLEST_GROUP = 24  # blocks
 _SMALLEST_VARIANCE = (
     1e-9  # a tenth of what rounding to 14 bits leaves: (1 / 16384)^2 / 12 is 3e-10 for each photo
 )
@@ -44,15 +46,12 @@ def fit_noise(moments: Moments, *, count: int = 24000) -> NoiseModel:
     Medians of block variances, so that moved objects and hot pixels do not count; then a line through the medians.
     """
     chosen = sample_blocks(moments.n >= 12, count)
-    cells = moments.n.ravel()[chosen]
-    lines = [
-        _line(
-            *_variance_by_level(
-                *(map_[plane].ravel()[chosen] for map_ in (moments.g, moments.dd, moments.gradient)), cells
-            )
+    cells, lines = moments.n.ravel()[chosen], []
+    for plane in range(len(moments.g)):
+        level, dd, gradient = (
+            map_[plane].ravel()[chosen] for map_ in (moments.g, moments.dd, moments.gradient)
         )
-        for plane in range(len(moments.g))
-    ]
+        lines.append(_line(*_variance_by_level(level, dd, gradient, cells)))
     return NoiseModel(
         slope=np.array([slope for slope, _ in lines], np.float32),
         floor=np.array([floor for _, floor in lines], np.float32),
@@ -62,10 +61,19 @@ def fit_noise(moments: Moments, *, count: int = 24000) -> NoiseModel:
 def _variance_by_level(
     level: NDArray[np.float32], dd: NDArray[np.float32], gradient: NDArray[np.float32], n: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Median level and variance of the smoother half of each of up to 12 equally large groups."""
-    groups = np.array_split(np.argsort(level, kind="stable"), min(_LEVELS, len(level) // 16))
+    """Median level and variance of the smoother half of groups of like levels.
+
+    Half of the groups are equally large, half equally wide in the root of the level: where nearly all of a photo lies at one
+    level, the few dark and bright blocks still say how the noise goes on there.
+    """
+    order = np.argsort(level, kind="stable")
+    root = np.sqrt(np.maximum(level[order], 0))
+    edges = np.linspace(root[0], root[-1], _LEVELS + 1)[1:-1] if len(root) else np.empty(0)
+    groups = np.array_split(order, _LEVELS) + np.split(order, np.searchsorted(root, edges))
     levels, variances = [], []
     for group in groups:
+        if len(group) < _SMALLEST_GROUP:
+            continue
         smooth = group[gradient[group] <= np.median(gradient[group])]
         levels.append(np.median(level[smooth]))
         variances.append(np.median(dd[smooth] / (n[smooth] - 1)) / _MEDIAN_OF_VARIANCE)
@@ -108,9 +116,11 @@ def robust_fit(
         scale: (N,) expected deviation of each row.
         prior: (K,) expected size of each coefficient; what the rows do not decide stays near zero.
     """
+    if not len(target):
+        return np.zeros(design.shape[1])
     design, target = design / scale[:, None], target / scale
     weights = np.ones(len(target))
-    result = np.zeros(design.shape[1])
+    result: NDArray[Any] = np.zeros(design.shape[1])
     for turn in range(6):
         weighted = design * weights[:, None]
         result = np.linalg.solve(weighted.T @ design + np.diag(1 / prior**2), weighted.T @ target)

@@ -1,0 +1,120 @@
+"""Masks on drawn pairs: ours beside the research code's rule and the old pipeline's, and the time for 24 MP.
+
+`make bench` judges 108 pairs and prints recall and loss by ISO; as plain tests, a handful. Both older rules are written from
+their descriptions and work on the same planes as ours. Recall counts the area of changes above the limit of detection, loss
+the still, well-exposed area at least 16 sites from any change.
+"""
+
+import time
+from collections import defaultdict
+
+import cv2
+import numpy as np
+
+from rawnind.imaging.exposure import gain, hot_pixels, overexposed
+from rawnind.imaging.mask import scene_change
+from rawnind.imaging.msssim import score_map, windowed_ms_ssim
+from rawnind.records import Cfa
+from tests.imaging.pairs import ISOS, draw_case, rect_cells, render
+
+PAIRS_PER_ISO = 18
+
+
+def ours(truth, noisy, usable, case):
+    return scene_change(truth, noisy, usable, case.cfa).changed
+
+
+def research(truth, noisy, _usable, case):
+    """Sum over channels of the gamma-2.2 difference, at most min(0.4, its 99.99 % quantile), opened by a 3x3 cross."""
+    return ~_opened(_similar(truth, noisy, case))
+
+
+def old_pipeline(truth, noisy, _usable, case):
+    """The research rule's 0.4, and MS-SSIM above 0.7 on windows of 192 with stride 96."""
+    scores = windowed_ms_ssim(np.clip(truth, 0, 1), np.clip(noisy, 0, 1))
+    similar = score_map(scores, truth.shape[1:]) > 0.7
+    return ~(similar & _opened(_similar(truth, noisy, case)))
+
+
+def _similar(truth, noisy, case):
+    red_green_blue = [[0], [1, 2], [3]] if case.cfa is Cfa.BAYER else [[0], [1], [2]]
+    channels = [
+        abs(np.maximum(truth[p].mean(0), 0) ** (1 / 2.2) - np.maximum(noisy[p].mean(0), 0) ** (1 / 2.2))
+        for p in red_green_blue
+    ]
+    loss = np.sum(channels, axis=0)
+    limit = min(0.4, np.quantile(loss, 0.9999))
+    return loss < limit
+
+
+def _opened(mask):
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, cross).astype(np.bool_)
+
+
+RULES = {"ours": ours, "research rule": research, "old pipeline": old_pipeline}
+
+
+def study(pairs_per_iso, isos=ISOS):
+    """{(rule, iso): [masked area, area of changes, losses of the pairs]}."""
+    results = defaultdict(lambda: [0, 0, []])
+    for iso in isos:
+        for seed in range(pairs_per_iso):
+            pair = render(draw_case(seed, iso))
+            usable, noisy = prepared(pair)
+            for name, rule in RULES.items():
+                changed = rule(pair.ground_truth, noisy, usable, pair.case)
+                row = results[name, iso]
+                for area in (change.cells & usable for change in pair.changes if change.detectable):
+                    row[0] += int((changed & area).sum())
+                    row[1] += int(area.sum())
+                still = pair.still & usable
+                row[2].append((changed & still).sum() / still.sum())
+    return results
+
+
+def prepared(pair):
+    """Usable cells and the gain-matched noisy planes."""
+    cells, photo = rect_cells(pair.case), pair.noisy_photo
+    usable = (pair.ground_truth < 0.99).all(axis=0)
+    usable &= ~(overexposed(photo.mosaic, photo.sensor) | hot_pixels(photo.mosaic, photo.sensor))[cells]
+    return usable, pair.noisy * np.float32(gain(pair.ground_truth, pair.noisy, usable))
+
+
+def test_masks_of_drawn_pairs(benchmark, capsys):
+    full = not benchmark.disabled
+    results = benchmark.pedantic(study, args=(PAIRS_PER_ISO,) if full else (1, (400, 25600)), rounds=1)
+    with capsys.disabled():
+        print(f"\n{'rule':>14} {'ISO':>6} {'recall %':>9} {'loss %':>7} {'worst %':>8} {'pairs':>6}")
+        for (rule, iso), (hit, area, losses) in sorted(results.items()):
+            recall = 100 * hit / max(area, 1)
+            print(f"{rule:>14} {iso:>6} {recall:>9.1f} {100 * np.mean(losses):>7.2f} {100 * max(losses):>8.2f} "
+                  f"{len(losses):>6}")  # fmt: skip
+    for (rule, _), (hit, area, losses) in results.items():
+        if rule == "ours":
+            assert hit >= 0.93 * area
+            assert np.mean(losses) <= 0.01
+
+
+def test_time_of_one_pair(benchmark, capsys):
+    height, width = (2000, 3000) if not benchmark.disabled else (200, 300)
+    rng = np.random.default_rng(0)
+    scene = cv2.resize(rng.random((height // 10, width // 10), np.float32), (width, height)) * 0.5 + 0.2
+    truth = np.stack([scene * share for share in (0.5, 1, 1, 0.7)]).astype(np.float32)
+    noisy = (truth + np.sqrt(0.002 * truth) * rng.standard_normal(truth.shape, np.float32)).astype(np.float32)
+    usable = np.ones((height, width), np.bool_)
+    cv2.setNumThreads(1)
+    seconds = []
+
+    def judge():
+        start = time.process_time()
+        scene_change(truth, noisy, usable, Cfa.BAYER)
+        seconds.append(time.process_time() - start)
+
+    benchmark.pedantic(judge, rounds=5, warmup_rounds=1)
+    with capsys.disabled():
+        print(
+            f"\nscene_change, 4x{height}x{width}: {1000 * min(seconds):.0f} CPU ms (best of {len(seconds)})"
+        )
+    if not benchmark.disabled:
+        assert min(seconds) < 0.3
