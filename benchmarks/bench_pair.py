@@ -59,7 +59,9 @@ def photos(megapixels: float, cfa: Cfa = Cfa.BAYER) -> tuple[Photo, Photo]:
     for (top, left), gain, electrons in (((8, 8), 1.0, 50_000), ((11, 3), 0.8, 1_500)):
         level = light[top : top + height, left : left + width] * np.float32(gain)
         level = level + rng.standard_normal(level.shape, np.float32) * np.sqrt(level / electrons)
-        taken.append(Photo(mosaic=np.rint(512 + level * 15871).clip(0, 16383).astype(np.uint16), sensor=sensor))
+        taken.append(
+            Photo(mosaic=np.rint(512 + level * 15871).clip(0, 16383).astype(np.uint16), sensor=sensor)
+        )
     return taken[0], taken[1]
 
 
@@ -75,7 +77,9 @@ def one_pair(truth: Prepared, photo: Photo, store: Store, recipe: Recipe, name: 
     assert isinstance(aligned, AlignedPair), aligned
     finished = finish_pair(aligned, recipe)
     assert isinstance(finished, FinishedPair), finished
-    return write_shard(store, f"shards/{name}.parquet", rows(finished, recipe.crop_size), recipe.crop_size).sha256
+    return write_shard(
+        store, f"shards/{name}.parquet", rows(finished, recipe.crop_size), recipe.crop_size
+    ).sha256
 
 
 class Stopwatch:
@@ -140,7 +144,9 @@ def measure_ray(megapixels: float, pairs: int, *, fused: bool) -> dict:
     import psutil
     import ray
 
-    ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR", object_store_memory=4 << 30)
+    ray.init(
+        address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR", object_store_memory=4 << 30
+    )
     ray.data.DataContext.get_current().enable_progress_bars = False
     with tempfile.TemporaryDirectory() as folder:
         graph = _graph(folder, megapixels, pairs, fused=fused)
@@ -244,7 +250,9 @@ def test_whole_pair(benchmark):
     for name, unit, factor in (("cpu", "CPU ms", 1e3), ("wall", "wall ms", 1e3), ("peak", "peak MB", 1)):
         print(f"{unit:<28}{one[name] * factor:>10.0f}{two[name] * factor:>11.0f}")
     low, high = OLD_PIPELINE_SECONDS
-    print(f"The Trio pipeline took {low} to {high} CPU s: {low / one['cpu']:.0f} to {high / one['cpu']:.0f} times as many")
+    print(
+        f"The Trio pipeline took {low} to {high} CPU s: {low / one['cpu']:.0f} to {high / one['cpu']:.0f} times as many"
+    )
 
 
 @pytest.mark.timeout(1200)
@@ -257,7 +265,9 @@ def test_growth(benchmark):
     for each in found:
         mp = each["megapixels"]
         above = (each["peak"] - each["base"]) * 2**20 / (mp * 1e6)
-        print(f"{mp:>6.1f}{each['cpu'] * 1e3:>9.0f}{each['cpu'] * 1e3 / mp:>11.1f}{each['peak']:>9.0f}{above:>22.1f}")
+        print(
+            f"{mp:>6.1f}{each['cpu'] * 1e3:>9.0f}{each['cpu'] * 1e3 / mp:>11.1f}{each['peak']:>9.0f}{above:>22.1f}"
+        )
 
 
 @pytest.mark.timeout(1200)
@@ -268,5 +278,9 @@ def test_fused_against_separate_operators(benchmark):
     fused, separate = benchmark.pedantic(lambda: [in_child(call) for call in calls], rounds=1)
     assert fused["digest"] == separate["digest"]
     print(f"\n6 pairs of 24 MP through Ray Data, 2 CPUs{'':<6}{'fused':>8}{'separate':>10}{'ratio':>8}")
-    for name, unit in (("cpu", "CPU s a pair"), ("wall", "wall s a pair"), ("peak", "peak MB of all workers")):
+    for name, unit in (
+        ("cpu", "CPU s a pair"),
+        ("wall", "wall s a pair"),
+        ("peak", "peak MB of all workers"),
+    ):
         print(f"{unit:<47}{fused[name]:>8.2f}{separate[name]:>10.2f}{separate[name] / fused[name]:>8.1f}")

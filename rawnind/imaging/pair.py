@@ -289,7 +289,7 @@ def _crops(
     local = crop.grid(Rect(0, 0, rect.height, rect.width), size, recipe.stride, cfa.period)
 
     def fractions(cells: NDArray[np.bool_]) -> list[float]:
-        return crop.valid_fractions(cells, local, size, cfa.cell).tolist()
+        return [float(share) for share in crop.valid_fractions(cells, local, size, cfa.cell)]
 
     means = [None] * len(local) if scores is None else crop.crop_means(scores, local, size, cfa.cell).tolist()
     columns = zip(
