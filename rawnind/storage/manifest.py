@@ -26,7 +26,7 @@ PAIRS = "pairs.parquet"
 MANIFEST_YAML = "manifest.yaml"
 FORMAT = 1
 
-_ROWS_PER_GROUP = 65_536
+_ROWS_PER_BATCH, _BATCHES_PER_GROUP = 1024, 64
 
 
 def write_manifest(
@@ -141,29 +141,37 @@ def _entries(block: list[str], store: Store) -> list[dict[str, Any]]:
 
 
 class _Rows:
-    """Rows of one Parquet file, written in groups."""
+    """Rows of one Parquet file, written in groups; what waits for its group is held as columns."""
 
     def __init__(self, sink: HashingSink, schema: pa.Schema) -> None:
         self._schema = schema
         self._writer = pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd")
         self._rows: list[dict[str, Any]] = []
+        self._batches: list[pa.RecordBatch] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
+            self._pack()
             self._flush()
         self._writer.close()
 
     def add(self, row: dict[str, Any]) -> None:
         self._rows.append(row)
-        if len(self._rows) >= _ROWS_PER_GROUP:
+        if len(self._rows) >= _ROWS_PER_BATCH:
+            self._pack()
+        if len(self._batches) >= _BATCHES_PER_GROUP:
             self._flush()
 
-    def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+    def _pack(self) -> None:
+        self._batches.append(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
         self._rows.clear()
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_batches(self._batches, schema=self._schema))
+        self._batches.clear()
 
 
 class _Tally:

@@ -28,7 +28,7 @@ from rawnind.storage.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA
 from rawnind.storage.store import Store
 
 _Row = dict[str, Any]
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 1024
 
 
 def verify(store: Store) -> Iterator[str]:
@@ -211,7 +211,11 @@ def _rows(store: Store, name: str, schema: pa.Schema) -> Iterator[Iterator[_Row]
         with store.open(name) as source, pq.ParquetFile(source) as file:
             if not file.schema_arrow.equals(schema):
                 raise ManifestError(f"{name} in {store.location} does not have the columns of this version.")
-            yield (row for batch in file.iter_batches(_ROWS_AT_ONCE) for row in batch.to_pylist())
+            yield (
+                row
+                for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False)
+                for row in batch.to_pylist()
+            )
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(f"{name} in {store.location} cannot be read: {error}.") from error
 

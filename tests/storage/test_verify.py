@@ -2,7 +2,8 @@
 
 import io
 import shutil
-import tracemalloc
+import subprocess
+import sys
 from dataclasses import replace
 
 import pyarrow as pa
@@ -352,19 +353,32 @@ def test_a_yaml_that_is_none_cannot_be_verified(store):
         list(verify(store))
 
 
-def test_memory_does_not_grow_with_crops_or_pixels(tmp_path):
-    """Of 40 scenes with 18 crops each, rows alone would take megabytes."""
-    store = Store(str(tmp_path))
-    results = [make_result(make_scene(f"scene {number:02d}", noisy=9), store=store) for number in range(40)]
-    Journal(store).append(results[:20])
-    Journal(store).append(results[20:])
-    write_manifest(store, results, RECIPE, versions={}, contents="")
-    assert list(verify(store)) == []  # imports and caches
-    tracemalloc.start()
-    assert list(verify(store)) == []
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    print(
-        f"\npeak {peak / 1e6:.1f} MB for {sum(entry.size for entry in store.list('shards')) / 1e6:.0f} MB of shards"
-    )
-    assert peak < 12e6
+MEASURE = """
+import resource, sys
+from rawnind.storage.store import Store
+from rawnind.storage.verify import verify
+def peak(folder):
+    assert all("shards" in problem for problem in verify(Store(folder)))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+few = peak(sys.argv[1])
+print(peak(sys.argv[2]) - few)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_crops(tmp_path):
+    """20,000 rows as dicts would take 60 MB; they pass in blocks."""
+    for folder, count in (("few", 1), ("many", 40)):
+        store = Store(str(tmp_path / folder))
+        results = []
+        for number in range(count):
+            result = make_result(make_scene(f"scene {number:02d}", noisy=1))
+            crops = tuple(replace(result.pairs[0].crops[0], x=36 * n) for n in range(1, 501))
+            results.append(replace(result, pairs=(replace(result.pairs[0], crops=crops),)))
+        Journal(store).append(results[:1])
+        for result in results[1:]:
+            Journal(store).append([result])
+        write_manifest(store, results, RECIPE, versions={}, contents="")
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "few"), str(tmp_path / "many")]
+    grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    print(f"\n20,000 rows: {grown / 1e6:.1f} MB more than 500")
+    assert grown < 20e6
