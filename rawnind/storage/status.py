@@ -11,7 +11,7 @@ from rawnind.storage.store import Store
 
 
 def status_lines(store: Store) -> Iterator[str]:
-    """Counts over everything committed, the manifest's counts, and every file that failed.
+    """Counts over everything committed, the manifest's counts, and every failure.
 
     Raises:
         ConfigError: Nothing was ever committed there.
@@ -36,13 +36,15 @@ def status_lines(store: Store) -> Iterator[str]:
 
 
 def _failures(journal: Journal) -> Iterator[str]:
-    found = [
-        file
-        for key, commit in sorted(journal.latest.items())
-        if commit.failures
-        for file in journal.read(key).failed_files
-    ]
-    if found:
-        yield f"Failed files: {len(found)} (try them again with `rawnind prepare ... --retry-failed`)"
-    for file in found:
+    failed = [journal.read(key) for key, commit in sorted(journal.latest.items()) if commit.failures]
+    files = [file for result in failed for file in result.failed_files]
+    scenes = [result for result in failed if result.outcome is Outcome.FAILED and not result.failed_files]
+    advice = "(try again with `rawnind prepare ... --retry-failed`)"
+    if scenes:
+        yield f"Failed scenes without a file to blame: {len(scenes)} {advice}"
+    for result in scenes:
+        yield f"  {result.reason}: {result.scene.name}: {result.detail}"
+    if files:
+        yield f"Failed files: {len(files)} {advice}"
+    for file in files:
         yield f"  {file.reason}: {file.photo.scene}: {file.detail}"
