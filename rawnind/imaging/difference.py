@@ -16,6 +16,7 @@ FLOOR = 0.02
 """Share of the level by which still content may differ: response and light that the smooth model misses."""
 
 _BAND = 8  # block rows per band that the displacement is measured on
+_SETTLED = 0.01  # cells
 _BANDS = 10
 _SAMPLES = 2000  # blocks that a smooth model is fitted to
 _SMOOTH = np.array([1, 2, 1], np.float32) / 4
@@ -34,8 +35,8 @@ def measure_displacement(
 ) -> Displacement | None:
     """Where the noisy frame lies in the ground truth beyond the shift already applied.
 
-    Robust regression of the difference of smoothed blocks on their gradient, over bands that sample the frame; thrice, each
-    time with what was found applied, because blocks blur thin lines and make a shift look smaller than it is.
+    Robust regression of the difference of smoothed blocks on their gradient, over bands that sample the frame; up to three
+    times, each with what was found applied, because blocks blur thin lines and make a shift look smaller than it is.
     """
     height, width = usable.shape
     size = _BAND * BLOCK
@@ -62,7 +63,10 @@ def measure_displacement(
         if len(target) < 200:
             return None
         step = max(1, len(target) // (3 * _SAMPLES))
-        found = found + robust_fit(design[::step], target[::step], scale[::step], np.array(prior))[-6:]
+        more = robust_fit(design[::step], target[::step], scale[::step], np.array(prior))[-6:]
+        found = found + more
+        if np.abs(more).max() < _SETTLED:
+            break
     return Displacement(
         dy=(found[0], found[1] * 2 / height, found[2] * 2 / width),
         dx=(found[3], found[4] * 2 / height, found[5] * 2 / width),

@@ -30,10 +30,10 @@ _VARIANCE_ERROR = np.float32(0.15)  # share by which the noise model may miss a 
 _TEXTURE_ERROR = np.float32(4.0)  # times the typical excess of textured blocks
 _WEAK = np.float32(0.5)  # of the threshold, beside something found
 _HALF = np.float32(0.4)  # of the peak: a box filter's response to an edge falls to a half on the edge
-_CLOSE = 7  # blocks; gaps in a changed area are bridged
+_CLOSE = 5  # blocks; gaps in a changed area are bridged
 _BESIDE = np.float32(0.5)  # of a threshold, for blocks that touch something found
 _REACH = 3  # blocks that such evidence is followed
-_DENTS = 1.5  # a changed area is filled to its convex hull where that is at most this much larger
+_DENTS = 1.25  # a changed area is filled to its convex hull where that is at most this much larger
 _TYPICAL = 0.05**2  # cells squared; smallest squared shift that texture is judged against
 _LARGEST = 0.35**2
 
