@@ -96,6 +96,7 @@ def worker(data, answers):
 def measure(folder, filters):
     from rawnind.training import CropDataset
 
+    CropDataset(folder, split="all", iso=(0, 100))  # libraries are loaded and the file is in the cache
     before, cpu, wall = memory(), time.process_time(), time.perf_counter()
     dataset = CropDataset(folder, split="all", **filters)
     opened = {

@@ -115,6 +115,7 @@ class CropDataset(Dataset[Batch]):
         self._reader = ShardReader(self._store, verify=self.options.verify is Verify.SHA256)
         self._epoch = torch.zeros((), dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # seen by workers that already run
+        self._digest: dict[str, str] | None = None
         self._pairs: dict[int, Pair] = {}
         self._reported: set[str] = set()
         if self.rows_without_bayer:
@@ -145,11 +146,13 @@ class CropDataset(Dataset[Batch]):
 
     def digest(self) -> dict[str, str]:
         """What identifies the samples: the manifest, the chosen rows, and the options."""
-        return {
-            "manifest": manifest_digest(self._store),
-            "rows": self.rows.digest,
-            "options": repr(self.options),
-        }
+        if self._digest is None:  # a million rows are 142 MB to hash
+            self._digest = {
+                "manifest": manifest_digest(self._store),
+                "rows": self.rows.digest,
+                "options": repr(self.options),
+            }
+        return self._digest
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -162,7 +162,7 @@ def load_view(
     """
     if not store.exists(MANIFEST):
         raise ManifestError(f"{store.location} has no {MANIFEST}; run `rawnind prepare` first")
-    filters = [*_split_filters(store, selection.split, validation_share), *extra, *selection.filters()]
+    filters = [*split_filters(store, selection.split, validation_share), *extra, *selection.filters()]
     left_out = dict.fromkeys((name for name, _ in filters), 0)
     parts, total = [], 0
     for table in read_groups(store, everything=selection.expression is not None):
@@ -210,8 +210,12 @@ def read_groups(store: Store, *, everything: bool) -> Iterator[pa.Table]:
         raise ManifestError(f"{MANIFEST} in {store.location} cannot be read: {error}") from error
 
 
-def _split_filters(store: Store, split: Split, share: float) -> list[Filter]:
-    """The split as filters. A photo that the test reserve holds, under whatever name, is in no other split."""
+def split_filters(store: Store, split: Split, share: float) -> list[Filter]:
+    """The split as filters. A photo that the test reserve holds, under whatever name, is in no other split.
+
+    Raises:
+        ManifestError: The list of pairs cannot be read.
+    """
     if split is Split.TEST:
         return [("split", pc.field("test_reserve"))]
     try:
@@ -244,7 +248,9 @@ def apply_filters(table: pa.Table, filters: Sequence[Filter], left_out: dict[str
         ConfigError: A filter's expression does not fit the columns.
     """
     rows = table.append_column(_NUMBER, pa.array(np.arange(len(table), dtype=np.int32)))
-    if "expression" not in left_out:  # which may look at any column; the others are not worth copying for each filter
+    if (
+        "expression" not in left_out
+    ):  # which may look at any column; the others are not worth copying for each filter
         rows = rows.select([_NUMBER, *(name for name in table.column_names if name in _FILTERED_BY)])
     for name, expression in filters:
         try:
