@@ -23,6 +23,7 @@ _SMOOTH = np.array([1, 2, 1], np.float32) / 4
 # The derivative of what _SMOOTH passes: sine series of w (1 + cos w) / 2 to third order, per cell.
 _SLOPE = np.array([-1, -10, 0, 10, 1], np.float32) / 24 / BLOCK
 _LINES = 17  # block lines; noise of lines is what differs from their mean
+_SLOW = 2.5  # deviations
 _MEDIAN_SQUARE = 0.455  # median of a squared normal deviate
 _PRIOR = (0.1, 0.1, 0.2, 0.2)  # expected size of the terms of the response
 _DRIFT = 5  # terms of a second-order surface without its constant
@@ -205,18 +206,26 @@ def subtract_lines(
     for axis in (2, 1):
         if residual.shape[3 - axis] < _LINES:
             continue
-        z = np.clip(residual / sigma, -1.5, 1.5)  # Huber's first step from zero
+        some = residual[:, :, ::3] if axis == 2 else residual[:, ::3]
+        middle = np.median(some, axis=axis, keepdims=True)  # of a sample of the line's blocks
+        z = np.clip((residual - middle) / sigma, -1.5, 1.5)  # one step of Huber's from the median
         inside = (np.abs(z) < 1.5) * n
         step = (z * n / sigma).sum(axis) / np.maximum((inside / sigma**2).sum(axis), 1e-12)
-        step[inside.sum(axis) < 0.5 * n.sum(axis - 1)] = 0  # most of the line differs: not the line's noise
+        step += middle.squeeze(axis)
+        step[n.sum(axis - 1) * np.ones_like(step) == 0] = 0
         error = np.median(variance.mean(axis) / np.maximum(n.sum(axis - 1), 1), axis=1)
         seen = (
             np.median(np.diff(step, axis=1) ** 2, axis=1) / _MEDIAN_SQUARE / 2
         )  # a jump has two lines' variance
         lines_own = np.maximum(seen - error, 0)
         share = (lines_own / np.maximum(seen, 1e-20)).astype(np.float32)[:, None]
-        residual -= np.expand_dims(
-            share * (step - cv2.blur(step, (_LINES, 1), borderType=cv2.BORDER_REFLECT)), axis
+        slow = cv2.blur(step, (_LINES, 1), borderType=cv2.BORDER_REFLECT)
+        chance = np.sqrt(lines_own / _LINES + error)[
+            :, None
+        ]  # what the lines' noise alone leaves in their mean
+        slow[np.abs(slow) > _SLOW * chance] = (
+            0  # more, and shared by most of the line: the line's own, and no object's
         )
+        residual -= np.expand_dims(share * (step - slow), axis)
         left += lines_own.astype(np.float32) / _LINES
     return left
