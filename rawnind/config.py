@@ -69,6 +69,12 @@ class Recipe:
         _require(_is_int(self.max_shift) and 0 <= self.max_shift <= 1024,
                  "max_shift must lie between 0 and 1024", self.max_shift)  # fmt: skip
         _require(self.algorithm == ALGORITHM, f"this version runs algorithm {ALGORITHM}", self.algorithm)
+        for name in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure", "min_msssim", "min_alignment_score",
+                     "max_alignment_loss"):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None:  # 1 and 1.0, 0.0 and -0.0 are one value and must have one digest
+                object.__setattr__(self, name, float(value) + 0.0)
+        object.__setattr__(self, "algorithm", ALGORITHM)
 
     @property
     def digest(self) -> str:
@@ -95,10 +101,6 @@ class Recipe:
         if "pairing" in values:
             _require(values["pairing"] in list(Pairing), "pairing must be 'best' or 'all'", values["pairing"])
             values["pairing"] = Pairing(values["pairing"])
-        for key in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure", "min_msssim", "min_alignment_score",
-                    "max_alignment_loss"):  # fmt: skip
-            if _is_int(values.get(key)):  # 1 and 1.0 are one value and must have one digest
-                values[key] = float(values[key])
         return cls(**values)
 
 

@@ -32,7 +32,7 @@ class Estimate:
         disk_bytes: what those crops take.
         worker_bytes: peak memory of one worker on the largest photo.
         workers: how many run at once on this machine.
-        missing: selected scenes whose first photo is not there or cannot be opened.
+        missing: selected scenes of which no photo can be opened.
         too_small: selected scenes whose photos are smaller than a crop.
     """
 
@@ -54,7 +54,7 @@ class Estimate:
         for reason, count in sorted(left_out.items()):
             yield f"         {count} left out: {Reason(reason).sentence}"
         if self.missing:
-            yield f"         {self.missing} whose first photo is missing or cannot be opened"
+            yield f"         {self.missing} without a photo that can be opened"
         if self.too_small:
             yield f"         {self.too_small} smaller than a crop of {self.plan.recipe.crop_size}"
         yield f"Pairs:   {self.pairs}"
@@ -63,13 +63,16 @@ class Estimate:
 
 
 def estimate(source: Path, options: Options) -> Estimate:
-    """Plans a run and reads the header of each selected scene's first photo.
+    """Plans a run and reads one header for each selected scene.
 
     Raises:
         IndexInvalidError: The source is not one.
         ConfigError: The run cannot do anything: no scene is selected, no photo is there, every photo is too small, or
-            one worker needs more memory than this machine has.
+            one worker needs more memory or CPUs than this machine has.
     """
+    cpus = os.cpu_count() or 1
+    if options.address is None and options.cpus_per_scene > cpus:
+        raise ConfigError(f"one worker would need {options.cpus_per_scene:g} CPUs, this machine has {cpus}")
     selection = Selection(
         cfa=options.cfa, exclude_test_reserve=options.exclude_test_reserve, limit=options.limit
     )
@@ -104,9 +107,7 @@ def _refuse(found: Estimate) -> None:
     if not selected:
         raise ConfigError("no scene is left: loosen --cfa, --limit or --exclude-test-reserve")
     if found.missing == selected:
-        raise ConfigError(
-            "none of the first photos of the scenes can be opened: are the files beside the index?"
-        )
+        raise ConfigError("no photo of these scenes can be opened: are the files beside the index?")
     if found.missing + found.too_small == selected:
         raise ConfigError(
             f"every photo is smaller than a crop of {found.plan.recipe.crop_size}: lower --crop-size"
@@ -123,11 +124,12 @@ def _workers(options: Options, scenes: int) -> int:
 
 
 def _shape(scene: Scene) -> tuple[int, int] | None:
-    for ref in (*scene.noisy, *scene.ground_truths)[:1]:
+    """Of the scene's first photo that opens; None where none does."""
+    for ref in (*scene.noisy, *scene.ground_truths):
         try:
             size = headers(ref)
         except SourceError:
-            return None
+            continue
         return size.height, size.width
     return None
 

@@ -58,13 +58,15 @@ class Options:
             )
         if not _is_number(self.cpus_per_scene, above=0):
             raise ConfigError(f"cpus_per_scene must be a number above 0, got {self.cpus_per_scene!r}")
-        if not (self.gpus_per_scene == 0 or _is_number(self.gpus_per_scene, above=0)):
+        if not _is_number(self.gpus_per_scene, above=-math.ulp(0)):
             raise ConfigError(f"gpus_per_scene must be a number of at least 0, got {self.gpus_per_scene!r}")
         for name in ("exclude_test_reserve", "strict"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if not isinstance(self.address, str | None):
             raise ConfigError(f"address must be text, got {self.address!r}")
+        if not isinstance(self.cfa, Cfa | None):
+            raise ConfigError(f"cfa must be one of {', '.join(Cfa)}, got {self.cfa!r}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -104,7 +106,10 @@ def load_config(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path} must hold option names with values, such as `crop_size: 512`")
-    return {key.replace("-", "_"): value for key, value in values.items()}
+    names = [key.replace("-", "_") for key in values]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{path} gives {', '.join(twice)} twice")
+    return dict(zip(names, values.values(), strict=True))
 
 
 def _reasons(value: object) -> frozenset[Reason]:

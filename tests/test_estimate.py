@@ -1,0 +1,133 @@
+"""What `plan` foretells, beside what a run really does, and what it refuses."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from rawnind.cluster.scene import Meter, process_scene
+from rawnind.config import Pairing
+from rawnind.errors import ConfigError, IndexInvalidError
+from rawnind.estimate import estimate
+from rawnind.imaging.photo import Photo
+from rawnind.options import Options
+from rawnind.records import Cfa
+from rawnind.sample import make_sample
+from rawnind.storage.decode import decode
+from rawnind.storage.store import Store
+
+SMALL = Options.from_dict({"crop_size": 96, "stride": 96})
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("estimate") / "sample"
+    make_sample(folder, height=288, width=384)
+    return folder
+
+
+def test_it_counts_what_the_sample_holds(source):
+    found = estimate(source, SMALL)
+    assert len(found.plan.scenes) == len(found.plan.selected) == 12
+    assert found.pairs == 22
+    assert (found.missing, found.too_small) == (0, 0)
+    # ((288 - 96) // 96 + 1) * ((384 - 96) // 96 + 1) crops of each Bayer pair; X-Trans steps are 96 too
+    assert found.crops == 22 * 3 * 4
+    everything = estimate(source, replace(SMALL, recipe=replace(SMALL.recipe, pairing=Pairing.ALL)))
+    assert everything.pairs == 25
+
+
+def test_a_run_gives_no_more_crops_and_takes_no_more_disk_than_foretold(source, tmp_path):
+    options = replace(SMALL, cfa=Cfa.X_TRANS)
+    found, store = estimate(source, options), Store(str(tmp_path))
+    crops = 0
+    for scene in found.plan.selected:
+        result = process_scene(
+            scene, options.recipe, store, meter=Meter(), read=lambda ref: Photo.from_visible(*decode(ref))
+        )
+        crops += sum(len(pair.crops) for pair in result.pairs)
+    disk = sum(entry.size for entry in store.list("shards"))
+    assert found.crops / 2 <= crops <= found.crops
+    per_crop = found.disk_bytes / found.crops
+    assert per_crop * crops <= disk <= per_crop * crops * 1.02  # names and footers
+
+
+def test_memory_follows_the_largest_photo(source):
+    small = estimate(source, SMALL).worker_bytes
+    assert 350e6 < small < 400e6
+
+
+def test_it_reads_like_a_plan(source):
+    text = "\n".join(
+        estimate(source, replace(SMALL, cfa=Cfa.BAYER, exclude_test_reserve=True, limit=3)).lines()
+    )
+    for part in ("3 to process (3 bayer, 0 x-trans)", "left out: The scene is reserved for testing.",
+                 "left out: Another colour filter array was asked for.", "left out: The scene is beyond --limit.",
+                 "Pairs:", "Crops:   at most", "Workers:"):  # fmt: skip
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("options", "workers"), [({"max_scenes": 1}, 1), ({"limit": 1}, 1), ({"cpus_per_scene": 1e-3}, 12)]
+)
+def test_workers_are_bounded_by_scenes_and_options(source, options, workers):
+    assert estimate(source, Options.from_dict({"crop_size": 96, "stride": 96} | options)).workers == workers
+
+
+def test_scenes_without_a_photo_that_opens_are_told(source, tmp_path):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for path in source.glob("*.dng"):
+        data = path.read_bytes()
+        (folder / path.name).write_bytes(b"" if "_moon_" in path.name else data)
+    noisy = next(path for path in sorted(folder.iterdir()) if "_cat_ISO" in path.name)
+    noisy.write_bytes(b"no photo")  # another photo of the scene opens
+    found = estimate(folder, SMALL)
+    assert found.missing == 1
+    assert "1 without a photo that can be opened" in "\n".join(found.lines())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "every photo is smaller than a crop of 512"),
+        ({"crop_size": 96, "stride": 96, "cpus_per_scene": 10_000}, "one worker would need 10000 CPUs"),
+    ],
+)
+def test_what_cannot_run_is_refused(source, options, says):
+    with pytest.raises(ConfigError, match=says):
+        estimate(source, Options.from_dict(options))
+
+
+def test_a_cluster_may_have_more_cpus_than_this_machine(source):
+    options = {
+        "crop_size": 96,
+        "stride": 96,
+        "cpus_per_scene": 2 * (os.cpu_count() or 1),
+        "address": "ray://head:10001",
+    }
+    assert estimate(source, Options.from_dict(options)).workers == 1
+
+
+def test_a_source_of_nothing_but_left_out_scenes_is_refused(source, tmp_path):
+    folder = tmp_path / "reserve"
+    folder.mkdir()
+    for path in source.glob("*_TEST_*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ConfigError, match="no scene is left"):
+        estimate(folder, replace(SMALL, exclude_test_reserve=True))
+
+
+def test_files_that_are_not_there_are_refused(source, tmp_path):
+    folder = tmp_path / "empty files"
+    folder.mkdir()
+    for path in source.glob("*.dng"):
+        (folder / path.name).touch()
+    with pytest.raises(ConfigError, match="no photo of these scenes can be opened"):
+        estimate(folder, SMALL)
+
+
+def test_no_source_is_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(IndexInvalidError):
+            estimate(path, SMALL)
