@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,8 +45,13 @@ class Job:
 
 
 def bridge_name(output: str) -> str:
-    """Name of the bridge actor that serves an output folder, in the namespace `rawnind`."""
-    return f"bridge-{hashlib.sha256(output.encode()).hexdigest()[:12]}"
+    """Name of the bridge actor that serves an output folder, in the namespace `rawnind`.
+
+    >>> bridge_name("s3://bucket/my set")
+    'bridge-my-set-119e5b2c89f1'
+    """
+    leaf = re.sub(r"[^\w.]+", "-", output.rstrip("/").rpartition("/")[2], flags=re.ASCII)[:40]
+    return f"bridge-{leaf}-{hashlib.sha256(output.encode()).hexdigest()[:12]}"
 
 
 def start_bridge(job: Job, *, max_scenes: int) -> Any:
