@@ -100,7 +100,7 @@ def duration(seconds: float) -> str:
     """A time for people.
 
     >>> duration(8), duration(75), duration(7900), duration(200_000)
-    ('8 s', '75 s', '2 h 12 min', '2 d 8 h')
+    ('8 s', '75 s', '2 h 11 min', '2 d 7 h')
     """
     whole = round(seconds)
     if whole < 120:
