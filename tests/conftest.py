@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,91 @@ def prepared(cluster, sample_set, tmp_path_factory):
     output = tmp_path_factory.mktemp("prepared") / "out"
     rawnind.prepare(sample_set, output, **SIZE)
     return output
+
+
+SMALL = ("cameraman", "cat", "coins", "moon", "tissue")
+"""Five scenes: test reserve, a clean one, one with a damaged noisy photo, one that fails, and an X-Trans one."""
+
+
+@pytest.fixture
+def small_set(sample_set, tmp_path):
+    """Five scenes of the sample, to be damaged at will."""
+    return _copy_small(sample_set, tmp_path / "small")
+
+
+def _copy_small(sample_set, folder):
+    folder.mkdir()
+    for path in sample_set.glob("*.dng"):
+        if any(f"_{scene}_" in path.name for scene in SMALL):
+            shutil.copy2(path, folder)
+    return folder
+
+
+class Photos:
+    """Finds a photo of a set by what its name says."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def find(self, *parts):
+        (path,) = (path for path in self.folder.glob("*.dng") if all(part in path.name for part in parts))
+        return path
+
+
+@pytest.fixture
+def photos(small_set):
+    return Photos(small_set)
+
+
+def digests(output):
+    """SHA-256 of everything that must not depend on what happened on the way."""
+    return {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(Path(output).rglob("*"))
+        if path.is_file() and (path.suffix == ".parquet" and path.parent.name != "parts")
+    }
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster, sample_set, tmp_path_factory):
+    """Digests of what an undisturbed run makes of the five scenes."""
+    source = _copy_small(sample_set, tmp_path_factory.mktemp("undisturbed") / "small")
+    output = source.parent / "out"
+    rawnind.prepare(source, output, **SIZE)
+    assert leftovers(output) == []
+    return digests(output)
+
+
+def leftovers(output):
+    """Files and folders that a finished run must not leave behind."""
+    known = {"manifest.parquet", "pairs.parquet", "manifest.yaml", "recipe.yaml", "events.jsonl"}
+    found = [path for path in Path(output).rglob("*") if path.name.startswith(".tmp-")]
+    found += [path for path in Path(output).iterdir() if path.name not in known | {"shards", "parts"}]
+    return found
+
+
+@pytest.fixture
+def is_whole(undisturbed):
+    """Says whether an output folder is what an undisturbed run makes of the five scenes, and nothing else."""
+
+    def is_whole(output):
+        return digests(output) == undisturbed and leftovers(output) == []
+
+    return is_whole
+
+
+@pytest.fixture
+def start(cluster, small_set, tmp_path):
+    """Starts `prepare` in the background; its future."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def start(source=small_set, output=tmp_path / "out", **options):
+            return pool.submit(rawnind.prepare, source, output, **SIZE | options)
+
+        yield start
+
+
+@pytest.fixture
+def prepare(start):
+    """Runs `prepare`; its summary."""
+    return lambda *args, **options: start(*args, **options).result()

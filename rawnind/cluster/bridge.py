@@ -48,12 +48,21 @@ _NEXT = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InFlight:
-    """A scene between its worker's start and its commit."""
+    """A scene between its worker's start and its commit.
+
+    Attributes:
+        key: the scene's key.
+        stage: what its worker does.
+        started: when it began, by the bridge's clock, in seconds.
+        heard: when its worker last said something.
+        worker: the worker and one of its lives; None where the bridge does not know.
+    """
 
     key: str
     stage: str
     started: float
     heard: float
+    worker: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,8 +211,12 @@ class Bridge:
             result = self._journal.at(seq)
             self._log(result, commit_of(result, seq), {}, recovered=True)
 
-    def admit(self, key: str) -> bool | None:
+    def admit(self, key: str, worker: tuple[str, str] | None = None) -> bool | None:
         """A worker asks whether it may begin a scene.
+
+        Args:
+            key: the scene.
+            worker: who asks, and in which of its lives: what it did in an earlier one has ended.
 
         Returns:
             True: begin. None: the limit of scenes in flight is reached, ask again. False: there is nothing to do for
@@ -214,21 +227,23 @@ class Bridge:
             return False
         now = time.monotonic()
         if key not in self._in_flight:
-            self._forget_silent(now)
+            self._forget_dead(now, worker)
             if now < self._quiet_until or len(self._in_flight) >= self._max_scenes:
                 return None
-        self._hear(key, "starting", now)
+        self._hear(key, "starting", now, worker)
         return True
 
     def _is_open(self, key: str) -> bool:
         scene = self._selected.get(key)
         return self._state is State.COLLECTING and scene is not None and self._done(scene) is None
 
-    def _forget_silent(self, now: float) -> None:
-        """A worker that says nothing is dead; it asks again when Ray retries its scene."""
-        for other in [item for item in self._in_flight.values() if now - item.heard > _SILENCE]:
-            self._stages.forget(other.key)
-            del self._in_flight[other.key]
+    def _forget_dead(self, now: float, worker: tuple[str, str] | None = None) -> None:
+        """A worker that says nothing, or that lives again, has died; Ray will retry its scene."""
+        for item in list(self._in_flight.values()):
+            reborn = worker and item.worker and item.worker[0] == worker[0] and item.worker != worker
+            if reborn or now - item.heard > _SILENCE:
+                self._stages.forget(item.key)
+                del self._in_flight[item.key]
 
     def heartbeat(self, key: str, stage: str, counts: Mapping[str, int] | None = None) -> None:
         """A worker says what it does, and what of the scene is behind it (see `stages`). Nothing depends on it but what people see and how soon a dead worker's place is free."""
@@ -247,10 +262,15 @@ class Bridge:
         self._observer.loader(report, self._loaders.get(consumer))
         self._loaders[consumer] = report
 
-    def _hear(self, key: str, stage: str, now: float) -> None:
+    def _hear(self, key: str, stage: str, now: float, worker: tuple[str, str] | None = None) -> None:
         known = self._in_flight.get(key)
-        started = known.started if known else now
-        self._in_flight[key] = InFlight(key=key, stage=stage, started=started, heard=now)
+        self._in_flight[key] = InFlight(
+            key=key,
+            stage=stage,
+            started=known.started if known else now,
+            heard=now,
+            worker=worker or (known.worker if known else None),
+        )
         self._peak = max(self._peak, len(self._in_flight))
         self._observe_flight(now)
 
@@ -343,7 +363,7 @@ class Bridge:
     def snapshot(self) -> Snapshot:
         """Counts, state and scenes in flight."""
         now = time.monotonic()
-        self._forget_silent(now)
+        self._forget_dead(now)
         self._observe_flight(now)
         return Snapshot(
             state=self._state,

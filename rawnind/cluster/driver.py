@@ -125,10 +125,14 @@ class Driver:
         return False
 
     def _pull(self, rows: Any) -> None:
-        """Moves rows from Ray to a queue, so that the driver can look at its clock while it waits."""
+        """Moves rows from Ray to a queue, so that the driver can look at its clock while it waits.
+
+        Nothing is fetched ahead, as `iter_rows` does: a row would be held back until the next one is ready.
+        """
         try:
-            for row in rows.iter_rows():
-                self._rows.put(row)
+            for batch in rows.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
+                for row in batch.to_pylist():
+                    self._rows.put(row)
                 if self._enough.is_set():
                     break
         except RayError as error:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,7 @@ class SceneWorker:
         self._recipe = recipe
         self._bridge = bridge
         self._scene_timeout = scene_timeout
+        self._worker = ray.get_runtime_context().get_actor_id(), uuid.uuid4().hex
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Processes one row."""
@@ -130,7 +132,7 @@ class SceneWorker:
         """Waits for a place among the scenes in flight; False when there is nothing to do, or the run is stopping."""
         pause = 0.02
         while True:
-            answer = ray.get(self._bridge.admit.remote(key))
+            answer = ray.get(self._bridge.admit.remote(key, self._worker))
             if answer is not None:
                 return bool(answer)
             time.sleep(pause)
