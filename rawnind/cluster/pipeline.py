@@ -114,7 +114,7 @@ def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, workers: int
     it never waits for CPUs which it holds itself.
     """
     _quiet()
-    return ray.data.from_items([scene_row(scene) for scene in todo], override_num_blocks=len(todo)).map(
+    rows = ray.data.from_items([scene_row(scene) for scene in todo], override_num_blocks=len(todo)).map(
         SceneWorker,
         fn_constructor_kwargs={
             "output": job.output,
@@ -128,6 +128,8 @@ def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, workers: int
         num_cpus=job.options.cpus_per_scene,
         num_gpus=job.options.gpus_per_scene or None,
     )
+    rows.set_name("scenes")  # for the dashboard
+    return rows
 
 
 _QUEUED = 2
