@@ -144,9 +144,9 @@ def mask_crop(valid: NDArray[np.bool_], y: int, x: int, size: int, cell: int) ->
         ValueError: The crop reaches outside.
     """
     _require_inside(np.array([[y, x]]), size, (valid.shape[0] * cell, valid.shape[1] * cell))
-    rows = np.arange(y, y + size) // cell
-    columns = np.arange(x, x + size) // cell
-    return valid[rows[:, None], columns[None, :]]
+    cells = valid[y // cell : -(-(y + size) // cell), x // cell : -(-(x + size) // cell)]
+    sites = cells.repeat(cell, axis=0).repeat(cell, axis=1)
+    return sites[y % cell :][:size, x % cell :][:, :size]
 
 
 def _shared(length: int, gt_length: int, offset: int, period: int) -> tuple[int, int]:
