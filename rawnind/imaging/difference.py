@@ -23,7 +23,6 @@ _SMOOTH = np.array([1, 2, 1], np.float32) / 4
 # The derivative of what _SMOOTH passes: sine series of w (1 + cos w) / 2 to third order, per cell.
 _SLOPE = np.array([-1, -10, 0, 10, 1], np.float32) / 24 / BLOCK
 _LINES = 17  # block lines; noise of lines is what differs from their mean
-_SLOW = 2.5  # deviations
 _MEDIAN_SQUARE = 0.455  # median of a squared normal deviate
 _PRIOR = (0.1, 0.1, 0.2, 0.2)  # expected size of the terms of the response
 _DRIFT = 5  # terms of a second-order surface without its constant
@@ -203,6 +202,8 @@ def subtract_lines(
         (P,) variance that the lines' slower part may have left in every block.
     """
     left = np.zeros(len(residual), np.float32)
+    # where interpolation and light explain more than noise does, lines of the scene would pass for lines of the sensor
+    noisy = np.median((variance / np.maximum(n, 1) / sigma**2)[:, ::4, ::4], axis=(1, 2))
     for axis in (2, 1):
         if residual.shape[3 - axis] < _LINES:
             continue
@@ -218,14 +219,8 @@ def subtract_lines(
             np.median(np.diff(step, axis=1) ** 2, axis=1) / _MEDIAN_SQUARE / 2
         )  # a jump has two lines' variance
         lines_own = np.maximum(seen - error, 0)
-        share = (lines_own / np.maximum(seen, 1e-20)).astype(np.float32)[:, None]
+        share = (noisy * lines_own / np.maximum(seen, 1e-20)).astype(np.float32)[:, None]
         slow = cv2.blur(step, (_LINES, 1), borderType=cv2.BORDER_REFLECT)
-        chance = np.sqrt(lines_own / _LINES + error)[
-            :, None
-        ]  # what the lines' noise alone leaves in their mean
-        slow[np.abs(slow) > _SLOW * chance] = (
-            0  # more, and shared by most of the line: the line's own, and no object's
-        )
         residual -= np.expand_dims(share * (step - slow), axis)
         left += lines_own.astype(np.float32) / _LINES
     return left

@@ -36,6 +36,8 @@ _REACH = 3  # blocks that such evidence is followed
 _DENTS = 1.25  # a changed area is filled to its convex hull where that is at most this much larger
 _TYPICAL = 0.05**2  # cells squared; smallest squared shift that texture is judged against
 _LARGEST = 0.35**2
+_TEXTURE_QUANTILE = 0.85  # of textured blocks, that are taken to be still
+_MISFIT_QUANTILE = 0.9
 
 
 def changed_blocks(
@@ -51,12 +53,14 @@ def changed_blocks(
     n = np.where(moments.n >= _MIN_CELLS, moments.n, 0).astype(np.float32)
     variance = noise.variance(moments.g)
     texture = _typical_excess(
-        moments, moments.dd - np.maximum(moments.n - 1, 0) * variance, moments.n, variance, 0.85
+        moments, moments.dd - np.maximum(moments.n - 1, 0) * variance, moments.n, variance, _TEXTURE_QUANTILE
     )
     sigma = np.sqrt(variance / np.maximum(n, 1) + (FLOOR * moments.g) ** 2 + texture * moments.gradient)
     left = subtract_lines(residual, sigma, variance, n)
     squared = residual**2 - variance / np.maximum(moments.n, 1)
-    misfit = _typical_excess(moments, squared, np.float32(1), variance / 4 + (FLOOR * moments.g) ** 2, 0.9)
+    misfit = _typical_excess(
+        moments, squared, np.float32(1), variance / 4 + (FLOOR * moments.g) ** 2, _MISFIT_QUANTILE
+    )
     maps = _Maps(n, len(residual))
     _prepare(
         n, residual, variance, moments.g, moments.dd, moments.gradient,
