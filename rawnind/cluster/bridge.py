@@ -15,7 +15,8 @@ from enum import StrEnum
 
 from rawnind.cluster.feed import Feeds, Given, to_bytes
 from rawnind.cluster.observer import LoaderReport, Observer
-from rawnind.cluster.stages import StageCounts, StageTally
+from rawnind.cluster.recount import Recount, recount
+from rawnind.cluster.stages import StageCounts
 from rawnind.errors import ManifestError, OutputError
 from rawnind.plan import Plan
 from rawnind.records import Counts, Outcome, Reason, Scene, SceneResult, Summary
@@ -137,27 +138,15 @@ class Bridge:
         self._loaders: dict[str, LoaderReport] = {}
         self._feeds = Feeds(self._store, plan, since=self._news, read=self._journal.read)
         self._count()
-        self._stages = self._started_stages()
-        self._observer.started(self._plan, self._settled_results())
+        before = self._recount(everything=observer is not None)
+        self._stages = before.stages
+        self._observer.started(before.scenes, before.pairs)
         if self._state is State.COLLECTING:
             self._log_what_was_lost()
 
-    def _started_stages(self) -> StageTally:
-        """What this run has to do; a bridge that is started anew finds what the run did before."""
-        begun = self._events.last("begin")
-        earlier = self._journal.next_seq if begun is None else int(begun["next_seq"])
-        done = {result.scene.key: result for _, result in self.since(earlier)}
-        scenes = [self._selected[key] for key in (*done, *self.open_scenes())]
-        tally = StageTally(
-            photos=sum(len(scene.ground_truths) + len(scene.noisy) for scene in scenes),
-            pairs=sum(len(planned_pairs(scene, self._plan.recipe.pairing)) for scene in scenes),
-        )
-        for result in done.values():
-            tally.settled(result)
-        return tally
-
-    def _settled_results(self) -> Iterator[SceneResult]:
-        return (result for _, result in self.since(0))
+    def _recount(self, *, everything: bool) -> Recount:
+        done = {scene.key: commit for scene in self._plan.selected if (commit := self._done(scene))}
+        return recount(self._plan, done, self._first_seq(), self._journal.read, everything=everything)
 
     def _first_seq(self) -> int:
         # A bridge that is started anew must do again what was there when the run began, not what it has done since.

@@ -2,14 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from ray.util import metrics
 
 from rawnind.cluster.observer import LoaderReport, Observer
 from rawnind.cluster.stages import Stage
-from rawnind.plan import Plan
-from rawnind.records import Outcome, Reason, SceneResult
+from rawnind.records import Cfa, Outcome, Reason, SceneResult
 
 _SECONDS = [step * decade for decade in (0.01, 0.1, 1.0, 10.0, 100.0) for step in (1, 2, 5)]
 """10 ms to 500 s: from a small photo to a scene of fifty large ones. Ray keeps an observation as the middle of its bucket."""
@@ -51,19 +50,14 @@ class RayMetrics(Observer):
         self._waits: dict[str, float] = {}
         self._last = (-1, 0.0)
 
-    def started(self, plan: Plan, settled: Iterable[SceneResult]) -> None:
+    def started(
+        self, scenes: Mapping[tuple[Outcome, Cfa], int], pairs: Mapping[tuple[Outcome, Reason | None], int]
+    ) -> None:
         """Counts what was settled before."""
-        scenes: Counter[tuple[str, ...]] = Counter()
-        pairs: Counter[tuple[str, ...]] = Counter()
-        left_out = (plan.filtered(scene) for scene in plan.scenes if scene.key in plan.left_out)
-        for results in (left_out, settled):
-            for result in results:
-                scenes[result.outcome, result.scene.cfa] += 1
-                pairs.update((pair.outcome, pair.reason or "") for pair in result.pairs)
         for (outcome, cfa), count in scenes.items():
-            self._scenes.inc(count, self._tags(outcome=outcome, cfa=cfa))
+            _add(self._scenes, count, self._tags(outcome=outcome, cfa=cfa))
         for (outcome, reason), count in pairs.items():
-            self._pairs.inc(count, self._tags(outcome=outcome, reason=reason))
+            _add(self._pairs, count, self._tags(outcome=outcome, reason=reason or ""))
 
     def committed(self, result: SceneResult, telemetry: Mapping[str, float]) -> None:
         """Counts a scene, its pairs, and what they took."""

@@ -1,10 +1,9 @@
 """What the bridge tells to whoever counts along. The bridge knows no Ray; `metrics` implements this with Ray's metrics."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rawnind.plan import Plan
-from rawnind.records import Count, NonNegative, SceneResult
+from rawnind.records import Cfa, Count, NonNegative, Outcome, Reason, SceneResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,8 +26,10 @@ class LoaderReport:
 class Observer:
     """Is told, and does nothing about it."""
 
-    def started(self, plan: Plan, settled: Iterable[SceneResult]) -> None:
-        """A bridge came to life; `settled` are the scenes that have their outcome already, read only when iterated."""
+    def started(
+        self, scenes: Mapping[tuple[Outcome, Cfa], int], pairs: Mapping[tuple[Outcome, Reason | None], int]
+    ) -> None:
+        """A bridge came to life; so many scenes and pairs have their outcome already."""
 
     def committed(self, result: SceneResult, telemetry: Mapping[str, float]) -> None:
         """A scene got its outcome."""

@@ -108,7 +108,11 @@ class StageTally:
     def settled(self, result: SceneResult) -> None:
         """A scene has its outcome; what its worker said before counts no more."""
         self._partial.pop(result.scene.key, None)
-        self._settled.update(result_counts(result))
+        self.add(result_counts(result))
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Counts of a scene that was settled before."""
+        self._settled.update(counts)
 
     def forget(self, key: str) -> None:
         """A scene's worker is gone."""

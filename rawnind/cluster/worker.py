@@ -30,6 +30,7 @@ from rawnind.storage.store import Store
 
 _SCENE = TypeAdapter(Scene)
 _HEARTBEAT = 5.0
+_BREATH = 1.0
 
 _DEATHS_BEFORE_ISOLATION = 2
 """Deaths of a scene's worker after which its files are decoded in processes of their own."""
@@ -186,6 +187,7 @@ class _Watch:
         self._stage = "starting"
         self._photo: ImageRef | None = None
         self._counts: Mapping[str, int] = {}
+        self._news = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="rawnind-watch", daemon=True)
 
@@ -201,6 +203,7 @@ class _Watch:
         if self._timeout:
             signal.setitimer(signal.ITIMER_REAL, 0)
         self._over.set()
+        self._news.set()
         self._thread.join()
 
     @contextmanager
@@ -213,13 +216,19 @@ class _Watch:
     def enter(self, stage: str, counts: Mapping[str, int]) -> None:
         """A stage begins; `counts` says what is behind."""
         self._stage, self._counts = stage, counts
-        self._bridge.heartbeat.remote(self._key, stage, counts)
+        self._news.set()
 
     def _beat(self) -> None:
-        while not self._over.wait(self._pause()):
+        """Says what is new, at most once a second: a small scene has more stages in a second than anyone can see."""
+        while not self._over.is_set():
+            self._news.wait(self._pause())
+            self._news.clear()
+            if self._over.is_set():
+                return
             if self._deadline and time.monotonic() >= self._deadline:
                 self._give_up()
             self._bridge.heartbeat.remote(self._key, self._stage, self._counts)
+            self._over.wait(min(_BREATH, self._pause()))
 
     def _give_up(self) -> NoReturn:
         """Nothing else stops a decoder that never returns; Ray gives the scene to another worker."""

@@ -92,7 +92,7 @@ def test_bytes_and_seconds_are_those_of_the_events(prepared):
 @pytest.mark.usefixtures("cluster")
 def test_counts_survive_a_bridge_that_dies_and_gauges_show_what_goes_on(sample_set, tmp_path):
     plan = make_plan(load_index(sample_set).scenes, Selection(limit=3), Recipe())
-    output = str(tmp_path / "out")
+    output = str(tmp_path)
     bridge = start_bridge(Job(output=output, run="run", root="", plan=plan, options=Options()), max_scenes=2)
     try:
         ray.get(bridge.begin.remote())

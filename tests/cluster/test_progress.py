@@ -17,6 +17,7 @@ from rawnind.cluster.live_view import Live
 from rawnind.cluster.observer import LoaderReport
 from rawnind.cluster.pace import Pace, printable
 from rawnind.cluster.progress import Plain, Silent, choose
+from rawnind.cluster.recount import commit_counts
 from rawnind.cluster.stages import Stage, StageCounts, StageTally, pair_counts, result_counts
 from rawnind.cluster.terminal import Stderr
 from rawnind.config import Recipe
@@ -24,7 +25,7 @@ from rawnind.plan import Selection, make_plan
 from rawnind.records import Cfa, Counts, FailedFile, ImageRef, Outcome, Reason, Scene
 from rawnind.results import scene_result, uncollected, whole_scene
 from rawnind.storage.index import load_index
-from rawnind.storage.parts import encode_result
+from rawnind.storage.parts import commit_of, encode_result
 
 SIZE = {"crop_size": 64, "stride": 96}
 NUMBERS = ("waiting", "running", "done", "rejected", "failed")
@@ -172,6 +173,21 @@ def test_a_bridge_that_is_started_anew_shows_the_same_stages(tmp_path):
     assert again.snapshot().stages == bridge.snapshot().stages
     later = Bridge(str(tmp_path), "another run", plan, max_scenes=2)
     assert [row.waiting for row in later.snapshot().stages] == [6, 4, 4, 4]
+
+
+@given(data=st.data())
+def test_what_a_commit_tells_of_a_scene_leaves_out_no_photo_and_no_pair(data):
+    each = scene("tea", data.draw(st.integers(1, 5)))
+    reasons = st.sampled_from([reason for reason in Reason if reason.outcome is not Outcome.FILTERED])
+    pairs = [uncollected(noisy, each.ground_truths[0], data.draw(reasons)) for noisy in each.noisy]
+    result = scene_result(each, Recipe(), pairs)
+    told, exact = commit_counts(each, commit_of(result, 0)), result_counts(result)
+    assert sum(told[f"decode_{kind}"] for kind in NUMBERS[2:]) == len(each.noisy) + 1
+    for outcome in (Outcome.REJECTED, Outcome.FAILED):
+        assert (
+            told[f"align_{outcome}"] + told[f"mask_{outcome}"]
+            == exact[f"align_{outcome}"] + exact[f"mask_{outcome}"]
+        )
 
 
 def test_heartbeats_move_the_stages_before_anything_is_committed(tmp_path):
