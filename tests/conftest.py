@@ -75,7 +75,7 @@ def environment(_accidents):
 @pytest.fixture(scope="session")
 def cluster(environment):
     """The session's Ray; its address."""
-    folder = tempfile.mkdtemp(prefix="rn-", dir="/tmp")  # noqa: S108 - a socket's path must be short
+    folder = tempfile.mkdtemp(prefix="rn-", dir="/tmp")  # a socket's path must be short
     with pytest.MonkeyPatch.context() as patch:
         for name in ("PYTHONPATH", "RAWNIND_ACCIDENTS"):
             patch.setenv(name, environment[name])
