@@ -12,15 +12,26 @@ ROOT = Path(__file__).parent.parent
 EXCLUDED = ["out", ".mypy_cache", ".ruff_cache", ".hypothesis", ".pytest_cache"]
 
 
+def submit(client, command):
+    """Submits once the job server has an agent, which comes up some seconds after Ray does."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return client.submit_job(
+                entrypoint=command, runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDED}
+            )
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(1)
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("cluster")
 def test_a_submitted_smoke_test_ends_with_both_counters_at_what_the_manifest_says():
     context = ray.init(ignore_reinit_error=True, log_to_driver=False)
     client = JobSubmissionClient(f"http://{context.dashboard_url}")
-    job = client.submit_job(
-        entrypoint=f"{sys.executable} jobs/smoke_test.py --max-scenes 2 --timeout 200 --steps 2",
-        runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDED},
-    )
+    job = submit(client, f"{sys.executable} jobs/smoke_test.py --max-scenes 2 --timeout 200 --steps 2")
     end = time.monotonic() + 200
     while not (status := client.get_job_status(job)).is_terminal() and time.monotonic() < end:
         time.sleep(0.5)
