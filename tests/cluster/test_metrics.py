@@ -8,7 +8,6 @@ import urllib.request
 from collections import Counter
 
 import pyarrow.parquet as pq
-import pytest
 import ray
 from ray.util.state import list_actors
 
@@ -89,8 +88,7 @@ def test_bytes_and_seconds_are_those_of_the_events(prepared):
         assert total(series, "rawnind_stage_seconds_count", stage=stage) == len(seconds) > 0
 
 
-@pytest.mark.usefixtures("cluster")
-def test_counts_survive_a_bridge_that_dies_and_gauges_show_what_goes_on(sample_set, tmp_path):
+def test_counts_survive_a_bridge_that_dies_and_gauges_show_what_goes_on(cluster, sample_set, tmp_path):
     plan = make_plan(load_index(sample_set).scenes, Selection(limit=3), Recipe())
     output = str(tmp_path)
     bridge = start_bridge(Job(output=output, run="run", root="", plan=plan, options=Options()), max_scenes=2)
@@ -98,10 +96,13 @@ def test_counts_survive_a_bridge_that_dies_and_gauges_show_what_goes_on(sample_s
         ray.get(bridge.begin.remote())
         first, second, third = plan.selected
         commit(bridge, plan, first)
-        (actor,) = list_actors(filters=[("name", "=", bridge_name(output)), ("state", "=", "ALIVE")])
+        (actor,) = list_actors(
+            address=cluster, filters=[("name", "=", bridge_name(output)), ("state", "=", "ALIVE")]
+        )
+        assert actor.class_name == "Bridge"
         os.kill(actor.pid, signal.SIGKILL)
         commit(bridge, plan, second)
-        ray.get(bridge.admit.remote(third.key))
+        ray.get(bridge.heartbeat.remote(third.key, "decode"))
         ray.get(bridge.loader_report.remote("rank-0", scenes=1, crops=12, batches=3, wait_seconds=0.5))
         ray.get(bridge.loader_report.remote("rank-0", scenes=2, crops=24, batches=5, wait_seconds=1.5))
         time.sleep(1.1)  # gauges are written once a second
