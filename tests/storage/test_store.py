@@ -230,7 +230,8 @@ def test_whatever_the_name_it_never_leaves_the_root(name):
 @pytest.mark.parametrize("name", ["", ".", "..", "/etc/passwd", "a/../../b", "a\\..\\b", "a\0b", "//x"])
 def test_names_that_lead_elsewhere_are_refused_by_every_call(tmp_path, name):
     store = Store(str(tmp_path))
-    for call in (store.read, store.digest, store.exists, store.list, store.remove, store.local, store.open):
+    calls = [store.read, store.digest, store.exists, store.remove, store.local, store.open]
+    for call in calls if name == "" else [*calls, store.list]:  # an empty name lists the root
         with pytest.raises(ValueError, match="not a name inside"):
             call(name)
     with pytest.raises(ValueError, match="not a name inside"):
