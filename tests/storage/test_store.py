@@ -102,7 +102,31 @@ def test_files_are_listed_by_name_at_any_depth_and_a_missing_folder_is_empty(sto
     for name in ("x/b", "x/a/z", "x/a/b", "y"):
         store.write(name, name.encode())
     assert [entry.path for entry in store.list("x")] == ["x/a/b", "x/a/z", "x/b"]
+    assert [entry.path for entry in store.list()] == ["x/a/b", "x/a/z", "x/b", "y"]
     assert store.list("nowhere") == []
+    assert all(abs(entry.modified - time.time()) < 60 for entry in store.list())
+
+
+def test_a_folder_goes_with_everything_in_it_and_nothing_else(store):
+    for name in ("x/a/b", "x/c", "xa/b", "y"):
+        store.write(name, b"")
+    store.remove_folder("x")
+    store.remove_folder("x")
+    store.remove_folder("nowhere/at/all")
+    assert everything(store) == ["xa/b", "y"]
+
+
+def test_a_folder_that_was_exchanged_is_told_from_the_one_that_was_there(tmp_path):
+    store = Store(str(tmp_path / "out"))
+    assert store.root_identity() is None
+    store.prepare_root()
+    before = store.root_identity()
+    store.write("a", b"")
+    assert store.root_identity() == before is not None
+    (tmp_path / "out").rename(tmp_path / "away")
+    assert store.root_identity() is None
+    store.prepare_root()
+    assert store.root_identity() not in {None, before}
 
 
 def test_proving_that_the_root_can_be_written_leaves_nothing_there(store):
