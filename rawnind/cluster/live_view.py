@@ -61,6 +61,7 @@ class Live:
         self._snapshot: Snapshot | None = None
         self._summary: Summary | None = None
         self._why = ""
+        self._over = False
 
     def planned(self, index: Index, plan: Plan, *, already: int) -> None:
         """Says what is going to be done, and begins to draw."""
@@ -86,6 +87,7 @@ class Live:
     def close(self) -> None:
         """Draws the last frame, which stays, below whatever else was written."""
         self._stderr.restore()
+        self._over = True
         if self._redrawn:
             self._redrawn.stop()
             self._redrawn = None
@@ -97,17 +99,20 @@ class Live:
 
     def frame(self) -> RenderableType:
         """The view as it is now."""
-        return _Frame(self._snapshot, self._summary, self._pace, self._why)
+        return _Frame(self._snapshot, self._summary, self._pace, why=self._why, over=self._over)
 
 
 class _Frame:
     """One picture; knows its width only when it is drawn."""
 
-    def __init__(self, snapshot: Snapshot | None, summary: Summary | None, pace: Pace, why: str) -> None:
+    def __init__(
+        self, snapshot: Snapshot | None, summary: Summary | None, pace: Pace, *, why: str, over: bool
+    ) -> None:
         self._snapshot = snapshot
         self._summary = summary
         self._pace = pace
         self._why = why
+        self._over = over
 
     def __rich_console__(self, console: Console, _: object) -> Iterator[RenderableType]:
         narrow = console.width < _NARROW
@@ -129,13 +134,15 @@ class _Frame:
         time_spent = duration(self._pace.elapsed)
         if self._summary:
             return f"{crops} crops, finished after {time_spent}"
+        if self._over:
+            return f"{crops} crops, stopped after {time_spent}"
         flight = ""
         if self._snapshot:
             flight = f"{len(self._snapshot.in_flight)} in flight (at most {self._snapshot.peak_in_flight})"
         return ", ".join(filter(None, [f"{crops} crops", flight, time_spent, wording.pace(self._pace)]))
 
     def _notes(self) -> Iterator[str]:
-        if self._summary:
+        if self._summary or self._over:
             return
         if warning := self._pace.warning():
             yield warning

@@ -235,6 +235,16 @@ def test_after_a_minute_without_a_commit_the_oldest_scene_and_its_stage_are_name
     assert "No scene committed" not in drawn(view)
 
 
+def test_a_run_that_was_stopped_says_so_and_promises_nothing():
+    view = Live()
+    view.update(snapshot())
+    view.stopping("stopped on request")
+    assert "Stopping: stopped on request." in drawn(view)
+    view.close()
+    assert "84 crops, stopped after 0 s" in drawn(view)
+    assert "Stopping" not in drawn(view)
+
+
 def test_a_worker_or_a_bridge_that_says_nothing_is_told_apart():
     clock = Clock()
     pace = Pace(clock)
