@@ -1,97 +1,76 @@
 """The journal: write-once Parquet files under parts/, each with one or more committed scenes.
 
-A commit has a sequence number. A part's name says the first one, how many it holds, and the start of its SHA-256, so
-that an edited part gives itself away. The last commit of a scene counts.
+A commit has a sequence number. The last commit of a scene counts. Many small parts are merged into large ones: the
+merged part is written first and its sources are removed after it, and a part that lies within another is passed over.
 """
 
 import bisect
-import hashlib
-import io
-import json
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from rawnind.errors import ManifestError
-from rawnind.records import Outcome, Reason, Scene, SceneResult
-from rawnind.storage.store import TEMPORARY, Store
-
-FOLDER = "parts"
-
-_NAME = re.compile(r"parts/(?P<first>\d{10})-(?P<count>\d{1,7})-(?P<digest>[0-9a-f]{16})\.parquet")
-_RESULT = TypeAdapter(SceneResult)
-_SCHEMA = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("identity", pa.binary(16), nullable=False),
-        pa.field("outcome", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=True),
-        *(
-            pa.field(name, pa.int32(), nullable=False)
-            for name in ("collected", "filtered", "rejected", "failed", "crops")
-        ),
-        pa.field("failures", pa.string(), nullable=False),
-        pa.field("inputs", pa.binary(), nullable=False),
-        pa.field("result", pa.binary(), nullable=False),
-    ]
+from rawnind.records import Outcome, SceneResult
+from rawnind.storage.commits import ROW, Commit, Latest, commit_of, identity, row_of
+from rawnind.storage.part_file import (
+    COMMIT_COLUMNS,
+    FOLDER,
+    SCHEMA,
+    Part,
+    PartFile,
+    commit_rows,
+    commit_table,
+    damaged,
+    parts_in,
+    write_part,
 )
+from rawnind.storage.store import Store
+
+__all__ = ["FOLDER", "Commit", "Journal", "commit_of", "decode_result", "encode_result", "identity"]
+
+_RESULT = TypeAdapter(SceneResult)
+
+_AT_ONCE = 8
+"""Parts that are read at the same time; an object store answers each after some 10 ms."""
+
+_OPEN_PARTS, _OPEN_GROUPS = 4, 16
+"""Parts and row groups at hand: scenes are committed almost in the planned order, and read in it."""
+
+_ATTEMPTS = 3
+"""Somebody who looks at a folder while a run merges its parts looks again."""
 
 
-class Commit(NamedTuple):
-    """What the journal remembers of a scene's last commit; the rest is read when asked for.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Merging:
+    """When small parts are merged.
 
     Attributes:
-        seq: sequence number, from 0.
-        identity: names the scene's photos and the recipe (see `identity`).
-        outcome: the scene's outcome.
-        reason: the scene's reason; None when collected.
-        pairs: how many pairs ended with each outcome, in the order of `Outcome`.
-        crops: how many crops the scene gave.
-        failures: for which reasons photos, pairs or the scene failed.
+        few: small parts that may be there when a run begins.
+        many: small parts that may be added before they are merged while the run goes on; an object store takes some
+            20 ms to read one.
+        small: bytes before compression below which a part is small.
+        large: bytes before compression that neighbours are merged to.
     """
 
-    seq: int
-    identity: bytes
-    outcome: Outcome
-    reason: Reason | None
-    pairs: tuple[int, ...]
-    crops: int
-    failures: frozenset[Reason]
-
-
-def commit_of(result: SceneResult, seq: int) -> Commit:
-    """What the journal remembers of a result."""
-    pairs = Counter(pair.outcome for pair in result.pairs)
-    reasons = [
-        result.reason,
-        *(pair.reason for pair in result.pairs),
-        *(file.reason for file in result.failed_files),
-    ]
-    return Commit(
-        seq,
-        identity(result.scene, result.recipe),
-        result.outcome,
-        result.reason,
-        tuple(pairs[outcome] for outcome in Outcome),
-        sum(len(pair.crops) for pair in result.pairs),
-        frozenset(reason for reason in reasons if reason and reason.outcome is Outcome.FAILED),
-    )
-
-
-def identity(scene: Scene, recipe: str) -> bytes:
-    """Sixteen bytes that change when the scene's photos, its flags or the recipe do, and not when the files move."""
-    photos = [[ref.sha1, ref.ground_truth, ref.iso] for ref in (*scene.ground_truths, *scene.noisy)]
-    text = json.dumps([scene.key, scene.test_reserve, scene.unknown_sensor, photos, recipe])
-    return hashlib.sha256(text.encode()).digest()[:16]
+    few: int = 32
+    many: int = 512
+    small: int = 1 << 23
+    large: int = 1 << 25
 
 
 class Journal:
     """The committed scenes of one output folder. One process at a time may append.
+
+    Args:
+        store: the output folder.
+        merging: when small parts are merged.
 
     Attributes:
         latest: key of a scene -> its last commit.
@@ -102,41 +81,42 @@ class Journal:
         ManifestError: A part is not what its name says.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, merging: Merging | None = None) -> None:
         self._store = store
-        self._firsts: list[int] = []
-        self._names: list[str] = []
-        self.latest: dict[str, Commit] = {}
+        self._merging = merging or Merging()
+        self._files: OrderedDict[str, PartFile] = OrderedDict()
+        self._groups: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                self._load()
+            except ManifestError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+            else:
+                return
+        self._load()
+
+    def _load(self) -> None:
+        self.latest = Latest(self._keys)
         self.next_seq = 0
         self.gaps: list[tuple[int, int]] = []
-        for entry in store.list(FOLDER):
-            if match := _NAME.fullmatch(entry.path):
-                self._load(entry.path, int(match["first"]), int(match["count"]))
-            elif entry.path.endswith(".parquet") and TEMPORARY not in entry.path:
-                raise ManifestError(f"{entry.path} was renamed; give it its name back or remove it")
-
-    def _load(self, name: str, first: int, count: int) -> None:
-        table = self._table(name, [column for column in _SCHEMA.names if column not in {"inputs", "result"}])
-        if table.num_rows != count or first < self.next_seq:
-            raise _damaged(name, f"it holds {table.num_rows} scenes, and {self.next_seq} come before it")
-        if first > self.next_seq:
-            self.gaps.append((self.next_seq, first))
-        columns = (column.to_pylist() for column in table.columns)
-        for seq, (key, name_of, outcome, reason, *pairs, crops, failures) in enumerate(
-            zip(*columns, strict=True), first
-        ):
-            try:
-                why = Reason(reason) if reason else None
-                failed = frozenset(Reason(each) for each in failures.split())
-                self.latest[key] = Commit(seq, name_of, Outcome(outcome), why, tuple(pairs), crops, failed)
-            except ValueError as error:
-                raise _damaged(name, f"another version wrote it: {error}") from error
-        self._remember(name, first, count)
-
-    def _remember(self, name: str, first: int, count: int) -> None:
-        self._firsts.append(first)
-        self._names.append(name)
-        self.next_seq = first + count
+        self._parts: list[Part] = []
+        self._covered: list[Part] = []
+        for part in parts_in(self._store):
+            if self._parts and self._parts[-1].covers(part):
+                self._covered.append(part)
+                continue
+            if part.first < self.next_seq:
+                raise damaged(part.name, f"{self.next_seq} scenes come before it")
+            if part.first > self.next_seq:
+                self.gaps.append((self.next_seq, part.first))
+            self._parts.append(part)
+            self.next_seq = part.end
+        self._sizes: list[int] = []
+        for part, (table, size) in zip(self._parts, self._tables(self._parts, COMMIT_COLUMNS), strict=True):
+            self.latest.add(table["key"].to_pylist(), commit_rows(part, table))
+            self._sizes.append(size)
+        self._small_before = 0
 
     def append(self, results: Sequence[SceneResult], inputs: Sequence[bytes] = ()) -> list[Commit]:
         """Commits scenes in one part; they count once this returns.
@@ -148,15 +128,56 @@ class Journal:
         Raises:
             OutputError: The storage refuses; nothing was committed.
         """
+        if self._small() >= self._small_before + self._merging.many:
+            self.compact()
         commits = [commit_of(result, seq) for seq, result in enumerate(results, self.next_seq)]
-        data = _encode(results, commits, inputs or [b""] * len(results))
-        digest = hashlib.sha256(data).hexdigest()[:16]
-        name = f"{FOLDER}/{self.next_seq:010d}-{len(results)}-{digest}.parquet"
-        self._store.write(name, data)
-        self._remember(name, self.next_seq, len(results))
-        for result, commit in zip(results, commits, strict=True):
-            self.latest[result.scene.key] = commit
+        keys = [result.scene.key for result in results]
+        data = [encode_result(result) for result in results]
+        table = commit_table(keys, commits, inputs or [b""] * len(results), data)
+        part = write_part(self._store, self.next_seq, [table])
+        self._parts.append(part)
+        self._sizes.append(table.nbytes)
+        self.next_seq = part.end
+        self.latest.add(keys, np.array([row_of(commit) for commit in commits], ROW))
         return commits
+
+    def _small(self) -> int:
+        return sum(size < self._merging.small for size in self._sizes)
+
+    def compact(self) -> None:
+        """Merges small parts with their neighbours where there are many, and removes what was merged before.
+
+        Raises:
+            OutputError: The storage refuses; nothing is lost.
+        """
+        if self._small() >= self._merging.few:
+            merged: list[tuple[Part, int]] = []
+            for run, size in self._runs():
+                part = self._merged(run) if len(run) > 1 else run[0]
+                merged.append((part, size))
+                self._covered += run if len(run) > 1 else []
+            self._parts, self._sizes = [part for part, _ in merged], [size for _, size in merged]
+        while self._covered:
+            self._store.remove(self._covered[-1].name)
+            self._covered.pop()
+        self._small_before = self._small()
+
+    def _merged(self, run: Sequence[Part]) -> Part:
+        return write_part(self._store, run[0].first, (table for table, _ in self._tables(run, SCHEMA.names)))
+
+    def _runs(self) -> Iterator[tuple[list[Part], int]]:
+        """Parts to be merged with each other, and their size; a part that stays as it is comes alone."""
+        run: list[Part] = []
+        total = 0
+        for part, size in zip(self._parts, self._sizes, strict=True):
+            alone = size >= self._merging.small or (len(run) == 1 and total >= self._merging.small)
+            if run and (alone or total >= self._merging.large or run[-1].end != part.first):
+                yield run, total
+                run, total = [], 0
+            run.append(part)
+            total += size
+        if run:
+            yield run, total
 
     def read(self, key: str) -> SceneResult:
         """The last committed result of a scene.
@@ -169,44 +190,69 @@ class Journal:
 
     def at(self, seq: int) -> SceneResult:
         """The result with that sequence number. Errors as in `read`."""
-        part = bisect.bisect_right(self._firsts, seq) - 1
-        table = self._table(self._names[part], ["result"])
-        return decode_result(table["result"][seq - self._firsts[part]].as_py())
+        for (first, end), group in self._groups.items():
+            if first <= seq < end:
+                self._groups.move_to_end((first, end))
+                return decode_result(group[seq - first])
+        part = self._parts[self._place(seq)]
+        file = self._files.pop(part.name, None) or self._opened(part)
+        self._files[part.name] = file
+        number, first = file.group_of(seq)
+        group = file.group(number, ["result"])["result"].to_pylist()
+        self._groups[first, first + len(group)] = group
+        for cache, limit in ((self._files, _OPEN_PARTS), (self._groups, _OPEN_GROUPS)):
+            if len(cache) > limit:
+                cache.popitem(last=False)
+        return decode_result(group[seq - first])
+
+    def _place(self, seq: int) -> int:
+        """Where the part with that sequence number stands among the parts."""
+        return max(bisect.bisect_right(self._parts, seq, key=lambda part: part.first) - 1, 0)
 
     def inputs(self) -> dict[str, bytes]:
         """Key of a scene -> the fingerprint of its files at its last commit; scenes without one are left out."""
         known: dict[str, bytes] = {}
-        for name in self._names:
-            columns = self._table(name, ["key", "inputs"]).columns
-            known.update(zip(*(column.to_pylist() for column in columns), strict=True))
+        for table, _ in self._tables(self._parts, ["key", "inputs"]):
+            known.update(zip(*(column.to_pylist() for column in table.columns), strict=True))
         return {key: value for key, value in known.items() if value}
 
-    def since(self, seq: int) -> Iterator[tuple[int, SceneResult]]:
-        """Every result from a sequence number on that is still its scene's last."""
-        start = max(bisect.bisect_right(self._firsts, seq) - 1, 0)
-        for first, name in zip(self._firsts[start:], self._names[start:], strict=True):
-            for number, value in enumerate(self._table(name, ["result"])["result"], first):
-                result = decode_result(value.as_py())
-                if number >= seq and self.latest[result.scene.key].seq == number:
-                    yield number, result
+    def since(self, seq: int, outcome: Outcome | None = None) -> Iterator[tuple[int, SceneResult]]:
+        """Every result from a sequence number on that is still its scene's last; one outcome only, or any."""
+        for part in self._parts[self._place(seq) :]:
+            first = part.first
+            for table in self._opened(part).groups(["key", "outcome", "result"]):
+                number = np.arange(first, first := first + table.num_rows)
+                wanted = (number >= seq) & self._is_last(number, table)
+                if outcome is not None:
+                    wanted &= np.array(table["outcome"].to_pylist()) == str(outcome)
+                for place in np.flatnonzero(wanted):
+                    yield int(number[place]), decode_result(table["result"][int(place)].as_py())
 
-    def _table(self, name: str, columns: list[str]) -> pa.Table:
+    def _is_last(self, number: npt.NDArray[np.int64], table: pa.Table) -> npt.NDArray[np.bool_]:
+        same: npt.NDArray[np.bool_] = self.latest.rows(table["key"].to_pylist())["seq"] == number
+        return same
+
+    def _keys(self) -> Iterator[tuple[int, list[str]]]:
+        for part in self._parts:
+            yield part.first, self._opened(part).table(["key"])["key"].to_pylist()
+
+    def _opened(self, part: Part) -> PartFile:
         try:
-            data = self._store.read(name)
+            return PartFile(self._store, part)
         except FileNotFoundError as error:
-            raise ManifestError(f"{name} is gone; run `rawnind prepare` again") from error
-        if hashlib.sha256(data).hexdigest()[:16] != name.rsplit("-", 1)[1].partition(".")[0]:
-            raise _damaged(name, "its bytes are not those that were written")
-        try:
-            return pq.read_table(io.BytesIO(data), columns=columns).select(columns)
-        except (pa.ArrowException, KeyError) as error:
-            raise _damaged(name, str(error)) from error
+            raise ManifestError(f"{part.name} is gone; run `rawnind prepare` again") from error
 
+    def _tables(self, parts: Iterable[Part], columns: Sequence[str]) -> Iterator[tuple[pa.Table, int]]:
+        """Columns of each part, and the part's size; some parts are read ahead."""
 
-def _damaged(name: str, why: str) -> ManifestError:
-    return ManifestError(
-        f"{name} is damaged: {why}. Remove it and run `rawnind prepare` again: only its scenes are then done anew."
-    )
+        def read(part: Part) -> tuple[pa.Table, int]:
+            file = self._opened(part)
+            return file.table(columns), file.size
+
+        rest = iter(parts)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            while batch := list(islice(rest, _AT_ONCE)):
+                yield from pool.map(read, batch)
 
 
 def encode_result(result: SceneResult) -> bytes:
@@ -226,26 +272,3 @@ def decode_result(data: bytes) -> SceneResult:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ManifestError(f"not a scene result: {where}: {first['msg']}") from error
-
-
-def _encode(results: Sequence[SceneResult], commits: Sequence[Commit], inputs: Sequence[bytes]) -> bytes:
-    table = pa.table(
-        [
-            [result.scene.key for result in results],
-            pa.array([commit.identity for commit in commits], pa.binary(16)),
-            [str(commit.outcome) for commit in commits],
-            pa.array([str(commit.reason) if commit.reason else None for commit in commits], pa.string()),
-            *(
-                pa.array(column, pa.int32())
-                for column in zip(*(commit.pairs for commit in commits), strict=True)
-            ),
-            pa.array([commit.crops for commit in commits], pa.int32()),
-            [" ".join(sorted(commit.failures)) for commit in commits],
-            pa.array(inputs, pa.binary()),
-            pa.array([encode_result(result) for result in results], pa.binary()),
-        ],
-        schema=_SCHEMA,
-    )
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", use_dictionary=False, write_statistics=False)
-    return sink.getvalue()

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections import Counter
 from dataclasses import replace
 
 import pyarrow as pa
@@ -14,11 +15,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from rawnind.errors import ManifestError
 from rawnind.records import Outcome, Reason
 from rawnind.results import whole_scene
-from rawnind.storage.parts import Commit, Journal, commit_of, decode_result, encode_result, identity
+from rawnind.storage.commits import OUTCOMES
+from rawnind.storage.parts import Commit, Journal, Merging, commit_of, decode_result, encode_result, identity
 from rawnind.storage.store import TEMPORARY, Store
 from tests.storage.made import RECIPE, make_result, make_scene, results
 
 NAMES = ("a", "b", "c")
+EAGER = Merging(few=2, many=3, small=3000, large=5000)
+"""Merges after a handful of commits."""
 
 
 @given(result=results())
@@ -97,8 +101,11 @@ class JournalMachine(RuleBasedStateMachine):
         super().__init__()
         JournalMachine.count += 1
         self.store = Store(str(self.folder / str(self.count)))
-        self.journal = Journal(self.store)
+        self.journal = self.opened()
         self.committed = []
+
+    def opened(self):
+        return Journal(self.store, EAGER)
 
     count = 0
 
@@ -115,12 +122,31 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self):
-        self.journal = Journal(self.store)
+        self.journal = self.opened()
+
+    @rule()
+    def merge_small_parts(self):
+        self.journal.compact()
+
+    @rule(kept=st.integers(0, 7), again=st.booleans())
+    def crash_while_merging(self, kept, again):
+        """The merged parts are there, and so are some of those that they were made from."""
+        before = {entry.path: self.store.read(entry.path) for entry in self.store.list("parts")}
+        self.journal.compact()
+        for name in list(before)[kept:]:
+            self.store.write(name, before[name], replace=True)
+        self.journal = self.opened()
+        if again:
+            self.journal.compact()
+            names = parts(self.store)
+            assert sum(int(name.split("-")[1]) for name in names if TEMPORARY not in name) == len(
+                self.committed
+            )
 
     @rule()
     def crash_while_writing(self):
         self.store.write(f"parts/{TEMPORARY}0123", b"half of a par", replace=True)
-        self.journal = Journal(self.store)
+        self.journal = self.opened()
 
     @invariant()
     def it_says_what_was_committed(self):
@@ -128,6 +154,9 @@ class JournalMachine(RuleBasedStateMachine):
         assert self.journal.next_seq == len(self.committed)
         assert self.journal.latest == {key: commit_of(result, seq) for key, (seq, result) in last.items()}
         assert self.journal.gaps == []
+        fates = Counter(result.outcome for _, result in last.values())
+        rows = self.journal.latest.all_rows()
+        assert Counter(OUTCOMES[place] for place in rows["outcome"]) == fates
 
     @rule(start=st.integers(0, 12))
     def since(self, start):
@@ -150,7 +179,7 @@ class JournalMachine(RuleBasedStateMachine):
 def test_the_journal_says_what_was_committed_whatever_happens(tmp_path):
     JournalMachine.folder = tmp_path
     machine = JournalMachine.TestCase
-    machine.settings = settings(max_examples=25, stateful_step_count=8, deadline=None,
+    machine.settings = settings(max_examples=40, stateful_step_count=12, deadline=None,
                                 suppress_health_check=list(HealthCheck))  # fmt: skip
     machine().runTest()
 
