@@ -147,7 +147,8 @@ def _outcome_problems(result: SceneResult, recipe: Recipe) -> Iterator[str]:
     given_up = result.outcome is Outcome.FAILED and all(pair.reason is result.reason for pair in result.pairs)
     if (result.outcome, result.reason) != of_pairs and not given_up:
         yield f"its outcome is {result.outcome} ({result.reason}), its pairs say {again.outcome} ({again.reason})"
-    for each in (result, *result.pairs):
+    fates: list[SceneResult | PairResult] = [result, *result.pairs]
+    for each in fates:
         if (each.reason.outcome if each.reason else Outcome.COLLECTED) is not each.outcome:
             yield f"outcome {each.outcome} does not go with reason {each.reason}"
 

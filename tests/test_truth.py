@@ -84,7 +84,7 @@ def truth(source):
 
 
 @pytest.fixture(scope="module")
-def run(source, truth, tmp_path_factory):  # noqa: ARG001 - the sample must be there
+def run(source, truth, tmp_path_factory):
     return Run(source, tmp_path_factory.mktemp("truth-out") / "out")
 
 
