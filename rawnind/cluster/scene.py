@@ -132,6 +132,10 @@ class _SceneRun:
         if isinstance(noisy, SourceError):
             for truth in self._planned(candidates):
                 yield uncollected(ref, truth, noisy.reason, noisy.detail)
+        elif noisy.photo.cfa is not self._scene.cfa:
+            detail = f"{ref.filename} is {noisy.photo.cfa}, its scene is listed as {self._scene.cfa}"
+            for truth in self._planned(candidates):
+                yield uncollected(ref, truth, Reason.CFA_MISMATCH, detail)
         elif not candidates:
             yield uncollected(ref, None, Reason.NO_GROUND_TRUTH)
         elif self._recipe.pairing is Pairing.ALL:
