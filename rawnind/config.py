@@ -5,6 +5,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from rawnind.errors import ConfigError
@@ -79,7 +80,7 @@ class Recipe:
     @property
     def digest(self) -> str:
         """First 16 hex digits of the SHA-256 over the recipe's canonical JSON."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
+        return _digest(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in manifest.yaml and in a config file."""
@@ -119,3 +120,9 @@ def _is_number(value: object) -> bool:
 
 def _is_fraction(value: object) -> bool:
     return isinstance(value, (int, float)) and _is_number(value) and 0 <= value <= 1
+
+
+@lru_cache(maxsize=16)
+def _digest(recipe: Recipe) -> str:
+    """Asked for with every scene; equal recipes have one digest."""
+    return hashlib.sha256(json.dumps(recipe.as_dict(), sort_keys=True).encode()).hexdigest()[:16]

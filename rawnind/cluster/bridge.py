@@ -5,26 +5,25 @@ scene has its outcome. It is a plain class; the pipeline makes a named Ray actor
 and then finds everything again in the journal.
 """
 
-import hashlib
-import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from rawnind.cluster.feed import Feeds, Given, to_bytes
 from rawnind.cluster.observer import LoaderReport, Observer
-from rawnind.cluster.recount import Recount, recount
+from rawnind.cluster.recount import recount
 from rawnind.cluster.stages import StageCounts
+from rawnind.cluster.standing import Standing
 from rawnind.errors import ManifestError, OutputError
 from rawnind.plan import Plan
 from rawnind.records import Counts, Outcome, Reason, Scene, SceneResult, Summary
-from rawnind.results import planned_pairs, problems, whole_scene
+from rawnind.results import problems, whole_scene
 from rawnind.storage import attempts
 from rawnind.storage.events import EventLog
 from rawnind.storage.manifest import write_manifest
-from rawnind.storage.parts import Commit, Journal, commit_of, decode_result, identity
+from rawnind.storage.parts import Commit, Journal, commit_of, decode_result
 from rawnind.storage.store import TEMPORARY, Store
 
 
@@ -91,6 +90,23 @@ class Snapshot:
     now: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arrived:
+    """What a worker sent for a scene.
+
+    Attributes:
+        key: the scene that the result was asked for.
+        data: the result, from `parts.encode_result`.
+        telemetry: seconds and bytes by stage, for events.jsonl.
+        inputs: `inputs.fingerprint` of the scene's files before they were read; empty where it is not known.
+    """
+
+    key: str
+    data: bytes
+    telemetry: Mapping[str, float] = field(default_factory=dict)
+    inputs: bytes = b""
+
+
 class Bridge:
     """Sole writer of one output folder's journal and manifest.
 
@@ -123,10 +139,8 @@ class Bridge:
         self._max_scenes = max_scenes
         self._events = EventLog(self._store, run)
         self._journal = Journal(self._store)
-        self._selected = {scene.key: scene for scene in plan.selected}
-        self._again_before = self._first_seq() if retry or changed else 0
-        self._retry = retry
-        self._changed = changed
+        self._journal.compact()
+        self._standing = Standing(plan, self._journal, retry=retry, changed=changed, first=self._first_seq())
         self._root = self._store.root_identity()
         self._in_flight: dict[str, InFlight] = {}
         self._peak = 0
@@ -137,52 +151,20 @@ class Bridge:
         self._observer = observer or Observer()
         self._loaders: dict[str, LoaderReport] = {}
         self._feeds = Feeds(self._store, plan, since=self._news, read=self._journal.read)
-        self._count()
-        before = self._recount(everything=observer is not None)
+        before = recount(plan, self._standing, self._journal.read, everything=observer is not None)
         self._stages = before.stages
         self._observer.started(before.scenes, before.pairs)
         if self._state is State.COLLECTING:
             self._log_what_was_lost()
-
-    def _recount(self, *, everything: bool) -> Recount:
-        done = {scene.key: commit for scene in self._plan.selected if (commit := self._done(scene))}
-        return recount(self._plan, done, self._first_seq(), self._journal.read, everything=everything)
 
     def _first_seq(self) -> int:
         # A bridge that is started anew must do again what was there when the run began, not what it has done since.
         begun = self._events.last("begin")
         return int(begun["next_seq"]) if begun else self._journal.next_seq
 
-    def _count(self) -> None:
-        self._scenes: Counter[Outcome] = Counter()
-        self._pairs: Counter[Outcome] = Counter()
-        self._crops = 0
-        for scene in self._plan.scenes:
-            reason = self._plan.left_out.get(scene.key)
-            if reason:
-                self._scenes[reason.outcome] += 1
-                self._pairs[reason.outcome] += len(planned_pairs(scene, self._plan.recipe.pairing))
-            elif (commit := self._done(scene)) is not None:
-                self._add(commit)
-
-    def _add(self, commit: Commit) -> None:
-        self._scenes[commit.outcome] += 1
-        self._pairs.update(dict(zip(Outcome, commit.pairs, strict=True)))
-        self._crops += commit.crops
-
-    def _done(self, scene: Scene) -> Commit | None:
-        """The commit that settles a scene, if there is one with its photos and this recipe."""
-        commit = self._journal.latest.get(scene.key)
-        if commit is None or commit.identity != identity(scene, self._plan.recipe.digest):
-            return None
-        again = commit.failures & self._retry or scene.key in self._changed
-        if again and commit.seq < self._again_before:
-            return None
-        return commit
-
     def open_scenes(self) -> list[str]:
         """Keys of the scenes that have no outcome yet, in planned order."""
-        return [scene.key for scene in self._plan.selected if self._done(scene) is None]
+        return self._standing.open_scenes()
 
     def begin(self) -> list[str]:
         """Starts collecting, or goes on; returns `open_scenes`."""
@@ -196,9 +178,9 @@ class Bridge:
         """Logs commits that a bridge which died had made and not yet logged; the journal is right in any case."""
         logged = self._events.last("commit", any_run=True)
         first = int(logged["seq"]) + 1 if logged else 0
-        for seq in range(max(first, self._journal.next_seq - _RECOVERED), self._journal.next_seq):
-            result = self._journal.at(seq)
-            self._log(result, commit_of(result, seq), {}, recovered=True)
+        lost = range(max(first, self._journal.next_seq - _RECOVERED), self._journal.next_seq)
+        results = ((seq, self._journal.at(seq)) for seq in lost)
+        self._log(((result, commit_of(result, seq), {}) for seq, result in results), recovered=True)
 
     def admit(self, key: str, worker: tuple[str, str] | None = None) -> bool | None:
         """A worker asks whether it may begin a scene.
@@ -223,8 +205,7 @@ class Bridge:
         return True
 
     def _is_open(self, key: str) -> bool:
-        scene = self._selected.get(key)
-        return self._state is State.COLLECTING and scene is not None and self._done(scene) is None
+        return self._state is State.COLLECTING and self._standing.is_open(key)
 
     def _forget_dead(self, now: float, worker: tuple[str, str] | None = None) -> None:
         """A worker that says nothing, or that lives again, has died; Ray will retry its scene."""
@@ -274,39 +255,43 @@ class Bridge:
     def commit(
         self, key: str, data: bytes, telemetry: Mapping[str, float] | None = None, inputs: bytes = b""
     ) -> int:
-        """Checks a result and makes it a fact; a result that does not pass becomes `failed: invalid_result`.
+        """`commit_many` for one result; returns the sequence number of the scene's commit."""
+        return self.commit_many([Arrived(key=key, data=data, telemetry=telemetry or {}, inputs=inputs)])[0]
+
+    def commit_many(self, arrived: Sequence[Arrived]) -> list[int]:
+        """Checks results and makes them facts together; one that does not pass becomes `failed: invalid_result`.
 
         A scene that is already settled stays as it is, so that committing twice changes nothing.
 
-        Args:
-            key: the scene that the result was asked for.
-            data: the result, from `parts.encode_result`.
-            telemetry: seconds and bytes by stage, for events.jsonl.
-            inputs: `inputs.fingerprint` of the scene's files before they were read; empty where it is not known.
-
         Returns:
-            The sequence number of the scene's commit.
+            The sequence number of each scene's commit.
 
         Raises:
-            ValueError: The scene was not planned, or the run is not collecting.
+            ValueError: A scene was not planned, or the run is not collecting; nothing was committed.
             OutputError: The storage refuses; nothing was committed, or it was and could not be logged.
         """
         if self._state is not State.COLLECTING:
             raise ValueError(f"the bridge is {self._state}, it takes no results")
-        if key not in self._selected:
-            raise ValueError(f"{key} was not planned")
-        scene = self._selected[key]
-        commit = self._done(scene)
-        if commit is None:
-            self._require_output()
-            result = self._checked(scene, data)
-            (commit,) = self._journal.append([result], [inputs])
-            self._add(commit)
-            self._log(result, commit, telemetry or {})
+        for each in arrived:
+            if each.key not in self._standing.selected:
+                raise ValueError(f"{each.key} was not planned")
+        new = {each.key: each for each in reversed(arrived) if self._standing.is_open(each.key)}
+        if new:
+            self._commit_new(list(reversed(new.values())))
+        for each in arrived:
+            self._in_flight.pop(each.key, None)
+        return [self._journal.latest[each.key].seq for each in arrived]
+
+    def _commit_new(self, arrived: Sequence[Arrived]) -> None:
+        self._require_output()
+        results = [self._checked(self._standing.selected[each.key], each.data) for each in arrived]
+        commits = self._journal.append(results, [each.inputs for each in arrived])
+        for each, commit in zip(arrived, commits, strict=True):
+            self._standing.settle(each.key, commit)
+        self._log(zip(results, commits, (each.telemetry for each in arrived), strict=True))
+        for each, result in zip(arrived, results, strict=True):
             self._stages.settled(result)
-            self._observer.committed(result, telemetry or {})
-        self._in_flight.pop(key, None)
-        return commit.seq
+            self._observer.committed(result, each.telemetry)
 
     def _require_output(self) -> None:
         """A folder that went away must not be made anew under the same name, nor its shards be called missing."""
@@ -334,19 +319,24 @@ class Bridge:
                 yield f"shard {shard.path} does not have the hash that its worker wrote"
 
     def _log(
-        self, result: SceneResult, commit: Commit, telemetry: Mapping[str, float], *, recovered: bool = False
+        self, committed: Iterable[tuple[SceneResult, Commit, Mapping[str, float]]], *, recovered: bool = False
     ) -> None:
-        self._events.add(
+        self._events.add_all(
             "commit",
-            seq=commit.seq,
-            scene=result.scene.key,
-            outcome=str(commit.outcome),
-            reason=str(commit.reason) if commit.reason else None,
-            pairs=dict(zip(map(str, Outcome), commit.pairs, strict=True)),
-            crops=commit.crops,
-            in_flight=len(self._in_flight),
-            telemetry=dict(telemetry),
-            **({"recovered": True} if recovered else {}),
+            (
+                {
+                    "seq": commit.seq,
+                    "scene": result.scene.key,
+                    "outcome": str(commit.outcome),
+                    "reason": str(commit.reason) if commit.reason else None,
+                    "pairs": dict(zip(map(str, Outcome), commit.pairs, strict=True)),
+                    "crops": commit.crops,
+                    "in_flight": len(self._in_flight),
+                    "telemetry": dict(telemetry),
+                    **({"recovered": True} if recovered else {}),
+                }
+                for result, commit, telemetry in committed
+            ),
         )
 
     def snapshot(self) -> Snapshot:
@@ -357,9 +347,9 @@ class Bridge:
         return Snapshot(
             state=self._state,
             next_seq=self._journal.next_seq,
-            scenes=_counts(len(self._plan.scenes), self._scenes),
-            pairs=_counts(self._plan.pair_count, self._pairs),
-            crops=self._crops,
+            scenes=_counts(len(self._plan.scenes), self._standing.scenes),
+            pairs=_counts(self._standing.pair_count, self._standing.pairs),
+            crops=self._standing.crops,
             in_flight=tuple(sorted(self._in_flight.values(), key=lambda item: item.started)),
             peak_in_flight=self._peak,
             stages=self._stages.counts(item.stage for item in self._in_flight.values()),
@@ -369,14 +359,11 @@ class Bridge:
 
     def since(self, seq: int) -> list[tuple[int, SceneResult]]:
         """Committed results of selected scenes from a sequence number on, oldest first."""
-        return [
-            (number, result)
-            for number, result in self._journal.since(seq)
-            if (scene := self._selected.get(result.scene.key)) and self._done(scene)
-        ]
+        return list(self._news(seq))
 
-    def _news(self, seq: int) -> list[tuple[int, SceneResult]]:
-        return self.since(seq) if seq < self._journal.next_seq else []
+    def _news(self, seq: int) -> Iterator[tuple[int, SceneResult]]:
+        found = self._journal.since(seq) if seq < self._journal.next_seq else ()
+        return (item for item in found if self._standing.is_settled(item[1].scene.key))
 
     def location(self) -> str:
         """The output folder."""
@@ -445,16 +432,7 @@ class Bridge:
 
     def contents(self) -> str:
         """SHA-256 over every planned scene's identity and outcome: equal where the manifest would be."""
-        digest = hashlib.sha256()
-        for scene in self._plan.scenes:
-            commit = self._done(scene)
-            outcome = self._plan.left_out.get(scene.key) or (
-                commit and [commit.outcome, commit.reason, commit.crops]
-            )
-            digest.update(
-                json.dumps([scene.key, identity(scene, self._plan.recipe.digest).hex(), outcome]).encode()
-            )
-        return digest.hexdigest()
+        return self._standing.contents()
 
     def _results(self) -> Iterator[SceneResult]:
         for planned in self._plan.scenes:
@@ -464,18 +442,18 @@ class Bridge:
                 yield replace(self._journal.read(planned.key), scene=planned)
 
     def _sweep(self) -> None:
-        kept = {
-            pair.shard.path
-            for key, commit in self._journal.latest.items()
-            if commit.outcome is Outcome.COLLECTED
-            for pair in self._journal.read(key).pairs
-            if pair.shard
-        }
+        shards: set[str] = set()
         for entry in self._store.list():
             folder, name = entry.path.partition("/")[0], entry.path.rsplit("/", 1)[-1]
-            torn = name.startswith(TEMPORARY) and folder in {"shards", "parts", name}
-            if torn or (folder == "shards" and entry.path not in kept):
+            if name.startswith(TEMPORARY) and folder in {"shards", "parts", name}:
                 self._store.remove(entry.path)
+            elif folder == "shards":
+                shards.add(entry.path)
+        if shards:
+            for _, result in self._journal.since(0, Outcome.COLLECTED):
+                shards.difference_update(pair.shard.path for pair in result.pairs if pair.shard)
+        for path in sorted(shards):
+            self._store.remove(path)
         self._store.remove_folder(attempts.FOLDER)
 
     def _to(self, state: State, **values: str | int) -> None:

@@ -1,9 +1,9 @@
 """What the journal remembers of every scene's last commit, in about a hundred bytes a scene."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,9 +77,16 @@ def commit_of(result: SceneResult, seq: int) -> Commit:
 
 def identity(scene: Scene, recipe: str) -> bytes:
     """Sixteen bytes that change when the scene's photos, its flags or the recipe do, and not when the files move."""
-    photos = [[ref.sha1, ref.ground_truth, ref.iso] for ref in (*scene.ground_truths, *scene.noisy)]
-    text = json.dumps([scene.key, scene.test_reserve, scene.unknown_sensor, photos, recipe])
+    photos = ", ".join(
+        f'["{ref.sha1}", {_JSON[ref.ground_truth]}, {"null" if ref.iso is None else ref.iso}]'
+        for ref in (*scene.ground_truths, *scene.noisy)
+    )
+    flags = f"{_JSON[scene.test_reserve]}, {_JSON[scene.unknown_sensor]}"
+    text = f"[{encode_basestring_ascii(scene.key)}, {flags}, [{photos}], {encode_basestring_ascii(recipe)}]"
     return hashlib.sha256(text.encode()).digest()[:16]
+
+
+_JSON = {True: "true", False: "false"}
 
 
 def failure_bits(reasons: Iterable[Reason]) -> int:

@@ -7,7 +7,7 @@ comes from it.
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ class EventLog:
     """Appends lines for one run.
 
     A local log is one file that grows. Object stores cannot append, so there each run has its own file
-    `events/<run>.jsonl`, written anew by `flush`.
+    `events/<run>.jsonl`, written anew by `flush`; after many lines it goes on in `events/<run>.jsonl.000001`, and so on.
     """
 
     def __init__(self, store: Store, run: str) -> None:
@@ -29,12 +29,16 @@ class EventLog:
         self._run = run
         self._path = store.local(NAME)
         self._lines: list[str] = []
-        if self._path is None and store.exists(self._remote_name):
-            self._lines = store.read(self._remote_name).decode().splitlines(keepends=True)
+        self._older: list[str] = []
+        if self._path is None:
+            first = f"events/{run}.jsonl"
+            *self._older, self._file = [
+                entry.path for entry in store.list("events") if entry.path.startswith(first)
+            ] or [first]
+            self._lines = self._read(self._file) if store.exists(self._file) else []
 
-    @property
-    def _remote_name(self) -> str:
-        return f"events/{self._run}.jsonl"
+    def _read(self, name: str) -> list[str]:
+        return self._store.read(name).decode(errors="replace").splitlines(keepends=True)
 
     def add(self, event: str, **values: Any) -> None:
         """Appends one line; `values` must be plain JSON values.
@@ -42,16 +46,31 @@ class EventLog:
         Raises:
             OutputError: The storage refuses.
         """
-        line = json.dumps({"time": round(time.time(), 3), "run": self._run, "event": event, **values}) + "\n"
+        self.add_all(event, [values])
+
+    def add_all(self, event: str, each: Iterable[Mapping[str, Any]]) -> None:
+        """Appends a line for each of many values. Errors as in `add`."""
+        head = {"time": round(time.time(), 3), "run": self._run, "event": event}
+        lines = [json.dumps({**head, **values}) + "\n" for values in each]
         if self._path is None:
-            self._lines.append(line)
+            self._keep(lines)
             return
+        text = "".join(lines)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:
-                file.write((line if self._is_whole() else "\n" + line).encode())
+                file.write((text if self._is_whole() else "\n" + text).encode())
         except OSError as error:
             raise OutputError(f"cannot write {NAME} in {self._store.location}: {error.strerror}") from error
+
+    def _keep(self, lines: Sequence[str]) -> None:
+        """Lines of a remote log wait for `flush`, or until there are many."""
+        self._lines += lines
+        if len(self._lines) >= _LINES_PER_FILE:
+            self.flush()
+            self._older.append(self._file)
+            self._file = f"events/{self._run}.jsonl.{len(self._older):06d}"
+            self._lines = []
 
     def _is_whole(self) -> bool:
         """Whether the log ends with a whole line; who died while writing may have left a torn one."""
@@ -66,7 +85,7 @@ class EventLog:
     def flush(self) -> None:
         """Makes a remote log visible; a local one always is."""
         if self._path is None and self._lines:
-            self._store.write(self._remote_name, "".join(self._lines).encode(), replace=True)
+            self._store.write(self._file, "".join(self._lines).encode(), replace=True)
 
     def last(self, event: str, *, any_run: bool = False) -> dict[str, Any] | None:
         """The newest line with that event; None where there is none. A torn line is passed over.
@@ -75,11 +94,23 @@ class EventLog:
             event: what to look for.
             any_run: whether another run's line will do, where one log holds them all.
         """
-        for line in reversed(self._lines) if self._path is None else _backwards(self._path):
+        for line in self._newest_first(f'"event": "{event}"'):
             values = _parsed(line)
             if values and values.get("event") == event and (any_run or values.get("run") == self._run):
                 return values
         return None
+
+    def _newest_first(self, text: str) -> Iterator[str]:
+        """Every line with that text, and maybe others."""
+        if self._path is not None:
+            yield from _backwards(self._path, text.encode())
+            return
+        yield from reversed(self._lines)
+        for name in reversed(self._older):
+            yield from (line for line in reversed(self._read(name)) if text in line)
+
+
+_LINES_PER_FILE = 10_000
 
 
 def read_events(store: Store) -> Iterator[dict[str, Any]]:
@@ -99,8 +130,8 @@ def _parsed(line: str) -> dict[str, Any] | None:
     return values if isinstance(values, dict) else None
 
 
-def _backwards(path: Path) -> Iterator[str]:
-    """A file's lines, last first, without reading more of it than is asked for."""
+def _backwards(path: Path, text: bytes) -> Iterator[str]:
+    """A file's lines with that text, and maybe others, last first, without reading more than is asked for."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -108,8 +139,10 @@ def _backwards(path: Path) -> Iterator[str]:
         while end:
             start = max(end - _BLOCK, 0)
             file.seek(start)
-            first, *lines = (file.read(end - start) + rest).split(b"\n")
-            yield from (line.decode(errors="replace") for line in reversed(lines) if line)
+            first, separator, others = (file.read(end - start) + rest).partition(b"\n")
+            if separator and text in others:
+                lines = reversed(others.split(b"\n"))
+                yield from (line.decode(errors="replace") for line in lines if text in line)
             end, rest = start, first
         if rest:
             yield rest.decode(errors="replace")

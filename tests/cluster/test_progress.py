@@ -17,8 +17,9 @@ from rawnind.cluster.live_view import Live
 from rawnind.cluster.observer import LoaderReport
 from rawnind.cluster.pace import Pace, printable
 from rawnind.cluster.progress import Plain, Silent, choose
-from rawnind.cluster.recount import commit_counts
+from rawnind.cluster.recount import fate_counts
 from rawnind.cluster.stages import Stage, StageCounts, StageTally, pair_counts, result_counts
+from rawnind.cluster.standing import Fate
 from rawnind.cluster.terminal import Stderr
 from rawnind.config import Recipe
 from rawnind.plan import Selection, make_plan
@@ -181,7 +182,11 @@ def test_what_a_commit_tells_of_a_scene_leaves_out_no_photo_and_no_pair(data):
     reasons = st.sampled_from([reason for reason in Reason if reason.outcome is not Outcome.FILTERED])
     pairs = [uncollected(noisy, each.ground_truths[0], data.draw(reasons)) for noisy in each.noisy]
     result = scene_result(each, Recipe(), pairs)
-    told, exact = commit_counts(each, commit_of(result, 0)), result_counts(result)
+    pairs_of = commit_of(result, 0).pairs
+    told = fate_counts(
+        Fate(each.cfa, result.outcome, result.reason, pairs_of, len(each.noisy) + 1, ours=True)
+    )
+    exact = result_counts(result)
     assert sum(told[f"decode_{kind}"] for kind in NUMBERS[2:]) == len(each.noisy) + 1
     for outcome in (Outcome.REJECTED, Outcome.FAILED):
         assert (

@@ -1,0 +1,178 @@
+"""Where each scene of a plan stands: settled by a commit, left out, or open."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from rawnind.plan import Plan
+from rawnind.records import Cfa, Outcome, Reason, Scene
+from rawnind.results import planned_pairs
+from rawnind.storage.commits import OUTCOMES, REASONS, Commit, Rows, failure_bits, identity
+from rawnind.storage.parts import Journal
+
+_AT_ONCE = 8192
+"""Scenes that are looked up in the journal together, some megabytes."""
+
+
+class Fate(NamedTuple):
+    """What settled scenes have in common that count alike.
+
+    Attributes:
+        pairs: how many pairs ended with each outcome, in the order of `Outcome`.
+        photos: how many photos the scene has.
+        ours: whether this run settled it.
+    """
+
+    cfa: Cfa
+    outcome: Outcome
+    reason: Reason | None
+    pairs: tuple[int, ...]
+    photos: int
+    ours: bool
+
+
+class Standing:
+    """Which scenes have their outcome, and how many have which.
+
+    Args:
+        plan: every scene.
+        journal: of the output folder.
+        retry: scenes that failed for one of these reasons before `first` are open again.
+        changed: keys of scenes that are open again where they were settled before `first`.
+        first: the run's first sequence number.
+
+    Attributes:
+        first: the run's first sequence number.
+        selected: key of a scene that is not left out -> the scene, in planned order.
+        scenes: how many have each outcome.
+        pairs: how many planned pairs have each outcome.
+        pair_count: planned pairs.
+        crops: of collected pairs.
+        before: fates of the scenes that the journal held when this was made.
+        todo: photos and planned pairs of the scenes that this run settles or has settled.
+    """
+
+    def __init__(
+        self, plan: Plan, journal: Journal, *, retry: frozenset[Reason], changed: frozenset[str], first: int
+    ) -> None:
+        self._plan = plan
+        self._journal = journal
+        self._recipe = plan.recipe.digest
+        self._again = failure_bits(retry), changed
+        self.first = first
+        self.selected = {scene.key: scene for scene in plan.selected}
+        self.scenes: Counter[Outcome] = Counter()
+        self.pairs: Counter[Outcome] = Counter()
+        self.crops = 0
+        self.before: Counter[Fate] = Counter()
+        self._open: set[str] = set()
+        photos = pairs = 0
+        for key, scene, fate in self._found():
+            if fate is None:
+                self._open.add(key)
+                photos += len(scene.ground_truths) + len(scene.noisy)
+                pairs += len(planned_pairs(scene, plan.recipe.pairing))
+            else:
+                self.before[fate] += 1
+        self._add_before()
+        self._add_left_out()
+        self.pair_count = pairs + sum(self.pairs.values())
+        ours = [(fate, count) for fate, count in self.before.items() if fate.ours]
+        self.todo = (
+            photos + sum(fate.photos * count for fate, count in ours),
+            pairs + sum(sum(fate.pairs) * count for fate, count in ours),
+        )
+
+    def _found(self) -> Iterator[tuple[str, Scene, Fate | None]]:
+        """Each selected scene, and its fate where it is settled."""
+        rest = iter(self.selected.items())
+        while batch := list(islice(rest, _AT_ONCE)):
+            rows = self._journal.latest.rows(key for key, _ in batch)
+            settled = self._settled(batch, rows)
+            self.crops += int(rows["crops"][settled].sum())
+            columns = [rows[name].tolist() for name in ("seq", "outcome", "reason", *OUTCOMES)]
+            for (key, scene), done, (seq, outcome, reason, *pairs) in zip(
+                batch, settled.tolist(), zip(*columns, strict=True), strict=True
+            ):
+                fate = None
+                if done:
+                    why = REASONS[reason] if reason >= 0 else None
+                    photos = len(scene.ground_truths) + len(scene.noisy)
+                    ours = seq >= self.first
+                    fate = Fate(scene.cfa, OUTCOMES[outcome], why, tuple(pairs), photos, ours)
+                yield key, scene, fate
+
+    def _settled(
+        self, batch: list[tuple[str, Scene]], rows: Rows
+    ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Which scenes have a commit with their photos and this recipe, and are not to be done again."""
+        bits, changed = self._again
+        known = rows["seq"] >= 0
+        same = [
+            there and name == identity(scene, self._recipe)
+            for there, name, (_, scene) in zip(known.tolist(), rows["identity"].tolist(), batch, strict=True)
+        ]
+        again = (rows["failures"] & bits) != 0
+        if changed:
+            again |= np.array([key in changed for key, _ in batch])
+        settled: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.array(same) & ~(
+            again & (rows["seq"] < self.first)
+        )
+        return settled
+
+    def _add_before(self) -> None:
+        for fate, count in self.before.items():
+            self.scenes[fate.outcome] += count
+            for outcome, pairs in zip(Outcome, fate.pairs, strict=True):
+                self.pairs[outcome] += pairs * count
+
+    def _add_left_out(self) -> None:
+        for scene in self._plan.scenes if self._plan.left_out else ():
+            if reason := self._plan.left_out.get(scene.key):
+                self.scenes[reason.outcome] += 1
+                self.pairs[reason.outcome] += len(planned_pairs(scene, self._plan.recipe.pairing))
+
+    def is_open(self, key: str) -> bool:
+        """Whether a scene has no outcome yet."""
+        return key in self._open
+
+    def is_settled(self, key: str) -> bool:
+        """Whether a commit is a selected scene's outcome."""
+        return key in self.selected and key not in self._open
+
+    def open_scenes(self) -> list[str]:
+        """Keys of the scenes that have no outcome yet, in planned order."""
+        return [key for key in self.selected if key in self._open]
+
+    def settle(self, key: str, commit: Commit) -> None:
+        """An open scene was committed."""
+        self._open.remove(key)
+        self.scenes[commit.outcome] += 1
+        self.pairs.update(dict(zip(Outcome, commit.pairs, strict=True)))
+        self.crops += commit.crops
+
+    def settled_scenes(self) -> Iterator[tuple[Scene, Commit]]:
+        """Every settled scene and its commit."""
+        return (
+            (scene, self._journal.latest[key])
+            for key, scene in self.selected.items()
+            if key not in self._open
+        )
+
+    def contents(self) -> str:
+        """SHA-256 over every planned scene's identity and outcome: equal where the manifest would be."""
+        digest = hashlib.sha256()
+        for scene in self._plan.scenes:
+            key = scene.key
+            commit = self._journal.latest[key] if self.is_settled(key) else None
+            outcome = self._plan.left_out.get(key) or (
+                commit and [commit.outcome, commit.reason, commit.crops]
+            )
+            name = commit.identity if commit else identity(scene, self._recipe)
+            digest.update(json.dumps([key, name.hex(), outcome]).encode())
+        return digest.hexdigest()
