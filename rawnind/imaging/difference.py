@@ -24,10 +24,13 @@ _SMOOTH = np.array([1, 2, 1], np.float32) / 4
 _SLOPE = np.array([-1, -10, 0, 10, 1], np.float32) / 24 / BLOCK
 _LINES = 17  # block lines; noise of lines is what differs from their mean
 _MEDIAN_SQUARE = 0.455  # median of a squared normal deviate
-_PRIOR = (0.1, 0.1, 0.2, 0.2)  # expected size of the terms of the response
+_PRIOR = (0.01, 0.1, 0.05)  # expected size of the terms of the response
+_DARK = np.float32(1e-3)  # level from which an exponent counts
 _DRIFT = 5  # terms of a second-order surface without its constant
+_EXPECTED_DRIFT = 0.05
+_INDEPENDENT = 200  # blocks: how many a photo's content is worth when its response is fitted
 _EXPECTED_SHIFT = 0.15  # cells, constant part: alignment leaves at most half a site
-_EXPECTED_TURN = 0.5  # cells at the frame's edge: 0.05 degrees in 24 MP
+_EXPECTED_TURN = 1e-3  # cells per cell: 0.05 degrees are 0.9e-3, and the scale changes by as much
 
 
 def measure_displacement(
@@ -45,7 +48,8 @@ def measure_displacement(
     else:
         starts = (np.linspace(0, height - size, _BANDS) // BLOCK * BLOCK).astype(int).tolist()
     planes = len(noisy)
-    prior = [*_PRIOR * planes, 0.1, 0.1, *(_EXPECTED_SHIFT, _EXPECTED_TURN, _EXPECTED_TURN) * 2]
+    turn = (_EXPECTED_TURN * height / 2, _EXPECTED_TURN * width / 2)
+    prior = [*_PRIOR * planes, *(_EXPECTED_DRIFT,) * _DRIFT, *(_EXPECTED_SHIFT, *turn) * 2]
     found = np.zeros(6)
     for _ in range(3):
         displacement = Displacement(
@@ -63,9 +67,11 @@ def measure_displacement(
         if len(target) < 200:
             return None
         step = max(1, len(target) // (3 * _SAMPLES))
-        more = robust_fit(design[::step], target[::step], scale[::step], np.array(prior))[-6:]
-        found = found + more
-        if np.abs(more).max() < _SETTLED:
+        before, design = found, design[::step]
+        # the whole of it, so that what is expected bounds the sum of the steps
+        whole = target[::step] + design[:, -6:] @ before
+        found = robust_fit(design, whole, scale[::step], np.array(prior))[-6:]
+        if np.abs(found - before).max() < _SETTLED:
             break
     return Displacement(
         dy=(found[0], found[1] * 2 / height, found[2] * 2 / width),
@@ -78,7 +84,7 @@ def _gradient_rows(moments: Moments, place: tuple[float, float, float]) -> tuple
     top, half_height, half_width = place
     planes, height, width = moments.g.shape
     if height < 5 or width < 5:
-        return np.empty((0, 4 * planes + 8)), np.empty(0), np.empty(0)
+        return np.empty((0, len(_PRIOR) * planes + _DRIFT + 6)), np.empty(0), np.empty(0)
     inner = (slice(2, -2), slice(2, -2))
     there = cv2.erode(moments.n, np.ones((5, 5), np.uint8))[inner] >= 12
     chosen = sample_blocks(there, 3 * _SAMPLES // _BANDS)
@@ -98,10 +104,11 @@ def _gradient_rows(moments: Moments, place: tuple[float, float, float]) -> tuple
         variance = cv2.blur(moments.dd[plane] / 15, (5, 5))[inner].ravel()[
             chosen
         ]  # 15: 16 cells less their mean
-        response = np.zeros((len(chosen), 4 * planes))
-        response[:, 4 * plane : 4 * plane + 4] = _powers(level)
-        slopes = np.stack([level * y, level * x, -gy, -gy * y, -gy * x, -gx, -gx * y, -gx * x], axis=1)
-        parts_ = np.concatenate([response, slopes], axis=1)
+        terms = len(_PRIOR)
+        response = np.zeros((len(chosen), terms * planes))
+        response[:, terms * plane : terms * plane + terms] = _powers(level)
+        slopes = np.stack([-gy, -gy * y, -gy * x, -gx, -gx * y, -gx * x], axis=1)
+        parts_ = np.concatenate([response, level[:, None] * _surface(y, x), slopes], axis=1)
         d = (
             d - _by_row(np.median, d[:, None], row)[:, 0]
         )  # row noise looks like a gradient wherever the scene has rows
@@ -113,8 +120,13 @@ def _gradient_rows(moments: Moments, place: tuple[float, float, float]) -> tuple
 
 
 def _powers(level: NDArray[Any]) -> NDArray[Any]:
-    """The terms of a response, (..., 4); the root follows what bends near black."""
-    return np.stack([np.ones_like(level), np.sqrt(np.maximum(level, 0)), level, level**2], axis=-1)
+    """The terms of a response, (..., 3): an offset, a factor, an exponent; no more, so that it holds where few blocks are."""
+    return np.stack([np.ones_like(level), level, level * np.log(np.maximum(level, _DARK))], axis=-1)
+
+
+def _surface(y: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
+    """The terms of a drift of the light, (N, 5); y and x from -1 to 1."""
+    return np.stack([y, x, y * y, y * x, x * x], axis=-1)
 
 
 def _by_row(
@@ -129,10 +141,10 @@ def _by_row(
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Smooth:
-    """Response and drift: d = c0 + c1 sqrt(g) + c2 g + c3 g^2 for each plane, plus g times a second-order surface.
+    """Response and drift: d = c0 + c1 g + c2 g ln(g) for each plane, plus g times a second-order surface.
 
     Attributes:
-        response: (P, 4).
+        response: (P, 3).
         drift: (5,) of y, x, y^2, yx, x^2, with y and x from -1 to 1.
     """
 
@@ -146,20 +158,21 @@ def fit_smooth(moments: Moments, noise: NoiseModel) -> Smooth:
     chosen = sample_blocks(moments.n >= 12, _SAMPLES)
     y, x = np.divmod(chosen, width)
     y, x = (y + 0.5) * 2 / height - 1, (x + 0.5) * 2 / width - 1
-    surface = np.stack([y, x, y * y, y * x, x * x], axis=1)
     g = moments.g.reshape(planes, -1)[:, chosen].astype(np.float64)
-    design = np.zeros((planes, len(chosen), 4 * planes + _DRIFT))
+    terms = len(_PRIOR)
+    design = np.zeros((planes, len(chosen), terms * planes + _DRIFT))
     for plane in range(planes):
-        design[plane, :, 4 * plane : 4 * plane + 4] = _powers(g[plane])
-    design[:, :, 4 * planes :] = g[:, :, None] * surface
+        design[plane, :, terms * plane : terms * plane + terms] = _powers(g[plane])
+    design[:, :, terms * planes :] = g[:, :, None] * _surface(y, x)
     n, gradient = moments.n.ravel()[chosen], moments.gradient.reshape(planes, -1)[:, chosen]
     variance = noise.variance(g.astype(np.float32)) / n + (0.25 * FLOOR * g) ** 2 + 0.1**2 * gradient + 1e-10
-    prior = np.concatenate([np.tile(_PRIOR, planes), np.full(_DRIFT, 0.1)])
+    prior = np.concatenate([np.tile(_PRIOR, planes), np.full(_DRIFT, _EXPECTED_DRIFT)])
+    prior *= min(1.0, (_INDEPENDENT / max(len(chosen), 1)) ** 0.5)
     target = moments.d.reshape(planes, -1)[:, chosen].astype(np.float64).ravel()
     result = robust_fit(design.reshape(-1, design.shape[2]), target, np.sqrt(variance).ravel(), prior).astype(
         np.float32
     )
-    return Smooth(response=result[: 4 * planes].reshape(planes, 4), drift=result[4 * planes :])
+    return Smooth(response=result[: terms * planes].reshape(planes, terms), drift=result[terms * planes :])
 
 
 @kernel
@@ -179,8 +192,8 @@ def subtract_smooth(
                 x = np.float32((column + 0.5) * 2 / width - 1)
                 level = g[plane, row, column]
                 surface = drift[0] * y + drift[1] * x + drift[2] * y * y + drift[3] * y * x + drift[4] * x * x
-                smooth = response[plane, 0] + response[plane, 1] * np.sqrt(max(level, np.float32(0)))
-                smooth += level * (response[plane, 2] + response[plane, 3] * level + surface)
+                curve = response[plane, 1] + response[plane, 2] * np.log(max(level, _DARK))
+                smooth = response[plane, 0] + level * (curve + surface)
                 out[plane, row, column] = d[plane, row, column] - smooth
 
 
