@@ -6,15 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from rawnind.errors import ConfigError, ManifestError, OutputError
+from rawnind.errors import ConfigError, OutputError
 from rawnind.storage.events import read_events
 from rawnind.storage.leases import Account, Leased, LeaseLog, accounts, given_to
-from rawnind.storage.manifest import MANIFEST
 from rawnind.storage.store import Store
-from rawnind.training.manifest_view import read_groups
+from rawnind.training.manifest_view import apply_filters, read_groups, split_filters
 from rawnind.training.sampling import generator
+from rawnind.training.selection import Split
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,18 +101,20 @@ def _share(
     there = [name for name, account in known.items() if not account.left]
     rank, ranks = (there.index(who.consumer), len(there)) if who.consumer in there else (who.rank, who.ranks)
     given = pa.array([crop.crop_id for crop in given_to(log)], pa.string())
-    names = _column(store, "crop_id")
+    names = _open_crops(store)
     free = names.filter(pc.invert(pc.is_in(names, given)))
     order = rng.permutation(len(free))
     return list(free.take(pa.array(order[rank::ranks])).to_pylist())
 
 
-def _column(store: Store, name: str) -> pa.Array:
-    try:
-        with store.open(MANIFEST) as source:
-            return pq.read_table(source, columns=[name])[name].combine_chunks()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ManifestError(f"{MANIFEST} in {store.location} cannot be read: {error}") from error
+def _open_crops(store: Store) -> pa.Array:
+    """Names of all crops that show no photo of the test reserve."""
+    filters = split_filters(store, Split.ALL, 0.0)
+    left_out = dict.fromkeys((name for name, _ in filters), 0)
+    names = [
+        apply_filters(group, filters, left_out)["crop_id"] for group in read_groups(store, everything=True)
+    ]
+    return pa.chunked_array([chunk for name in names for chunk in name.chunks], pa.string()).combine_chunks()
 
 
 def rows_of(store: Store, crop_ids: Sequence[str]) -> pa.Table:

@@ -1,6 +1,8 @@
 """Where a live feed comes from: the bridge while there is one, and the output folder after that."""
 
+import os
 import re
+import socket
 import time
 import uuid
 from pathlib import Path
@@ -16,7 +18,7 @@ from rawnind.errors import RawnindError
 from rawnind.storage.store import Store
 from rawnind.training.live_record import Who, ending, recorded, rest
 
-_NAME = re.compile(r"bridge-[0-9a-f]{12}")
+_NAME = re.compile(r"bridge-[\w.-]*[0-9a-f]{12}")
 _PATIENCE = 5.0  # seconds for one answer; a bridge that is started anew takes about one
 _REPORT_EVERY = 0.5  # seconds
 
@@ -213,6 +215,8 @@ class BridgeSource:
             return None
 
     def _connect(self) -> bool:
+        if not _listens(self._address or os.environ.get("RAY_ADDRESS", "")):
+            return False
         try:
             ray.init(
                 address=self._address or "auto",
@@ -234,10 +238,10 @@ class BridgeSource:
     def report(self, *, final: bool, scenes: int, crops: int, batches: int, wait_seconds: float) -> None:
         """Tells the bridge, if there is one, not more than twice a second."""
         now = time.monotonic()
-        if not (final or now - self._reported >= _REPORT_EVERY) or not self._heard:
+        if not self._heard or not (final or now - self._reported >= _REPORT_EVERY):
             return
         self._reported = now
-        handle = self._handle()
+        handle = self._handle() if ray.is_initialized() else None
         if handle is not None:
             handle.loader_report.remote(
                 self._who.consumer, scenes=scenes, crops=crops, batches=batches, wait_seconds=wait_seconds
@@ -258,6 +262,18 @@ class BridgeSource:
             return "no scene is being worked on"
         key, stage, seconds = self._oldest
         return f"the oldest scene in flight is {key}, for {seconds:.0f} s, in stage {stage}"
+
+
+def _listens(address: str) -> bool:
+    """Whether somebody is there; Ray itself tries for 45 seconds. An address of another form is left to Ray."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in host:
+        return True
+    try:
+        with socket.create_connection((host, int(port)), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 _NOTHING = pa.table({"position": pa.array([], pa.int64())})
