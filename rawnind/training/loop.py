@@ -7,14 +7,14 @@ import pickle
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rawnind.errors import ConfigError, RawnindError
 from rawnind.training.batch import Batch
@@ -126,18 +126,28 @@ def train(
         raise ConfigError(
             f"a batch of {batch_size} needs as many crops, {output} has {len(crops)} to train on"
         )
-    place = _place(output, checkpoint)
+    place = place_of(output, checkpoint)
     found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    training = _Training(CropLoader(crops, batch_size, workers=workers, device=found), width, learning_rate)
+    training = Training(CropLoader(crops, batch_size, workers=workers, device=found), width, learning_rate)
     training.load(place)
     resumed_at = len(training.losses)
-    with _cores(cores):
-        training.run(steps, place, save_every, progress_every, progress or _echo)
+    with cores_of_torch(cores):
+        training.run(steps, place, save_every, progress_every, progress or say)
     return training.report(resumed_at, place, time.perf_counter() - started)
 
 
-class _Training:
-    """Network, optimiser and feed, which are saved and loaded together."""
+class Training:
+    """Network, optimiser and feed, which are saved and loaded together.
+
+    Args:
+        loader: the feed.
+        width: of the U-Net's first level.
+        learning_rate: Adam's.
+
+    Attributes:
+        forward: what is called with the input: `model`, or a module around it.
+        losses: the loss of every step so far.
+    """
 
     def __init__(self, loader: CropLoader, width: int, learning_rate: float) -> None:
         options = loader.dataset.options
@@ -145,6 +155,7 @@ class _Training:
             torch.manual_seed(options.seed)
             self.model = UNet(4 if options.input is Input.RAW else 3, width)
         self.model.to(loader.device)
+        self.forward: nn.Module = self.model
         self.optimizer = torch.optim.Adam(self.model.parameters(), learning_rate)
         self.losses: list[float] = []
         self.loader = loader
@@ -171,13 +182,17 @@ class _Training:
 
     def advance(self) -> None:
         """One optimiser step."""
-        loss = masked_l1(*_prediction(self.model, self._next()))
+        loss = masked_l1(*_prediction(self.forward, self._next()))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.losses.append(float(loss.detach()))
+        self.losses.append(self.mean(loss.detach()))
         if not math.isfinite(self.losses[-1]):
             raise TrainingError(f"the loss is {self.losses[-1]} at step {len(self.losses)}")
+
+    def mean(self, loss: Tensor) -> float:
+        """The loss over everybody who takes part in the step."""
+        return float(loss)
 
     def _next(self) -> Batch:
         while True:
@@ -233,13 +248,13 @@ class _Training:
 
     def report(self, resumed_at: int, place: Path, seconds: float) -> TrainReport:
         """What this run came to."""
-        count = max(1, min(_SMOOTHED_OVER, len(self.losses) // 4))
+        first, last = ends_of(self.losses)
         counters = self.loader.counters
         return TrainReport(
             steps=len(self.losses),
             resumed_at=resumed_at,
-            first_loss=sum(self.losses[:count]) / count,
-            last_loss=sum(self.losses[-count:]) / count,
+            first_loss=first,
+            last_loss=last,
             losses=tuple(self.losses),
             batches=counters.batches,
             crops=counters.crops,
@@ -252,8 +267,19 @@ class _Training:
         )
 
 
+def ends_of(losses: Sequence[float]) -> tuple[float, float]:
+    """Means of the first and of the last losses: over a quarter of all steps, at most ten.
+
+    >>> ends_of([4.0, 2.0, 2.0, 1.0])
+    (4.0, 1.0)
+    """
+    count = max(1, min(_SMOOTHED_OVER, len(losses) // 4))
+    return sum(losses[:count]) / count, sum(losses[-count:]) / count
+
+
 @contextlib.contextmanager
-def _cores(count: int) -> Iterator[None]:
+def cores_of_torch(count: int) -> Iterator[None]:
+    """Lets torch use so many cores for one operation within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -262,15 +288,21 @@ def _cores(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _prediction(model: UNet, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def _prediction(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     return model(batch["y_crops"]), batch["x_crops"], batch["mask_crops"]
 
 
-def _place(output: str | Path, checkpoint: Path | None) -> Path:
+def place_of(output: str | Path, checkpoint: Path | None) -> Path:
+    """Where the checkpoint goes.
+
+    Raises:
+        ConfigError: The folder is remote, and nothing else was said.
+    """
     if checkpoint is None and "://" in str(output):
         raise ConfigError(f"{output} is not a local folder; say where the checkpoint goes")
     return checkpoint or Path(output) / "checkpoint.pt"
 
 
-def _echo(step: int, loss: float) -> None:
+def say(step: int, loss: float) -> None:
+    """Prints a line of progress."""
     click.echo(f"step {step:6d}  loss {loss:.4f}")

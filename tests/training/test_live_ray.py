@@ -197,10 +197,10 @@ def test_two_consumers_share_an_epoch_while_a_worker_and_the_bridge_are_killed(
         "-m", "rawnind.cli", "prepare", str(sample_set), "--output", str(out), "--crop-size", "64", "--stride", "96",
         "--max-scenes", "1", "--address", cluster, "--progress", "none",
     )  # fmt: skip
-    _wait_for_commits(out, 2)
-    kill_actor(cluster, name=bridge_name(str(out)))
-    _wait_for_commits(out, 5)
+    _wait_for_commits(out, 4)
     _kill_a_worker(cluster)
+    _wait_for_commits(out, 6)
+    kill_actor(cluster, name=bridge_name(str(out)))
     assert run.wait(120) == 0
     said = [consumer.communicate(timeout=60)[0] for consumer in consumers]
     assert [consumer.returncode for consumer in consumers] == [0, 0]
