@@ -66,19 +66,24 @@ def accidents(_accidents):
 
 
 @pytest.fixture(scope="session")
-def environment(_accidents):
-    """Environment of processes that tests start; the session's Ray has it too."""
+def _settings(_accidents):
     path = os.pathsep.join(filter(None, [str(ACCIDENTS), os.environ.get("PYTHONPATH")]))
-    return os.environ | {"PYTHONPATH": path, "RAWNIND_ACCIDENTS": str(_accidents.folder)}
+    return {"PYTHONPATH": path, "RAWNIND_ACCIDENTS": str(_accidents.folder)}
+
+
+@pytest.fixture
+def environment(_settings):
+    """Environment of processes that tests start, with what `ray.init` has put there (its token)."""
+    return os.environ | _settings
 
 
 @pytest.fixture(scope="session")
-def cluster(environment):
+def cluster(_settings):
     """The session's Ray; its address."""
     folder = tempfile.mkdtemp(prefix="rn-", dir="/tmp")  # a socket's path must be short
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("PYTHONPATH", "RAWNIND_ACCIDENTS"):
-            patch.setenv(name, environment[name])
+        for name, value in _settings.items():
+            patch.setenv(name, value)
         context = ray.init(
             address="local",
             num_cpus=2,
