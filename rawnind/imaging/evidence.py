@@ -32,7 +32,7 @@ _WEAK = np.float32(0.5)  # of the threshold, beside something found
 _HALF = np.float32(0.4)  # of the peak: a box filter's response to an edge falls to a half on the edge
 _CLOSE = 5  # blocks; gaps in a changed area are bridged
 _BESIDE = np.float32(0.5)  # of a threshold, for blocks that touch something found
-_REACH = 3  # blocks that such evidence is followed
+_REACH = 8  # blocks that such evidence is followed
 _DENTS = 1.25  # a changed area is filled to its convex hull where that is at most this much larger
 _TYPICAL = 0.05**2  # cells squared; smallest squared shift that texture is judged against
 _LARGEST = 0.35**2
@@ -64,9 +64,11 @@ def changed_blocks(
     maps = _Maps(n, len(residual))
     _prepare(
         n, residual, variance, moments.g, moments.dd, moments.gradient,
-        np.array([FLOOR**2, max(misfit, texture), texture], np.float32), left, maps.white, maps.floor, maps.rest,
+        np.array([FLOOR**2, max(misfit, texture), texture], np.float32), left, maps.white, maps.floor, maps.rough, maps.rest,
     )  # fmt: skip
-    noisy = maps.cells > maps.floor**2  # elsewhere even the smallest box tells a change from what is still
+    noisy = (
+        maps.cells > maps.floor**2 + maps.rough
+    )  # elsewhere even the smallest box tells a change from what is still
     found, score = _search(maps)
     return _grown(found, (score >= _BESIDE) & noisy), score
 
@@ -77,7 +79,9 @@ class _Maps:
     Attributes:
         white: (P, hb, wb) sums of the residual over its cells, in deviations of a cell.
         cells: (hb, wb) usable cells.
-        floor: (hb, wb) cells times what still content may differ by, in deviations of a cell, mean over planes.
+        floor: (hb, wb) cells times what still content may differ by, in deviations of a cell, mean over planes: by its
+            level, and by what lines left. The same sign all over a box.
+        rough: (hb, wb) the square of the same by its gradient: the same sign along an edge, not from edge to edge.
         rest: (5, hb, wb) energy of the block, 1 where it is known, variance above the noise's in units of it, the share of
             that which texture explains, degrees of freedom.
     """
@@ -86,12 +90,13 @@ class _Maps:
         self.white = np.empty((planes, *n.shape), np.float32)
         self.cells = n
         self.floor = np.empty_like(n)
+        self.rough = np.empty_like(n)
         self.rest = np.empty((5, *n.shape), np.float32)
 
     def drop(self, blocks: NDArray[np.bool_]) -> None:
         """Takes blocks out of every later box."""
         keep = (~blocks).astype(np.float32)
-        for map_ in (self.white, self.cells, self.floor, self.rest):
+        for map_ in (self.white, self.cells, self.floor, self.rough, self.rest):
             np.multiply(map_, keep, out=map_)
 
 
@@ -106,8 +111,8 @@ def _search(maps: _Maps) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
             rest = np.stack([_box(map_, size) for map_ in maps.rest])
         least = max(_MIN_CELLS, _MIN_SHARE * 16 * size * size)
         _judge(
-            white, _box(maps.cells, size), _box(maps.floor, size), rest, np.float32(least),
-            _MEAN * np.float32(_EASE[size]), size in _TEXTURE_BOXES, z,
+            white, _box(maps.cells, size), _box(maps.floor, size), size * _box(maps.rough, size), rest,
+            np.float32(least), _MEAN * np.float32(_EASE[size]), size in _TEXTURE_BOXES, z,
         )  # fmt: skip
         np.maximum(score, z, out=score)
         new = _extent(z, size)
@@ -158,6 +163,7 @@ def _prepare(  # noqa: PLR0917
     left: NDArray[np.float32],
     white: NDArray[np.float32],
     floor: NDArray[np.float32],
+    rough: NDArray[np.float32],
     rest: NDArray[np.float32],
 ) -> None:
     planes, height, width = residual.shape
@@ -165,17 +171,20 @@ def _prepare(  # noqa: PLR0917
         for x in range(width):
             cells = n[y, x]
             known = np.float32(1) if cells > 0 else np.float32(0)
-            root, energy = np.float32(0), np.float32(0)
+            root, edge, energy = np.float32(0), np.float32(0), np.float32(0)
             excess, explained = np.float32(0), np.float32(0)
             for p in range(planes):
                 v, level, slope = variance[p, y, x], g[p, y, x], gradient[p, y, x]
-                still = factors[0] * level * level + factors[1] * slope + left[p]
+                even = factors[0] * level * level + left[p]
+                still = even + factors[1] * slope
                 white[p, y, x] = cells * residual[p, y, x] / np.sqrt(v)
-                root += np.sqrt(still / v)
+                root += np.sqrt(even / v)
+                edge += np.sqrt(slope / v)
                 energy += residual[p, y, x] ** 2 / (v / max(cells, np.float32(1)) + still)
                 excess += dd[p, y, x] / v - (cells - 1)
                 explained += factors[2] * slope * cells / v
             floor[y, x] = cells * root / planes
+            rough[y, x] = factors[1] * (cells * edge / planes) ** 2
             rest[0, y, x] = known * min(energy, _CAP)
             rest[1, y, x] = known
             rest[2, y, x] = known * excess
@@ -188,6 +197,7 @@ def _judge(  # noqa: PLR0917
     white: NDArray[np.float32],
     cells: NDArray[np.float32],
     floor: NDArray[np.float32],
+    rough: NDArray[np.float32],
     rest: NDArray[np.float32],
     least: np.float32,
     threshold: np.float32,
@@ -207,7 +217,7 @@ def _judge(  # noqa: PLR0917
             for p in range(planes):
                 chi += white[p, y, x] ** 2
                 total += white[p, y, x]
-            still = floor[y, x] ** 2
+            still = floor[y, x] ** 2 + rough[y, x]
             chi /= count + still
             # Wilson and Hilferty: a chi-square as a normal deviate
             mean = np.float32(0)

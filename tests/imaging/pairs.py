@@ -234,10 +234,11 @@ def _noise(iso):
 
 
 def _sigma(light, case):
-    """Noise of the gain-matched difference at each site."""
+    """Noise of the gain-matched difference at each site: of photons, of reading, of the row."""
     well, read = _noise(case.iso)
     gt_well, gt_read = _noise(case.gt_iso)
-    return np.sqrt(case.gain * light / well + (case.gain * read) ** 2 + light / gt_well + gt_read**2)
+    reading = (1 + case.row_noise**2) * ((case.gain * read) ** 2 + gt_read**2)
+    return np.sqrt(case.gain * light / well + light / gt_well + reading)
 
 
 def _expose(light, iso, case, rng):
