@@ -4,6 +4,7 @@ import hashlib
 import logging
 import re
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,15 +86,19 @@ def _bridge(job: Job, max_scenes: int) -> Any:
         max_restarts=-1,
         max_task_retries=-1,
     )
-    return actor.remote(
+    kept = ray.put(job.plan), ray.put(job.changed)
+    bridge = actor.remote(
         job.output,
         job.run,
-        job.plan,
+        kept[0],
         max_scenes=max_scenes,
         retry=job.options.retry_failed,
-        changed=job.changed,
+        changed=kept[1],
         observer=RayMetrics(bridge_name(job.output)),
     )
+    # Ray lets go of a large argument once the actor lives, and could then not start it anew.
+    weakref.finalize(bridge, lambda _: None, kept).atexit = False
+    return bridge
 
 
 def pool_size(options: Options, scenes: int) -> int:

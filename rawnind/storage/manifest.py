@@ -237,5 +237,8 @@ def conservation(counts: Counts) -> str:
 
 
 def _yaml(value: object) -> bytes:
-    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
+    text: str = yaml.dump(value, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=120)
     return text.encode()
+
+
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's where it is there: five times as fast

@@ -1,0 +1,210 @@
+"""1,000,000 scene results through the bridge's actor: commits a second, memory a scene, start-up, manifest.
+
+No scene has pixels: each has one noisy photo, and was rejected or failed. They are committed in batches, almost in the
+planned order, as workers would send them. `make bench` prints the table, for a local folder and for an S3 server on this
+machine (moto, which answers a small request in some 5 ms); as a plain test, some thousand scenes go the same way.
+
+python benchmarks/bench_bridge.py SCENES OUTPUT      one run in this process, as JSON
+"""
+
+import contextlib
+import gc
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rawnind.config import Recipe
+from rawnind.plan import Selection, make_plan
+from rawnind.records import Cfa, FailedFile, ImageRef, Reason, Scene
+from rawnind.results import scene_result, uncollected, whole_scene
+from rawnind.storage.parts import Journal, encode_result
+from rawnind.storage.store import Store
+
+SCENES, SMALL = 1_000_000, 3_000
+BATCH = 256  # what the driver commits at once
+NAME, SHA1 = "scene0000000", "0" * 40
+
+
+def make_scene(name, digest):
+    photo = ImageRef(cfa=Cfa.BAYER, scene=name, ground_truth=False, iso=3200, sha1=digest,
+                     filename=f"{name}.dng", path=f"/photos/{name}.dng")  # fmt: skip
+    return Scene(name=name, cfa=Cfa.BAYER, test_reserve=False, unknown_sensor=False, ground_truths=(), noisy=(photo,))  # fmt: skip
+
+
+def names(count):
+    for number in range(count):
+        name = f"scene{number:07d}"
+        yield name, hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+
+
+def templates(recipe):
+    """What a rejected and a failed scene send, with places for the scene's name and the photo's hash."""
+    scene = make_scene(NAME, SHA1)
+    broken = FailedFile(photo=scene.noisy[0], reason=Reason.MISSING_FILE, detail=f"{NAME}.dng is not there")
+    failed = scene_result(
+        scene, recipe, [uncollected(scene.noisy[0], None, Reason.MISSING_FILE, broken.detail)], [broken]
+    )
+    return [encode_result(result) for result in (whole_scene(scene, recipe, Reason.NO_GROUND_TRUTH), failed)]
+
+
+def batches(count, recipe):
+    """Results in batches; each hundred scenes in an order of its own."""
+    from rawnind.cluster.bridge import Arrived
+
+    rng, kinds, waiting = np.random.default_rng(0), templates(recipe), []
+    known = list(names(count))
+    for start in range(0, count, 100):
+        for number in rng.permutation(min(100, count - start)) + start:
+            name, digest = known[number]
+            data = (
+                kinds[int(number % 7 == 0)]
+                .replace(NAME.encode(), name.encode())
+                .replace(SHA1.encode(), digest.encode())
+            )
+            waiting.append(
+                Arrived(key=f"bayer/{name}", data=data, telemetry={"read_bytes": 1}, inputs=bytes(16))
+            )
+            if len(waiting) == BATCH:
+                yield waiting
+                waiting = []
+    if waiting:
+        yield waiting
+
+
+def memory(field):
+    """MB of this process, from /proc: VmRSS, RssAnon or VmHWM."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.split(f"{field}:")[1].split()[0]) / 1024
+
+
+def of_actor(bridge, function, *values):
+    """What a function says inside of the actor's process."""
+    import ray
+
+    return ray.get(bridge.__ray_call__.remote(lambda _, *given: function(*given), *values))
+
+
+def settled_memory():
+    gc.collect()
+    return memory("RssAnon")
+
+
+def forget_peak():
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def clocked(call):
+    wall = time.perf_counter()
+    answer = call()
+    return time.perf_counter() - wall, answer
+
+
+def measure(count, output):
+    import ray
+
+    from rawnind.cluster.pipeline import NAMESPACE, Job, start_bridge
+    from rawnind.options import Options
+
+    found, before = {"scenes": count}, memory("RssAnon")
+    recipe = Recipe()
+    found["plan_s"], plan = clocked(
+        lambda: make_plan([make_scene(*each) for each in names(count)], Selection(), recipe)
+    )
+    found["plan_B_per_scene"] = (settled_memory() - before) * 2**20 / count
+    Store(output).prepare_root()
+    ray.init(
+        namespace=NAMESPACE, num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
+    job = Job(output=output, run="run", root="/photos", plan=plan, options=Options(recipe=recipe))
+    found["empty_start_s"], bridge = clocked(lambda: start_bridge(job, max_scenes=1000))
+    ray.get(bridge.begin.remote())
+    start = of_actor(bridge, settled_memory)
+    found["bridge_before_MB"] = start
+    load = os.getloadavg()[0]
+    wall = time.perf_counter()
+    pending = []
+    for arrived in batches(count, recipe):
+        pending.append(bridge.commit_many.remote(arrived))
+        if len(pending) == 3:
+            ray.get(pending.pop(0))
+    ray.get(pending)
+    found["commits_per_s"] = count / (time.perf_counter() - wall)
+    found["load"] = (load + os.getloadavg()[0]) / 2
+    found["bridge_B_per_scene"] = (of_actor(bridge, settled_memory) - start) * 2**20 / count
+    found["commit_peak_MB"] = of_actor(bridge, memory, "VmHWM")
+    found["parts"] = len(Store(output).list("parts"))
+    ray.kill(bridge, no_restart=False)
+    found["restart_s"], snapshot = clocked(lambda: ray.get(bridge.snapshot.remote()))
+    assert snapshot.scenes.open == 0
+    assert snapshot.scenes.failed == -(-count // 7)
+    found["restarted_MB"] = of_actor(bridge, settled_memory)
+    of_actor(bridge, forget_peak)
+    found["manifest_s"], summary = clocked(lambda: ray.get(bridge.finish.remote({})))
+    found["manifest_peak_MB"] = of_actor(bridge, memory, "VmHWM") - found["restarted_MB"]
+    assert summary.scenes.rejected + summary.scenes.failed == summary.pairs.planned == count
+    ray.get(bridge.close.remote())
+    ray.kill(bridge)
+    found["journal_s"], journal = clocked(lambda: Journal(Store(output)))
+    assert len(journal.latest) == count
+    ray.shutdown()
+    return found
+
+
+@contextlib.contextmanager
+def s3_server():
+    """URI of a bucket on an S3 server of its own; the environment that reaches it."""
+    program = shutil.which("moto_server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("moto_server is not installed: no S3 server to measure against")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    with subprocess.Popen([program, "-p", str(port)], env=environment, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as server:  # fmt: skip
+        try:
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT")
+            for _ in range(100):
+                with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(request, timeout=5):  # noqa: S310
+                    break
+                time.sleep(0.1)
+            keys = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "EC2_METADATA_DISABLED": "true"}
+            query = f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+            yield f"s3://bucket/out?{query}", {f"AWS_{key}": value for key, value in keys.items()}
+        finally:
+            server.terminate()
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_a_million_scenes(benchmark, tmp_path, where):
+    count = SMALL if benchmark.disabled else SCENES
+    with contextlib.ExitStack() as stack:
+        output, environment = (
+            (str(tmp_path / "out"), {}) if where == "local" else stack.enter_context(s3_server())
+        )
+        call = [sys.executable, __file__, str(count), output]
+        done = benchmark.pedantic(
+            subprocess.run, (call,), {"check": True, "stdout": subprocess.PIPE, "text": True,
+                                      "env": {**os.environ, **environment}}, rounds=1)  # fmt: skip
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(f"\n{where}: " + ", ".join(f"{key} {value:.4g}" for key, value in found.items()))
+    if not benchmark.disabled:
+        assert found["commits_per_s"] >= 2000
+        assert found["bridge_B_per_scene"] < 200
+        assert found["restart_s"] < 20
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(int(sys.argv[1]), sys.argv[2])))
