@@ -57,7 +57,7 @@ def _exit_code(error: RawnindError) -> int:
 )
 @click.version_option(package_name="rawnind")
 def main() -> None:
-    r"""Prepares RAW photo pairs for training denoisers: aligned, masked, scored, cropped, checked and listed.
+    """Prepares RAW photo pairs for training denoisers: aligned, masked, scored, cropped, checked and listed.
 
     \b
     A first try:
@@ -73,7 +73,7 @@ def main() -> None:
 @click.option("--height", default=800, show_default=True, help="Rows of each photo.")
 @click.option("--width", default=1216, show_default=True, help="Columns of each photo.")
 def sample(out: Path, seed: int, height: int, width: int) -> None:
-    r"""Write a small RawNIND-like set of DNG files into OUT, with truth.json.
+    """Write a small RawNIND-like set of DNG files into OUT, with truth.json.
 
     \b
     Example:
@@ -93,7 +93,7 @@ def sample(out: Path, seed: int, height: int, width: int) -> None:
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the index as YAML."
 )
 def index(source: Path, output: Path | None) -> None:
-    r"""Read SOURCE (a folder or an index YAML) into scenes and print counts.
+    """Read SOURCE (a folder or an index YAML) into scenes and print counts.
 
     \b
     Example:
@@ -106,9 +106,7 @@ def index(source: Path, output: Path | None) -> None:
         click.echo(f"refused: {refused.file}: {refused.why}", err=True)
     click.echo(f"{len(found.scenes)} scenes: {', '.join(f'{found.count(cfa)} {cfa}' for cfa in Cfa)}")
     click.echo(f"{found.test_reserve} test-reserve, {found.unknown_sensor} unknown-sensor")
-    click.echo(
-        f"{found.ground_truths} ground-truth and {found.noisy} noisy photos; set aside: {found.set_aside}"
-    )
+    click.echo(f"{found.ground_truths} ground-truth and {found.noisy} noisy photos; {found.set_aside}")
     if output:
         _write_text(output, index_to_yaml(found))
 
@@ -164,7 +162,7 @@ def _options(values: dict[str, Any]) -> Options:
               help="A live view, plain lines, or nothing.")  # fmt: skip
 @_run_options
 def prepare(source: Path, output: str, progress: str, **values: Any) -> None:
-    r"""Process every scene of SOURCE and write OUT/manifest.parquet; running it again resumes.
+    """Process every scene of SOURCE and write OUT/manifest.parquet; running it again resumes.
 
     \b
     Examples:
@@ -188,7 +186,7 @@ def prepare(source: Path, output: str, progress: str, **values: Any) -> None:
 @click.argument("source", type=click.Path(path_type=Path))
 @_run_options
 def plan(source: Path, **values: Any) -> None:
-    r"""Say what `prepare` would do with SOURCE: scenes, pairs, memory, disk, workers. Reads headers only.
+    """Say what `prepare` would do with SOURCE: scenes, pairs, memory, disk, workers. Reads headers only.
 
     \b
     Example:
@@ -203,7 +201,7 @@ def plan(source: Path, **values: Any) -> None:
 @main.command()
 @click.argument("output")
 def status(output: str) -> None:
-    r"""Say where the run in OUTPUT stands, and list every file that failed.
+    """Say where the run in OUTPUT stands, and list every file that failed.
 
     \b
     Example:
@@ -219,7 +217,7 @@ def status(output: str) -> None:
 @main.command()
 @click.argument("output")
 def verify(output: str) -> None:
-    r"""Recompute every count, hash and coordinate of OUTPUT. Exit 1 when something is wrong.
+    """Recompute every count, hash and coordinate of OUTPUT. Exit 1 when something is wrong.
 
     \b
     Example:
@@ -255,7 +253,7 @@ def verify(output: str) -> None:
 def train(
     output: str, steps: int, batch_size: int, crop_size: int, seed: int, checkpoint: Path | None
 ) -> None:
-    r"""Train a small U-Net on OUTPUT, to see that the data can be learned from.
+    """Train a small U-Net on OUTPUT, to see that the data can be learned from.
 
     \b
     Example:

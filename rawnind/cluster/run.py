@@ -23,6 +23,7 @@ from rawnind.errors import ConfigError, ManifestError, RecipeMismatchError
 from rawnind.options import Options
 from rawnind.plan import Plan, Selection, make_plan
 from rawnind.records import Summary
+from rawnind.storage import attempts
 from rawnind.storage.index import load_index
 from rawnind.storage.inputs import fingerprint, is_unchanged
 from rawnind.storage.lock import only_run
@@ -142,8 +143,7 @@ def _claim(store: Store, recipe: Recipe) -> None:
     try:
         known = yaml.safe_load(store.read(RECIPE))
     except FileNotFoundError:
-        if store.list("parts"):
-            raise ManifestError(f"{store.location} has committed scenes but no {RECIPE}") from None
+        _refuse_foreign(store)
         with contextlib.suppress(FileExistsError):  # another run was faster; its recipe is compared below
             store.write(RECIPE, yaml.safe_dump(recipe.as_dict(), sort_keys=False).encode())
         known = yaml.safe_load(store.read(RECIPE))
@@ -158,6 +158,17 @@ def _claim(store: Store, recipe: Recipe) -> None:
         raise RecipeMismatchError(
             f"{store.location} was made with another recipe ({changes}). Choose a new --output, or pass "
             f"--config {store.location}/{RECIPE} to go on with the old one."
+        )
+
+
+def _refuse_foreign(store: Store) -> None:
+    """A run replaces and sweeps what has these names, so in a folder without a recipe they are somebody else's."""
+    folders = (name for name in ("parts", "shards", attempts.FOLDER) if store.list(name))
+    files = (name for name in ("manifest.parquet", "pairs.parquet", "manifest.yaml") if store.exists(name))
+    if taken := [*folders, *files]:
+        raise ConfigError(
+            f"{store.location} holds {', '.join(taken)} but no {RECIPE}, so no run can go on there, and a new one would "
+            "overwrite what is there. Choose a new --output."
         )
 
 

@@ -154,6 +154,8 @@ def _layout(path: Path) -> dict[str, dict[str, Any]]:
         raise IndexInvalidError(
             f"{path} is neither a folder nor an index YAML; pass the folder that holds the RAW files"
         )
+    if not path.is_file():  # a pipe would be waited for forever
+        raise IndexInvalidError(f"{path} is not a file; pass a folder of RAW files or an index YAML")
     try:
         layout = _LAYOUT.validate_python(yaml.load(path.read_bytes(), Loader=_Loader))  # noqa: S506 - text only
     except yaml.YAMLError as error:
