@@ -124,7 +124,12 @@ def measure(count, output):
     found["plan_B_per_scene"] = (settled_memory() - before) * 2**20 / count
     Store(output).prepare_root()
     ray.init(
-        namespace=NAMESPACE, num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+        address="local",
+        namespace=NAMESPACE,
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
     )
     job = Job(output=output, run="run", root="/photos", plan=plan, options=Options(recipe=recipe))
     found["empty_start_s"], bridge = clocked(lambda: start_bridge(job, max_scenes=1000))
