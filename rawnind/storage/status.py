@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from rawnind.errors import ConfigError
 from rawnind.records import Outcome
 from rawnind.storage.events import read_events
+from rawnind.storage.commits import OUTCOMES
 from rawnind.storage.manifest import read_summary
 from rawnind.storage.parts import Journal
 from rawnind.storage.store import Store
@@ -23,10 +24,11 @@ def status_lines(store: Store) -> Iterator[str]:
         raise ConfigError(
             f"{store.location} holds no committed scene; is it the --output of `rawnind prepare`?"
         )
-    scenes = Counter(commit.outcome for commit in journal.latest.values())
+    rows = journal.latest.all_rows()
+    scenes = Counter(OUTCOMES[place] for place in rows["outcome"])
     committed = ", ".join(f"{scenes[outcome]} {outcome}" for outcome in Outcome if scenes[outcome])
-    crops = sum(commit.crops for commit in journal.latest.values())
-    yield f"Committed: {len(journal.latest)} scenes ({committed}), {crops} crops"
+    crops = int(rows["crops"].sum())
+    yield f"Committed: {len(rows)} scenes ({committed}), {crops} crops"
     try:
         summary = read_summary(store)
     except FileNotFoundError:
