@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from rawnind.errors import ConfigError
 from rawnind.records import Outcome
-from rawnind.storage.events import read_events
 from rawnind.storage.commits import OUTCOMES
+from rawnind.storage.events import read_events
 from rawnind.storage.manifest import read_summary
 from rawnind.storage.parts import Journal
 from rawnind.storage.store import Store
