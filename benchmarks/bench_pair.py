@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 
 from rawnind.config import Recipe
-from rawnind.imaging import crop, exposure, levels, pair
-from rawnind.imaging.pair import AlignedPair, FinishedPair, Prepared, align_pair, finish_pair
+from rawnind.imaging import crop, exposure, levels, pair, prepared
+from rawnind.imaging.pair import AlignedPair, FinishedPair, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
+from rawnind.imaging.prepared import Prepared
 from rawnind.records import Cfa, Sensor
 from rawnind.storage.shards import CropPixels, write_shard
 from rawnind.storage.store import Store
@@ -30,14 +31,14 @@ OLD_PIPELINE_SECONDS = (26, 34)  # what the Trio pipeline needed for such a pair
 MATRIX = (0.7, 0.1, 0.0, -0.3, 1.1, 0.2, 0.0, 0.1, 0.6)
 STAGES = {
     "planes": [(levels, "planes")],
-    "align": [(pair, "reference"), (pair, "align")],
+    "align": [(prepared, "reference"), (pair, "align")],
     "GT at the shift": [(pair, "planes_at_shift")],
     "exposure, hot pixels": [(exposure, "overexposed"), (exposure, "underexposed"), (exposure, "hot_pixels")],
     "gain, loss": [(exposure, "gain"), (exposure, "alignment_loss")],
     "mask": [(pair, "scene_change"), (pair, "combine"), (pair, "valid")],
     "MS-SSIM": [(pair, "windowed_ms_ssim"), (pair, "score_map")],
     "crop grid": [(crop, "grid"), (crop, "valid_fractions"), (crop, "crop_means")],
-    "demosaic GT (once a scene)": [(pair, "demosaic")],
+    "demosaic GT (once a scene)": [(prepared, "demosaic")],
 }
 
 

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from rawnind.cluster.stages import Stage, ended, pair_counts, passed
 from rawnind.config import Pairing, Recipe
 from rawnind.errors import SourceError
-from rawnind.imaging.pair import AlignedPair, FinishedPair, Prepared, Rejection, align_pair, finish_pair
+from rawnind.imaging.pair import AlignedPair, FinishedPair, Rejection, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
+from rawnind.imaging.prepared import Prepared
 from rawnind.records import (
     FailedFile,
     ImageRef,

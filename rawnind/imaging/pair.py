@@ -6,61 +6,20 @@ leaves this module is in visible-area coordinates. Shifts are the same in both.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.config import Recipe
 from rawnind.imaging import crop, exposure, levels
-from rawnind.imaging.align import Alignment, Reference, align, reference
+from rawnind.imaging.align import Alignment, align
 from rawnind.imaging.color import camera_to_rec2020, rec2020_crop
 from rawnind.imaging.crop import Rect
-from rawnind.imaging.demosaic import CameraRgb, demosaic, planes_at_shift
+from rawnind.imaging.demosaic import planes_at_shift
 from rawnind.imaging.mask import Cause, Change, combine, scene_change, valid
 from rawnind.imaging.msssim import score_map, windowed_ms_ssim
-from rawnind.imaging.photo import Photo
+from rawnind.imaging.prepared import Prepared
 from rawnind.records import Crop, Measurements, Reason, Sensor
-
-
-class Prepared:
-    """A photo with what the chain needs of it, each computed once, when first asked for.
-
-    Args:
-        photo: the decoded photo, a ground truth or a noisy one.
-    """
-
-    def __init__(self, photo: Photo) -> None:
-        self.photo = photo
-
-    @cached_property
-    def reference(self) -> Reference:
-        """What alignment needs."""
-        return reference(self.photo)
-
-    @cached_property
-    def rgb(self) -> CameraRgb:
-        """The photo demosaiced; `forget` gives its memory back."""
-        return demosaic(self.photo)
-
-    @cached_property
-    def overexposed(self) -> NDArray[np.bool_]:
-        """(h, w) cells in which a site is overexposed."""
-        return exposure.overexposed(self.photo.mosaic, self.photo.sensor)
-
-    @cached_property
-    def underexposed(self) -> NDArray[np.bool_]:
-        """(h, w) cells in which no site shows anything."""
-        return exposure.underexposed(self.photo.mosaic, self.photo.sensor)
-
-    @cached_property
-    def hot(self) -> NDArray[np.bool_]:
-        """(h, w) cells that a hot pixel spoils."""
-        return exposure.hot_pixels(self.photo.mosaic, self.photo.sensor)
-
-    def forget(self) -> None:
-        """Drops the demosaiced photo; it is computed again when asked for."""
-        self.__dict__.pop("rgb", None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
