@@ -1,6 +1,7 @@
 """The `rawnind` command."""
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,46 @@ def verify(output: str) -> None:
 
 @main.command()
 @click.argument("output")
+@click.option("--to", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="A new folder, or one that an export wrote.")  # fmt: skip
+@click.option("--format", "format_", type=click.Choice(["research-yaml"]), default="research-yaml",
+              show_default=True, help="Who is to read it.")  # fmt: skip
+def export(output: str, to: Path, format_: str) -> None:
+    """Write OUTPUT's pairs below DIR as the RawNIND research code's loaders read them, and check the result.
+
+    Its validation takes crops of 1024: prepare with --crop-size 1024 for its defaults. Exit 1 when the check finds something.
+
+    \b
+    Example:
+      rawnind export out --to research
+    """
+    from rawnind.export import describe as describe_export
+    from rawnind.export import export as run_export
+    from rawnind.export_check import check
+
+    report = run_export(output, to, format=format_, progress=_every_two_seconds("exported"))
+    problems = check(to)
+    for problem in problems:
+        click.echo(problem, err=True)
+    click.echo(describe_export(report, to, len(problems)))
+    sys.exit(1 if problems else COMPLETE)
+
+
+def _every_two_seconds(what: str) -> Callable[[int, int], None]:
+    """Says how far something is, once it has taken two seconds, and every two seconds after that."""
+    last = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= 2:
+            last = time.monotonic()
+            click.echo(f"{what} {done} of {total} crops", err=True)
+
+    return tell
+
+
+@main.command()
+@click.argument("output")
 @click.option("--steps", default=100, show_default=True, type=click.IntRange(min=1), help="Optimiser steps.")
 @click.option(
     "--batch-size", default=4, show_default=True, type=click.IntRange(min=1), help="Crops in a batch."
@@ -248,10 +289,14 @@ def verify(output: str) -> None:
     "--crop-size", default=128, show_default=True, type=click.IntRange(min=32), help="Side of a sub-crop."
 )
 @click.option("--seed", default=0, show_default=True, help="Of weights, crops and order.")
+@click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(min=1),
+    help="Ray workers; each takes a CPU, and a GPU where there are enough. One trains without Ray.",
+)  # fmt: skip
 @click.option("--checkpoint", type=click.Path(path_type=Path, dir_okay=False),
               help="Where the weights go; an existing one is resumed.  [default: OUTPUT/checkpoint.pt]")  # fmt: skip
 def train(
-    output: str, steps: int, batch_size: int, crop_size: int, seed: int, checkpoint: Path | None
+    output: str, steps: int, batch_size: int, crop_size: int, seed: int, workers: int, checkpoint: Path | None
 ) -> None:
     """Train a small U-Net on OUTPUT, to see that the data can be learned from.
 
@@ -259,12 +304,17 @@ def train(
     Example:
       rawnind train out --steps 200 --batch-size 8
     """
+    options: dict[str, Any] = {
+        "steps": steps, "batch_size": batch_size, "crop_size": crop_size, "seed": seed, "checkpoint": checkpoint,
+    }  # fmt: skip
+    if workers > 1:
+        from rawnind.training.distributed import train_distributed
+
+        click.echo(train_distributed(output, workers=workers, **options))
+        return
     from rawnind.training.loop import train as run_training
 
-    report = run_training(
-        output, steps=steps, batch_size=batch_size, crop_size=crop_size, seed=seed, checkpoint=checkpoint
-    )
-    click.echo(report)
+    click.echo(run_training(output, **options))
 
 
 def _code(summary: Summary, options: Options) -> int:
