@@ -58,7 +58,7 @@ def describe(report: ExportReport, to: str | Path, problems: int) -> str:
     found = f"{problems} problems" if problems else "it is as the loaders need it"
     return (
         f"{report.crops} crops of {report.pairs} pairs in {to}, {report.test_pairs} of them of the test reserve; {found}.\n"
-        f"Give the loaders {to}/{TRAIN} and {to}/{TEST}, and {to}/{RESERVE} as the list of test scenes."
+        f"Give the loaders {to}/{TRAIN} to train and {to}/{TEST} to test, with the test scenes of {to}/{RESERVE}."
     )
 
 
