@@ -38,6 +38,7 @@ _TYPICAL = 0.05**2  # cells squared; smallest squared shift that texture is judg
 _LARGEST = 0.35**2
 _TEXTURE_QUANTILE = 0.85  # of textured blocks, that are taken to be still
 _MISFIT_QUANTILE = 0.9
+_TEXTURED = 0.02  # share of samples: as much as a changed object may have
 
 
 def changed_blocks(
@@ -137,6 +138,8 @@ def _typical_excess(
     textured = (n >= 12) & (gradient * 0.1**2 > 0.7 * variance)
     if np.count_nonzero(textured) < 50:
         return _TYPICAL
+    # where little is textured, much of it may be what changed
+    quantile *= min(1.0, float(textured.mean()) / _TEXTURED)
     energy = gradient * (weight if np.ndim(weight) == 0 else np.asarray(weight).ravel()[::step])
     ratio = float(np.quantile(excess[textured] / energy[textured], quantile))
     return min(max(ratio, _TYPICAL), _LARGEST)
