@@ -222,9 +222,9 @@ def subtract_lines(
             continue
         some = residual[:, :, ::3] if axis == 2 else residual[:, ::3]
         middle = np.median(some, axis=axis, keepdims=True)  # of a sample of the line's blocks
-        z = np.clip((residual - middle) / sigma, -1.5, 1.5)  # one step of Huber's from the median
-        inside = (np.abs(z) < 1.5) * n
-        step = (z * n / sigma).sum(axis) / np.maximum((inside / sigma**2).sum(axis), 1e-12)
+        first, second = np.zeros((2, len(residual), residual.shape[3 - axis]), np.float32)
+        _huber_step(residual, sigma, n, middle.squeeze(axis), axis == 2, first, second)
+        step = first / np.maximum(second, 1e-12)
         step += middle.squeeze(axis)
         step[n.sum(axis - 1) * np.ones_like(step) == 0] = 0
         error = np.median(variance.mean(axis) / np.maximum(n.sum(axis - 1), 1), axis=1)
@@ -237,3 +237,32 @@ def subtract_lines(
         residual -= np.expand_dims(share * (step - slow), axis)
         left += lines_own.astype(np.float32) / _LINES
     return left
+
+
+@kernel(fastmath={"contract"})
+def _huber_step(  # noqa: PLR0917
+    residual: NDArray[np.float32],
+    sigma: NDArray[np.float32],
+    n: NDArray[np.float32],
+    middle: NDArray[np.float32],
+    rows: bool,  # noqa: FBT001
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+) -> None:
+    """Adds up one step of Huber's from each row's or column's median: (P, lines) sums of slope and of curvature."""
+    planes, height, width = residual.shape
+    limit = np.float32(1.5)
+    line = np.empty((2, width), np.float32)
+    for p in range(planes):
+        for y in range(height):
+            a, b = (line[0], line[1]) if rows else (first[p], second[p])
+            if rows:
+                line[:] = 0
+            for x in range(width):
+                centre = middle[p, y] if rows else middle[p, x]
+                one = np.float32(1) / sigma[p, y, x]
+                z = (residual[p, y, x] - centre) * one
+                a[x] += min(max(z, -limit), limit) * n[y, x] * one
+                b[x] += n[y, x] * one * one if abs(z) < limit else np.float32(0)
+            if rows:
+                first[p, y], second[p, y] = a.sum(), b.sum()
