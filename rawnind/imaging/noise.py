@@ -119,7 +119,9 @@ def robust_fit(
     if not len(target):
         return np.zeros(design.shape[1])
     design, target = design / scale[:, None], target / scale
-    weights = np.ones(len(target))
+    # from zero: what moved must not draw the first fit where few other rows would hold it
+    error = np.abs(target)
+    weights = 1 / np.maximum(1, error / (1.345 * max(1.0, 1.4826 * float(np.median(error)))))
     result: NDArray[Any] = np.zeros(design.shape[1])
     for turn in range(6):
         weighted = design * weights[:, None]
