@@ -1,43 +1,150 @@
-"""The `rawnind` command as its user meets it, as far as it needs no Ray."""
+"""The command refuses bad input in one clear sentence and with the right exit code, and loses nothing."""
 
+import hashlib
 import os
 
 import pytest
 from click.testing import CliRunner
 
-from rawnind.cli import USAGE, main
+from rawnind.cli import main
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in main.commands)])
-def test_examples_in_the_help_keep_their_lines(command):
-    text = CliRunner().invoke(main, [*command, "--help"]).output
-    assert "\\b" not in text
-    assert "\b" not in text
-    assert any(line.startswith("    rawnind ") for line in text.splitlines())
+@pytest.fixture
+def rawnind():
+    """Runs the command; its exit code, its last line of errors and everything it said."""
+
+    def rawnind(*words):
+        result = CliRunner().invoke(main, [str(word) for word in words])
+        said = result.stderr.strip().splitlines()
+        return result.exit_code, said[-1] if said else "", result.output
+
+    return rawnind
 
 
-def test_index_says_once_what_was_set_aside(sample_set):
-    text = CliRunner().invoke(main, ["index", str(sample_set)]).output
-    assert text.count("set aside") == 1
+def everything(folder):
+    return {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_pipe_for_an_index_is_refused_and_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "dataset_index.yaml")
-    for source in (tmp_path, tmp_path / "dataset_index.yaml"):
-        said = CliRunner().invoke(main, ["index", str(source)])
-        assert said.exit_code == USAGE
-        assert "is not a file" in said.stderr
+@pytest.fixture
+def out(prepared):
+    """A prepared folder that must come out as it was."""
+    before = everything(prepared)
+    yield prepared
+    assert everything(prepared) == before
 
 
 @pytest.mark.parametrize(
-    "name", ["shards/cat.dng", "attempts/mine.txt", "parts/note.txt", "manifest.parquet", "pairs.parquet"]
+    ("options", "says"),
+    [
+        (["--crop-size", "100"], "crop_size must be a positive multiple of 32, got 100"),
+        (["--crop-size", "-32"], "crop_size must be a positive multiple of 32, got -32"),
+        (["--stride", "0"], "stride must be a positive whole number, got 0"),
+        (["--min-msssim", "2"], "min_msssim must lie between 0 and 1, got 2.0"),
+        (["--max-scenes", "0"], "max_scenes must be a whole number of at least 1, got 0"),
+        (["--timeout", "-1"], "timeout must be a whole number of at least 1, got -1"),
+        (["--scene-timeout", "nan"], "scene_timeout must be a number of seconds above 0, got nan"),
+        (["--cpus-per-scene", "0"], "cpus_per_scene must be a number above 0, got 0.0"),
+        (["--retry-failed", "exposure"], "retry_failed takes"),
+        (["--retry-failed", "nonsense"], "retry_failed must be one of"),
+        (["--crop-size", "96"], "was made with another recipe (crop_size 64 there and 96 now"),
+        (["--cfa", "foveon"], "Invalid value for '--cfa'"),
+        (["--no-such-option"], "No such option"),
+        (["--timeout", "soon"], "'soon' is not a valid integer"),
+        (["--config", "/nowhere.yaml"], "cannot read /nowhere.yaml: No such file or directory"),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_is_named(rawnind, sample_set, out, options, says):
+    fitting = [] if "--crop-size" in options else ["--crop-size", "64"]
+    code, said, _ = rawnind("prepare", sample_set, "--output", out, *fitting, *options)
+    assert code == 2
+    assert says in said
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("crop_sise: 64", "unknown option 'crop_sise'; known are"),
+        ("[1, 2]", "must hold option names with values"),
+        ("crop_size: [", "is not YAML"),
+        ("crop_size: large", "crop_size must be a positive multiple of 32, got 'large'"),
+        ("recipe: {crop_size: 64}", "unknown option 'recipe'"),
+        ("max_scenes: true", "max_scenes must be a whole number"),
+    ],
 )
-def test_what_another_program_wrote_is_neither_swept_nor_replaced(sample_set, tmp_path, name):
-    mine = tmp_path / name
-    mine.parent.mkdir(exist_ok=True)
-    mine.write_text("precious")
-    said = CliRunner().invoke(main, ["prepare", str(sample_set), "--output", str(tmp_path), "--progress", "none"])
-    assert said.exit_code == USAGE
-    assert "Choose a new --output" in said.stderr
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
-    assert mine.read_text() == "precious"
+def test_a_wrong_config_is_named(rawnind, sample_set, out, tmp_path, text, says):
+    (tmp_path / "config.yaml").write_text(text)
+    code, said, output = rawnind("prepare", sample_set, "--output", out, "--config", tmp_path / "config.yaml")
+    assert code == 2
+    assert says in output
+    assert said.startswith("rawnind: ")
+
+
+def test_sources_that_are_none(rawnind, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.dng").write_bytes(b"raw")
+    for source, says in [
+        (tmp_path / "empty", "holds no RAW photo that can be used"),
+        (tmp_path / "file.dng", "is neither a folder nor an index YAML"),
+        (tmp_path / "nowhere", "does not exist"),
+    ]:
+        code, said, _ = rawnind("prepare", source, "--output", tmp_path / "out")
+        assert (code, says in said) == (2, True), said
+        assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file(rawnind, sample_set, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    code, said, _ = rawnind("prepare", sample_set, "--output", tmp_path / "out")
+    assert code == 3
+    assert "is a file; --output needs a folder" in said
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_an_output_that_cannot_be_written(rawnind, sample_set):
+    code, said, _ = rawnind("prepare", sample_set, "--output", "/proc/rawnind")
+    assert code == 3
+    assert "cannot write" in said
+
+
+def test_running_again_says_so_and_exits_as_before(rawnind, sample_set, out):
+    same = (
+        "prepare",
+        sample_set,
+        "--output",
+        out,
+        "--crop-size",
+        "64",
+        "--stride",
+        "96",
+        "--progress",
+        "plain",
+    )
+    code, _, output = rawnind(*same)
+    assert code == 0
+    assert "12 already collected, 0 to do" in output
+    assert rawnind(*same, "--strict")[0] == 5
+
+
+def test_nothing_collected_has_its_own_exit_code(rawnind, cluster, sample_set, tmp_path):
+    (tmp_path / "set").mkdir()
+    (photo,) = sample_set.glob("*deep-field*")
+    os.link(photo, tmp_path / "set" / photo.name)
+    code, _, output = rawnind("prepare", tmp_path / "set", "--output", tmp_path / "out", "--crop-size", "64")
+    assert code == 4
+    assert "1 no_ground_truth" in output
+
+
+def test_status_and_verify_of_a_folder_that_was_never_prepared(rawnind, tmp_path):
+    for command in ("status", "verify"):
+        code, said, _ = rawnind(command, tmp_path)
+        assert code == 2
+        assert said.startswith("rawnind: ")
+
+
+def test_status_names_every_failed_file(rawnind, out):
+    code, _, output = rawnind("status", out)
+    assert code == 0
+    assert "Failed files: 2" in output
+    assert "truncated: moon" in output
+    assert "sha1_mismatch: coins" in output
+    assert "[1 attempt]" in output
