@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,37 +62,42 @@ def test_a_streaming_split_shares_an_epoch(dataset):
     assert by_content([*got[0], *got[1]]) == by_content(dataset.iter_torch_batches(batch_size=9))
 
 
-def test_two_workers_train_and_go_on_after_one_was_killed(cluster, maker):
+def test_two_workers_go_on_after_one_was_killed_and_from_and_to_a_training_alone(cluster, maker):
     for number in range(4):
         maker.scene(f"scene{number}", crops=6)
     where = str(maker.finish())
-    killer = threading.Thread(target=_kill_a_rank_after_a_checkpoint, args=[cluster, maker.store])
+    alone = train(where, steps=2, progress=quiet, **SMALL)
+    killed = []
+    killer = threading.Thread(target=_kill_a_rank_after_a_checkpoint, args=[cluster, Path(where), killed])
     killer.start()
-    report = train_distributed(where, steps=60, workers=2, save_every=5, progress=quiet, **SMALL)
-    killer.join()
-    assert (report.steps, len(report.losses)) == (60, 60)
-    assert 5 <= report.resumed_at < 60
-    assert report.batches == 60 - report.resumed_at
-    assert report.last_loss < report.first_loss
-    lines = [json.loads(line) for line in maker.store.read("train/metrics.jsonl").splitlines()]
-    assert [line["step"] for line in lines] == list(range(5, 61, 5))
-    alone = train(where, steps=62, progress=quiet, **SMALL)
-    assert alone.resumed_at == 60
-    again = train_distributed(where, steps=64, workers=2, progress=quiet, **SMALL)
-    assert (again.resumed_at, again.steps) == (62, 64)
-    assert again.losses[:62] == alone.losses
-
-
-def _kill_a_rank_after_a_checkpoint(cluster, store):
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        if store.exists("train/metrics.jsonl") and store.read("train/metrics.jsonl").count(b"\n") >= 2:
-            break
-        time.sleep(0.02)
-    workers = list_actors(
-        address=cluster, filters=[("state", "=", "ALIVE"), ("class_name", "=", "RayTrainWorker")]
+    report = train_distributed(
+        where, steps=200, workers=2, save_every=20, progress_every=10, progress=quiet, **SMALL
     )
-    os.kill(workers[0].pid, signal.SIGKILL)
+    killer.join()
+    assert killed
+    assert (report.steps, len(report.losses)) == (200, 200)
+    assert 20 <= report.resumed_at < 200
+    assert report.batches == 200 - report.resumed_at
+    assert report.last_loss < report.first_loss
+    assert report.losses[:2] == alone.losses
+    lines = [json.loads(line) for line in maker.store.read("train/metrics.jsonl").splitlines()]
+    assert [line["step"] for line in lines] == list(range(10, 201, 10))
+    after = train(where, steps=202, progress=quiet, **SMALL)
+    assert (after.resumed_at, after.losses[:200]) == (200, report.losses)
+
+
+def _kill_a_rank_after_a_checkpoint(cluster, output, killed):
+    """Ray takes notice of a checkpoint within two seconds; before that it is as if there were none."""
+    end = time.monotonic() + 100
+    while not killed and time.monotonic() < end:
+        time.sleep(0.05)
+        for snapshot in output.glob("train/run-*/checkpoint_manager_snapshot.json"):
+            if '"checkpoint_2' in snapshot.read_text():
+                workers = list_actors(
+                    address=cluster, filters=[("state", "=", "ALIVE"), ("class_name", "=", "RayTrainWorker")]
+                )
+                os.kill(workers[0].pid, signal.SIGKILL)
+                killed.append(workers[0].pid)
 
 
 def test_more_workers_than_the_cluster_has_are_refused_at_once(cluster, folder):
