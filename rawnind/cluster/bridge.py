@@ -24,6 +24,7 @@ from rawnind.storage import attempts
 from rawnind.storage.events import EventLog
 from rawnind.storage.manifest import write_manifest
 from rawnind.storage.parts import Commit, Journal, commit_of, decode_result
+from rawnind.storage.shards import is_shard_name
 from rawnind.storage.store import TEMPORARY, Store
 
 
@@ -447,7 +448,7 @@ class Bridge:
             folder, name = entry.path.partition("/")[0], entry.path.rsplit("/", 1)[-1]
             if name.startswith(TEMPORARY) and folder in {"shards", "parts", name}:
                 self._store.remove(entry.path)
-            elif folder == "shards":
+            elif is_shard_name(entry.path):  # whatever else lies there is not ours to remove
                 shards.add(entry.path)
         if shards:
             for _, result in self._journal.since(0, Outcome.COLLECTED):

@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -17,6 +18,8 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._listener: Callable[[], None] | None = None
+        self._held = False
+        self._pending = False
         self._before: list[object] = []
         self._main = threading.current_thread() is threading.main_thread()
 
@@ -36,8 +39,23 @@ class Interrupts:
         """From now on the first signal calls `listener` and raises nothing."""
         self._listener = listener
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Puts the first signal off until the block is over: what starts other processes must not be torn in the middle."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            self.install()
+        if self._pending:
+            raise KeyboardInterrupt
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
+        if self._held and not self._pending:
+            self._pending = True
+            return
         listener, self._listener = self._listener, None
         if listener is None:
             raise KeyboardInterrupt

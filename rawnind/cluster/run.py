@@ -78,6 +78,7 @@ def _from_source(
         cfa=options.cfa, exclude_test_reserve=options.exclude_test_reserve, limit=options.limit
     )
     plan = make_plan(index.scenes, selection, options.recipe)
+    _refuse_source_within(Path(source), location)
     store = Store(location)
     store.prepare_root()
     name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
@@ -92,8 +93,7 @@ def _from_source(
         progress.planned(index, plan, already=len(plan.selected) - len(todo))
         if not todo:
             return _settled(local, store, progress)
-        with _ray(options.address):
-            interrupts.install()
+        with _ray(options.address, interrupts):
             return Driver(job, progress, interrupts, deadline=deadline).collect(todo, versions())
 
 
@@ -161,6 +161,15 @@ def _claim(store: Store, recipe: Recipe) -> None:
         )
 
 
+def _refuse_source_within(source: Path, location: str) -> None:
+    """Photos must not lie where a run sweeps."""
+    for name in () if "://" in location else ("parts", "shards", attempts.FOLDER):
+        if source.resolve().is_relative_to(Path(location).resolve() / name):
+            raise ConfigError(
+                f"{source} lies inside {location}/{name}, which the run keeps for itself; move one of them"
+            )
+
+
 def _refuse_foreign(store: Store) -> None:
     """A run replaces and sweeps what has these names, so in a folder without a recipe they are somebody else's."""
     folders = (name for name in ("parts", "shards", attempts.FOLDER) if store.list(name))
@@ -173,16 +182,21 @@ def _refuse_foreign(store: Store) -> None:
 
 
 @contextlib.contextmanager
-def _ray(address: str | None) -> Iterator[None]:
+def _ray(address: str | None, interrupts: Interrupts) -> Iterator[None]:
     """A Ray to work on: the one that this process already has, or one that lives as long as the run."""
     if ray.is_initialized():
         yield
         return
     try:
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
-    except ConnectionError as error:
-        raise ConfigError(f"cannot reach a Ray cluster at {address or 'RAY_ADDRESS'}: {error}") from error
-    try:
+        with interrupts.held():
+            _connect(address)
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError) as error:  # not reachable, or not an address
+        raise ConfigError(f"cannot reach a Ray cluster at {address or 'RAY_ADDRESS'}: {error}") from error

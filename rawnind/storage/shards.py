@@ -3,6 +3,7 @@
 A crop's pixels then lie in the file as they lie in memory, and any Parquet reader opens them.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,18 @@ class CropPixels:
 def shard_name(cfa: Cfa, scene: str, pair_id: str) -> str:
     """Where a pair's shard lies below the output folder."""
     return f"shards/{cfa}/{scene}/{pair_id}.parquet"
+
+
+_SHARD = re.compile(r"shards/(bayer|x-trans)/[^/]+/[0-9a-f]{12}-[0-9a-f]{12}\.parquet")
+
+
+def is_shard_name(path: str) -> bool:
+    """Whether a file below the output folder is called like a shard.
+
+    >>> is_shard_name("shards/bayer/cat/0123456789ab-ba9876543210.parquet"), is_shard_name("shards/notes.txt")
+    (True, False)
+    """
+    return _SHARD.fullmatch(path) is not None
 
 
 def crop_name(pair_id: str, y: int, x: int) -> str:
