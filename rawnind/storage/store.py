@@ -155,9 +155,11 @@ class Store:
         """Whatever the storage complains of becomes an OutputError, but for names that are taken or not there."""
         try:
             yield
-        except (FileExistsError, FileNotFoundError):
-            raise
         except (OSError, pa.ArrowException) as error:
+            if isinstance(error, FileExistsError) or (
+                isinstance(error, FileNotFoundError) and what != "write"
+            ):
+                raise
             raise OutputError(f"cannot {what} {name} in {self.location}: {error}") from error
 
     def write(self, name: str, data: bytes, *, replace: bool = False) -> str:
