@@ -5,13 +5,15 @@ scene has its outcome. It is a plain class; the pipeline makes a named Ray actor
 and then finds everything again in the journal.
 """
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from rawnind.cluster.feed import Feeds, Given, to_bytes
+from rawnind.cluster.feed import Feeds
+from rawnind.cluster.given import Given, to_bytes
 from rawnind.cluster.observer import LoaderReport, Observer
 from rawnind.cluster.recount import recount
 from rawnind.cluster.stages import StageCounts
@@ -173,6 +175,7 @@ class Bridge:
             self._log_what_was_lost()
             self._events.add("begin", next_seq=self._journal.next_seq)
             self._to(State.COLLECTING)
+            self._root = self._store.root_identity()
         return self.open_scenes()
 
     def _log_what_was_lost(self) -> None:
@@ -427,7 +430,10 @@ class Bridge:
     def close(self) -> None:
         """Takes no more calls that change anything; what a finished run has not given yet is divided among consumers."""
         if self._state is State.READY:
-            self._feeds.divide()
+            with contextlib.suppress(
+                OutputError
+            ):  # then shares follow from what is on record (live_record.rest)
+                self._feeds.divide()
         if State.CLOSED in _NEXT[self._state]:
             self._to(State.CLOSED)
 

@@ -10,24 +10,20 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from rawnind.cluster.given import GIVEN_SCHEMA
 from rawnind.errors import ConfigError
 from rawnind.plan import Plan
 from rawnind.records import Outcome, SceneResult
 from rawnind.storage.leases import Account, Entry, Leased, LeaseLog, accounts, apply, feed_names, given_to
 from rawnind.storage.rows import crop_row
-from rawnind.storage.schema import MANIFEST_SCHEMA
 from rawnind.storage.shards import crop_name
 from rawnind.storage.store import Store
-
-GIVEN_SCHEMA = MANIFEST_SCHEMA.append(pa.field("position", pa.int64(), nullable=False))
-"""Columns of what a consumer is given: the manifest's, and its position."""
 
 WINDOW = 16
 """Scenes whose crops are mixed with each other; more would mix better and take more of the bridge's memory."""
@@ -37,39 +33,6 @@ GONE = 600.0
 
 Since = Callable[[int], Iterable[tuple[int, SceneResult]]]
 Read = Callable[[str], SceneResult]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Given:
-    """The answer to a consumer.
-
-    Attributes:
-        state: the bridge's state.
-        why: the bridge's reason where the state is `error`; else empty.
-        rows: what is given, as an Arrow stream with `GIVEN_SCHEMA`.
-        position: where the consumer's next question begins.
-        oldest: (key, stage, seconds) of the scene that has been in flight for longest; None where there is none.
-    """
-
-    state: str
-    why: str
-    rows: bytes
-    position: int
-    oldest: tuple[str, str, float] | None
-
-
-def to_bytes(table: pa.Table) -> bytes:
-    """A table as an Arrow stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
-
-
-def from_bytes(data: bytes) -> pa.Table:
-    """The table of `to_bytes`."""
-    with pa.ipc.open_stream(data) as reader:
-        return reader.read_all()
 
 
 class Feeds:

@@ -1,7 +1,7 @@
 """The record of which consumer was given which crop, written before the crops are handed out.
 
 A feed is one epoch that any number of consumers share. Its record is the file `leases/<feed>.jsonl`; object stores cannot
-append, so there each entry is a file `leases/<feed>/<number>.json`. A consumer's crops have positions, from 0, in the
+append, so there what is written at once is a file `leases/<feed>/<number>.json`. A consumer's crops have positions, from 0, in the
 order in which it was given them.
 """
 
@@ -81,11 +81,12 @@ class LeaseLog:
 
     def _lines(self) -> list[bytes]:
         if self._path is None:
-            return [self._store.read(entry.path) for entry in self._store.list(self._folder)]
+            parts = (self._store.read(entry.path) for entry in self._store.list(self._folder))
+            return [line for part in parts for line in part.splitlines()]
         return self._path.read_bytes().splitlines() if self._path.exists() else []
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Adds entries; they count once this returns.
+        """Adds entries, all or none; they count once this returns.
 
         Raises:
             OutputError: The storage refuses.
@@ -97,9 +98,8 @@ class LeaseLog:
             )  # what was cut off stays a line of its own
         if self._count is None:
             self._count = len(self._store.list(self._folder))
-        for line in lines:
-            self._store.write(f"{self._folder}/{self._count:010d}.json", line)
-            self._count += 1
+        self._store.write(f"{self._folder}/{self._count:010d}.json", b"\n".join(lines))
+        self._count += 1
         return None
 
     def _append_locally(self, data: bytes) -> None:

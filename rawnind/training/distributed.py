@@ -1,79 +1,32 @@
-"""An output folder for Ray Data and Ray Train: as a Dataset, and as a training on any number of workers."""
+"""Training on any number of workers with Ray Train."""
 
 import hashlib
-import json
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
-import ray.data
 import ray.train
 import ray.train.torch
 import torch
 import torch.distributed
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rawnind.errors import ConfigError, RawnindError
 from rawnind.storage.store import Store
-from rawnind.training.batch import to_device
 from rawnind.training.dataset import CropDataset
 from rawnind.training.loader import CropLoader
 from rawnind.training.loop import Training, TrainingError, TrainReport, ends_of, place_of, say
-from rawnind.training.sampling import epoch_order
+from rawnind.training.ray_data import location_of, ray_dataset
+from rawnind.training.train_numbers import Numbers, read_metrics
+
+__all__ = ["ray_dataset", "read_metrics", "train_distributed"]
 
 CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.jsonl"
-_BLOCK = 64 << 20  # bytes of samples in one block; Ray Data aims at 128 MiB at most
 _TIMEOUT = 300  # seconds that a rank waits for the others before it gives up
-
-
-def ray_dataset(
-    output: str | Path, *, epoch: int = 0, shuffle: bool = True, **options: Any
-) -> ray.data.Dataset:
-    """Samples of an output folder as a Ray Dataset, one row per sub-crop, read and rendered by Ray's workers.
-
-    Columns and values are those of `Batch`: `iter_torch_batches` gives what a `CropLoader` gives, and `streaming_split` shares
-    an epoch between Ray Train's workers.
-
-    Args:
-        output: the folder that `rawnind prepare` wrote; workers must see it by the same name.
-        epoch: of the random order and windows.
-        shuffle: whether the rows come in a random order of the epoch, which `seed` decides.
-        options: as in `CropDataset`.
-
-    Raises:
-        ConfigError: An option is wrong, or no row is left.
-        ManifestError: The folder has no manifest that can be read.
-
-    Example:
-        >>> for batch in ray_dataset("out", crop_size=128).iter_torch_batches(batch_size=8):  # doctest: +SKIP
-        ...     print(batch["y_crops"].shape)
-    """
-    crops = CropDataset(_location(output), **options)
-    crops.set_epoch(epoch)
-    order = epoch_order(len(crops), crops.options.seed, epoch) if shuffle else np.arange(len(crops))
-    size = (
-        crops.options.num_crops * crops.options.crop_size**2 * 19
-    )  # x 12, y 4 (12 for colour), mask 3 bytes
-    blocks = min(len(order), -(-len(order) * size // _BLOCK))
-    rows = ray.data.from_numpy([part for part in np.array_split(order, blocks) if len(part)])
-    return rows.map_batches(partial(_rendered, crops=crops), batch_size=None, batch_format="numpy")
-
-
-def _rendered(batch: dict[str, NDArray[np.int64]], *, crops: CropDataset) -> dict[str, NDArray[Any]]:
-    samples = to_device(crops.native(batch["data"].tolist()))
-    return {name: np.ascontiguousarray(value.numpy()) for name, value in samples.items()}  # type: ignore[attr-defined]
-
-
-def _location(output: str | Path) -> str:
-    return str(output) if "://" in str(output) else str(Path(output).absolute())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,14 +102,14 @@ def train_distributed(
         TrainingError: The loss is no longer a number, or too many workers died.
     """
     started = time.perf_counter()
-    location = _location(output)
+    location = location_of(output)
     place = place_of(output, checkpoint)
     _enough(CropDataset(location, crop_size=crop_size, seed=seed, **dataset), workers, batch_size)
     _connect()
     use_gpu = _gpus(workers, gpus)
     plan = _Plan(
         output=location,
-        storage=_location(storage or f"{location}/train"),
+        storage=location_of(storage or f"{location}/train"),
         steps=steps,
         batch_size=batch_size,
         width=width,
@@ -269,7 +222,7 @@ def _train_rank(config: dict[str, Any]) -> None:
     first = len(training.losses)
     training.join()
     started = time.perf_counter()
-    numbers = _Numbers(plan, first)
+    numbers = Numbers(plan.storage, first)
     while (step := len(training.losses)) < plan.steps:
         training.advance()
         step += 1
@@ -293,7 +246,7 @@ def _load_furthest(training: _Rank, plan: _Plan) -> None:
             training.load(Path(folder) / CHECKPOINT)
 
 
-def _save(training: _Rank, numbers: "_Numbers", *, lead: bool) -> None:
+def _save(training: _Rank, numbers: Numbers, *, lead: bool) -> None:
     """All ranks report, the first one with the checkpoint."""
     told = {
         "step": len(training.losses),
@@ -310,47 +263,6 @@ def _save(training: _Rank, numbers: "_Numbers", *, lead: bool) -> None:
             kept.set_metadata({"step": len(training.losses)})
             numbers.write()
         ray.train.report({**told, "loss": training.losses[-1]}, checkpoint=kept)
-
-
-class _Numbers:
-    """Lines of metrics.jsonl; those of steps that are done again after a death are written again."""
-
-    def __init__(self, plan: _Plan, first: int) -> None:
-        self._plan = plan
-        self.first = first
-        self._told = first
-        self._lines = [line for line in read_metrics(plan.storage) if line["step"] <= first]
-
-    def add(self, training: Training, seconds: float) -> None:
-        """Remembers where the training stands."""
-        recent = training.losses[self._told :]
-        self._told = len(training.losses)
-        self._lines.append(
-            {
-                "step": self._told,
-                "loss": sum(recent) / len(recent),
-                "epoch": training.loader.epoch,
-                "seconds": round(seconds, 3),
-                "waited": round(training.loader.counters.waited, 3),
-            }
-        )
-
-    def write(self) -> None:
-        """Writes all lines."""
-        data = "".join(json.dumps(line) + "\n" for line in self._lines)
-        Store(self._plan.storage).write(METRICS, data.encode(), replace=True)
-
-
-def read_metrics(storage: str) -> list[dict[str, Any]]:
-    """The lines of `storage/metrics.jsonl`; none where there is no such file.
-
-    Raises:
-        OutputError: The storage refuses.
-    """
-    try:
-        return [json.loads(line) for line in Store(storage).read(METRICS).decode().splitlines()]
-    except FileNotFoundError:
-        return []
 
 
 def _report(result: ray.train.Result, place: Path, seconds: float) -> TrainReport:

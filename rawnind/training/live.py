@@ -63,6 +63,8 @@ class LiveCropDataset(IterableDataset[Batch]):
     last batch that was done with (the next one was asked for), or from where `load_state_dict` says. Torchrun's ranks have
     lasting names; others need `consumer` for that.
 
+    A Ray that a program started for itself lets no other process in without its token: set RAY_AUTH_MODE=token there.
+
     Args:
         bridge: the bridge's actor handle, its name (`rawnind.cluster.pipeline.bridge_name`), or the output folder.
         batch_size: rows in a batch; each gives `num_crops` sub-crops.

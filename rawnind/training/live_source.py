@@ -12,7 +12,7 @@ import pyarrow as pa
 import ray
 import ray.exceptions
 
-from rawnind.cluster.feed import Given, from_bytes
+from rawnind.cluster.given import Given, from_bytes
 from rawnind.cluster.pipeline import NAMESPACE, bridge_name
 from rawnind.errors import RawnindError
 from rawnind.storage.store import Store

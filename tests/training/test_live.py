@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rawnind.cluster.bridge import Bridge
-from rawnind.cluster.feed import from_bytes
+from rawnind.cluster.given import from_bytes
 from rawnind.errors import ConfigError
 from rawnind.plan import Selection, make_plan
 from rawnind.storage.leases import LeaseLog, given_to
