@@ -6,12 +6,14 @@ through `shards.read_crop`.
 """
 
 import contextlib
+import io
 import mmap
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -20,12 +22,27 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rawnind.errors import DamagedShardError
+from rawnind.storage.footer import (
+    CODEC,
+    COLUMNS,
+    COMPRESSED_SIZE,
+    DATA_PAGE,
+    DICTIONARY_PAGE,
+    ENCODINGS,
+    MAGIC,
+    META_DATA,
+    NUM_VALUES,
+    ROW_GROUPS,
+    SCHEMA,
+    parse_footer,
+)
 from rawnind.storage.shards import read_crop, shard_schema
 from rawnind.storage.store import Store
 
 _COLUMNS = ("crop_id", "noisy_raw", "gt_raw", "gt_rgb", "mask")
 _MAX_PAGE_HEADER = 64  # Parquet's header of a page without statistics has about 20 bytes
-_FLAT_ENCODINGS = {"PLAIN", "RLE"}  # RLE names the levels, which required columns do not have
+_FLAT_ENCODINGS = {0, 3}  # PLAIN, and RLE, which names the levels that required columns do not have
+_UNCOMPRESSED = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -215,10 +232,25 @@ def _open(store: Store, name: str) -> _File:
 
 
 def _read_layout(file: _File, size: int) -> _Layout:
-    metadata = pq.read_metadata(file.source())
-    if not metadata.schema.to_arrow_schema().equals(shard_schema(size)):
+    footer, end = _read_footer(file)
+    if footer.get(SCHEMA) != _schema_of(size):
         raise ValueError(f"not a shard of {size}-pixel crops")
-    chunks = [[_Chunk.of(group.column(c)) for c in range(len(_COLUMNS))] for group in _groups(metadata)]
+    try:
+        return _layout_of(footer, end, file.stamp, size)
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+    ) as error:  # a field is not there, or of another kind
+        raise ValueError("its footer is damaged") from error
+
+
+def _layout_of(footer: dict[int, Any], end: int, stamp: tuple[int, int], size: int) -> _Layout:
+    chunks = [[_Chunk.of(column) for column in group[COLUMNS]] for group in footer[ROW_GROUPS]]
+    if any(len(row) != len(_COLUMNS) for row in chunks):
+        raise ValueError("its footer speaks of another number of columns")
+    _require_back_to_back([chunk for row in chunks for chunk in row], end)
     widths = (0, *(field.type.byte_width for field in list(shard_schema(size))[1:]))
     flat = all(
         chunk.flat and chunk.length - _MAX_PAGE_HEADER <= width < chunk.length
@@ -226,14 +258,39 @@ def _read_layout(file: _File, size: int) -> _Layout:
         for chunk, width in zip(row[1:], widths[1:], strict=True)
     ) and all(row[0].flat for row in chunks)
     ends = np.array([[chunk.start + chunk.length for chunk in row] for row in chunks], np.int64)
-    # After the chunks come the footer, its length in 4 bytes, and the 4 of "PAR1".
-    if flat and ends.size and ends.max() + metadata.serialized_size + 8 != file.stamp[0]:
-        raise ValueError(f"has {file.stamp[0]} bytes, its footer speaks of another number")
-    return _Layout(stamp=file.stamp, flat=flat, ends=ends.reshape(-1, len(_COLUMNS)))
+    return _Layout(stamp=stamp, flat=flat, ends=ends.reshape(-1, len(_COLUMNS)))
 
 
-def _groups(metadata: pq.FileMetaData) -> Iterator[Any]:
-    return (metadata.row_group(number) for number in range(metadata.num_row_groups))
+def _read_footer(file: _File) -> tuple[dict[int, Any], int]:
+    """The footer, and where it begins."""
+    size = file.stamp[0]
+    tail = bytes(file.bytes(max(size - 8, 0), size))
+    length = int.from_bytes(tail[:4], "little")
+    if len(tail) != 8 or tail[4:] != MAGIC or length > size - 12:
+        raise ValueError("not a Parquet file, or one that was cut")
+    begin = size - 8 - length
+    return parse_footer(bytes(file.bytes(begin, size - 8))), begin
+
+
+@cache
+def _schema_of(size: int) -> list[Any]:
+    """The schema as it stands in the footer of any shard with crops of that size."""
+    sink = io.BytesIO()
+    pq.ParquetWriter(sink, shard_schema(size), store_schema=False).close()
+    data = sink.getvalue()
+    schema: list[Any] = parse_footer(data[len(data) - 8 - int.from_bytes(data[-8:-4], "little") : -8])[SCHEMA]
+    return schema
+
+
+def _require_back_to_back(chunks: Sequence["_Chunk"], footer: int) -> None:
+    """A footer whose offsets were damaged could name the pixels of another crop; Arrow leaves no gaps and no overlaps."""
+    end = len(MAGIC)
+    for chunk in chunks:
+        if chunk.start != end:
+            raise ValueError(f"a column chunk begins at {chunk.start}, the one before it ends at {end}")
+        end += chunk.length
+    if end != footer:
+        raise ValueError(f"its last column chunk ends at {end}, its footer begins at {footer}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -243,14 +300,15 @@ class _Chunk:
     flat: bool
 
     @classmethod
-    def of(cls, column: Any) -> "_Chunk":
+    def of(cls, column: dict[int, Any]) -> "_Chunk":
+        meta = column[META_DATA]
         flat = (
-            column.num_values == 1
-            and column.compression == "UNCOMPRESSED"
-            and not column.has_dictionary_page
-            and _FLAT_ENCODINGS.issuperset(column.encodings)
+            meta[NUM_VALUES] == 1
+            and meta[CODEC] == _UNCOMPRESSED
+            and DICTIONARY_PAGE not in meta
+            and _FLAT_ENCODINGS.issuperset(meta[ENCODINGS])
         )
-        return cls(start=column.data_page_offset, length=column.total_compressed_size, flat=flat)
+        return cls(start=meta.get(DICTIONARY_PAGE, meta[DATA_PAGE]), length=meta[COMPRESSED_SIZE], flat=flat)
 
 
 def _views(file: _File, layout: _Layout, row_group: int, crop_id: str, size: int) -> StoredCrop:

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rawnind.errors import DamagedShardError
@@ -136,6 +136,7 @@ def test_a_shard_that_was_replaced_is_looked_at_again(shard):
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@example(where=0.51953125, bit=1)  # an offset that named another crop's chunk
 def test_a_flipped_bit_outside_the_pixels_gives_an_error_or_right_pixels(shard, where, bit):
     """Never the pixels of another place. Bits within pixels are what verify=True is for."""
     whole = bytearray(shard.read(NAME))
