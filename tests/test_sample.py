@@ -86,7 +86,7 @@ def test_names_hashes_and_sizes_are_those_of_the_files(folder, truth):
         assert name["cfa"].lower() == file.cfa == scene.cfa
         assert (bool(name["gt"]), bool(name["test"]), bool(name["unk"])) == (
             file.ground_truth, scene.test_reserve, scene.unknown_sensor)  # fmt: skip
-        assert hashlib.sha1(data).hexdigest() == file.bytes_sha1  # noqa: S324
+        assert hashlib.sha1(data).hexdigest() == file.bytes_sha1
         assert len(data) == file.size
         assert (file.sha1 != file.bytes_sha1) == (file.damage is Damage.FLIPPED)
     on_disk = {path.name for path in folder.iterdir()}

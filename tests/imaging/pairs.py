@@ -322,7 +322,7 @@ def _texture(shape, rng):
     return np.clip(band / band.std(), -2, 2)[..., None]
 
 
-def _measured(place, case, gt_light, noisy_light, colors, sigma, cells):  # noqa: PLR0917
+def _measured(place, case, gt_light, noisy_light, colors, sigma, cells):
     kind, size, mask = place
     inner = np.s_[MARGIN:-MARGIN, MARGIN:-MARGIN]
     inside = mask[inner] > 0

@@ -42,7 +42,7 @@ def ref(path, data=b""):
         scene="a",
         ground_truth=True,
         iso=100,
-        sha1=hashlib.sha1(data).hexdigest(),  # noqa: S324 - RawNIND names files by it
+        sha1=hashlib.sha1(data).hexdigest(),
         filename=path.name,
         path=str(path),
     )

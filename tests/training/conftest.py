@@ -68,7 +68,7 @@ class Maker:
         return ImageRef(cfa=cfa, scene=scene, ground_truth=number is None, iso=iso, sha1=digest,
                         filename=f"{digest}.dng", path=f"/photos/{digest}.dng")  # fmt: skip
 
-    def _pair(self, scene, truth, noisy, sensor, measured, crops, valid, msssim):  # noqa: PLR0917
+    def _pair(self, scene, truth, noisy, sensor, measured, crops, valid, msssim):
         pair = f"{noisy.sha1[:12]}-{truth.sha1[:12]}"
         places = [(0, number * 6 * self.size) for number in range(crops)]
         rows = [self._crop(pair, y, x, scene.cfa, measured, valid) for y, x in places]
@@ -82,7 +82,7 @@ class Maker:
         return PairResult(ground_truth=truth, noisy=noisy, outcome=Outcome.COLLECTED, reason=None, detail="",
                           measured=measured, sensor=sensor, gt_sensor=sensor, shard=shard, crops=found)  # fmt: skip
 
-    def _crop(self, pair, y, x, cfa, measured, valid):  # noqa: PLR0917
+    def _crop(self, pair, y, x, cfa, measured, valid):
         """A smooth scene that can be learned; each crop differs by its seed."""
         size = self.size
         rng = np.random.default_rng([y, x, int(pair[:8], 16)])
