@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench setup clean
+.PHONY: demo test check bench chaos setup clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -31,6 +31,9 @@ check: $(READY)  ## format, lint, types, layers
 
 bench: $(READY)  ## every benchmark, with its competitors
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only -s
+
+chaos: $(READY)  ## fifty runs whose processes are killed at random
+	$(BIN)/python tests/chaos.py --runs 50
 
 clean:  ## remove what make made
 	rm -rf $(VENV) out

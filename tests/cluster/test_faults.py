@@ -46,7 +46,9 @@ def test_a_node_that_crashes(environment, accidents, photos, small_set, tmp_path
     words = [sys.executable, "-c", CRASH, str(small_set), str(tmp_path / "out"), str(accidents.folder)]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split()[-2:] == ["crashed", "4"], done.stdout
+    said = done.stdout.split()
+    assert "crashed" in said
+    assert said[-1] == "4"
     assert is_whole(tmp_path / "out")
 
 

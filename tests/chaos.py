@@ -1,0 +1,152 @@
+"""Runs `rawnind prepare` many times while its processes are killed at random; `make chaos` does it fifty times.
+
+Each run has its own output folder. One process of it after the other is killed, by its own id: a worker, the bridge, or the command
+itself, which is then started again, as its user would. In the end every folder must be, byte for byte, what an undisturbed
+run makes, with nothing left over, and nobody may have been blamed.
+
+    python tests/chaos.py --runs 50 --seed 0
+"""
+
+import argparse
+import hashlib
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from rawnind.records import Reason
+from rawnind.sample import make_sample
+from rawnind.storage.events import read_events
+from rawnind.storage.manifest import read_summary
+from rawnind.storage.store import Store
+from rawnind.storage.verify import verify
+
+SCENES = ("cameraman", "cat", "coins", "moon", "tissue")
+EXPECTED = {Reason.SHA1_MISMATCH, Reason.TRUNCATED}
+PATIENCE = 240
+VICTIMS = {"worker": "ray::MapWorker(Map(SceneWorker))", "bridge": "ray::Bridge", "command": ""}
+
+
+def small_sample(folder):
+    make_sample(folder / "sample", height=288, width=384)
+    source = folder / "source"
+    source.mkdir()
+    for path in (folder / "sample").glob("*.dng"):
+        if any(f"_{scene}_" in path.name for scene in SCENES):
+            shutil.copy2(path, source)
+    return source
+
+
+def digests(output):
+    return {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(output.rglob("*.parquet"))
+        if path.parent.name != "parts"
+    }
+
+
+def command(source, output):
+    words = [sys.executable, "-m", "rawnind.cli", "prepare", str(source), "--output", str(output), "--crop-size", "64",
+             "--stride", "96", "--progress", "none", "--address", "local"]  # fmt: skip
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def victims(process, kind):
+    """Processes of one run that may be killed, found below the command that was started here."""
+    if kind == "command":
+        return [psutil.Process(process.pid)]
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if child.cmdline() and child.cmdline()[0].startswith(VICTIMS[kind]):
+                    found.append(child)
+    return found
+
+
+def kill_plan(chance, kills):
+    """(victim, seconds after it was first seen) of each kill to come."""
+    kinds = chance.choices(list(VICTIMS), weights=[4, 4, 1], k=kills)
+    return [(kind, chance.uniform(0, 10 if kind == "command" else 2.5)) for kind in kinds]
+
+
+def hurt(source, output, plan):
+    """Runs to the end and kills on the way; what was killed."""
+    killed, seen = [], None
+    process, begun = command(source, output), time.monotonic()
+    while True:
+        code = process.poll()
+        if code is not None:
+            said = process.stderr.read()
+            process.stderr.close()
+            if code == 0:
+                return killed
+            assert killed[-1:] == ["command"], f"exit {code} after {killed}: {said[-2000:]}"
+            process, seen = command(source, output), None
+        if time.monotonic() - begun > PATIENCE:
+            process.kill()
+            raise AssertionError(f"not done after {PATIENCE} s; killed {killed}")
+        if plan and (found := victims(process, plan[0][0])):
+            seen = seen or time.monotonic()
+            if time.monotonic() - seen > plan[0][1]:
+                with suppress(psutil.NoSuchProcess):
+                    found[0].kill()
+                    killed.append(plan[0][0])
+                plan, seen = plan[1:], None
+        time.sleep(0.02)
+
+
+def check(output, expected):
+    """Compares a folder with what an undisturbed run makes."""
+    store = Store(str(output))
+    assert digests(output) == expected, "the bytes differ"
+    assert list(verify(store)) == []
+    leftovers = [
+        path
+        for path in output.rglob("*")
+        if path.name.startswith(".tmp-") or path.name in {"attempts", "run.lock"}
+    ]
+    assert not leftovers, leftovers
+    assert {reason for reason, _ in read_summary(store).reasons} == EXPECTED
+    seqs = [line["seq"] for line in read_events(store) if line["event"] == "commit"]
+    assert sorted(seqs) == list(range(len(SCENES))), seqs
+
+
+def chaos(folder, runs, seed, kills=4):
+    """Raises AssertionError when a run loses something, has it twice, or blames somebody."""
+    source = small_sample(folder)
+    process = command(source, folder / "undisturbed")
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    expected = digests(folder / "undisturbed")
+    check(folder / "undisturbed", expected)
+    for number in range(runs):
+        chance = random.Random(f"{seed}-{number}")  # noqa: S311 - nothing is secret here
+        output = folder / f"run-{number}"
+        begun = time.monotonic()
+        killed = hurt(source, output, kill_plan(chance, chance.randint(1, kills)))
+        check(output, expected)
+        print(
+            f"run {number}: whole after {', '.join(killed) or 'nobody'} killed; {time.monotonic() - begun:.0f} s",
+            flush=True,
+        )
+        shutil.rmtree(output)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="rawnind-chaos-") as folder:
+        chaos(Path(folder), arguments.runs, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
