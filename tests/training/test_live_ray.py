@@ -23,6 +23,7 @@ from rawnind.storage.events import read_events
 from rawnind.storage.leases import LeaseLog, given_to
 from rawnind.storage.parts import encode_result
 from rawnind.storage.store import Store
+from rawnind.storage.verify import verify
 from rawnind.training import FeedError, LiveCropDataset, replay
 
 pytestmark = pytest.mark.ray
@@ -207,6 +208,7 @@ def test_two_consumers_share_an_epoch_while_a_worker_and_the_bridge_are_killed(
     batches = [[json.loads(line) for line in text.splitlines()] for text in said]
     _nothing_lost_or_twice(out, batches)
     _same_as_replay(out, batches)
+    assert list(verify(Store(str(out)))) == []
     assert min(part[0][0] for part in batches) - _first_commit(out) < 2
 
 
