@@ -243,7 +243,7 @@ def offset(pairs: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> tupl
     window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
     total: NDArray[Any] = np.zeros((), np.complex64)
     for noisy, truth in pairs:
-        one, other = ((image - image.mean()) * window for image in (noisy, truth))
+        one, other = (_contrast(image) * window for image in (noisy, truth))
         total = total + np.conj(scipy.fft.rfft2(one)) * scipy.fft.rfft2(other)
     peak = scipy.fft.irfft2(total, (height, width))
     y, x = np.unravel_index(int(peak.argmax()), peak.shape)
@@ -251,6 +251,14 @@ def offset(pairs: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> tupl
         _place(peak[:, x], int(y)),
         _place(peak[y], int(x)),
     )
+
+
+def _contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Local contrast between the sizes of noise and of lamps, clipped so that no bright edge outweighs the rest."""
+    detail = cv2.GaussianBlur(image, None, 1.5) - cv2.GaussianBlur(image, None, 8)
+    typical = float(np.median(np.abs(detail)))
+    clipped: NDArray[np.float32] = np.clip(detail / (3 * typical or 1.0), -1, 1)
+    return clipped
 
 
 def _place(line: NDArray[np.float32], at: int) -> float:
