@@ -87,7 +87,11 @@ def hurt(source, output, plan):
             process.stderr.close()
             if code == 0:
                 return killed
-            assert killed[-1:] == ["command"], f"exit {code} after {killed}: {said[-2000:]}"
+            by_us, busy = (
+                killed[-1:] == ["command"],
+                "timed out during startup" in said,
+            )  # Ray, on a busy machine
+            assert by_us or busy, f"exit {code} after {killed}: {said[-2000:]}"
             process, seen = command(source, output), None
         if time.monotonic() - begun > PATIENCE:
             process.kill()
@@ -118,7 +122,7 @@ def check(output, expected):
     assert sorted(seqs) == list(range(len(SCENES))), seqs
 
 
-def chaos(folder, runs, seed, kills=4):
+def chaos(folder, runs, seed, *, first=0, kills=4):
     """Raises AssertionError when a run loses something, has it twice, or blames somebody."""
     source = small_sample(folder)
     process = command(source, folder / "undisturbed")
@@ -126,8 +130,8 @@ def chaos(folder, runs, seed, kills=4):
     assert process.returncode == 0, said
     expected = digests(folder / "undisturbed")
     check(folder / "undisturbed", expected)
-    for number in range(runs):
-        chance = random.Random(f"{seed}-{number}")  # noqa: S311 - nothing is secret here
+    for number in range(first, first + runs):
+        chance = random.Random(f"{seed}-{number}")
         output = folder / f"run-{number}"
         begun = time.monotonic()
         killed = hurt(source, output, kill_plan(chance, chance.randint(1, kills)))
@@ -143,9 +147,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first run, to repeat one")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rawnind-chaos-") as folder:
-        chaos(Path(folder), arguments.runs, arguments.seed)
+        chaos(Path(folder), arguments.runs, arguments.seed, first=arguments.first)
 
 
 if __name__ == "__main__":
