@@ -38,7 +38,7 @@ _TYPICAL = 0.05**2  # cells squared; smallest squared shift that texture is judg
 _LARGEST = 0.35**2
 _TEXTURE_QUANTILE = 0.85  # of textured blocks, that are taken to be still
 _MISFIT_QUANTILE = 0.9
-_TEXTURED = 0.05  # share of samples: as much as a changed object may have
+_TEXTURED = 0.02  # share of samples: as much as a changed object may have
 
 
 def changed_blocks(
