@@ -36,7 +36,9 @@ def test_a_worker_killed_in_the_middle_of_a_scene(start, accidents, photos, tmp_
     assert cat["telemetry"]["attempts"] == 2
 
 
-@pytest.mark.parametrize("place", ["published-shards", "publish-attempts"])
+@pytest.mark.parametrize(
+    "place", ["publish-shards", "published-shards", "publish-attempts", "published-attempts"]
+)
 def test_a_worker_killed_around_a_file_of_its_own(prepare, accidents, tmp_path, is_whole, place):
     accidents.plant(place, "SIGKILL")
     prepare()
@@ -44,7 +46,9 @@ def test_a_worker_killed_around_a_file_of_its_own(prepare, accidents, tmp_path, 
     assert is_whole(tmp_path / "out")
 
 
-@pytest.mark.parametrize("place", ["publish-parts", "published-parts", "publish-manifest"])
+@pytest.mark.parametrize(
+    "place", ["publish-parts", "published-parts", "publish-manifest", "published-manifest"]
+)
 def test_the_bridge_killed_during_a_commit(prepare, accidents, tmp_path, is_whole, place):
     accidents.plant(place, "SIGKILL")
     prepare()
