@@ -72,7 +72,9 @@ def test_a_signal_lets_scenes_in_flight_finish(
     _, said = process.communicate(timeout=60)
     assert process.returncode == 3, said
     assert "run the same command again to resume" in said
-    assert commits(tmp_path / "out") == ["bayer/cameraman", "bayer/cat"]
+    done = commits(tmp_path / "out")
+    assert "bayer/cat" in done  # it was in flight
+    assert len(done) < 5  # and few others were begun
     prepare()
     assert is_whole(tmp_path / "out")
 
@@ -88,7 +90,7 @@ def test_a_second_signal_stops_at_once(command, accidents, photos, tmp_path, is_
     _, said = process.communicate(timeout=60)
     assert time.monotonic() - begun < 20
     assert process.returncode == 3, said
-    assert commits(tmp_path / "out") == ["bayer/cameraman"]
+    assert "bayer/cat" not in commits(tmp_path / "out")
     accidents.remove()
     prepare()
     assert is_whole(tmp_path / "out")
