@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rawnind.config import Pairing
+from rawnind.config import Compression, Pairing
 from rawnind.errors import (
     ConfigError,
     FolderInUseError,
@@ -138,6 +138,8 @@ _RUN_OPTIONS = (
     click.option("--pairing", type=click.Choice([str(pairing) for pairing in Pairing]),
                  help="Each noisy photo with the GT that aligns best, or with all.  [default: best]"),
     click.option("--min-msssim", type=float, metavar="0..1", help="Leave out crops that score lower.  [default: none]"),
+    click.option("--compression", type=click.Choice([str(kind) for kind in Compression]),
+                 help="Of the shards; zstd for slow storage.  [default: none]"),
     click.option("--cpus-per-scene", type=float, metavar="N", help="CPUs that a worker takes.  [default: 1]"),
     click.option("--gpus-per-scene", type=float, metavar="N", help="GPUs that a worker takes.  [default: 0]"),
     click.option("--address", metavar="ADDRESS", help="Ray cluster.  [default: RAY_ADDRESS, or a local one]"),

@@ -1,4 +1,4 @@
-"""The recipe: every parameter that changes a pair's pixels or numbers."""
+"""The recipe: every parameter that changes a pair's pixels, numbers or bytes."""
 
 import hashlib
 import json
@@ -21,6 +21,13 @@ class Pairing(StrEnum):
     ALL = "all"
 
 
+class Compression(StrEnum):
+    """How a shard's pixels lie in their file."""
+
+    NONE = "none"
+    ZSTD = "zstd"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """Parameters of the pair chain. Its digest names what was made with it.
@@ -37,6 +44,8 @@ class Recipe:
         max_alignment_loss: a pair that differs more is rejected (0.035 in the research code).
         min_mask_mean: a pair with fewer valid pixels is rejected (0.8 in the research code).
         max_bad_exposure: largest share of over- or underexposed cells in either photo (0.75 in the research code).
+        compression: of the shards. `zstd` is for storage that is slow to read: a crop then costs more CPU than it saves on
+            a local disk.
     """
 
     crop_size: int = 512
@@ -49,6 +58,7 @@ class Recipe:
     max_alignment_loss: float = 0.035
     min_mask_mean: float = 0.8
     max_bad_exposure: float = 0.75
+    compression: Compression = Compression.NONE
     algorithm: int = ALGORITHM
 
     def __post_init__(self) -> None:
@@ -58,6 +68,11 @@ class Recipe:
             _is_int(self.stride) and self.stride > 0, "stride must be a positive whole number", self.stride
         )
         _require(isinstance(self.pairing, Pairing), "pairing must be 'best' or 'all'", self.pairing)
+        _require(
+            isinstance(self.compression, Compression),
+            "compression must be 'none' or 'zstd'",
+            self.compression,
+        )
         _require(self.min_msssim is None or _is_fraction(self.min_msssim),
                  "min_msssim must lie between 0 and 1", self.min_msssim)  # fmt: skip
         for name in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure"):
@@ -99,9 +114,11 @@ class Recipe:
         for key in values:
             _require(key in names, f"unknown recipe key; known are {', '.join(names)}", key)
         values = dict(values)
-        if "pairing" in values:
-            _require(values["pairing"] in list(Pairing), "pairing must be 'best' or 'all'", values["pairing"])
-            values["pairing"] = Pairing(values["pairing"])
+        for name, kind in (("pairing", Pairing), ("compression", Compression)):
+            if name in values:
+                known = " or ".join(repr(str(each)) for each in kind)
+                _require(values[name] in list(kind), f"{name} must be {known}", values[name])
+                values[name] = kind(values[name])
         return cls(**values)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rawnind.config import ALGORITHM, Pairing, Recipe
+from rawnind.config import ALGORITHM, Compression, Pairing, Recipe
 from rawnind.errors import ConfigError
 
 fractions = st.floats(0, 1)
@@ -17,6 +17,7 @@ recipes = st.builds(
     crop_size=st.integers(1, 64).map(lambda n: 32 * n),
     stride=st.integers(1, 5000),
     pairing=st.sampled_from(Pairing),
+    compression=st.sampled_from(Compression),
     min_msssim=st.none() | fractions,
     min_valid_fraction=fractions,
     max_shift=st.integers(0, 1024),
@@ -30,6 +31,7 @@ WRONG = {
     "crop_size": [0, -32, 31, 48, 512.0, "512", None, True],
     "stride": [0, -1, 1.5, "512", None, True],
     "pairing": ["worst", None, 1, [], {}],
+    "compression": ["gzip", None, True, 1, [], {}],
     "min_msssim": [-0.1, 1.1, math.nan, math.inf, "0.7", True],
     "min_valid_fraction": [-0.1, 1.1, math.nan, None, "1", False],
     "max_shift": [-1, 1025, 3.0, None, True],
@@ -70,7 +72,14 @@ def test_two_recipes_have_one_digest_only_if_they_are_equal(one, other):
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Recipe) if field.name != "algorithm"])
 def test_every_field_changes_the_digest(name):
-    other = {"pairing": Pairing.ALL, "crop_size": 64, "stride": 64, "max_shift": 7}.get(name, 0.25)
+    changed = {
+        "pairing": Pairing.ALL,
+        "compression": Compression.ZSTD,
+        "crop_size": 64,
+        "stride": 64,
+        "max_shift": 7,
+    }
+    other = changed.get(name, 0.25)
     assert replace(Recipe(), **{name: other}).digest != Recipe().digest
 
 
@@ -96,5 +105,6 @@ def test_the_digest_is_the_same_in_every_process_and_version():
     """A change here makes every finished folder one of another recipe: raise ALGORITHM on purpose only."""
     recipe = Recipe(crop_size=32, stride=64, pairing=Pairing.ALL, min_msssim=0.7, min_valid_fraction=0.5, max_shift=128,
                     min_alignment_score=25, max_alignment_loss=0.035, min_mask_mean=0.8, max_bad_exposure=0.75,
+                    compression=Compression.NONE,
                     algorithm=1)  # fmt: skip
-    assert recipe.digest == "4ed1f8969461acfc"
+    assert recipe.digest == "ab98c7c8ea09cc3a"

@@ -26,6 +26,7 @@ WRONG = {
     "strict": [1, "true", None],
     "crop_size": [33],
     "pairing": ["some"],
+    "compression": ["gzip"],
 }
 
 
@@ -42,7 +43,7 @@ def test_a_value_that_breaks_its_rule_is_refused_by_name(name, value):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in WRONG if name not in {"crop_size", "pairing", "retry_failed"}]
+    "name", [name for name in WRONG if name not in {"crop_size", "pairing", "compression", "retry_failed"}]
 )
 def test_the_class_checks_itself_too(name):
     with pytest.raises(ConfigError, match=name):

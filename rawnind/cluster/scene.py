@@ -218,4 +218,5 @@ class _SceneRun:
             )
             for crop, raw, gt_raw, rgb, valid in finished.pixels(size)
         )
-        return write_shard(self._store, shard_name(noisy.cfa, noisy.scene, name), rows, size)
+        path = shard_name(noisy.cfa, noisy.scene, name)
+        return write_shard(self._store, path, rows, size, compression=self._recipe.compression)

@@ -1,4 +1,4 @@
-"""Shards: one Parquet file per pair, one row group per crop, fixed-size binary, uncompressed.
+"""Shards: one Parquet file per pair, one row group per crop, fixed-size binary, uncompressed unless asked for.
 
 A crop's pixels then lie in the file as they lie in memory, and any Parquet reader opens them.
 """
@@ -13,9 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rawnind.config import Compression
 from rawnind.errors import DamagedShardError
 from rawnind.records import Cfa, Shard
 from rawnind.storage.store import Store
+
+_LEVEL = 1  # of zstd: higher ones take longer and gain nothing, for noise does not compress
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -72,7 +75,14 @@ def shard_schema(size: int) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
 
 
-def write_shard(store: Store, name: str, rows: Iterable[CropPixels], size: int) -> Shard:
+def write_shard(
+    store: Store,
+    name: str,
+    rows: Iterable[CropPixels],
+    size: int,
+    *,
+    compression: Compression = Compression.NONE,
+) -> Shard:
     """Writes crops one by one, never holding more than one; the bytes depend on the crops alone.
 
     Raises:
@@ -83,7 +93,8 @@ def write_shard(store: Store, name: str, rows: Iterable[CropPixels], size: int) 
         with pq.ParquetWriter(
             pa.PythonFile(sink, mode="w"),
             schema,
-            compression="none",
+            compression=str(compression),
+            compression_level=_LEVEL if compression is Compression.ZSTD else None,
             use_dictionary=False,
             write_statistics=False,
             store_schema=False,

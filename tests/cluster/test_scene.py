@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 
 from rawnind.cluster.scene import Meter, process_scene
-from rawnind.config import Pairing, Recipe
+from rawnind.config import Compression, Pairing, Recipe
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa, Outcome, Reason
 from rawnind.results import problems
@@ -77,3 +78,17 @@ def test_a_photo_is_never_paired_with_itself(scenes, tmp_path):
     itself = replace(truth, ground_truth=False)
     result = process(replace(scene, ground_truths=(truth,), noisy=(itself,)), tmp_path)
     assert (result.outcome, result.reason) == (Outcome.REJECTED, Reason.NO_GROUND_TRUTH)
+
+
+def test_a_compressed_shard_holds_the_same_crops(scenes, tmp_path):
+    plain, packed = (
+        process(scenes["cat"], tmp_path / kind, replace(RECIPE, compression=kind)).pairs
+        for kind in Compression
+    )
+    assert [pair.crops for pair in packed] == [pair.crops for pair in plain]
+    for one, other in zip(plain, packed, strict=True):
+        if one.shard:
+            tables = [pq.read_table(tmp_path / kind / one.shard.path) for kind in Compression]
+            assert tables[0].equals(tables[1])
+            assert other.shard.size < one.shard.size
+    assert any(pair.shard for pair in plain)
