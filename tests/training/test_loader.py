@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from rawnind.errors import ConfigError, DamagedShardError
 from rawnind.training import CropDataset, CropLoader, collate, to_device
@@ -170,8 +171,7 @@ def test_threads_leave_torchs_number_of_cores_alone(dataset):
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata 0.11 with torch 2.13
 def test_torchdatas_loader_goes_on_to_the_sample_with_the_same_number_of_workers(dataset):
-    stateful = pytest.importorskip("torchdata.stateful_dataloader")
-    make = lambda: stateful.StatefulDataLoader(dataset, batch_size=4, num_workers=0, collate_fn=collate)  # noqa: E731
+    make = lambda: StatefulDataLoader(dataset, batch_size=4, num_workers=0, collate_fn=collate)  # noqa: E731
     loader = make()
     batches = iter(loader)
     seen = [row for _ in range(3) for row in names(dataset, to_device(next(batches)))]
