@@ -227,7 +227,7 @@ def subtract_lines(
         step = first / np.maximum(second, 1e-12)
         step += middle.squeeze(axis)
         step[n.sum(axis - 1) * np.ones_like(step) == 0] = 0
-        error = np.median(variance.mean(axis) / np.maximum(n.sum(axis - 1), 1), axis=1)
+        error = np.median(n.mean(axis - 1) / np.maximum(second, 1e-12), axis=1)
         seen = (
             np.median(np.diff(step, axis=1) ** 2, axis=1) / _MEDIAN_SQUARE / 2
         )  # a jump has two lines' variance
@@ -249,7 +249,10 @@ def _huber_step(  # noqa: PLR0917
     first: NDArray[np.float32],
     second: NDArray[np.float32],
 ) -> None:
-    """Adds up one step of Huber's from each row's or column's median: (P, lines) sums of slope and of curvature."""
+    """Adds up one reweighted step of Huber's from each row's or column's median: (P, lines) sums of slope and of weights.
+
+    Weights and not curvatures: where most blocks lie beyond the limit, these would leave next to nothing to divide by.
+    """
     planes, height, width = residual.shape
     limit = np.float32(1.5)
     line = np.empty((2, width), np.float32)
@@ -262,7 +265,8 @@ def _huber_step(  # noqa: PLR0917
                 centre = middle[p, y] if rows else middle[p, x]
                 one = np.float32(1) / sigma[p, y, x]
                 z = (residual[p, y, x] - centre) * one
-                a[x] += min(max(z, -limit), limit) * n[y, x] * one
-                b[x] += n[y, x] * one * one if abs(z) < limit else np.float32(0)
+                weight = n[y, x] * one * min(np.float32(1), limit / abs(z))
+                a[x] += weight * z
+                b[x] += weight * one
             if rows:
                 first[p, y], second[p, y] = a.sum(), b.sum()
