@@ -4,7 +4,7 @@ No scene has pixels: each has one noisy photo, and was rejected or failed. They 
 planned order, as workers would send them. `make bench` prints the table, for a local folder and for an S3 server on this
 machine (moto, which answers a small request in some 5 ms); as a plain test, some thousand scenes go the same way.
 
-python benchmarks/bench_bridge.py SCENES OUTPUT      one run in this process, as JSON
+python benchmarks/bench_bridge.py SCENES OUTPUT      one run in this process, as JSON; OUTPUT `s3`: on such a server
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -95,6 +96,24 @@ def of_actor(bridge, function, *values):
     return ray.get(bridge.__ray_call__.remote(lambda _, *given: function(*given), *values))
 
 
+def cpu_seconds(pid):
+    """CPU seconds that a process has taken, from /proc."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def restarted(bridge):
+    """Seconds from the kill of the actor's process to the first answer of the next one, and that answer."""
+    import ray
+
+    before = of_actor(bridge, os.getpid)
+    seconds, snapshot = clocked(
+        lambda: (os.kill(before, signal.SIGKILL), ray.get(bridge.snapshot.remote()))[1]
+    )
+    assert of_actor(bridge, os.getpid) != before
+    return seconds, snapshot
+
+
 def settled_memory():
     gc.collect()
     return memory("RssAnon")
@@ -110,7 +129,7 @@ def clocked(call):
     return time.perf_counter() - wall, answer
 
 
-def measure(count, output):
+def measure(count, output, server=None):
     import ray
 
     from rawnind.cluster.pipeline import NAMESPACE, Job, start_bridge
@@ -137,6 +156,8 @@ def measure(count, output):
     start = of_actor(bridge, settled_memory)
     found["bridge_before_MB"] = start
     load = os.getloadavg()[0]
+    pids = {"bridge": of_actor(bridge, os.getpid), "driver": os.getpid(), "server": server}
+    cpu = {name: cpu_seconds(pid) for name, pid in pids.items() if pid}
     wall = time.perf_counter()
     pending = []
     for arrived in batches(count, recipe):
@@ -145,12 +166,12 @@ def measure(count, output):
             ray.get(pending.pop(0))
     ray.get(pending)
     found["commits_per_s"] = count / (time.perf_counter() - wall)
+    found |= {f"{name}_cpu_s": cpu_seconds(pids[name]) - before for name, before in cpu.items()}
     found["load"] = (load + os.getloadavg()[0]) / 2
     found["bridge_B_per_scene"] = (of_actor(bridge, settled_memory) - start) * 2**20 / count
     found["commit_peak_MB"] = of_actor(bridge, memory, "VmHWM")
     found["parts"] = len(Store(output).list("parts"))
-    ray.kill(bridge, no_restart=False)
-    found["restart_s"], snapshot = clocked(lambda: ray.get(bridge.snapshot.remote()))
+    found["restart_s"], snapshot = restarted(bridge)
     assert snapshot.scenes.open == 0
     assert snapshot.scenes.failed == -(-count // 7)
     found["restarted_MB"] = of_actor(bridge, settled_memory)
@@ -166,17 +187,18 @@ def measure(count, output):
     return found
 
 
+def moto():
+    return shutil.which("moto_server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+
 @contextlib.contextmanager
 def s3_server():
-    """URI of a bucket on an S3 server of its own; the environment that reaches it."""
-    program = shutil.which("moto_server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if program is None:
-        pytest.skip("moto_server is not installed: no S3 server to measure against")
+    """URI of a bucket on an S3 server of its own, and the server's process; the environment then holds the keys."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    with subprocess.Popen([program, "-p", str(port)], env=environment, stdout=subprocess.DEVNULL,
+    with subprocess.Popen([moto(), "-p", str(port)], env=environment, stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL) as server:  # fmt: skip
         try:
             request = urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT")
@@ -184,9 +206,10 @@ def s3_server():
                 with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(request, timeout=5):  # noqa: S310
                     break
                 time.sleep(0.1)
-            keys = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "EC2_METADATA_DISABLED": "true"}
+            os.environ |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+                           "AWS_EC2_METADATA_DISABLED": "true"}  # fmt: skip
             query = f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
-            yield f"s3://bucket/out?{query}", {f"AWS_{key}": value for key, value in keys.items()}
+            yield f"s3://bucket/out?{query}", server.pid
         finally:
             server.terminate()
 
@@ -194,15 +217,13 @@ def s3_server():
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("where", ["local", "s3"])
 def test_a_million_scenes(benchmark, tmp_path, where):
+    if where == "s3" and moto() is None:
+        pytest.skip("moto_server is not installed: no S3 server to measure against")
     count = SMALL if benchmark.disabled else SCENES
-    with contextlib.ExitStack() as stack:
-        output, environment = (
-            (str(tmp_path / "out"), {}) if where == "local" else stack.enter_context(s3_server())
-        )
-        call = [sys.executable, __file__, str(count), output]
-        done = benchmark.pedantic(
-            subprocess.run, (call,), {"check": True, "stdout": subprocess.PIPE, "text": True,
-                                      "env": {**os.environ, **environment}}, rounds=1)  # fmt: skip
+    call = [sys.executable, __file__, str(count), where if where == "s3" else str(tmp_path / "out")]
+    done = benchmark.pedantic(
+        subprocess.run, (call,), {"check": True, "stdout": subprocess.PIPE, "text": True}, rounds=1
+    )
     found = json.loads(done.stdout.splitlines()[-1])
     print(f"\n{where}: " + ", ".join(f"{key} {value:.4g}" for key, value in found.items()))
     if not benchmark.disabled:
@@ -211,5 +232,11 @@ def test_a_million_scenes(benchmark, tmp_path, where):
         assert found["restart_s"] < 20
 
 
+def main(scenes, output):
+    server = s3_server() if output == "s3" else contextlib.nullcontext((output, None))
+    with server as (location, process):
+        print(json.dumps(measure(int(scenes), location, process)))
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(int(sys.argv[1]), sys.argv[2])))
+    main(*sys.argv[1:])

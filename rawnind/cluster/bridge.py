@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from rawnind.cluster.feed import Feeds
+from rawnind.cluster.flight import Flight, InFlight, Worker
 from rawnind.cluster.given import Given, to_bytes
 from rawnind.cluster.observer import LoaderReport, Observer
 from rawnind.cluster.recount import recount
@@ -47,25 +48,6 @@ _NEXT = {
     State.ERROR: set(),
     State.CLOSED: set(),
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InFlight:
-    """A scene between its worker's start and its commit.
-
-    Attributes:
-        key: the scene's key.
-        stage: what its worker does.
-        started: when it began, by the bridge's clock, in seconds.
-        heard: when its worker last said something.
-        worker: the worker and one of its lives; None where the bridge does not know.
-    """
-
-    key: str
-    stage: str
-    started: float
-    heard: float
-    worker: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,18 +121,16 @@ class Bridge:
     ) -> None:
         self._store = Store(output)
         self._plan = plan
-        self._max_scenes = max_scenes
         self._events = EventLog(self._store, run)
         self._journal = Journal(self._store)
-        self._journal.compact()
         self._standing = Standing(plan, self._journal, retry=retry, changed=changed, first=self._first_seq())
         self._root = self._store.root_identity()
-        self._in_flight: dict[str, InFlight] = {}
-        self._peak = 0
         self._stopping = False
         last = self._events.last("state")
         self._state = State(last["to"]) if last else State.INITIALIZED
-        self._quiet_until = time.monotonic() + _RETURN if self._state is State.COLLECTING else 0.0
+        self._flight = Flight(max_scenes, returning=self._state is State.COLLECTING)
+        if self._state is State.INITIALIZED:
+            self._journal.compact()  # who is started anew has no time: workers wait
         self._observer = observer or Observer()
         self._loaders: dict[str, LoaderReport] = {}
         self._feeds = Feeds(self._store, plan, since=self._news, read=self._journal.read)
@@ -186,7 +166,7 @@ class Bridge:
         results = ((seq, self._journal.at(seq)) for seq in lost)
         self._log(((result, commit_of(result, seq), {}) for seq, result in results), recovered=True)
 
-    def admit(self, key: str, worker: tuple[str, str] | None = None) -> bool | None:
+    def admit(self, key: str, worker: Worker | None = None) -> bool | None:
         """A worker asks whether it may begin a scene.
 
         Args:
@@ -198,32 +178,26 @@ class Bridge:
             this scene any more, or the run is stopping.
         """
         if self._stopping or not self._is_open(key):
-            self._in_flight.pop(key, None)
+            self._flight.ends(key)
             return False
         now = time.monotonic()
-        if key not in self._in_flight:
-            self._forget_dead(now, worker)
-            if now < self._quiet_until or len(self._in_flight) >= self._max_scenes:
-                return None
-        self._hear(key, "starting", now, worker)
-        return True
+        self._forget_dead(now, worker)
+        begins = self._flight.begins(key, worker, now)
+        self._observe_flight(now)
+        return begins or None
 
     def _is_open(self, key: str) -> bool:
         return self._state is State.COLLECTING and self._standing.is_open(key)
 
-    def _forget_dead(self, now: float, worker: tuple[str, str] | None = None) -> None:
-        """A worker that says nothing, or that lives again, has died; Ray will retry its scene."""
-        for item in list(self._in_flight.values()):
-            reborn = worker and item.worker and item.worker[0] == worker[0] and item.worker != worker
-            if reborn or now - item.heard > _SILENCE:
-                self._stages.forget(item.key)
-                del self._in_flight[item.key]
+    def _forget_dead(self, now: float, worker: Worker | None = None) -> None:
+        for key in self._flight.forget_dead(now, worker):
+            self._stages.forget(key)
 
     def heartbeat(self, key: str, stage: str, counts: Mapping[str, int] | None = None) -> None:
         """A worker says what it does, and what of the scene is behind it (see `stages`). Nothing depends on it but what people see and how soon a dead worker's place is free."""
-        known = key in self._in_flight or len(self._in_flight) < self._max_scenes
-        if known and self._is_open(key):
-            self._hear(key, stage, time.monotonic())
+        now = time.monotonic()
+        if self._is_open(key) and self._flight.hears(key, stage, now):
+            self._observe_flight(now)
             self._stages.heard(key, counts or {})
 
     def loader_report(
@@ -236,21 +210,9 @@ class Bridge:
         self._observer.loader(report, self._loaders.get(consumer))
         self._loaders[consumer] = report
 
-    def _hear(self, key: str, stage: str, now: float, worker: tuple[str, str] | None = None) -> None:
-        known = self._in_flight.get(key)
-        self._in_flight[key] = InFlight(
-            key=key,
-            stage=stage,
-            started=known.started if known else now,
-            heard=now,
-            worker=worker or (known.worker if known else None),
-        )
-        self._peak = max(self._peak, len(self._in_flight))
-        self._observe_flight(now)
-
     def _observe_flight(self, now: float) -> None:
-        started = min((item.started for item in self._in_flight.values()), default=now)
-        self._observer.in_flight(len(self._in_flight), now - started)
+        oldest = self._flight.oldest
+        self._observer.in_flight(len(self._flight), now - oldest.started if oldest else 0.0)
 
     def stop(self) -> None:
         """Lets no further scene begin; what is in flight may still be committed."""
@@ -283,7 +245,7 @@ class Bridge:
         if new:
             self._commit_new(list(reversed(new.values())))
         for each in arrived:
-            self._in_flight.pop(each.key, None)
+            self._flight.ends(each.key)
         return [self._journal.latest[each.key].seq for each in arrived]
 
     def _commit_new(self, arrived: Sequence[Arrived]) -> None:
@@ -335,7 +297,7 @@ class Bridge:
                     "reason": str(commit.reason) if commit.reason else None,
                     "pairs": dict(zip(map(str, Outcome), commit.pairs, strict=True)),
                     "crops": commit.crops,
-                    "in_flight": len(self._in_flight),
+                    "in_flight": len(self._flight),
                     "telemetry": dict(telemetry),
                     **({"recovered": True} if recovered else {}),
                 }
@@ -354,9 +316,9 @@ class Bridge:
             scenes=_counts(len(self._plan.scenes), self._standing.scenes),
             pairs=_counts(self._standing.pair_count, self._standing.pairs),
             crops=self._standing.crops,
-            in_flight=tuple(sorted(self._in_flight.values(), key=lambda item: item.started)),
-            peak_in_flight=self._peak,
-            stages=self._stages.counts(item.stage for item in self._in_flight.values()),
+            in_flight=tuple(self._flight),
+            peak_in_flight=self._flight.peak,
+            stages=self._stages.counts(item.stage for item in self._flight),
             loaders=tuple(self._loaders[consumer] for consumer in sorted(self._loaders)),
             now=now,
         )
@@ -390,7 +352,7 @@ class Bridge:
         rows, position = self._feeds[feed].take(consumer, token, position, count, done=done, lease=lease)
         failed = self._events.last("state") if self._state is State.ERROR else None
         now = time.monotonic()
-        oldest = min(self._in_flight.values(), key=lambda item: item.started, default=None)
+        oldest = self._flight.oldest
         return Given(
             state=str(self._state),
             why=str(failed["why"]) if failed else "",
@@ -424,7 +386,7 @@ class Bridge:
             self._store, self._results(), self._plan.recipe, versions=versions, contents=self.contents()
         )
         if self._state is State.COLLECTING:
-            self._to(State.READY, peak_in_flight=self._peak)
+            self._to(State.READY, peak_in_flight=self._flight.peak)
         return summary
 
     def close(self) -> None:
@@ -466,18 +428,10 @@ class Bridge:
     def _to(self, state: State, **values: str | int) -> None:
         before, self._state = self._state, state
         self._events.add("state", **{"from": str(before), "to": str(state)}, **values)
-        self._events.flush()
 
-
-_RETURN = 6.0
-"""Seconds that a bridge which was started anew waits before it lets scenes begin: until then every worker has said what
-it does, so that --max-scenes holds."""
 
 _RECOVERED = 1000
 """The most commits that are logged belatedly."""
-
-_SILENCE = 30.0
-"""Seconds without a word from a worker after which its scene is no longer counted as in flight."""
 
 
 def _counts(planned: int, tally: Counter[Outcome]) -> Counts:

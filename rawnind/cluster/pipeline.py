@@ -14,6 +14,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.debug import log_once
 
 from rawnind.cluster.bridge import Bridge
+from rawnind.cluster.carried import CarriedPlan
 from rawnind.cluster.metrics import RayMetrics
 from rawnind.cluster.worker import SceneWorker, scene_row
 from rawnind.errors import FolderInUseError
@@ -86,7 +87,7 @@ def _bridge(job: Job, max_scenes: int) -> Any:
         max_restarts=-1,
         max_task_retries=-1,
     )
-    kept = ray.put(job.plan), ray.put(job.changed)
+    kept = ray.put(CarriedPlan(job.plan)), ray.put(job.changed)
     bridge = actor.remote(
         job.output,
         job.run,

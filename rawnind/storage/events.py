@@ -10,6 +10,8 @@ among them), `telemetry` (seconds, bytes and counts by stage, and `attempts`); `
 could log the commit, and its successor did.
 """
 
+import heapq
+import itertools
 import json
 import os
 import time
@@ -26,22 +28,24 @@ NAME = "events.jsonl"
 class EventLog:
     """Appends lines for one run.
 
-    A local log is one file that grows. Object stores cannot append, so there each run has its own file
-    `events/<run>.jsonl`, written anew by `flush`; after many lines it goes on in `events/<run>.jsonl.000001`, and so on.
+    A local log is one file that grows. Object stores cannot append, so there each run has `events/<run>.jsonl` with all
+    that is no commit, written anew each time, and files of commits `events/<run>.jsonl.000001` and so on, written when
+    they are full or anything else happens: what a run that goes on must know is found without reading those.
     """
 
     def __init__(self, store: Store, run: str) -> None:
         self._store = store
         self._run = run
         self._path = store.local(NAME)
-        self._lines: list[str] = []
-        self._older: list[str] = []
+        self._first = f"events/{run}.jsonl"
+        self._rare: list[str] = []
+        self._commits: list[str] = []
+        self._files: list[str] = []
         if self._path is None:
-            first = f"events/{run}.jsonl"
-            *self._older, self._file = [
-                entry.path for entry in store.list("events") if entry.path.startswith(first)
-            ] or [first]
-            self._lines = self._read(self._file) if store.exists(self._file) else []
+            files = [entry.path for entry in store.list("events") if entry.path.startswith(self._first)]
+            self._rare = self._read(self._first) if self._first in files else []
+            self._files = [path for path in files if path != self._first]
+            self._commits = self._read(self._files.pop()) if self._files else []
 
     def _read(self, name: str) -> list[str]:
         return self._store.read(name).decode(errors="replace").splitlines(keepends=True)
@@ -59,7 +63,7 @@ class EventLog:
         head = {"time": round(time.time(), 3), "run": self._run, "event": event}
         lines = [json.dumps({**head, **values}) + "\n" for values in each]
         if self._path is None:
-            self._keep(lines)
+            self._keep(event, lines)
             return
         text = "".join(lines)
         try:
@@ -69,14 +73,22 @@ class EventLog:
         except OSError as error:
             raise OutputError(f"cannot write {NAME} in {self._store.location}: {error.strerror}") from error
 
-    def _keep(self, lines: Sequence[str]) -> None:
-        """Lines of a remote log wait for `flush`, or until there are many."""
-        self._lines += lines
-        if len(self._lines) >= _LINES_PER_FILE:
-            self.flush()
-            self._older.append(self._file)
-            self._file = f"events/{self._run}.jsonl.{len(self._older):06d}"
-            self._lines = []
+    def _keep(self, event: str, lines: Sequence[str]) -> None:
+        """Commits wait until there are many, or anything else happens."""
+        if event != "commit":
+            self._flush()
+            self._rare += lines
+            self._store.write(self._first, "".join(self._rare).encode(), replace=True)
+            return
+        self._commits += lines
+        if len(self._commits) >= _LINES_PER_FILE:
+            self._flush()
+            self._files.append(self._file)
+            self._commits = []
+
+    @property
+    def _file(self) -> str:
+        return f"{self._first}.{len(self._files) + 1:06d}"
 
     def _is_whole(self) -> bool:
         """Whether the log ends with a whole line; who died while writing may have left a torn one."""
@@ -88,10 +100,9 @@ class EventLog:
                 file.seek(size - 1)
             return file.read(1) in {b"", b"\n"}
 
-    def flush(self) -> None:
-        """Makes a remote log visible; a local one always is."""
-        if self._path is None and self._lines:
-            self._store.write(self._file, "".join(self._lines).encode(), replace=True)
+    def _flush(self) -> None:
+        if self._commits:
+            self._store.write(self._file, "".join(self._commits).encode(), replace=True)
 
     def last(self, event: str, *, any_run: bool = False) -> dict[str, Any] | None:
         """The newest line with that event; None where there is none. A torn line is passed over.
@@ -100,20 +111,22 @@ class EventLog:
             event: what to look for.
             any_run: whether another run's line will do, where one log holds them all.
         """
-        for line in self._newest_first(f'"event": "{event}"'):
+        for line in self._newest_first(event):
             values = _parsed(line)
             if values and values.get("event") == event and (any_run or values.get("run") == self._run):
                 return values
         return None
 
-    def _newest_first(self, text: str) -> Iterator[str]:
-        """Every line with that text, and maybe others."""
+    def _newest_first(self, event: str) -> Iterator[str]:
+        """Every line of that event, and maybe others."""
         if self._path is not None:
-            yield from _backwards(self._path, text.encode())
-            return
-        yield from reversed(self._lines)
-        for name in reversed(self._older):
-            yield from (line for line in reversed(self._read(name)) if text in line)
+            yield from _backwards(self._path, f'"event": "{event}"'.encode())
+        elif event != "commit":
+            yield from reversed(self._rare)
+        else:
+            yield from reversed(self._commits)
+            for name in reversed(self._files):
+                yield from reversed(self._read(name))
 
 
 _LINES_PER_FILE = 10_000
@@ -121,7 +134,17 @@ _LINES_PER_FILE = 10_000
 
 def read_events(store: Store) -> Iterator[dict[str, Any]]:
     """Every line of every run, oldest first within a run; torn lines are passed over."""
-    names = [NAME] if store.exists(NAME) else [entry.path for entry in store.list("events")]
+    if store.exists(NAME):
+        yield from _parsed_lines(store, [NAME])
+        return
+    names = [entry.path for entry in store.list("events")]
+    for _, files in itertools.groupby(names, key=lambda name: name.partition(".jsonl")[0]):
+        first, *commits = files
+        streams = (_parsed_lines(store, [first]), _parsed_lines(store, commits))
+        yield from heapq.merge(*streams, key=lambda values: values["time"])
+
+
+def _parsed_lines(store: Store, names: Iterable[str]) -> Iterator[dict[str, Any]]:
     for name in names:
         for line in store.read(name).decode(errors="replace").splitlines():
             if values := _parsed(line):

@@ -1,12 +1,15 @@
 """Rows of the manifest's files, from records."""
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
-from rawnind.records import ALWAYS_MEASURED, Crop, PairResult, SceneResult, Sensor
+from rawnind.records import ALWAYS_MEASURED, Crop, Measurements, PairResult, SceneResult, Sensor
 from rawnind.storage.schema import SOMETIMES_MEASURED
 from rawnind.storage.shards import crop_name
+
+_CROP = tuple(field.name for field in fields(Crop))
+_MEASURED = tuple(field.name for field in fields(Measurements))
 
 
 def crop_row(result: SceneResult, pair: PairResult, number: int, crop: Crop, size: int) -> dict[str, Any]:
@@ -30,7 +33,7 @@ def crop_row(result: SceneResult, pair: PairResult, number: int, crop: Crop, siz
         "iso": pair.noisy.iso,
         "size": size,
         **{name: getattr(pair.measured, name) for name in (*ALWAYS_MEASURED, *SOMETIMES_MEASURED)},
-        **asdict(crop),
+        **{name: getattr(crop, name) for name in _CROP},
         **_sensor_columns(pair.sensor),
         "gt_black_level": pair.gt_sensor.black_level,
         "gt_white_level": pair.gt_sensor.white_level,
@@ -59,7 +62,7 @@ def pair_row(result: SceneResult, pair: PairResult) -> dict[str, Any]:
         "outcome": str(pair.outcome),
         "reason": str(pair.reason) if pair.reason else None,
         "detail": pair.detail,
-        **asdict(pair.measured),
+        **{name: getattr(pair.measured, name) for name in _MEASURED},
         **(_sensor_columns(pair.sensor) if pair.sensor else {}),
         "crops": len(pair.crops),
         "shard": shard.path if shard else None,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import rawnind
-from rawnind.cluster.bridge import Bridge, InFlight, Snapshot, State
+from rawnind.cluster.bridge import Bridge, Snapshot, State
+from rawnind.cluster.flight import InFlight
 from rawnind.cluster.live_view import Live
 from rawnind.cluster.observer import LoaderReport
 from rawnind.cluster.pace import Pace, printable

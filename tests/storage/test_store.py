@@ -25,7 +25,7 @@ from pyarrow import fs
 
 from rawnind.errors import DamagedShardError, ManifestError, OutputError
 from rawnind.records import Cfa
-from rawnind.storage.events import EventLog
+from rawnind.storage.events import EventLog, read_events
 from rawnind.storage.parts import Journal
 from rawnind.storage.shards import CropPixels, read_crop, shard_name, write_shard
 from rawnind.storage.store import TEMPORARY, Store
@@ -221,14 +221,19 @@ def test_a_damaged_part_on_either_store(store):
 def test_events_are_kept_on_either_store(store):
     log = EventLog(store, "run1")
     log.add("begin", next_seq=3)
+    log.add_all("commit", ({"seq": seq} for seq in range(10_500)))
     log.add("state", to="collecting")
-    log.flush()
     again = EventLog(store, "run1")
     assert again.last("begin")["next_seq"] == 3
+    assert again.last("commit", any_run=True)["seq"] == 10_499
+    again.add_all("commit", ({"seq": seq} for seq in range(10_500, 10_600)))
     again.add("begin", next_seq=5)
-    again.flush()
     assert EventLog(store, "run1").last("begin")["next_seq"] == 5
+    assert EventLog(store, "run1").last("commit", any_run=True)["seq"] == 10_599
     assert EventLog(store, "run2").last("begin") is None
+    events = list(read_events(store))
+    assert [event["seq"] for event in events if event["event"] == "commit"] == list(range(10_600))
+    assert (events[0]["event"], events[-1]["event"]) == ("begin", "begin")
 
 
 NAMES = st.one_of(
