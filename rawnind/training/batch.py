@@ -1,12 +1,24 @@
 """Batches: as they travel between processes (the stored number types), and as a training loop wants them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypedDict
+import math
+from collections import UserDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
+
+from rawnind.training.memory import BufferPool, in_worker
+
+_START = 64  # every tensor of a native batch starts on a multiple of so many bytes
+
+Take = Callable[[int], Tensor]
+"""Gives (nbytes,) uint8 with any contents."""
+
+Shape = tuple[torch.dtype, tuple[int, ...]]
 
 
 class Batch(TypedDict):
@@ -28,9 +40,8 @@ class Batch(TypedDict):
     gain: Any
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class NativeBatch:
-    """A batch in the number types of the shards: half the bytes, converted where it is used, by `to_device`.
+class Native(NamedTuple):
+    """Samples in the number types of the shards.
 
     Attributes:
         x: (n, 3, c, c) float16 or float32, linear Rec.2020.
@@ -40,7 +51,6 @@ class NativeBatch:
         factor: (n, 4) float32, level per sensor value, times the gain where it is matched.
         rgb_xyz_matrix: (n, 4, 3) float32.
         gain: (n,) float32.
-        damaged: names of shards that could not be read; other crops stand in their place.
     """
 
     x: Tensor
@@ -50,34 +60,76 @@ class NativeBatch:
     factor: Tensor
     rgb_xyz_matrix: Tensor
     gain: Tensor
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class NativeBatch:
+    """A batch in the number types of the shards: half the bytes, in one piece, converted where it is used, by `to_device`.
+
+    Attributes:
+        memory: (nbytes,) uint8 that holds all tensors, one behind the other.
+        shapes: number type and shape of each tensor, in the order of `Native`.
+        damaged: names of shards that could not be read; other crops stand in their place.
+    """
+
+    memory: Tensor
+    shapes: tuple[Shape, ...]
     damaged: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.x)
+        return self.shapes[0][1][0]
+
+    @property
+    def tensors(self) -> Native:
+        """Views of the memory."""
+        return Native(*_views(self.memory, self.shapes))
 
     def pin_memory(self) -> "NativeBatch":
         """The batch in page-locked memory; torch's DataLoader calls this when it is told to pin."""
-        return self._each(Tensor.pin_memory)
+        return NativeBatch(self.memory.pin_memory(), self.shapes, self.damaged)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "NativeBatch":
         """The batch on a device, still in the shards' number types."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return NativeBatch(self.memory.to(device, non_blocking=non_blocking), self.shapes, self.damaged)
 
-    def _each(self, change: Any) -> "NativeBatch":
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "damaged"}
-        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
+
+def room_for(shapes: Sequence[Shape]) -> int:
+    """Bytes that tensors of these types and shapes take in a native batch.
+
+    >>> room_for([(torch.uint16, (2, 3)), (torch.bool, (1,))])
+    128
+    """
+    return sum(_room(shape) for shape in shapes)
+
+
+def _room(shape: Shape) -> int:
+    return -(-_nbytes(shape) // _START) * _START
+
+
+def _nbytes(shape: Shape) -> int:
+    return shape[0].itemsize * math.prod(shape[1])
+
+
+def _views(memory: Tensor, shapes: Sequence[Shape]) -> Iterator[Tensor]:
+    start = 0
+    for shape in shapes:
+        yield memory[start : start + _nbytes(shape)].view(shape[0]).view(shape[1])
+        start += _room(shape)
 
 
 def collate(samples: Sequence[NativeBatch]) -> NativeBatch:
     """For `DataLoader(dataset, collate_fn=collate)`: keeps the native types on the way; then call `to_device`."""
     if len(samples) == 1:
         return samples[0]
-    joined = {
-        f.name: torch.cat([getattr(sample, f.name) for sample in samples])
-        for f in fields(NativeBatch)
-        if f.name != "damaged"
-    }
-    return NativeBatch(**joined, damaged=tuple(name for sample in samples for name in sample.damaged))
+    count = sum(map(len, samples))
+    shapes = tuple((dtype, (count, *rest)) for dtype, (_, *rest) in samples[0].shapes)
+    damaged = tuple(name for sample in samples for name in sample.damaged)
+    joined = NativeBatch(torch.empty(room_for(shapes), dtype=torch.uint8), shapes, damaged)
+    for target, parts in zip(
+        joined.tensors, zip(*(sample.tensors for sample in samples), strict=True), strict=True
+    ):
+        torch.cat(parts, out=target)
+    return joined
 
 
 def to_device(batch: NativeBatch, device: torch.device | str = "cpu") -> Batch:
@@ -88,22 +140,60 @@ def to_device(batch: NativeBatch, device: torch.device | str = "cpu") -> Batch:
         device: where the training loop runs.
     """
     moved = batch.to(device, non_blocking=True)
-    count, size = len(moved), moved.x.shape[-1]
-    if moved.y.dtype == torch.uint16:
-        y = torch.empty((count, 4, size // 2, size // 2), dtype=torch.float32, device=moved.y.device)
-        levels(moved.y, moved.black, moved.factor, out=y)
-    else:
-        y = moved.y.float()
+    where = moved.memory.device
+    take = _pool.take if where.type == "cpu" else partial(torch.empty, dtype=torch.uint8, device=where)
+    plain = empty_batch(moved.shapes, take)
+    widen(moved.tensors, plain)
+    return plain
+
+
+_pool = BufferPool()
+
+
+def empty_batch(shapes: Sequence[Shape], take: Take) -> Batch:
+    """A batch with any contents.
+
+    Args:
+        shapes: of the native one.
+        take: gives memory for the large tensors.
+    """
+    (_, (count, _, size, _)), (y_type, _), *_ = shapes
+
+    def tensor(dtype: torch.dtype, *shape: int) -> Tensor:
+        return take(math.prod(shape) * dtype.itemsize).view(dtype).view(shape)
+
+    half = size // 2
+    y = (4, half, half) if y_type == torch.uint16 else (3, size, size)
     return Batch(
-        x_crops=moved.x.float(),
-        y_crops=y,
-        mask_crops=moved.mask[:, None].expand(-1, 3, -1, -1),
-        rgb_xyz_matrix=moved.rgb_xyz_matrix,
-        gain=moved.gain,
+        x_crops=tensor(torch.float32, count, 3, size, size),
+        y_crops=tensor(torch.float32, count, *y),
+        mask_crops=tensor(torch.bool, count, 1, size, size).expand(-1, 3, -1, -1),
+        rgb_xyz_matrix=tensor(torch.float32, count, 4, 3),
+        gain=tensor(torch.float32, count),
     )
 
 
-def levels(mosaic: Tensor, black: Tensor, factor: Tensor, *, out: Tensor) -> None:
+def widen(native: Native, plain: Batch, first: int = 0) -> None:
+    """Writes samples as float32.
+
+    Args:
+        native: the samples, n of them.
+        plain: where they go to.
+        first: row of the first one.
+    """
+    rows = slice(first, first + len(native.x))
+    plain["x_crops"][rows].copy_(native.x)
+    y = plain["y_crops"][rows]
+    if native.y.dtype == torch.uint16:
+        _levels(native.y, native.black, native.factor, out=y)
+    else:
+        y.copy_(native.y)
+    plain["mask_crops"][rows, 0].copy_(native.mask)
+    plain["rgb_xyz_matrix"][rows].copy_(native.rgb_xyz_matrix)
+    plain["gain"][rows].copy_(native.gain)
+
+
+def _levels(mosaic: Tensor, black: Tensor, factor: Tensor, *, out: Tensor) -> None:
     """Splits mosaics into planes of levels, (v - black) * factor.
 
     Args:
@@ -118,8 +208,23 @@ def levels(mosaic: Tensor, black: Tensor, factor: Tensor, *, out: Tensor) -> Non
     out.sub_(black[:, :, None, None]).mul_(factor[:, :, None, None])
 
 
-def _plain(batch: Sequence[NativeBatch], *, collate_fn_map: object = None) -> Batch:  # noqa: ARG001
-    return to_device(collate(batch))
+class _OnItsWay(UserDict[str, Any]):
+    """A plain batch in a worker: it is made where somebody looks at it first, which most times is where it arrives."""
+
+    def __init__(self, native: NativeBatch) -> None:  # not UserDict's, which would make `data`
+        self._native = native
+
+    @cached_property
+    def data(self) -> Batch:  # type: ignore[override]
+        return to_device(self._native)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return (dict, (self.data,)) if "data" in vars(self) else (to_device, (self._native,))
+
+
+def _plain(batch: Sequence[NativeBatch], *, collate_fn_map: object = None) -> Batch | _OnItsWay:  # noqa: ARG001
+    joined = collate(batch)
+    return _OnItsWay(joined) if in_worker() else to_device(joined)
 
 
 # torch's own hook for batches of a new kind: a DataLoader without collate_fn then gives plain float32 batches.

@@ -15,10 +15,12 @@ from rawnind.storage.shard_reader import ShardReader
 from rawnind.storage.store import Store
 from rawnind.training.batch import Batch, NativeBatch, to_device
 from rawnind.training.manifest_view import Pair, Row, load_view, manifest_digest
+from rawnind.training.memory import BufferPool, in_worker
 from rawnind.training.options import Input, OnDamage, Pairing, SampleOptions, Verify, choice
 from rawnind.training.render import Sample, render
 from rawnind.training.sampling import generator
 from rawnind.training.selection import VALIDATION_SHARE, Selection, Split
+from rawnind.training.shared import shared
 from rawnind.training.sinks import NativeSink, Sink
 
 log = logging.getLogger(__name__)
@@ -113,6 +115,7 @@ class CropDataset(Dataset[Batch]):
         self._store = Store(str(output))
         self.rows = load_view(self._store, selection, self._needs(), validation_share=validation_share)
         self._reader = ShardReader(self._store, verify=self.options.verify is Verify.SHA256)
+        self._pool = BufferPool()
         self._epoch = torch.zeros((), dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # seen by workers that already run
         self._digest: dict[str, str] | None = None
@@ -175,7 +178,7 @@ class CropDataset(Dataset[Batch]):
 
     def native(self, indices: Sequence[int]) -> NativeBatch:
         """A batch in the shards' number types. Errors as in `__getitem__`."""
-        sink = NativeSink(len(indices) * self.options.num_crops)
+        sink = NativeSink(len(indices) * self.options.num_crops, shared if in_worker() else self._pool.take)
         damaged = self.fill(sink, indices, self.epoch)
         return sink.batch(damaged)
 

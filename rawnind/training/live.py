@@ -25,11 +25,12 @@ from rawnind.training.live_record import Who
 from rawnind.training.live_rows import Filters, Rows
 from rawnind.training.live_source import BridgeSource, FeedError, Source, record_source
 from rawnind.training.manifest_view import Row
+from rawnind.training.memory import BufferPool, pinned
 from rawnind.training.options import Input, OnDamage, Pairing, SampleOptions, Verify, choice
 from rawnind.training.render import Sample, render
 from rawnind.training.sampling import generator
 from rawnind.training.selection import VALIDATION_SHARE, Selection, Split
-from rawnind.training.sinks import BufferPool, NativeSink, PlainSink
+from rawnind.training.sinks import NativeSink, PlainSink
 
 __all__ = ["FeedError", "LiveCropDataset", "replay"]
 
@@ -252,7 +253,7 @@ class LiveCropDataset(IterableDataset[Batch]):
         if self.device.type == "cpu":
             sink = PlainSink(len(samples), self._pool.take)
         else:
-            sink = NativeSink(len(samples), pinned=self.device.type == "cuda")
+            sink = NativeSink(len(samples), pinned if self.device.type == "cuda" else self._pool.take)
         for sample in samples:
             sink.add(sample)
         batch = sink.batch() if isinstance(sink, PlainSink) else sink.batch(tuple(skipped))

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from rawnind.errors import ConfigError
 from rawnind.training.batch import Batch, NativeBatch, to_device
 from rawnind.training.dataset import CropDataset
+from rawnind.training.memory import BufferPool, pinned
 from rawnind.training.sampling import epoch_order, share_of, step_size
-from rawnind.training.sinks import BufferPool, NativeSink, PlainSink
+from rawnind.training.sinks import NativeSink, PlainSink
 
 _AHEAD = 2  # batches per thread, as torch's DataLoader has it
 
@@ -167,7 +168,7 @@ class CropLoader:
             plain = PlainSink(count, self._pool.take)
             skipped = self.dataset.fill(plain, rows.tolist(), epoch)
             return plain.batch(), len(skipped)
-        native = NativeSink(count, pinned=self.device.type == "cuda")
+        native = NativeSink(count, pinned if self.device.type == "cuda" else self._pool.take)
         skipped = self.dataset.fill(native, rows.tolist(), epoch)
         return native.batch(skipped), len(skipped)
 

@@ -11,8 +11,8 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from rawnind.errors import ConfigError, DamagedShardError
 from rawnind.training import CropDataset, CropLoader, collate, to_device
+from rawnind.training.memory import BufferPool
 from rawnind.training.sampling import epoch_order
-from rawnind.training.sinks import BufferPool
 
 
 def names(dataset, batch):
