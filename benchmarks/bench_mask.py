@@ -11,7 +11,8 @@ from collections import defaultdict
 import cv2
 import numpy as np
 
-from rawnind.imaging.exposure import gain, hot_pixels, overexposed
+from rawnind.imaging.exposure import gain, overexposed
+from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.mask import scene_change
 from rawnind.imaging.msssim import score_map, windowed_ms_ssim
 from rawnind.records import Cfa

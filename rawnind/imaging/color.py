@@ -90,9 +90,7 @@ def rec2020_crop(
     if not (0 <= top <= height - size and 0 <= left <= width - size):
         raise ValueError(f"a crop of {size} at ({top}, {left}) must lie within {height}x{width}")
     out = np.empty((3, size, size), np.float16)
-    rows = np.empty((3, 1, size), np.float32)
-    square = rgb.values[:, top : top + size, left : left + size]
-    _convert_halves(square, *_folded(rgb, matrix), rows, out.view(np.uint16))
+    _convert_halves(rgb.values, top, left, *_folded(rgb, matrix), out.view(np.uint16))
     return out
 
 
@@ -131,33 +129,47 @@ def _bits(_typing: Any, _value: Any) -> tuple[Any, Any]:
 
 
 @kernel
-def _halve(row: NDArray[np.float32], out: NDArray[np.uint16]) -> None:
-    """float32 to the bits of float16, rounded to nearest even; numpy's own conversion takes ten times as long.
+def _half(value: np.float32) -> np.uint16:
+    """The bits of a float32 as float16, rounded to nearest even.
 
     Exponents differ by 112, fractions by 13 bits. Below 2**-14 float16 has fixed steps of 2**-24: those of a float32
-    between 0.5 and 1, so that adding 0.5 rounds to them. From 65520 on it is infinite.
+    between 0.5 and 1, so that adding 0.5 rounds to them. From 65520 on it is infinite. numpy's own conversion takes ten
+    times as long; the processor's own is not everywhere.
     """
-    for x in range(len(row)):
-        size = abs(row[x])
-        bits = _bits(size)
-        rounded = (bits + np.uint32(0xFFF) + ((bits >> np.uint32(13)) & np.uint32(1))) >> np.uint32(13)
-        normal = rounded - np.uint32(112 << 10)
-        tiny = _bits(size + np.float32(0.5)) - np.uint32(0x3F000000)
-        half = tiny if bits < np.uint32(113 << 23) else min(normal, np.uint32(0x7C00))
-        sign = (_bits(row[x]) >> np.uint32(16)) & np.uint32(0x8000)
-        out[x] = np.uint16(sign | half)
+    word = np.uint32  # numba makes 64 bits of each sum of two; vectors of those hold half as many
+    size = abs(value)
+    bits = _bits(size)
+    odd = word((bits >> word(13)) & word(1))
+    rounded = word(word(bits + word(0xFFF)) + odd) >> word(13)
+    normal = min(word(rounded - word(112 << 10)), word(0x7C00))
+    tiny = word(_bits(size + np.float32(0.5)) - word(0x3F000000))
+    half = tiny if bits < word(113 << 23) else normal
+    sign = word(_bits(value) >> word(16)) & word(0x8000)
+    return np.uint16(word(sign) | word(half))
 
 
 @kernel(fastmath={"contract"})
-def _convert_halves(
+def _convert_halves(  # noqa: PLR0917
     values: NDArray[np.uint16],
+    top: int,
+    left: int,
     m: NDArray[np.float32],
     bias: NDArray[np.float32],
-    rows: NDArray[np.float32],
     out: NDArray[np.uint16],
 ) -> None:
-    """As `_convert`, row by row into `rows` (3, 1, W) and from there to the bits of float16."""
+    """As `_convert` for the square of `values` at (top, left), to the bits of float16.
+
+    Rows are cut from the whole frame in here: in a view of it, LLVM does not know that a row's values lie side by side.
+    """
+    size = out.shape[2]
     for y in range(out.shape[1]):
-        _convert(values[:, y : y + 1], m, bias, rows)
+        reds, greens, blues = (
+            values[0, top + y, left : left + size],
+            values[1, top + y, left : left + size],
+            values[2, top + y, left : left + size],
+        )
         for color in range(3):
-            _halve(rows[color, 0], out[color, y])
+            m0, m1, m2, b, row = m[color, 0], m[color, 1], m[color, 2], bias[color], out[color, y]
+            for x in range(size):
+                red, green, blue = np.float32(reds[x]), np.float32(greens[x]), np.float32(blues[x])
+                row[x] = _half(m0 * red + m1 * green + m2 * blue + b)

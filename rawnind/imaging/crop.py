@@ -115,18 +115,6 @@ def valid_fractions(
     return _box_sums(sums, origins, size, cell) / size**2
 
 
-def crop_means(
-    values: NDArray[np.float32], origins: NDArray[np.int64], size: int, cell: int
-) -> NDArray[np.float64]:
-    """Mean over each crop's sites of a quantity known per cell, e.g. a map of scores. Arguments as `valid_fractions`.
-
-    Returns:
-        (n,) float64, summed in float64.
-    """
-    sums = cv2.integral(values, sdepth=cv2.CV_64F)
-    return _box_sums(sums, origins, size, cell) / size**2
-
-
 def mask_crop(valid: NDArray[np.bool_], y: int, x: int, size: int, cell: int) -> NDArray[np.bool_]:
     """The mask of one crop, site by site.
 
@@ -145,7 +133,7 @@ def mask_crop(valid: NDArray[np.bool_], y: int, x: int, size: int, cell: int) ->
     """
     _require_inside(np.array([[y, x]]), size, (valid.shape[0] * cell, valid.shape[1] * cell))
     cells = valid[y // cell : -(-(y + size) // cell), x // cell : -(-(x + size) // cell)]
-    sites = cells.repeat(cell, axis=0).repeat(cell, axis=1)
+    sites = cells.repeat(cell, axis=1).repeat(cell, axis=0)  # few values one by one, then whole rows
     return sites[y % cell :][:size, x % cell :][:, :size]
 
 
@@ -156,9 +144,7 @@ def _shared(length: int, gt_length: int, offset: int, period: int) -> tuple[int,
     return (start, end - start) if end > start else (0, 0)
 
 
-def _box_sums(
-    sums: NDArray[np.int32] | NDArray[np.float64], origins: NDArray[np.int64], size: int, cell: int
-) -> NDArray[np.int32] | NDArray[np.float64]:
+def _box_sums(sums: NDArray[np.int32], origins: NDArray[np.int64], size: int, cell: int) -> NDArray[np.int32]:
     """Sum over the sites of each box, from the integral image of the cells."""
     _require_inside(origins, size, ((sums.shape[0] - 1) * cell, (sums.shape[1] - 1) * cell))
     y, x = origins[:, 0], origins[:, 1]
@@ -167,8 +153,8 @@ def _box_sums(
 
 
 def _integral(
-    sums: NDArray[np.int32] | NDArray[np.float64], y: NDArray[np.int64], x: NDArray[np.int64], cell: int
-) -> NDArray[np.int32] | NDArray[np.float64]:
+    sums: NDArray[np.int32], y: NDArray[np.int64], x: NDArray[np.int64], cell: int
+) -> NDArray[np.int32]:
     """Sum over all sites above and left of (y, x): linear in both directions within a cell, so no site is guessed."""
     (row, dy), (column, dx) = np.divmod(y, cell), np.divmod(x, cell)
     below, right = np.minimum(row + 1, len(sums) - 1), np.minimum(column + 1, sums.shape[1] - 1)

@@ -1,14 +1,11 @@
-"""Exposure of a photo and of a pair: what is clipped, what is black, hot pixels, and the gain between two photos."""
-
-from functools import cache
+"""Exposure of a photo and of a pair: what is clipped, what is black, and the gain between two photos."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.imaging.cfa import tile_planes
 from rawnind.imaging.kernels import kernel
 from rawnind.imaging.levels import site_lines
-from rawnind.records import Cfa, Sensor
+from rawnind.records import Sensor
 
 OVER = 0.99
 """Share of the sensor's overexposure bound from which a site counts as overexposed (as in the research code)."""
@@ -16,11 +13,6 @@ OVER = 0.99
 UNDER = 0.001
 """Level up to which a site counts as underexposed (as in the research code)."""
 
-_REACH = 4  # sites within which X-Trans has 8 sites of each colour
-_NEIGHBOURS = 8
-_SAMPLE = 20000
-_HOT = 8.0  # deviations
-_GLOW = 0.15  # a point of light blurred to 0.7 sites reaches the sites beside it with a third of its strength
 _PATCH = 16  # cells
 _PATCH_ROWS = 32  # rows of patches that the gain is measured on
 
@@ -46,99 +38,29 @@ def underexposed(mosaic: NDArray[np.uint16], sensor: Sensor) -> NDArray[np.bool_
 
 def _any_from(mosaic: NDArray[np.uint16], limits: NDArray[np.uint16], cell: int) -> NDArray[np.bool_]:
     height, width = mosaic.shape
-    out = np.zeros((height // cell, width // cell), np.bool_)
-    _mark(mosaic, limits, cell, out)
+    out = np.empty((height // cell, width // cell), np.bool_)
+    _mark(mosaic, np.tile(limits, -(-width // len(limits)))[:, :width], cell, out.view(np.uint8))
     return out
 
 
 @kernel
-def _mark(mosaic: NDArray[np.uint16], limits: NDArray[np.uint16], cell: int, out: NDArray[np.bool_]) -> None:
-    period = limits.shape[0]
-    tiles = period // cell  # cells per tile, in each direction
+def _mark(mosaic: NDArray[np.uint16], limits: NDArray[np.uint16], cell: int, out: NDArray[np.uint8]) -> None:
+    # down first, on whole rows, then across: so LLVM works on vectors
+    marks = np.empty(mosaic.shape[1], np.uint8)
     for y in range(out.shape[0]):
-        marks = out[y]
         for i in range(cell):
-            row, line = mosaic[y * cell + i], limits[(y * cell + i) % period]
-            for j in range(period):
-                limit = line[j]
-                for x in range((len(marks) - j // cell + tiles - 1) // tiles):
-                    marks[x * tiles + j // cell] |= row[x * period + j] >= limit
-
-
-def hot_pixels(mosaic: NDArray[np.uint16], sensor: Sensor) -> NDArray[np.bool_]:
-    """(h, w) cells with a site that far exceeds all of its nearest same-coloured sites.
-
-    Conservative: the step up must be 8 times what noise does at that level (median over the photo) and twice the spread of
-    the neighbours, and the sites beside it must stay dark, so edges, fine texture, stars and the noise's own tails stay.
-    Arguments as for `overexposed`.
-    """
-    offsets = _neighbours(sensor.cfa)
-    factor, bias = site_lines(sensor)
-    height, width = mosaic.shape
-    cell = sensor.cfa.cell
-    out = np.zeros((height // cell, width // cell), np.bool_)
-    if min(height, width) > 2 * _REACH:
-        noise = _noise_line(mosaic, factor, bias, offsets)
-        _find_hot(mosaic, factor, bias, offsets, _beside(sensor.cfa), noise, cell, out)
-    return out
-
-
-@cache
-def _neighbours(cfa: Cfa) -> NDArray[np.int64]:
-    """(period, period, 4, 2): the nearest same-coloured sites of each site of the tile, nearest first."""
-    colors, period = tile_planes(cfa), cfa.period
-    reach = range(-_REACH, _REACH + 1)
-    out = np.empty((period, period, _NEIGHBOURS, 2), np.int64)
-    for y in range(period):
-        for x in range(period):
-            same = [
-                (dy * dy + dx * dx, dy, dx) for dy in reach for dx in reach
-                if (dy or dx) and colors[(y + dy) % period, (x + dx) % period] == colors[y, x]
-            ]  # fmt: skip
-            out[y, x] = [(dy, dx) for _, dy, dx in sorted(same)[:_NEIGHBOURS]]
-    return out
-
-
-@cache
-def _beside(cfa: Cfa) -> NDArray[np.int64]:
-    """(period, period, 4, 5, 2): each of the four sites that touch a site, and the nearest four of its colour that do not."""
-    colors, period = tile_planes(cfa), cfa.period
-    reach = range(-_REACH, _REACH + 1)
-    out = np.empty((period, period, 4, 5, 2), np.int64)
-    for y in range(period):
-        for x in range(period):
-            for i, (ay, ax) in enumerate(((0, 1), (1, 0), (0, -1), (-1, 0))):
-                color = colors[(y + ay) % period, (x + ax) % period]
-                apart = [
-                    ((dy - ay) ** 2 + (dx - ax) ** 2, dy, dx) for dy in reach for dx in reach
-                    if max(abs(dy), abs(dx)) > 1 and colors[(y + dy) % period, (x + dx) % period] == color
-                ]  # fmt: skip
-                out[y, x, i] = [(ay, ax), *((dy, dx) for _, dy, dx in sorted(apart)[:4])]
-    return out
-
-
-def _noise_line(
-    mosaic: NDArray[np.uint16],
-    factor: NDArray[np.float32],
-    bias: NDArray[np.float32],
-    offsets: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """Variance of a site against its neighbours' mean: (slope, floor) over level, from medians of a sample of sites."""
-    height, width = mosaic.shape
-    sites = np.random.default_rng(0).integers(_REACH, (height - _REACH, width - _REACH), (_SAMPLE, 2))
-    period = len(factor)
-    ty, tx = sites[:, 0] % period, sites[:, 1] % period
-    value = mosaic[sites[:, 0], sites[:, 1]].astype(np.float32)
-    around = sites[:, None, :] + offsets[ty, tx]
-    mean = mosaic[around[..., 0], around[..., 1]].astype(np.float32).mean(axis=1)
-    level = np.maximum(mean * factor[ty, tx] + bias[ty, tx], 0)
-    squared = ((value - mean) * factor[ty, tx]) ** 2
-    order = np.array_split(np.argsort(level), 8)
-    levels = np.array([np.median(level[group]) for group in order])
-    variances = np.array([np.median(squared[group]) for group in order]) / 0.455  # median of a squared normal
-    floor = float(variances.min())
-    slope = float(np.median((variances - floor) / np.maximum(levels, 1e-4)))
-    return np.array([max(slope, 0.0), floor + 1e-9], np.float32)
+            row, line = mosaic[y * cell + i], limits[(y * cell + i) % len(limits)]
+            if i == 0:
+                marks[:] = 0
+            for x in range(len(marks)):
+                marks[x] |= np.uint8(row[x] >= line[x])
+        target = out[y]
+        if cell == 2:
+            for x in range(len(target)):
+                target[x] = marks[2 * x] | marks[2 * x + 1]
+        else:
+            for x in range(len(target)):
+                target[x] = marks[3 * x] | marks[3 * x + 1] | marks[3 * x + 2]
 
 
 def gain(
@@ -188,54 +110,6 @@ def alignment_loss(
     if not count:
         return None
     return float(_absolute(ground_truth, noisy, usable.view(np.uint8), np.float32(gain))) / count
-
-
-@kernel
-def _find_hot(  # noqa: PLR0917
-    mosaic: NDArray[np.uint16],
-    factor: NDArray[np.float32],
-    bias: NDArray[np.float32],
-    offsets: NDArray[np.int64],
-    beside: NDArray[np.int64],
-    noise: NDArray[np.float32],
-    cell: int,
-    out: NDArray[np.bool_],
-) -> None:
-    height, width = mosaic.shape
-    period, count = factor.shape[0], offsets.shape[2]
-    least = int(
-        _HOT * np.sqrt(noise[1]) / factor.max()
-    )  # sensor values that no cool site exceeds its neighbours by
-    for y in range(_REACH, height - _REACH):
-        for tx in range(period):
-            place = offsets[y % period, tx]
-            first, second = mosaic[y + place[0, 0]], mosaic[y + place[1, 0]]
-            a, b = place[0, 1], place[1, 1]
-            row = mosaic[y]
-            for x in range(period + tx, width - period, period):
-                value = np.int64(row[x])
-                if value <= first[x + a] + least or value <= second[x + b] + least:
-                    continue
-                low, high = np.int64(65535), np.int64(0)
-                for i in range(count):
-                    other = np.int64(mosaic[y + place[i, 0], x + place[i, 1]])
-                    low, high = min(low, other), max(high, other)
-                f = factor[y % period, tx]
-                level = max(high * f + bias[y % period, tx], np.float32(0))
-                step = (value - high) * f
-                if step > _HOT * np.sqrt(noise[0] * level + noise[1]) and value - high > 2 * (high - low):
-                    glow = np.float32(
-                        0
-                    )  # light spreads to the sites beside it, whatever their colour; charge does not
-                    for i in range(4):
-                        around = beside[y % period, tx, i]
-                        far = np.int64(0)
-                        for j in range(1, 5):
-                            far += mosaic[y + around[j, 0], x + around[j, 1]]
-                        near = np.int64(mosaic[y + around[0, 0], x + around[0, 1]])
-                        fa = factor[(y + around[0, 0]) % period, (x + around[0, 1]) % period]
-                        glow += (near - np.float32(far) / 4) * fa / 4
-                    out[y // cell, x // cell] |= glow < _GLOW * step
 
 
 @kernel(fastmath={"contract"})

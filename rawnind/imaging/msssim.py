@@ -27,12 +27,12 @@ from rawnind.imaging.msssim_definition import (
     segment,
 )
 from rawnind.imaging.msssim_kernels import BAND, PITCH, STEP, STRIP, contrast_sums
-from rawnind.imaging.msssim_map import WindowScores, crop_means, score_map
+from rawnind.imaging.msssim_map import WindowScores, crop_means, frame_mean, score_map
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["WindowScores", "crop_means", "score_map", "windowed_ms_ssim"]
+__all__ = ["WindowScores", "crop_means", "frame_mean", "score_map", "windowed_ms_ssim"]
 
 
 @overload

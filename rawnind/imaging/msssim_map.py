@@ -73,6 +73,16 @@ def crop_means(
     return means
 
 
+def frame_mean(measured: WindowScores[Any], shape: tuple[int, ...]) -> float:
+    """The mean of `score_map` over the planes of `shape` (h, w), without the map."""
+    cells = _cell_map(measured)
+    down, across = (
+        _overlaps(np.zeros(1), length, length, count)[0]
+        for length, count in zip(shape, cells.shape, strict=True)
+    )
+    return float(down @ cells @ across)
+
+
 def _cell_map(measured: WindowScores[Any]) -> NDArray[np.float64]:
     """(h, w) mean over planes and covering windows, one value per cell of 16 pixels up to the last covered one."""
     scores, tops, lefts = (_as_numpy(a) for a in (measured.scores, measured.tops, measured.lefts))

@@ -6,6 +6,7 @@ leaves this module is in visible-area coordinates. Shifts are the same in both.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from rawnind.imaging.color import camera_to_rec2020, rec2020_crop
 from rawnind.imaging.crop import Rect
 from rawnind.imaging.demosaic import planes_at_shift
 from rawnind.imaging.mask import Cause, Change, combine, scene_change, valid
-from rawnind.imaging.msssim import score_map, windowed_ms_ssim
+from rawnind.imaging.msssim import WindowScores, crop_means, frame_mean, windowed_ms_ssim
 from rawnind.imaging.prepared import Prepared
 from rawnind.records import Crop, Measurements, Reason, Sensor
 
@@ -154,7 +155,7 @@ def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
         hot_fraction=_share(causes, Cause.HOT_PIXEL),
         noise_gain=change.noise_gain,
         noise_floor=change.noise_floor,
-        msssim=None if scores is None else float(scores.mean(dtype=np.float64)),
+        msssim=None if scores is None else frame_mean(scores, usable.shape),
     )
     if usable.mean() < recipe.min_mask_mean:
         detail = f"{usable.mean():.0%} of the overlap is valid, {recipe.min_mask_mean:.0%} is needed"
@@ -226,18 +227,19 @@ def _alignment_numbers(found: Alignment) -> Measurements:
     )
 
 
-def _scores(gt_planes: NDArray[np.float32], matched: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    height, width = gt_planes.shape[1:]
-    if min(height, width) < _WINDOW:
+def _scores(
+    gt_planes: NDArray[np.float32], matched: NDArray[np.float32]
+) -> WindowScores[NDArray[Any]] | None:
+    if min(gt_planes.shape[1:]) < _WINDOW:
         return None  # too small for five scales: not measured
-    return score_map(windowed_ms_ssim(gt_planes, matched, window=_WINDOW), (height, width))
+    return windowed_ms_ssim(gt_planes, matched, window=_WINDOW)
 
 
 _WINDOW = 192
 
 
 def _crops(
-    pair: AlignedPair, recipe: Recipe, causes: NDArray[np.uint8], scores: NDArray[np.float32] | None
+    pair: AlignedPair, recipe: Recipe, causes: NDArray[np.uint8], scores: WindowScores[NDArray[Any]] | None
 ) -> tuple[Crop, ...]:
     cfa, size, rect = pair.noisy.photo.cfa, recipe.crop_size, pair.rect
     top, left = (
@@ -248,7 +250,10 @@ def _crops(
     def fractions(cells: NDArray[np.bool_]) -> list[float]:
         return [float(share) for share in crop.valid_fractions(cells, local, size, cfa.cell)]
 
-    means = [None] * len(local) if scores is None else crop.crop_means(scores, local, size, cfa.cell).tolist()
+    means = [None] * len(local)
+    if scores is not None:
+        tops, lefts = (local / cfa.cell).T
+        means = crop_means(scores, causes.shape, tops, lefts, size / cfa.cell).tolist()
     columns = zip(
         local.tolist(),
         means,

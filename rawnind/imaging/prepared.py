@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from rawnind.imaging import exposure
 from rawnind.imaging.align import Reference, reference
 from rawnind.imaging.demosaic import CameraRgb, demosaic
+from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.photo import Photo
 
 
@@ -44,7 +45,7 @@ class Prepared:
     @cached_property
     def hot(self) -> NDArray[np.bool_]:
         """(h, w) cells that a hot pixel spoils."""
-        return exposure.hot_pixels(self.photo.mosaic, self.photo.sensor)
+        return hot_pixels(self.photo.mosaic, self.photo.sensor)
 
     def forget(self) -> None:
         """Drops the demosaiced photo; it is computed again when asked for."""

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rawnind.imaging import exposure
+from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.levels import planes
 from rawnind.records import Cfa
 from tests.imaging.pairs import Case, Kind, render
@@ -46,14 +47,14 @@ def test_a_lone_bright_site_is_hot_and_a_bright_point_with_its_glow_is_not(cfa):
     mosaic[31, 20] += 6000
     glow = np.array([0.13, 0.36, 0.13, 0.36, 1, 0.36, 0.13, 0.36, 0.13]).reshape(3, 3)  # blur of 0.7 sites
     mosaic[14:17, 40:43] += (6000 * glow).astype(np.uint16)
-    marks = exposure.hot_pixels(mosaic, sensor)
+    marks = hot_pixels(mosaic, sensor)
     assert np.argwhere(marks).tolist() == [[31 // cfa.cell, 20 // cfa.cell]]
 
 
 @pytest.mark.parametrize("cfa", Cfa)
 def test_noise_alone_makes_no_hot_pixels(cfa):
     mosaic, sensor = grey(cfa, noise=700, side=600, level=0.4)
-    assert not exposure.hot_pixels(mosaic, sensor).any()
+    assert not hot_pixels(mosaic, sensor).any()
 
 
 @pytest.mark.parametrize("cfa", Cfa)

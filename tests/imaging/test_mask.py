@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rawnind.imaging.exposure import gain, hot_pixels, overexposed
+from rawnind.imaging.exposure import gain, overexposed
+from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.mask import INVALID, Cause, combine, scene_change, valid
 from rawnind.records import Cfa
 from tests.imaging.pairs import Case, Kind, draw_case, rect_cells, render

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pytorch_msssim import ms_ssim
 from skimage import data
 
-from rawnind.imaging.msssim import crop_means, score_map, windowed_ms_ssim
+from rawnind.imaging.msssim import crop_means, frame_mean, score_map, windowed_ms_ssim
 
 F = np.float32
 
@@ -272,6 +272,12 @@ def test_crop_means_are_means_of_the_map(data, size):
     scores = score_map(measured, (301, 349)).astype(np.float64)
     means = [scores[y : y + size, x : x + size].mean() for y, x in zip(tops, lefts, strict=True)]
     np.testing.assert_allclose(crop_means(measured, (301, 349), tops, lefts, size), means, rtol=1e-6)
+
+
+def test_the_mean_of_a_frame_is_the_mean_of_its_map():
+    measured = photo_scores()
+    expected = score_map(measured, (301, 349)).mean(dtype=np.float64)
+    assert frame_mean(measured, (301, 349)) == pytest.approx(expected, abs=1e-7)
 
 
 def test_crops_of_fractions_of_a_pixel_weigh_the_pixels_by_area():
