@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.difference import FLOOR, subtract_lines
+from rawnind.imaging.extent import Odds, changed_area, followed
 from rawnind.imaging.kernels import kernel
 from rawnind.imaging.moments import Moments
 from rawnind.imaging.noise import NoiseModel
@@ -30,10 +31,8 @@ _VARIANCE_ERROR = np.float32(0.15)  # share by which the noise model may miss a 
 _TEXTURE_ERROR = np.float32(4.0)  # times the typical excess of textured blocks
 _WEAK = np.float32(0.5)  # of the threshold, beside something found
 _HALF = np.float32(0.4)  # of the peak: a box filter's response to an edge falls to a half on the edge
-_CLOSE = 5  # blocks; gaps in a changed area are bridged
 _BESIDE = np.float32(0.5)  # of a threshold, for blocks that touch something found
-_REACH = 8  # blocks that such evidence is followed
-_DENTS = 1.25  # a changed area is filled to its convex hull where that is at most this much larger
+_QUIET = np.float32(0.25)  # of the threshold: a box of which no test tells anything
 _TYPICAL = 0.05**2  # cells squared; smallest squared shift that texture is judged against
 _LARGEST = 0.35**2
 _TEXTURE_QUANTILE = 0.85  # of textured blocks, that are taken to be still
@@ -65,13 +64,21 @@ def changed_blocks(
     maps = _Maps(n, len(residual))
     _prepare(
         n, residual, variance, moments.g, moments.dd, moments.gradient,
-        np.array([FLOOR**2, max(misfit, texture), texture], np.float32), left, maps.white, maps.floor, maps.rough, maps.rest,
+        np.array([FLOOR**2, max(misfit, texture), texture], np.float32), left, maps.white, maps.level, maps.floor,
+        maps.rough, maps.rest,
     )  # fmt: skip
     noisy = (
         maps.cells > maps.floor**2 + maps.rough
     )  # elsewhere even the smallest box tells a change from what is still
+    rest = maps.copy()
     found, score = _search(maps)
-    return _grown(found, (score >= _BESIDE) & noisy), score
+    found = followed(found, (score >= _BESIDE) & noisy)
+    if found.any():
+        rest.drop(found)
+        odds = Odds(planes=len(residual), white=rest.white.sum(axis=0), cells=rest.cells, level=rest.level,
+                    floor=rest.floor, rough=rest.rough)  # fmt: skip
+        found = changed_area(found, odds, rest.judge(3) < _QUIET)
+    return found, score
 
 
 class _Maps:
@@ -80,6 +87,7 @@ class _Maps:
     Attributes:
         white: (P, hb, wb) sums of the residual over its cells, in deviations of a cell.
         cells: (hb, wb) usable cells.
+        level: (hb, wb) cells times the level, in deviations of a cell, mean over planes.
         floor: (hb, wb) cells times what still content may differ by, in deviations of a cell, mean over planes: by its
             level, and by what lines left. The same sign all over a box.
         rough: (hb, wb) the square of the same by its gradient: the same sign along an edge, not from edge to edge.
@@ -90,31 +98,43 @@ class _Maps:
     def __init__(self, n: NDArray[np.float32], planes: int) -> None:
         self.white = np.empty((planes, *n.shape), np.float32)
         self.cells = n
+        self.level = np.empty_like(n)
         self.floor = np.empty_like(n)
         self.rough = np.empty_like(n)
         self.rest = np.empty((5, *n.shape), np.float32)
 
+    def copy(self) -> "_Maps":
+        """Maps of their own, so that what is dropped here stays there."""
+        out = _Maps(self.cells.copy(), len(self.white))
+        for name in ("white", "level", "floor", "rough", "rest"):
+            np.copyto(getattr(out, name), getattr(self, name))
+        return out
+
     def drop(self, blocks: NDArray[np.bool_]) -> None:
         """Takes blocks out of every later box."""
         keep = (~blocks).astype(np.float32)
-        for map_ in (self.white, self.cells, self.floor, self.rough, self.rest):
+        for map_ in (self.white, self.cells, self.level, self.floor, self.rough, self.rest):
             np.multiply(map_, keep, out=map_)
+
+    def judge(self, size: int) -> NDArray[np.float32]:
+        """(hb, wb) strongest test of the box of size x size blocks about each block, over its threshold."""
+        texture = size in _TEXTURE_BOXES
+        white = np.stack([_box(plane, size) for plane in self.white])
+        rest = np.stack([_box(map_, size) for map_ in self.rest]) if texture else self.rest
+        least = max(_MIN_CELLS, _MIN_SHARE * 16 * size * size)
+        z = np.empty_like(self.cells)
+        _judge(
+            white, _box(self.cells, size), _box(self.floor, size), size * _box(self.rough, size), rest,
+            np.float32(least), _MEAN * np.float32(_EASE[size]), texture, z,
+        )  # fmt: skip
+        return z
 
 
 def _search(maps: _Maps) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """Blocks with evidence of a change, box size by box size, and the strongest evidence."""
     found, score = np.zeros(maps.cells.shape, np.bool_), np.zeros(maps.cells.shape, np.float32)
-    rest = np.zeros((len(maps.rest), *maps.cells.shape), np.float32)
-    z = np.empty_like(score)
     for size in _BOXES:
-        white = np.stack([_box(plane, size) for plane in maps.white])
-        if size in _TEXTURE_BOXES:
-            rest = np.stack([_box(map_, size) for map_ in maps.rest])
-        least = max(_MIN_CELLS, _MIN_SHARE * 16 * size * size)
-        _judge(
-            white, _box(maps.cells, size), _box(maps.floor, size), size * _box(maps.rough, size), rest,
-            np.float32(least), _MEAN * np.float32(_EASE[size]), size in _TEXTURE_BOXES, z,
-        )  # fmt: skip
+        z = maps.judge(size)
         np.maximum(score, z, out=score)
         new = _extent(z, size)
         if new.any():
@@ -165,6 +185,7 @@ def _prepare(  # noqa: PLR0917
     factors: NDArray[np.float32],
     left: NDArray[np.float32],
     white: NDArray[np.float32],
+    level: NDArray[np.float32],
     floor: NDArray[np.float32],
     rough: NDArray[np.float32],
     rest: NDArray[np.float32],
@@ -174,18 +195,20 @@ def _prepare(  # noqa: PLR0917
         for x in range(width):
             cells = n[y, x]
             known = np.float32(1) if cells > 0 else np.float32(0)
-            root, edge, energy = np.float32(0), np.float32(0), np.float32(0)
+            bright, root, edge, energy = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
             excess, explained = np.float32(0), np.float32(0)
             for p in range(planes):
-                v, level, slope = variance[p, y, x], g[p, y, x], gradient[p, y, x]
-                even = factors[0] * level * level + left[p]
+                v, square, slope = variance[p, y, x], g[p, y, x] ** 2, gradient[p, y, x]
+                even = factors[0] * square + left[p]
                 still = even + factors[1] * slope
                 white[p, y, x] = cells * residual[p, y, x] / np.sqrt(v)
+                bright += np.sqrt(square / v)
                 root += np.sqrt(even / v)
                 edge += np.sqrt(slope / v)
                 energy += residual[p, y, x] ** 2 / (v / max(cells, np.float32(1)) + still)
                 excess += dd[p, y, x] / v - (cells - 1)
                 explained += factors[2] * slope * cells / v
+            level[y, x] = cells * bright / planes
             floor[y, x] = cells * root / planes
             rough[y, x] = factors[1] * (cells * edge / planes) ** 2
             rest[0, y, x] = known * min(energy, _CAP)
@@ -245,19 +268,4 @@ def _extent(z: NDArray[np.float32], size: int) -> NDArray[np.bool_]:
         return z >= 1
     peak = cv2.dilate(z, np.ones((size, size), np.uint8))
     out: NDArray[np.bool_] = (peak >= 1) & (z >= _HALF * peak) & (z >= _WEAK)
-    return out
-
-
-def _grown(found: NDArray[np.bool_], weak: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Weaker evidence beside what was found, dents and gaps filled, and one block more for what is covered in part."""
-    square = np.ones((3, 3), np.uint8)
-    blocks = found.view(np.uint8)
-    for _ in range(_REACH):
-        blocks = blocks | (cv2.dilate(blocks, square) & weak.view(np.uint8))
-    closed = cv2.morphologyEx(blocks, cv2.MORPH_CLOSE, np.ones((_CLOSE, _CLOSE), np.uint8))
-    outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    hulls = [(outline, cv2.convexHull(outline)) for outline in outlines]
-    filled = [hull for outline, hull in hulls if cv2.contourArea(hull) <= _DENTS * cv2.contourArea(outline)]
-    cv2.drawContours(closed, filled, -1, 1, -1)
-    out: NDArray[np.bool_] = cv2.dilate(closed, square).astype(np.bool_)
     return out

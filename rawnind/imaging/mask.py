@@ -55,7 +55,8 @@ def scene_change(
     The difference of the frames is judged against what explains it without a change of the scene, all of it measured on the
     pair: noise that grows with the level, a sub-pixel shift or small turn that alignment left, another response, light that
     drifts over the frame, noise of rows and columns. What remains is tested over boxes of 4 to 68 cells: its mean, its
-    spread from block to block, and its spread within blocks. Uniform changes below about 5 % of the level stay unseen.
+    spread from block to block, and its spread within blocks. Uniform changes below about 5 % of the level stay unseen. What
+    is found is filled to a shape without dents, but for blocks in which a change would be seen and is not.
 
     Args:
         ground_truth: (P, h, w) levels, at the shift that lays it on the noisy frame.
