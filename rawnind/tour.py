@@ -17,7 +17,8 @@ from rawnind.storage.store import Store
 from rawnind.storage.verify import verify
 from rawnind.training.dataset import CropDataset
 from rawnind.training.loader import CropLoader
-from rawnind.training.loop import TrainReport, train
+from rawnind.training.loop import train
+from rawnind.training.train_report import TrainReport
 
 Echo = Callable[[str], None]
 

@@ -118,7 +118,16 @@ def _views(memory: Tensor, shapes: Sequence[Shape]) -> Iterator[Tensor]:
 
 
 def collate(samples: Sequence[NativeBatch]) -> NativeBatch:
-    """For `DataLoader(dataset, collate_fn=collate)`: keeps the native types on the way; then call `to_device`."""
+    """For `DataLoader(dataset, collate_fn=collate)`: keeps the native types on the way; then call `to_device`.
+
+    Raises:
+        TypeError: These are single items, such as a ConcatDataset asks for.
+    """
+    if not isinstance(samples[0], NativeBatch):
+        raise TypeError(
+            "collate joins whole batches of a CropDataset, got single items; give the DataLoader the CropDataset itself or "
+            "a Subset of it, or leave collate_fn out"
+        )
     if len(samples) == 1:
         return samples[0]
     count = sum(map(len, samples))
@@ -132,13 +141,20 @@ def collate(samples: Sequence[NativeBatch]) -> NativeBatch:
     return joined
 
 
-def to_device(batch: NativeBatch, device: torch.device | str = "cpu") -> Batch:
+def to_device(batch: NativeBatch | Batch, device: torch.device | str = "cpu") -> Batch:
     """A batch as float32 on a device; the bytes travel there before they are widened.
 
     Args:
-        batch: from `collate`, in pinned memory for an asynchronous copy.
+        batch: from `collate`, in pinned memory for an asynchronous copy; one that is float32 already is moved.
         device: where the training loop runs.
+
+    Example:
+        >>> loader = DataLoader(CropDataset("out"), 8, num_workers=2, pin_memory=True, collate_fn=collate)  # doctest: +SKIP
+        >>> for batch in loader:  # doctest: +SKIP
+        ...     batch = to_device(batch, "cuda")
     """
+    if not isinstance(batch, NativeBatch):
+        return _moved(batch, device)
     moved = batch.to(device, non_blocking=True)
     where = moved.memory.device
     take = _pool.take if where.type == "cpu" else partial(torch.empty, dtype=torch.uint8, device=where)
@@ -148,6 +164,17 @@ def to_device(batch: NativeBatch, device: torch.device | str = "cpu") -> Batch:
 
 
 _pool = BufferPool()
+
+
+def _moved(batch: Batch, device: torch.device | str) -> Batch:
+    mask = batch["mask_crops"][:, :1].to(device, non_blocking=True)
+    return Batch(
+        x_crops=batch["x_crops"].to(device, non_blocking=True),
+        y_crops=batch["y_crops"].to(device, non_blocking=True),
+        mask_crops=mask.expand(-1, 3, -1, -1),
+        rgb_xyz_matrix=batch["rgb_xyz_matrix"].to(device, non_blocking=True),
+        gain=torch.as_tensor(batch["gain"]).to(device),
+    )
 
 
 def empty_batch(shapes: Sequence[Shape], take: Take) -> Batch:

@@ -32,8 +32,9 @@ class CropDataset(Dataset[Batch]):
     """Crops of an output folder as training samples; one item is one row of the manifest.
 
     An item, and every batch, holds the keys of `Batch`. Item `i` of epoch `e` depends on (seed, e, i) alone, whatever the
-    number of workers. It works with fork and spawn and with persistent workers; `CropLoader` is the fast way to go through it,
-    and any `torch.utils.data.DataLoader` will do.
+    number of workers. `CropLoader` is the fastest way to go through it. Any `torch.utils.data.DataLoader` will do: with fork or
+    spawn, with persistent workers, and without a `collate_fn`; its workers send the shards' number types, half the bytes,
+    and what arrives is float32. Call `set_epoch` before each epoch then.
 
     Args:
         output: the folder that `rawnind prepare` wrote: a local path or a URI such as `s3://bucket/folder`.
@@ -56,12 +57,20 @@ class CropDataset(Dataset[Batch]):
         least_valid: share of valid pixels that a sub-crop should have.
         tries: windows that are tried for it; the best one is taken.
         validation_share: expected share of scenes in split "val".
-        on_damage: "raise", or "skip": the first crop of the next pair stands in for one that cannot be read.
+        on_damage: "raise", or "skip": the first crop of the next pair stands in for one that cannot be read. It is logged,
+            and counted by `CropLoader.counters` and `NativeBatch.damaged`.
         verify: "layout", or "sha256": each process also hashes each shard once before it uses it.
 
     Raises:
         ConfigError: An option is wrong, or no row is left; the message says which filter removed how many.
         ManifestError: The folder has no manifest that can be read.
+
+    Example:
+        >>> dataset = CropDataset("out", crop_size=256, iso=(800, 12800), min_msssim=0.8)  # doctest: +SKIP
+        >>> dataset[0]["x_crops"].shape  # doctest: +SKIP
+        torch.Size([1, 3, 256, 256])
+        >>> for batch in DataLoader(dataset, batch_size=8, shuffle=True, num_workers=2):  # doctest: +SKIP
+        ...     loss = masked_l1(model(batch["y_crops"]), batch["x_crops"], batch["mask_crops"])
     """
 
     def __init__(

@@ -1,6 +1,5 @@
 """Training while the job still runs: batches of crops from the moment their scene is committed."""
 
-import hashlib
 import os
 import socket
 import time
@@ -8,7 +7,6 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,20 +15,17 @@ import pyarrow.compute as pc
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from rawnind.errors import ConfigError, DamagedShardError
+from rawnind.errors import ConfigError
 from rawnind.records import Cfa
-from rawnind.storage.shard_reader import ShardReader
 from rawnind.training.batch import Batch, NativeBatch, to_device
+from rawnind.training.live_maker import Made, Maker
 from rawnind.training.live_record import Who
 from rawnind.training.live_rows import Filters, Rows
 from rawnind.training.live_source import BridgeSource, FeedError, Source, record_source
 from rawnind.training.manifest_view import Row
-from rawnind.training.memory import BufferPool, pinned
+from rawnind.training.memory import BufferPool
 from rawnind.training.options import Input, OnDamage, Pairing, SampleOptions, Verify, choice
-from rawnind.training.render import Sample, render
-from rawnind.training.sampling import generator
 from rawnind.training.selection import VALIDATION_SHARE, Selection, Split
-from rawnind.training.sinks import NativeSink, PlainSink
 
 __all__ = ["FeedError", "LiveCropDataset", "replay"]
 
@@ -38,16 +33,10 @@ _POLL = 0.1  # seconds between two questions while there is nothing
 _AHEAD = 2  # batches per thread
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Made:
-    batch: Batch | NativeBatch | None
-    skipped: tuple[str, ...]
-
-
 class _Begun(NamedTuple):
     position: int
     rows: list[Row]
-    make: Callable[[], _Made]
+    make: Callable[[], Made]
 
 
 class LiveCropDataset(IterableDataset[Batch]):
@@ -84,6 +73,10 @@ class LiveCropDataset(IterableDataset[Batch]):
 
     Raises:
         ConfigError: An option is wrong.
+
+    Example:
+        >>> for batch in LiveCropDataset("out", batch_size=8, workers=2, device="cuda"):  # doctest: +SKIP
+        ...     loss = masked_l1(model(batch["y_crops"]), batch["x_crops"], batch["mask_crops"])
     """
 
     def __init__(
@@ -162,7 +155,7 @@ class LiveCropDataset(IterableDataset[Batch]):
         self._open = partial(BridgeSource, bridge, self.who, address=address, seed=seed)
         self._filters = Filters(selection, self.options, validation_share)
         self._pool = BufferPool()
-        self._source: Source | None = None
+        self._made_for: Source | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next batch begins: what to keep with a checkpoint."""
@@ -219,53 +212,26 @@ class LiveCropDataset(IterableDataset[Batch]):
     def _fill(self, waiting: deque["_Begun"], rows: Rows, threads: ThreadPoolExecutor) -> None:
         """Begins batches of what there is, without waiting for more."""
         while len(waiting) <= _AHEAD * self.workers and (chosen := rows.batch()):
-            self._open_shards(rows.source)
             position, batch = chosen
+            make = self._maker(rows.source)
             if self.workers:
-                future: Future[_Made] = threads.submit(self._make, batch)
+                future: Future[Made] = threads.submit(make, batch)
                 waiting.append(_Begun(position, batch, future.result))
             else:
-                waiting.append(_Begun(position, batch, partial(self._make, batch)))
+                waiting.append(_Begun(position, batch, partial(make, batch)))
 
-    def _open_shards(self, source: Source) -> None:
-        if self._source is not source:
-            self._source = source
-            self._shards = ShardReader(source.store(), verify=self.options.verify is Verify.SHA256)
+    def _maker(self, source: Source) -> Maker:
+        if self._made_for is not source:
+            self._made_for = source
+            self._make = Maker(source.store(), self.options, self.device, self._pool)
+        return self._make
 
     def _wait(self, rows: Rows, asked: float) -> None:
         if time.perf_counter() - max(asked, rows.last_news) > self.max_wait:
             raise FeedError(f"no new crop for {self.max_wait:g} s: {rows.source.missing()}")
         time.sleep(_POLL)
 
-    def _make(self, rows: Sequence[Row]) -> _Made:
-        samples: list[Sample] = []
-        skipped: list[str] = []
-        for row in rows:
-            try:
-                samples.extend(self._samples(row))
-            except DamagedShardError:
-                if self.options.on_damage is OnDamage.RAISE:
-                    raise
-                skipped.append(row.pair.shard)
-        sink: PlainSink | NativeSink
-        if not samples:
-            return _Made(batch=None, skipped=tuple(skipped))
-        if self.device.type == "cpu":
-            sink = PlainSink(len(samples), self._pool.take)
-        else:
-            sink = NativeSink(len(samples), pinned if self.device.type == "cuda" else self._pool.take)
-        for sample in samples:
-            sink.add(sample)
-        batch = sink.batch() if isinstance(sink, PlainSink) else sink.batch(tuple(skipped))
-        return _Made(batch=batch, skipped=tuple(skipped))
-
-    def _samples(self, row: Row) -> list[Sample]:
-        pair = row.pair
-        crop = self._shards.crop(pair.shard, row.row_group, row.crop_id, pair.size, pair.shard_sha256)
-        number = int.from_bytes(hashlib.sha256(row.crop_id.encode()).digest()[:8], "big")
-        return render(crop, row, self.options, generator(self.options.seed, 0, number))
-
-    def _taken(self, rows: Sequence[Row], made: _Made, asked: float) -> Batch | None:
+    def _taken(self, rows: Sequence[Row], made: Made, asked: float) -> Batch | None:
         batch = to_device(made.batch, self.device) if isinstance(made.batch, NativeBatch) else made.batch
         self.wait_seconds += time.perf_counter() - asked
         self.skipped += len(made.skipped)

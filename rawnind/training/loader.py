@@ -63,6 +63,13 @@ class CropLoader:
 
     Raises:
         ConfigError: A number is out of range.
+
+    Example:
+        >>> loader = CropLoader(CropDataset("out"), batch_size=8, workers=2, device="cuda")  # doctest: +SKIP
+        >>> for epoch in range(10):  # doctest: +SKIP
+        ...     for batch in loader:
+        ...         loss = masked_l1(model(batch["y_crops"]), batch["x_crops"], batch["mask_crops"])
+        ...     torch.save({"feed": loader.state_dict(), "model": model.state_dict()}, "checkpoint.pt")
     """
 
     def __init__(

@@ -279,6 +279,15 @@ def _nothing_left(store: Store, total: int, left_out: dict[str, int]) -> str:
     if not total:
         return f"the manifest of {store.location} lists no crop; `rawnind status` says why"
     told = ", ".join(f"{name} {count}" for name, count in left_out.items() if count)
+    advice = "; ".join(text for name, text in _ADVICE.items() if left_out.get(name))
     return (
         f"no crop is left of the {total} in {store.location}; rows removed by each filter, in order: {told}"
+        + (f" ({advice})" if advice else "")
     )
+
+
+_ADVICE = {
+    "stored size >= crop_size": "choose a smaller crop_size, or run `rawnind prepare` with a larger --crop-size",
+    "input raw": "input='rgb' reads X-Trans as well",
+    "camera": "names are those of the manifest's column camera",
+}

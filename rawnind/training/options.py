@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from numbers import Integral
 from typing import TypeVar
 
 from rawnind.errors import ConfigError
@@ -63,6 +64,9 @@ class SampleOptions:
     verify: Verify
 
     def __post_init__(self) -> None:
+        for name in ("crop_size", "num_crops", "seed", "tries"):
+            if not isinstance(value := getattr(self, name), Integral):
+                raise ConfigError(f"{name} must be a whole number, got {value!r}")
         rules = (
             (self.crop_size > 0 and self.crop_size % 32 == 0, "crop_size must be a positive multiple of 32", self.crop_size),
             (self.num_crops > 0, "num_crops must be at least 1", self.num_crops),

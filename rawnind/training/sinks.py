@@ -44,7 +44,7 @@ class NativeSink:
             target[self._filled].copy_(torch.from_numpy(array))
         self._filled += 1
 
-    def batch(self, damaged: tuple[str, ...]) -> NativeBatch:
+    def batch(self, damaged: tuple[str, ...] = ()) -> NativeBatch:
         """The batch, once all samples were added."""
         return NativeBatch(self._memory, self._shapes, damaged)
 

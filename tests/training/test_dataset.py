@@ -161,6 +161,15 @@ def test_native_batches_become_what_single_items_are(folder, source):
         assert torch.equal(batch["rgb_xyz_matrix"][2 * place], item["rgb_xyz_matrix"])
 
 
+def test_single_items_are_refused_by_collate_and_plain_batches_are_only_moved(folder):
+    dataset = CropDataset(folder.store.location, crop_size=32)
+    with pytest.raises(TypeError, match="a Subset of it, or leave collate_fn out"):
+        next(iter(DataLoader(dataset + dataset, batch_size=2, collate_fn=collate)))
+    plain = next(iter(DataLoader(dataset, batch_size=2)))
+    assert same(to_device(plain), plain)
+    assert {value.device.type for value in to_device(plain, "meta").values()} == {"meta"}
+
+
 def batches(dataset, **options):
     return list(DataLoader(dataset, batch_size=4, **options))
 

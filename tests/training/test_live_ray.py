@@ -152,6 +152,7 @@ def test_it_reports_to_the_bridge(served):
     batches.close()
     (report,) = ray.get(served.bridge.snapshot.remote()).loaders
     assert (report.consumer, report.scenes, report.crops, report.batches) == ("me", 1, 4, 1)
+    assert 0 < report.wait_seconds < 20
 
 
 CONSUMER = """

@@ -84,9 +84,11 @@ def variety(tmp_path_factory):
 
 
 def test_an_empty_choice_says_which_filter_removed_how_many(variety):
-    with pytest.raises(ConfigError, match=r"no crop is left of the 8.* input raw 2, min_msssim 4, iso 2"):
+    with pytest.raises(
+        ConfigError, match=r"no crop is left of the 8.* input raw 2, min_msssim 4, iso 2 \(input='rgb'"
+    ):
         CropDataset(variety, split="all", crop_size=32, min_msssim=0.8, iso=(1, 2))
-    with pytest.raises(ConfigError, match=r"stored size >= crop_size 8"):
+    with pytest.raises(ConfigError, match=r"stored size >= crop_size 8 \(choose a smaller"):
         CropDataset(variety, split="all", crop_size=128)
 
 
@@ -95,6 +97,8 @@ def test_an_empty_choice_says_which_filter_removed_how_many(variety):
     [
         ({"split": "training"}, "split must be one of train, val, test, all, got 'training'"),
         ({"crop_size": 100}, "crop_size must be a positive multiple of 32, got 100"),
+        ({"crop_size": "64"}, "crop_size must be a whole number, got '64'"),
+        ({"crop_size": 64.0}, "crop_size must be a whole number"),
         ({"num_crops": 0}, "num_crops"),
         ({"pairing": "y_x"}, "pairing must be one of x_y, x_x, y_y"),
         ({"input": "bayer"}, "input must be one of raw, rgb"),
