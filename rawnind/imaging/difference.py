@@ -23,6 +23,7 @@ _SMOOTH = np.array([1, 2, 1], np.float32) / 4
 # The derivative of what _SMOOTH passes: sine series of w (1 + cos w) / 2 to third order, per cell.
 _SLOPE = np.array([-1, -10, 0, 10, 1], np.float32) / 24 / BLOCK
 _LINES = 17  # block lines; noise of lines is what differs from their mean
+_SAMPLED = 125  # blocks of a line whose median is the start of its mean
 _MEDIAN_SQUARE = 0.455  # median of a squared normal deviate
 _PRIOR = (0.005, 0.05, 0.02)  # expected size of the terms of the response: offset, factor, exponent
 _DARK = np.float32(1e-3)  # level from which an exponent counts
@@ -216,12 +217,14 @@ def subtract_lines(
     """
     left = np.zeros(len(residual), np.float32)
     # where interpolation and light explain more than noise does, lines of the scene would pass for lines of the sensor
-    noisy = np.median((variance / np.maximum(n, 1) / sigma**2)[:, ::4, ::4], axis=(1, 2))
+    some = np.s_[..., ::4, ::4]
+    noisy = np.median(variance[some] / np.maximum(n[some], 1) / sigma[some] ** 2, axis=(1, 2))
     for axis in (2, 1):
         if residual.shape[3 - axis] < _LINES:
             continue
-        some = residual[:, :, ::3] if axis == 2 else residual[:, ::3]
-        middle = np.median(some, axis=axis, keepdims=True)  # of a sample of the line's blocks
+        every = max(1, residual.shape[axis] // _SAMPLED)
+        sample = residual[:, :, ::every] if axis == 2 else residual[:, ::every]
+        middle = np.median(sample, axis=axis, keepdims=True)
         first, second = np.zeros((2, len(residual), residual.shape[3 - axis]), np.float32)
         _huber_step(residual, sigma, n, middle.squeeze(axis), axis == 2, first, second)
         step = first / np.maximum(second, 1e-12)

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.difference import FLOOR, subtract_lines
+from rawnind.imaging.evidence_kernels import deviations, judge, prepare
 from rawnind.imaging.extent import Odds, changed_area, followed
-from rawnind.imaging.kernels import kernel
 from rawnind.imaging.moments import Moments
 from rawnind.imaging.noise import NoiseModel
 
@@ -24,11 +24,6 @@ _MIN_CELLS = 6  # of a block's 16
 _MIN_SHARE = 0.25  # of a box that must be known
 _MEAN = np.float32(6.0)  # deviations; the false alarms of half a million blocks lie below 5.3
 _EASE = {1: 1.0, 3: 0.9, 5: 0.87, 9: 0.85, 17: 0.8}  # larger boxes are fewer independent tests
-_ENERGY = np.float32(8.0)
-_EXCESS = np.float32(5.0)
-_CAP = np.float32(40.0)  # squared deviations that one block adds to the energy of a box
-_VARIANCE_ERROR = np.float32(0.15)  # share by which the noise model may miss a variance
-_TEXTURE_ERROR = np.float32(4.0)  # times the typical excess of textured blocks
 _WEAK = np.float32(0.5)  # of the threshold, beside something found
 _HALF = np.float32(0.4)  # of the peak: a box filter's response to an edge falls to a half on the edge
 _BESIDE = np.float32(0.5)  # of a threshold, for blocks that touch something found
@@ -43,7 +38,7 @@ _TEXTURED = 0.02  # share of samples: as much as a changed object may have
 def changed_blocks(
     moments: Moments, residual: NDArray[np.float32], noise: NoiseModel
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Blocks where the scene changed, grown by one block, and the strongest evidence of each block over its threshold.
+    """Blocks where the scene changed, with a margin, and the strongest evidence of each block over its threshold.
 
     Args:
         moments: of the frame.
@@ -52,17 +47,13 @@ def changed_blocks(
     """
     n = np.where(moments.n >= _MIN_CELLS, moments.n, 0).astype(np.float32)
     variance = noise.variance(moments.g)
-    texture = _typical_excess(
-        moments, moments.dd - np.maximum(moments.n - 1, 0) * variance, moments.n, variance, _TEXTURE_QUANTILE
-    )
-    sigma = np.sqrt(variance / np.maximum(n, 1) + (FLOOR * moments.g) ** 2 + texture * moments.gradient)
+    texture = _texture_shift(moments, variance)
+    sigma = np.empty_like(residual)
+    deviations(n, variance, moments.g, moments.gradient, np.float32(texture), sigma)
     left = subtract_lines(residual, sigma, variance, n)
-    squared = residual**2 - variance / np.maximum(moments.n, 1)
-    misfit = _typical_excess(
-        moments, squared, np.float32(1), variance / 4 + (FLOOR * moments.g) ** 2, _MISFIT_QUANTILE
-    )
+    misfit = _misfit_shift(moments, variance, residual)
     maps = _Maps(n, len(residual))
-    _prepare(
+    prepare(
         n, residual, variance, moments.g, moments.dd, moments.gradient,
         np.array([FLOOR**2, max(misfit, texture), texture], np.float32), left, maps.white, maps.level, maps.floor,
         maps.rough, maps.rest,
@@ -119,12 +110,11 @@ class _Maps:
     def judge(self, size: int) -> NDArray[np.float32]:
         """(hb, wb) strongest test of the box of size x size blocks about each block, over its threshold."""
         texture = size in _TEXTURE_BOXES
-        white = np.stack([_box(plane, size) for plane in self.white])
-        rest = np.stack([_box(map_, size) for map_ in self.rest]) if texture else self.rest
+        rest = _box(self.rest, size) if texture else self.rest
         least = max(_MIN_CELLS, _MIN_SHARE * 16 * size * size)
         z = np.empty_like(self.cells)
-        _judge(
-            white, _box(self.cells, size), _box(self.floor, size), size * _box(self.rough, size), rest,
+        judge(
+            _box(self.white, size), _box(self.cells, size), _box(self.floor, size), size * _box(self.rough, size), rest,
             np.float32(least), _MEAN * np.float32(_EASE[size]), texture, z,
         )  # fmt: skip
         return z
@@ -143,123 +133,54 @@ def _search(maps: _Maps) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     return found, score
 
 
-def _typical_excess(
-    moments: Moments,
+def _texture_shift(moments: Moments, variance: NDArray[np.float32]) -> float:
+    """What explains the spread within textured blocks."""
+    n, gradient, dd, variance = _sampled(moments, moments.dd, variance)
+    return _typical_shift(n, gradient, dd - np.maximum(n - 1, 0) * variance, n, variance, _TEXTURE_QUANTILE)
+
+
+def _misfit_shift(moments: Moments, variance: NDArray[np.float32], residual: NDArray[np.float32]) -> float:
+    """What explains the mean differences of textured blocks."""
+    n, gradient, residual, level, variance = _sampled(moments, residual, moments.g, variance)
+    noise = variance / 4 + (FLOOR * level) ** 2
+    squared = residual**2 - variance / np.maximum(n, 1)
+    return _typical_shift(n, gradient, squared, np.ones_like(n), noise, _MISFIT_QUANTILE)
+
+
+def _sampled(moments: Moments, *maps: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Usable cells (N,), and (P, N) of gradient and maps, of some blocks spread evenly over the frame."""
+    step = max(1, moments.n.size // 20000)
+    planes = (map_.reshape(len(map_), -1)[:, ::step] for map_ in (moments.gradient, *maps))
+    return [moments.n.ravel()[::step], *planes]
+
+
+def _typical_shift(  # noqa: PLR0917
+    n: NDArray[np.float32],
+    gradient: NDArray[np.float32],
     excess: NDArray[Any],
-    weight: NDArray[np.float32] | np.float32,
+    weight: NDArray[np.float32],
     variance: NDArray[Any],
     quantile: float,
 ) -> float:
     """Squared shift, in cells, that explains the excess of most textured blocks: interpolation, demosaicing, a local warp."""
-    step = max(1, moments.n.size // 20000)
-    n, gradient = moments.n.ravel()[::step], moments.gradient.reshape(len(moments.g), -1)[:, ::step]
-    excess, variance = (map_.reshape(len(moments.g), -1)[:, ::step] for map_ in (excess, variance))
     # textured: a shift by 0.1 cells would stand out of the noise
     textured = (n >= 12) & (gradient * 0.1**2 > 0.7 * variance)
     if np.count_nonzero(textured) < 50:
         return _TYPICAL
     # where little is textured, much of it may be what changed
     quantile *= min(1.0, float(textured.mean()) / _TEXTURED)
-    energy = gradient * (weight if np.ndim(weight) == 0 else np.asarray(weight).ravel()[::step])
-    ratio = float(np.quantile(excess[textured] / energy[textured], quantile))
+    ratio = float(np.quantile(excess[textured] / (gradient * weight)[textured], quantile))
     return min(max(ratio, _TYPICAL), _LARGEST)
 
 
 def _box(map_: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Sums over boxes, of a map or of each of several."""
     if size == 1:
         return map_
-    out: NDArray[np.float32] = cv2.boxFilter(
-        map_, -1, (size, size), normalize=False, borderType=cv2.BORDER_CONSTANT
-    )
+    out = np.empty_like(map_)
+    for source, target in zip(map_, out, strict=True) if map_.ndim == 3 else ((map_, out),):
+        cv2.boxFilter(source, -1, (size, size), target, normalize=False, borderType=cv2.BORDER_CONSTANT)
     return out
-
-
-@kernel
-def _prepare(  # noqa: PLR0917
-    n: NDArray[np.float32],
-    residual: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    g: NDArray[np.float32],
-    dd: NDArray[np.float32],
-    gradient: NDArray[np.float32],
-    factors: NDArray[np.float32],
-    left: NDArray[np.float32],
-    white: NDArray[np.float32],
-    level: NDArray[np.float32],
-    floor: NDArray[np.float32],
-    rough: NDArray[np.float32],
-    rest: NDArray[np.float32],
-) -> None:
-    planes, height, width = residual.shape
-    for y in range(height):
-        for x in range(width):
-            cells = n[y, x]
-            known = np.float32(1) if cells > 0 else np.float32(0)
-            bright, root, edge, energy = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            excess, explained = np.float32(0), np.float32(0)
-            for p in range(planes):
-                v, square, slope = variance[p, y, x], g[p, y, x] ** 2, gradient[p, y, x]
-                even = factors[0] * square + left[p]
-                still = even + factors[1] * slope
-                white[p, y, x] = cells * residual[p, y, x] / np.sqrt(v)
-                bright += np.sqrt(square / v)
-                root += np.sqrt(even / v)
-                edge += np.sqrt(slope / v)
-                energy += residual[p, y, x] ** 2 / (v / max(cells, np.float32(1)) + still)
-                excess += dd[p, y, x] / v - (cells - 1)
-                explained += factors[2] * slope * cells / v
-            level[y, x] = cells * bright / planes
-            floor[y, x] = cells * root / planes
-            rough[y, x] = factors[1] * (cells * edge / planes) ** 2
-            rest[0, y, x] = known * min(energy, _CAP)
-            rest[1, y, x] = known
-            rest[2, y, x] = known * excess
-            rest[3, y, x] = known * explained
-            rest[4, y, x] = known * (cells - 1) * planes
-
-
-@kernel
-def _judge(  # noqa: PLR0917
-    white: NDArray[np.float32],
-    cells: NDArray[np.float32],
-    floor: NDArray[np.float32],
-    rough: NDArray[np.float32],
-    rest: NDArray[np.float32],
-    least: np.float32,
-    threshold: np.float32,
-    texture: bool,  # noqa: FBT001
-    out: NDArray[np.float32],
-) -> None:
-    """Writes the strongest test of each box over its threshold; 0 where too little of the box is known."""
-    planes, height, width = white.shape
-    spread = np.float32(2 / (9 * planes))
-    for y in range(height):
-        for x in range(width):
-            count = cells[y, x]
-            out[y, x] = 0
-            if count < least:
-                continue
-            chi, total = np.float32(0), np.float32(0)
-            for p in range(planes):
-                chi += white[p, y, x] ** 2
-                total += white[p, y, x]
-            still = floor[y, x] ** 2 + rough[y, x]
-            chi /= count + still
-            # Wilson and Hilferty: a chi-square as a normal deviate
-            mean = np.float32(0)
-            if chi > planes:
-                mean = (np.cbrt(chi / planes) - (1 - spread)) / np.sqrt(spread)
-            # the noise of the planes is independent, the floors are not
-            luma = abs(total) / np.sqrt(planes * count + planes * planes * still)
-            z = max(mean, luma) / threshold
-            if texture:
-                freedom = planes * rest[1, y, x]
-                z = max(z, (rest[0, y, x] - freedom) / np.sqrt(2 * freedom) / _ENERGY)
-                one = 1 / rest[4, y, x]
-                explained = rest[3, y, x] * one
-                error = np.sqrt(2 * one + _VARIANCE_ERROR**2 + (_TEXTURE_ERROR * explained) ** 2)
-                z = max(z, (rest[2, y, x] * one - explained) / error / _EXCESS)
-            out[y, x] = z
 
 
 def _extent(z: NDArray[np.float32], size: int) -> NDArray[np.bool_]:
