@@ -57,6 +57,39 @@ def overlap(
     return Rect(top, left, height, width)
 
 
+def cells_of(rect: Rect, cell: int) -> tuple[slice, slice]:
+    """The cells of cell x cell sites that a rectangle of whole cells consists of, as an index of a frame's cells.
+
+    >>> cells_of(Rect(2, 4, 10, 20), 2)
+    (slice(1, 6, None), slice(2, 12, None))
+    """
+    return slice(rect.top // cell, rect.bottom // cell), slice(rect.left // cell, rect.right // cell)
+
+
+def cells_at_shift(
+    cells: NDArray[np.bool_], shift: tuple[int, int], rect: Rect, cell: int
+) -> NDArray[np.bool_]:
+    """For each noisy cell of a rectangle, whether any of the GT's cells that it touches at the shift is set.
+
+    Args:
+        cells: (h, w) of the GT's whole frame.
+        shift: (dy, dx) in sites, as for `overlap`.
+        rect: whole cells of the noisy frame.
+        cell: sites per cell in each direction.
+
+    Returns:
+        (rect.height / cell, rect.width / cell).
+    """
+    tops, lefts = (start + offset for start, offset in zip(rect[:2], shift, strict=True))
+    height, width = rect.height // cell, rect.width // cell
+    out = np.zeros((height, width), np.bool_)
+    for dy in {0, 1 if tops % cell else 0}:
+        for dx in {0, 1 if lefts % cell else 0}:
+            y, x = tops // cell + dy, lefts // cell + dx
+            out |= cells[y : y + height, x : x + width]
+    return out
+
+
 def grid(rect: Rect, size: int, stride: int, period: int) -> NDArray[np.int64]:
     """Origins of all whole crops in a rectangle, row by row from its first site.
 

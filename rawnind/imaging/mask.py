@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from rawnind.imaging.difference import fit_smooth, measure_displacement, subtract_smooth
 from rawnind.imaging.evidence import changed_blocks
-from rawnind.imaging.moments import BLOCK, Displacement, block_moments
+from rawnind.imaging.moments import BLOCK, Displacement, Moments, block_moments
 from rawnind.imaging.noise import fit_noise
 from rawnind.records import Cfa
 
@@ -47,6 +47,15 @@ class Change:
     residual_shift: tuple[float, float] | None
 
 
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Observed:
+    """Two frames in an eighth of their memory: their `moments`, the `displacement` left between them, and their (h, w)."""
+
+    moments: Moments
+    displacement: Displacement | None
+    shape: tuple[int, int]
+
+
 def scene_change(
     ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_], cfa: Cfa
 ) -> Change:
@@ -68,16 +77,31 @@ def scene_change(
     Returns:
         The change, with a noise model for the pair.
     """
+    return judge(observe(ground_truth, noisy, usable), cfa)
+
+
+def observe(
+    ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_]
+) -> Observed:
+    """The first half of `scene_change`: all that it needs of the frames, which then need not be kept."""
     ground_truth, noisy = np.ascontiguousarray(ground_truth), np.ascontiguousarray(noisy)
     usable = np.ascontiguousarray(usable)
     displacement = measure_displacement(ground_truth, noisy, usable)
     moments = block_moments(ground_truth, noisy, usable, displacement or Displacement())
+    return Observed(
+        moments=moments, displacement=displacement, shape=(int(usable.shape[0]), int(usable.shape[1]))
+    )
+
+
+def judge(observed: Observed, cfa: Cfa) -> Change:
+    """The second half of `scene_change`."""
+    moments, displacement, (height, width) = observed.moments, observed.displacement, observed.shape
     noise = fit_noise(moments)
     smooth = fit_smooth(moments, noise)
     residual = np.empty_like(moments.d)
     subtract_smooth(moments.d, moments.g, smooth.response, smooth.drift, residual)
     blocks, score = changed_blocks(moments, residual, noise)
-    changed = np.repeat(np.repeat(blocks, BLOCK, axis=0), BLOCK, axis=1)[: usable.shape[0], : usable.shape[1]]
+    changed = np.repeat(np.repeat(blocks, BLOCK, axis=0), BLOCK, axis=1)[:height, :width]
     sites = {Cfa.BAYER: 1, Cfa.X_TRANS: 5}[cfa]  # green sites in a plane sample
     return Change(
         changed=changed,

@@ -17,7 +17,7 @@ from rawnind.imaging.align import Alignment, align
 from rawnind.imaging.color import camera_to_rec2020, rec2020_crop
 from rawnind.imaging.crop import Rect
 from rawnind.imaging.demosaic import planes_at_shift
-from rawnind.imaging.mask import Cause, Change, combine, scene_change, valid
+from rawnind.imaging.mask import Cause, Change, Observed, combine, judge, observe, valid
 from rawnind.imaging.msssim import WindowScores, crop_means, frame_mean, windowed_ms_ssim
 from rawnind.imaging.prepared import Prepared
 from rawnind.records import Crop, Measurements, Reason, Sensor
@@ -41,9 +41,7 @@ class AlignedPair:
     Attributes:
         shift: (dy, dx) in sites.
         rect: what both photos show, in the noisy frame.
-        gt_planes: (P, h, w) levels of the GT as the noisy photo's filters see it, on `rect`.
-        noisy_planes: (P, h, w) levels on `rect`, the pair's own; `finish_pair` scales them in place.
-        gain: factor that brings them to the GT's level.
+        gain: factor that brings the noisy photo to the GT's level.
         overexposed: (h, w) cells of `rect` that are overexposed in either photo.
         measured: the numbers so far.
     """
@@ -52,8 +50,6 @@ class AlignedPair:
     noisy: Prepared
     shift: tuple[int, int]
     rect: Rect
-    gt_planes: NDArray[np.float32]
-    noisy_planes: NDArray[np.float32]
     overexposed: NDArray[np.bool_]
     gain: float
     measured: Measurements
@@ -106,16 +102,16 @@ def align_pair(truth: Prepared, noisy: Prepared, recipe: Recipe) -> AlignedPair 
     if min(rect.height, rect.width) < recipe.crop_size:
         detail = f"both photos show {rect.height} x {rect.width} sites, a crop needs {recipe.crop_size}"
         return _reject(truth, noisy, Reason.TOO_SMALL, detail, measured)
-    gt_planes = planes_at_shift(truth.rgb, found.shift, cfa, rect)
-    cells = _cells(rect, cfa.cell)
-    overexposed = noisy.overexposed[cells] | _shifted(truth.overexposed, found.shift, rect, cfa.cell)
-    sites = noisy.photo.mosaic[rect.top : rect.bottom, rect.left : rect.right]
-    noisy_planes = levels.planes(replace(noisy.photo, mosaic=sites))
+    cells = crop.cells_of(rect, cfa.cell)
+    overexposed = noisy.overexposed[cells] | crop.cells_at_shift(
+        truth.overexposed, found.shift, rect, cfa.cell
+    )
     measured = replace(
         measured,
         overlap_fraction=rect.height * rect.width / noisy.photo.mosaic.size,
         overexposed_fraction=float(overexposed.mean()),
     )
+    gt_planes, noisy_planes = _planes(truth, noisy, found.shift, rect)
     gain = exposure.gain(gt_planes, noisy_planes, ~overexposed)
     if gain is None:
         return _reject(
@@ -127,8 +123,6 @@ def align_pair(truth: Prepared, noisy: Prepared, recipe: Recipe) -> AlignedPair 
         noisy=noisy,
         shift=found.shift,
         rect=rect,
-        gt_planes=gt_planes,
-        noisy_planes=noisy_planes,
         overexposed=overexposed,
         gain=gain,
         measured=replace(measured, gain=gain, alignment_loss=loss),
@@ -136,17 +130,13 @@ def align_pair(truth: Prepared, noisy: Prepared, recipe: Recipe) -> AlignedPair 
 
 
 def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
-    """Masks what changed between the photos, scores the pair, and chooses the crops. It uses the pair up."""
+    """Masks what changed between the photos, scores the pair, and chooses the crops."""
     measured = pair.measured
     if measured.alignment_loss is not None and measured.alignment_loss > recipe.max_alignment_loss:
         detail = f"mean L1 {measured.alignment_loss:.4f}, at most {recipe.max_alignment_loss:g} is accepted"
         return _reject(pair.truth, pair.noisy, Reason.ALIGNMENT_LOSS, detail, measured)
-    matched = np.multiply(
-        pair.noisy_planes, np.float32(pair.gain), out=pair.noisy_planes
-    )  # 96 MB at 24 megapixels
-    causes, change = _causes(pair, matched)
+    causes, change, scores = _judged(pair)
     usable = valid(causes)
-    scores = _scores(pair.gt_planes, matched)
     measured = replace(
         measured,
         mask_mean=float(usable.mean()),
@@ -179,10 +169,28 @@ def _reject(
     )
 
 
-def _causes(pair: AlignedPair, matched: NDArray[np.float32]) -> tuple[NDArray[np.uint8], Change]:
-    noisy, cells = pair.noisy, _cells(pair.rect, pair.noisy.photo.cfa.cell)
-    hot = noisy.hot[cells] | _shifted(pair.truth.hot, pair.shift, pair.rect, noisy.photo.cfa.cell)
-    change = scene_change(pair.gt_planes, matched, ~(pair.overexposed | hot), noisy.photo.cfa)
+_Scores = WindowScores[NDArray[Any]] | None
+
+
+def _planes(
+    truth: Prepared, noisy: Prepared, shift: tuple[int, int], rect: Rect
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(P, h, w) levels on `rect`, 8 bytes a site: of the GT as the noisy photo's filters see it, and of the noisy photo.
+
+    Made when needed and dropped soon: they take more memory than all that is kept of a pair.
+    """
+    sites = noisy.photo.mosaic[rect.top : rect.bottom, rect.left : rect.right]
+    return (
+        planes_at_shift(truth.rgb, shift, noisy.photo.cfa, rect),
+        levels.planes(replace(noisy.photo, mosaic=sites)),
+    )
+
+
+def _judged(pair: AlignedPair) -> tuple[NDArray[np.uint8], Change, _Scores]:
+    noisy, cells = pair.noisy, crop.cells_of(pair.rect, pair.noisy.photo.cfa.cell)
+    hot = noisy.hot[cells] | crop.cells_at_shift(pair.truth.hot, pair.shift, pair.rect, noisy.photo.cfa.cell)
+    observed, scores = _compared(pair, ~(pair.overexposed | hot))
+    change = judge(observed, noisy.photo.cfa)
     causes = combine(
         overexposed=pair.overexposed,
         underexposed=noisy.underexposed[cells],
@@ -190,7 +198,19 @@ def _causes(pair: AlignedPair, matched: NDArray[np.float32]) -> tuple[NDArray[np
         changed=change.changed,
         border=np.zeros_like(hot),  # `rect` holds only what both photos show
     )
-    return causes, change
+    return causes, change, scores
+
+
+def _compared(pair: AlignedPair, usable: NDArray[np.bool_]) -> tuple[Observed, _Scores]:
+    gt_planes, matched = _planes(pair.truth, pair.noisy, pair.shift, pair.rect)
+    np.multiply(matched, np.float32(pair.gain), out=matched)
+    scores = None  # too small for five scales: not measured
+    if min(usable.shape) >= _WINDOW:
+        scores = windowed_ms_ssim(gt_planes, matched, window=_WINDOW)
+    return observe(gt_planes, matched, usable), scores
+
+
+_WINDOW = 192
 
 
 def _share(causes: NDArray[np.uint8], cause: Cause) -> float:
@@ -227,20 +247,7 @@ def _alignment_numbers(found: Alignment) -> Measurements:
     )
 
 
-def _scores(
-    gt_planes: NDArray[np.float32], matched: NDArray[np.float32]
-) -> WindowScores[NDArray[Any]] | None:
-    if min(gt_planes.shape[1:]) < _WINDOW:
-        return None  # too small for five scales: not measured
-    return windowed_ms_ssim(gt_planes, matched, window=_WINDOW)
-
-
-_WINDOW = 192
-
-
-def _crops(
-    pair: AlignedPair, recipe: Recipe, causes: NDArray[np.uint8], scores: WindowScores[NDArray[Any]] | None
-) -> tuple[Crop, ...]:
+def _crops(pair: AlignedPair, recipe: Recipe, causes: NDArray[np.uint8], scores: _Scores) -> tuple[Crop, ...]:
     cfa, size, rect = pair.noisy.photo.cfa, recipe.crop_size, pair.rect
     top, left = (
         start + origin for start, origin in zip(rect[:2], pair.noisy.photo.sensor.origin, strict=True)
@@ -282,19 +289,3 @@ _CROP_CAUSES = (Cause.OVEREXPOSED, Cause.UNDEREXPOSED, Cause.HOT_PIXEL, Cause.CH
 
 def _passes(score: float | None, least: float | None) -> bool:
     return least is None or (score is not None and score >= least)
-
-
-def _cells(rect: Rect, cell: int) -> tuple[slice, slice]:
-    return slice(rect.top // cell, rect.bottom // cell), slice(rect.left // cell, rect.right // cell)
-
-
-def _shifted(cells: NDArray[np.bool_], shift: tuple[int, int], rect: Rect, cell: int) -> NDArray[np.bool_]:
-    """For each noisy cell of `rect`, whether any GT cell that it touches at the shift is set."""
-    tops, lefts = (start + offset for start, offset in zip(rect[:2], shift, strict=True))
-    height, width = rect.height // cell, rect.width // cell
-    out = np.zeros((height, width), np.bool_)
-    for dy in {0, 1 if tops % cell else 0}:
-        for dx in {0, 1 if lefts % cell else 0}:
-            y, x = tops // cell + dy, lefts // cell + dx
-            out |= cells[y : y + height, x : x + width]
-    return out
