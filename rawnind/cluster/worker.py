@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Self
 import ray
 from pydantic import TypeAdapter
 
+from rawnind.cluster.heap import keep_freed_memory
 from rawnind.cluster.scene import Meter, process_scene
 from rawnind.config import Recipe
 from rawnind.errors import OutputError, RawnindError, SourceError, SourceLostError, WorkersDyingError
@@ -72,6 +73,7 @@ class SceneWorker:
         bridge: Any,
         scene_timeout: float | None,
     ) -> None:
+        keep_freed_memory()
         self._store = Store(output)
         self._root = Path(root)
         self._run = run
