@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from rawnind.imaging.moments import Moments
 
+_SAMPLES = 8000  # blocks; medians of some 200 each
 _LEVELS = 10  # groups by level in which the variance is measured, twice
 _SMALLEST_GROUP = 24  # blocks
 _SMALLEST_VARIANCE = (
@@ -40,12 +41,12 @@ def sample_blocks(weight: NDArray[np.bool_], count: int) -> NDArray[np.intp]:
     return indices[:: max(1, len(indices) // count)]
 
 
-def fit_noise(moments: Moments, *, count: int = 24000) -> NoiseModel:
+def fit_noise(moments: Moments) -> NoiseModel:
     """The noise model of the blocks that the scene leaves alone: the smoother half of each group of like levels.
 
     Medians of block variances, so that moved objects and hot pixels do not count; then a line through the medians.
     """
-    chosen = sample_blocks(moments.n >= 12, count)
+    chosen = sample_blocks(moments.n >= 12, _SAMPLES)
     cells, lines = moments.n.ravel()[chosen], []
     for plane in range(len(moments.g)):
         level, dd, gradient = (
