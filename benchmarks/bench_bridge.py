@@ -61,7 +61,7 @@ def templates(recipe):
 
 def batches(count, recipe):
     """Results in batches; each hundred scenes in an order of its own."""
-    from rawnind.cluster.bridge import Arrived
+    from rawnind.cluster.arrival import Arrived
 
     rng, kinds, waiting = np.random.default_rng(0), templates(recipe), []
     known = list(names(count))
@@ -103,7 +103,7 @@ def cpu_seconds(pid):
 
 
 def restarted(bridge):
-    """Seconds from the kill of the actor's process to the first answer of the next one, and that answer."""
+    """Seconds from the kill of the actor's process to the first answer of the next one, the latter's CPU seconds by then, and that answer."""
     import ray
 
     before = of_actor(bridge, os.getpid)
@@ -111,7 +111,7 @@ def restarted(bridge):
         lambda: (os.kill(before, signal.SIGKILL), ray.get(bridge.snapshot.remote()))[1]
     )
     assert of_actor(bridge, os.getpid) != before
-    return seconds, snapshot
+    return seconds, of_actor(bridge, time.process_time), snapshot
 
 
 def settled_memory():
@@ -171,7 +171,7 @@ def measure(count, output, server=None):
     found["bridge_B_per_scene"] = (of_actor(bridge, settled_memory) - start) * 2**20 / count
     found["commit_peak_MB"] = of_actor(bridge, memory, "VmHWM")
     found["parts"] = len(Store(output).list("parts"))
-    found["restart_s"], snapshot = restarted(bridge)
+    found["restart_s"], found["restart_cpu_s"], snapshot = restarted(bridge)
     assert snapshot.scenes.open == 0
     assert snapshot.scenes.failed == -(-count // 7)
     found["restarted_MB"] = of_actor(bridge, settled_memory)

@@ -129,7 +129,8 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
 _RUN_OPTIONS = (
     click.option("--max-scenes", type=int, metavar="N", help="Scenes in flight at once.  [default: one per worker]"),
     click.option("--limit", type=int, metavar="N", help="Scenes in all.  [default: every one]"),
-    click.option("--timeout", type=int, metavar="SECONDS", help="Stop cleanly after that time; run again to resume."),
+    click.option("--timeout", type=int, metavar="SECONDS",
+                 help="Stop cleanly that long after the first scene began; run again to resume."),
     click.option("--scene-timeout", type=float, metavar="SECONDS", help="Give a scene up after that time."),
     click.option("--cfa", type=click.Choice([str(cfa) for cfa in Cfa]), help="Only scenes with this CFA."),
     click.option("--exclude-test-reserve", is_flag=True, default=None, help="Leave out scenes reserved for testing."),
@@ -153,8 +154,6 @@ _RUN_OPTIONS = (
 def _options(values: dict[str, Any]) -> Options:
     config = values.pop("config")
     given = {key: value for key, value in values.items() if value is not None}
-    if given.get("retry_failed") == "all":
-        given["retry_failed"] = True
     return Options.from_dict((load_config(config) if config else {}) | given)
 
 

@@ -23,7 +23,8 @@ class Options:
         recipe: parameters of the pair chain.
         max_scenes: scenes in flight at once; None: as many as there are workers.
         limit: scenes in all; None: every one.
-        timeout: seconds after which the run stops cleanly, to be resumed; None: never.
+        timeout: seconds, from the beginning of the first scene, after which the run stops cleanly, to be resumed; None:
+            never.
         scene_timeout: seconds after which one scene is given up; None: never.
         cfa: only scenes with this CFA; None: all.
         exclude_test_reserve: leave out the scenes that are reserved for testing.
@@ -113,19 +114,18 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def _reasons(value: object) -> frozenset[Reason]:
-    """All failures for True, none for False, else the named ones."""
+    """All failures for True or `all`, none for False, else the named ones."""
     failures = frozenset(reason for reason in Reason if reason.outcome is Outcome.FAILED)
-    if isinstance(value, bool):
+    if value == "all" or isinstance(value, bool):
         return failures if value else frozenset()
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list | tuple | set | frozenset):
         raise ConfigError(f"retry_failed must be true or a list of reasons, got {value!r}")
-    reasons = frozenset(_member(Reason, "retry_failed", name) for name in names)
-    if not reasons <= failures:
+    if wrong := [str(name) for name in names if name not in list(failures)]:
         raise ConfigError(
-            f"retry_failed takes {', '.join(sorted(failures))}, got {', '.join(sorted(reasons - failures))}"
+            f"retry_failed takes all, {', '.join(sorted(failures))}, got {', '.join(sorted(wrong))}"
         )
-    return reasons
+    return frozenset(map(Reason, names))
 
 
 def _member(kind: type[_Kind], name: str, value: object) -> _Kind:

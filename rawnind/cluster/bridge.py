@@ -7,89 +7,25 @@ and then finds everything again in the journal.
 
 import contextlib
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 
+from rawnind.cluster.arrival import Arrived, checked
+from rawnind.cluster.commit_log import CommitLog
 from rawnind.cluster.feed import Feeds
-from rawnind.cluster.flight import Flight, InFlight, Worker
+from rawnind.cluster.flight import Births, Flight, Worker
 from rawnind.cluster.given import Given, to_bytes
 from rawnind.cluster.observer import LoaderReport, Observer
 from rawnind.cluster.recount import recount
-from rawnind.cluster.stages import StageCounts
+from rawnind.cluster.snapshot import NEXT, Snapshot, State
 from rawnind.cluster.standing import Standing
-from rawnind.errors import ManifestError, OutputError
+from rawnind.errors import OutputError
 from rawnind.plan import Plan
-from rawnind.records import Counts, Outcome, Reason, Scene, SceneResult, Summary
-from rawnind.results import problems, whole_scene
-from rawnind.storage import attempts
+from rawnind.records import Reason, SceneResult, Summary
 from rawnind.storage.events import EventLog
+from rawnind.storage.leftovers import sweep
 from rawnind.storage.manifest import write_manifest
-from rawnind.storage.parts import Commit, Journal, commit_of, decode_result
-from rawnind.storage.shards import is_shard_name
-from rawnind.storage.store import TEMPORARY, Store
-
-
-class State(StrEnum):
-    """Where a run stands. ERROR stays ERROR."""
-
-    INITIALIZED = "initialized"
-    COLLECTING = "collecting"
-    READY = "ready"
-    ERROR = "error"
-    CLOSED = "closed"
-
-
-_NEXT = {
-    State.INITIALIZED: {State.COLLECTING, State.ERROR, State.CLOSED},
-    State.COLLECTING: {State.READY, State.ERROR, State.CLOSED},
-    State.READY: {State.CLOSED},
-    State.ERROR: set(),
-    State.CLOSED: set(),
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Snapshot:
-    """What the bridge knows at one moment.
-
-    Attributes:
-        next_seq: sequence number of the next commit.
-        in_flight: scenes being worked on, oldest first.
-        peak_in_flight: the most that ever were at once.
-        stages: photos and pairs of the scenes that this run works on; scenes done before it are left out.
-        loaders: each consumer's last report, sorted by name.
-        now: the bridge's clock, the one of `InFlight.started`, in seconds.
-    """
-
-    state: State
-    next_seq: int
-    scenes: Counts
-    pairs: Counts
-    crops: int
-    in_flight: tuple[InFlight, ...]
-    peak_in_flight: int
-    stages: tuple[StageCounts, ...] = ()
-    loaders: tuple[LoaderReport, ...] = ()
-    now: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Arrived:
-    """What a worker sent for a scene.
-
-    Attributes:
-        key: the scene that the result was asked for.
-        data: the result, from `parts.encode_result`.
-        telemetry: seconds and bytes by stage, for events.jsonl.
-        inputs: `inputs.fingerprint` of the scene's files before they were read; empty where it is not known.
-    """
-
-    key: str
-    data: bytes
-    telemetry: Mapping[str, float] = field(default_factory=dict)
-    inputs: bytes = b""
+from rawnind.storage.parts import Journal
+from rawnind.storage.store import Store
 
 
 class Bridge:
@@ -123,22 +59,24 @@ class Bridge:
         self._plan = plan
         self._events = EventLog(self._store, run)
         self._journal = Journal(self._store)
+        self._log = CommitLog(self._events, self._journal)
         self._standing = Standing(plan, self._journal, retry=retry, changed=changed, first=self._first_seq())
         self._root = self._store.root_identity()
         self._stopping = False
         last = self._events.last("state")
         self._state = State(last["to"]) if last else State.INITIALIZED
         self._flight = Flight(max_scenes, returning=self._state is State.COLLECTING)
+        self._births = Births()
         if self._state is State.INITIALIZED:
             self._journal.compact()  # who is started anew has no time: workers wait
         self._observer = observer or Observer()
         self._loaders: dict[str, LoaderReport] = {}
-        self._feeds = Feeds(self._store, plan, since=self._news, read=self._journal.read)
+        self._feeds = Feeds(self._store, plan, since=self._standing.news, read=self._journal.read)
         before = recount(plan, self._standing, self._journal.read, everything=observer is not None)
         self._stages = before.stages
         self._observer.started(before.scenes, before.pairs)
         if self._state is State.COLLECTING:
-            self._log_what_was_lost()
+            self._log.recover()
 
     def _first_seq(self) -> int:
         # A bridge that is started anew must do again what was there when the run began, not what it has done since.
@@ -152,19 +90,15 @@ class Bridge:
     def begin(self) -> list[str]:
         """Starts collecting, or goes on; returns `open_scenes`."""
         if self._state is State.INITIALIZED:
-            self._log_what_was_lost()
+            self._log.recover()
             self._events.add("begin", next_seq=self._journal.next_seq)
             self._to(State.COLLECTING)
             self._root = self._store.root_identity()
         return self.open_scenes()
 
-    def _log_what_was_lost(self) -> None:
-        """Logs commits that a bridge which died had made and not yet logged; the journal is right in any case."""
-        logged = self._events.last("commit", any_run=True)
-        first = int(logged["seq"]) + 1 if logged else 0
-        lost = range(max(first, self._journal.next_seq - _RECOVERED), self._journal.next_seq)
-        results = ((seq, self._journal.at(seq)) for seq in lost)
-        self._log(((result, commit_of(result, seq), {}) for seq, result in results), recovered=True)
+    def born(self, worker: Worker) -> None:
+        """A worker comes to life, for the first time or again, and may die before it asks for a scene."""
+        self._births.born(worker)
 
     def admit(self, key: str, worker: Worker | None = None) -> bool | None:
         """A worker asks whether it may begin a scene.
@@ -177,6 +111,7 @@ class Bridge:
             True: begin. None: the limit of scenes in flight is reached, ask again. False: there is nothing to do for
             this scene any more, or the run is stopping.
         """
+        self._births.lives(worker)
         if self._stopping or not self._is_open(key):
             self._flight.ends(key)
             return False
@@ -241,69 +176,28 @@ class Bridge:
         for each in arrived:
             if each.key not in self._standing.selected:
                 raise ValueError(f"{each.key} was not planned")
-        new = {each.key: each for each in reversed(arrived) if self._standing.is_open(each.key)}
-        if new:
+        if new := {each.key: each for each in reversed(arrived) if self._standing.is_open(each.key)}:
             self._commit_new(list(reversed(new.values())))
+            self._births.forget()
         for each in arrived:
             self._flight.ends(each.key)
         return [self._journal.latest[each.key].seq for each in arrived]
 
     def _commit_new(self, arrived: Sequence[Arrived]) -> None:
-        self._require_output()
-        results = [self._checked(self._standing.selected[each.key], each.data) for each in arrived]
+        self._store.require_root(self._root)
+        scenes = (self._standing.selected[each.key] for each in arrived)
+        results = [
+            checked(self._store, scene, self._plan.recipe, each.data)
+            for scene, each in zip(scenes, arrived, strict=True)
+        ]
         commits = self._journal.append(results, [each.inputs for each in arrived])
         for each, commit in zip(arrived, commits, strict=True):
             self._standing.settle(each.key, commit)
-        self._log(zip(results, commits, (each.telemetry for each in arrived), strict=True))
+        told = (each.telemetry for each in arrived)
+        self._log.add(zip(results, commits, told, strict=True), in_flight=len(self._flight))
         for each, result in zip(arrived, results, strict=True):
             self._stages.settled(result)
             self._observer.committed(result, each.telemetry)
-
-    def _require_output(self) -> None:
-        """A folder that went away must not be made anew under the same name, nor its shards be called missing."""
-        if self._store.is_local and self._store.root_identity() != self._root:
-            raise OutputError(
-                f"the output folder {self._store.location} cannot be reached any more; bring it back and run again"
-            )
-
-    def _checked(self, scene: Scene, data: bytes) -> SceneResult:
-        recipe = self._plan.recipe
-        try:
-            result = decode_result(data)
-        except ManifestError as error:
-            return whole_scene(scene, recipe, Reason.INVALID_RESULT, str(error))
-        found = [*problems(result, scene, recipe), *self._shard_problems(result)]
-        return whole_scene(scene, recipe, Reason.INVALID_RESULT, "; ".join(found[:3])) if found else result
-
-    def _shard_problems(self, result: SceneResult) -> Iterator[str]:
-        for shard in (pair.shard for pair in result.pairs if pair.shard):
-            if not shard.path.startswith(f"shards/{result.scene.key}/") or ".." in shard.path:
-                yield f"shard {shard.path} lies outside the scene's folder"
-            elif not self._store.exists(shard.path):
-                yield f"shard {shard.path} is missing"
-            elif self._store.digest(shard.path) != shard.sha256:
-                yield f"shard {shard.path} does not have the hash that its worker wrote"
-
-    def _log(
-        self, committed: Iterable[tuple[SceneResult, Commit, Mapping[str, float]]], *, recovered: bool = False
-    ) -> None:
-        self._events.add_all(
-            "commit",
-            (
-                {
-                    "seq": commit.seq,
-                    "scene": result.scene.key,
-                    "outcome": str(commit.outcome),
-                    "reason": str(commit.reason) if commit.reason else None,
-                    "pairs": dict(zip(map(str, Outcome), commit.pairs, strict=True)),
-                    "crops": commit.crops,
-                    "in_flight": len(self._flight),
-                    "telemetry": dict(telemetry),
-                    **({"recovered": True} if recovered else {}),
-                }
-                for result, commit, telemetry in committed
-            ),
-        )
 
     def snapshot(self) -> Snapshot:
         """Counts, state and scenes in flight."""
@@ -313,11 +207,12 @@ class Bridge:
         return Snapshot(
             state=self._state,
             next_seq=self._journal.next_seq,
-            scenes=_counts(len(self._plan.scenes), self._standing.scenes),
-            pairs=_counts(self._standing.pair_count, self._standing.pairs),
+            scenes=self._standing.scene_counts,
+            pairs=self._standing.pair_counts,
             crops=self._standing.crops,
             in_flight=tuple(self._flight),
             peak_in_flight=self._flight.peak,
+            stillborn=self._births.in_vain,
             stages=self._stages.counts(item.stage for item in self._flight),
             loaders=tuple(self._loaders[consumer] for consumer in sorted(self._loaders)),
             now=now,
@@ -325,11 +220,7 @@ class Bridge:
 
     def since(self, seq: int) -> list[tuple[int, SceneResult]]:
         """Committed results of selected scenes from a sequence number on, oldest first."""
-        return list(self._news(seq))
-
-    def _news(self, seq: int) -> Iterator[tuple[int, SceneResult]]:
-        found = self._journal.since(seq) if seq < self._journal.next_seq else ()
-        return (item for item in found if self._standing.is_settled(item[1].scene.key))
+        return list(self._standing.news(seq))
 
     def location(self) -> str:
         """The output folder."""
@@ -368,7 +259,7 @@ class Bridge:
 
     def fail(self, why: str) -> None:
         """Ends the run with an error; whoever waits for results learns why. A finished run stays finished."""
-        if State.ERROR in _NEXT[self._state]:
+        if State.ERROR in NEXT[self._state]:
             self._to(State.ERROR, why=why)
 
     def finish(self, versions: Mapping[str, str]) -> Summary:
@@ -378,12 +269,15 @@ class Bridge:
             ValueError: A planned scene has no outcome yet.
             OutputError: The storage refuses; the old manifest, if any, is still there.
         """
-        missing = self.open_scenes()
-        if missing:
+        if missing := self.open_scenes():
             raise ValueError(f"{len(missing)} planned scenes have no outcome yet, the first is {missing[0]}")
-        self._sweep()
+        sweep(self._store, self._journal)
         summary = write_manifest(
-            self._store, self._results(), self._plan.recipe, versions=versions, contents=self.contents()
+            self._store,
+            self._standing.results(),
+            self._plan.recipe,
+            versions=versions,
+            contents=self.contents(),
         )
         if self._state is State.COLLECTING:
             self._to(State.READY, peak_in_flight=self._flight.peak)
@@ -392,47 +286,15 @@ class Bridge:
     def close(self) -> None:
         """Takes no more calls that change anything; what a finished run has not given yet is divided among consumers."""
         if self._state is State.READY:
-            with contextlib.suppress(
-                OutputError
-            ):  # then shares follow from what is on record (live_record.rest)
+            with contextlib.suppress(OutputError):  # shares then follow from what is on record
                 self._feeds.divide()
-        if State.CLOSED in _NEXT[self._state]:
+        if State.CLOSED in NEXT[self._state]:
             self._to(State.CLOSED)
 
     def contents(self) -> str:
         """SHA-256 over every planned scene's identity and outcome: equal where the manifest would be."""
         return self._standing.contents()
 
-    def _results(self) -> Iterator[SceneResult]:
-        for planned in self._plan.scenes:
-            if planned.key in self._plan.left_out:
-                yield self._plan.filtered(planned)
-            else:
-                yield replace(self._journal.read(planned.key), scene=planned)
-
-    def _sweep(self) -> None:
-        shards: set[str] = set()
-        for entry in self._store.list():
-            folder, name = entry.path.partition("/")[0], entry.path.rsplit("/", 1)[-1]
-            if name.startswith(TEMPORARY) and folder in {"shards", "parts", name}:
-                self._store.remove(entry.path)
-            elif is_shard_name(entry.path):  # whatever else lies there is not ours to remove
-                shards.add(entry.path)
-        if shards:
-            for _, result in self._journal.since(0, Outcome.COLLECTED):
-                shards.difference_update(pair.shard.path for pair in result.pairs if pair.shard)
-        for path in sorted(shards):
-            self._store.remove(path)
-        self._store.remove_folder(attempts.FOLDER)
-
     def _to(self, state: State, **values: str | int) -> None:
         before, self._state = self._state, state
         self._events.add("state", **{"from": str(before), "to": str(state)}, **values)
-
-
-_RECOVERED = 1000
-"""The most commits that are logged belatedly."""
-
-
-def _counts(planned: int, tally: Counter[Outcome]) -> Counts:
-    return Counts(planned=planned, **{str(outcome): tally[outcome] for outcome in Outcome})

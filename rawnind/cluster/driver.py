@@ -13,12 +13,13 @@ from typing import Any, TypeGuard
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from rawnind.cluster.bridge import Arrived, Snapshot
+from rawnind.cluster.arrival import Arrived
 from rawnind.cluster.interrupts import Interrupts
 from rawnind.cluster.pipeline import Job, build_pipeline, pool_size, start_bridge
 from rawnind.cluster.progress import Progress
+from rawnind.cluster.snapshot import Snapshot
 from rawnind.cluster.worker import trouble_of
-from rawnind.errors import ProgramError, RawnindError, StoppedEarlyError
+from rawnind.errors import ProgramError, RawnindError, StoppedEarlyError, WorkersDyingError
 from rawnind.records import Summary
 
 _GRACE = 60.0
@@ -26,6 +27,13 @@ _GRACE = 60.0
 
 _BATCH = 256
 """The most scenes that are committed at once: some 300 KB where none was collected, some 100 MB where all were."""
+
+_STILLBORN = 5
+"""Deaths of a worker in a row, before it asks for a scene and while none is finished, after which the run gives up. Ray
+starts it anew for ever."""
+
+_PATIENCE = 60.0
+"""Seconds that --timeout waits for a first scene to begin; a cluster that grows may take longer."""
 
 _FAREWELL = 10.0
 """Seconds for what a run does last: telling the bridge, and letting go of the workers."""
@@ -38,16 +46,13 @@ class Driver:
         job: the run.
         progress: told what happens.
         interrupts: where a request to stop comes from.
-        deadline: `time.monotonic()` at which the run stops, to be resumed.
     """
 
-    def __init__(
-        self, job: Job, progress: Progress, interrupts: Interrupts, *, deadline: float = math.inf
-    ) -> None:
+    def __init__(self, job: Job, progress: Progress, interrupts: Interrupts) -> None:
         self._job = job
         self._progress = progress
         self._interrupts = interrupts
-        self._deadline = deadline
+        self._begun: float | None = None
         self._rows: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
         self._enough = threading.Event()
         self._stopped_at: float | None = None
@@ -60,6 +65,7 @@ class Driver:
             StoppedEarlyError: The run was stopped or ran out of time.
             OutputError: The storage refuses.
             SourceLostError: The source folder went away.
+            WorkersDyingError: Workers die without a file's fault.
             ProgramError: There is a bug, in a worker or in the bridge.
         """
         workers = pool_size(self._job.options, len(todo))
@@ -93,8 +99,9 @@ class Driver:
         rows = build_pipeline(self._job, scenes, bridge, workers=workers)
         thread = threading.Thread(target=self._pull, args=(rows,), name="rawnind-rows", daemon=True)
         thread.start()
+        ready = time.monotonic()
         while True:
-            if time.monotonic() >= self._deadline and self._stopped_at is None:
+            if self._is_over(ready) and self._stopped_at is None:
                 self._ask_to_stop(f"--timeout of {self._job.options.timeout} s is over")
             stopping = self._stopped_at is not None
             if stopping:
@@ -102,10 +109,25 @@ class Driver:
             done = self._take_rows(bridge)
             snapshot: Snapshot = ask(bridge.snapshot.remote())
             self._progress.update(snapshot)
+            self._take_notice(snapshot)
             if done or (stopping and self._rows.empty() and self._is_idle(snapshot)):
                 break
         self._enough.set()
         thread.join(_FAREWELL)
+
+    def _is_over(self, ready: float) -> bool:
+        """Whether --timeout is over, which counts from the first scene's beginning: starting workers takes a while."""
+        begun = ready + _PATIENCE if self._begun is None else self._begun
+        return time.monotonic() - begun >= (self._job.options.timeout or math.inf)
+
+    def _take_notice(self, snapshot: Snapshot) -> None:
+        if self._begun is None and (snapshot.peak_in_flight or not snapshot.scenes.open):
+            self._begun = time.monotonic()
+        if snapshot.stillborn >= _STILLBORN:
+            raise WorkersDyingError(
+                f"workers die before they begin a scene, {snapshot.stillborn} times in a row. Memory may be too short for "
+                "them, or a library does not work on their machine; see Ray's log of the worker, then run again."
+            )
 
     def _is_idle(self, snapshot: Snapshot) -> bool:
         """Whether nothing is left to wait for after a request to stop."""

@@ -61,7 +61,7 @@ class Flight:
     @property
     def oldest(self) -> InFlight | None:
         """The scene that was begun first; None where there is none."""
-        return next(iter(self), None)
+        return min(self._scenes.values(), key=lambda item: item.started, default=None)
 
     def begins(self, key: str, worker: Worker | None, now: float) -> bool:
         """Whether a worker may begin a scene; it then is in flight."""
@@ -110,3 +110,29 @@ class Flight:
 
 def _lives_again(before: Worker | None, now: Worker | None) -> bool:
     return before is not None and now is not None and before[0] == now[0] and before != now
+
+
+class Births:
+    """How often workers came to life in vain: they died before they asked for a scene."""
+
+    def __init__(self) -> None:
+        self._lives: dict[str, set[str]] = {}
+
+    def born(self, worker: Worker) -> None:
+        """A worker comes to life; said again of the same life, because the answer was lost, it is no death."""
+        name, life = worker
+        self._lives.setdefault(name, set()).add(life)
+
+    def lives(self, worker: Worker | None) -> None:
+        """A worker asks for a scene."""
+        if worker:
+            self._lives.pop(worker[0], None)
+
+    def forget(self) -> None:
+        """A scene was finished."""
+        self._lives.clear()
+
+    @property
+    def in_vain(self) -> int:
+        """Deaths in a row, since a scene was finished, of the worker that had the most."""
+        return max((len(lives) - 1 for lives in self._lives.values()), default=0)

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rawnind.cluster import wording
-from rawnind.cluster.bridge import Snapshot
 from rawnind.cluster.observer import LoaderReport
 from rawnind.cluster.pace import Clock, Pace, duration, printable
+from rawnind.cluster.snapshot import Snapshot
 from rawnind.cluster.stages import Stage, StageCounts
 from rawnind.cluster.terminal import Stderr
 from rawnind.plan import Plan

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from rawnind.cluster.bridge import Snapshot
+from rawnind.cluster.snapshot import Snapshot
 from rawnind.cluster.stages import Stage
 
 Clock = Callable[[], float]

@@ -5,9 +5,9 @@ import time
 from typing import Protocol, TextIO
 
 from rawnind.cluster import wording
-from rawnind.cluster.bridge import Snapshot
 from rawnind.cluster.live_view import Live, attended
 from rawnind.cluster.pace import WATCHDOG, Clock, Pace
+from rawnind.cluster.snapshot import Snapshot
 from rawnind.cluster.terminal import Stderr
 from rawnind.plan import Plan
 from rawnind.records import Summary

@@ -1,7 +1,6 @@
 """One run of `prepare`, from a source to a manifest."""
 
 import contextlib
-import math
 import time
 import uuid
 from collections.abc import Iterator
@@ -71,7 +70,6 @@ def run(source: str | Path, output: str | Path, options: Options, progress: Prog
 def _from_source(
     source: str | Path, output: str | Path, options: Options, progress: Progress, interrupts: Interrupts
 ) -> Summary:
-    deadline = time.monotonic() + (options.timeout or math.inf)
     location = str(output) if "://" in str(output) else str(Path(output).absolute())
     index = load_index(source)
     selection = Selection(
@@ -94,7 +92,7 @@ def _from_source(
         if not todo:
             return _settled(local, store, progress)
         with _ray(options.address, interrupts):
-            return Driver(job, progress, interrupts, deadline=deadline).collect(todo, versions())
+            return Driver(job, progress, interrupts).collect(todo, versions())
 
 
 def changed_scenes(store: Store, plan: Plan) -> frozenset[str]:

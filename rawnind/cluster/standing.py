@@ -4,13 +4,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from rawnind.plan import Plan
-from rawnind.records import Cfa, Outcome, Reason, Scene
+from rawnind.records import Cfa, Counts, Outcome, Reason, Scene, SceneResult
 from rawnind.results import planned_pairs
 from rawnind.storage.commits import OUTCOMES, REASONS, Commit, Rows, failure_bits, identity
 from rawnind.storage.parts import Journal
@@ -145,6 +146,11 @@ class Standing:
         """Whether a commit is a selected scene's outcome."""
         return key in self.selected and key not in self._open
 
+    def news(self, seq: int) -> Iterator[tuple[int, SceneResult]]:
+        """Committed results of selected scenes from a sequence number on, oldest first."""
+        found = self._journal.since(seq) if seq < self._journal.next_seq else ()
+        return (item for item in found if self.is_settled(item[1].scene.key))
+
     def open_scenes(self) -> list[str]:
         """Keys of the scenes that have no outcome yet, in planned order."""
         return [key for key in self.selected if key in self._open]
@@ -164,6 +170,24 @@ class Standing:
             if key not in self._open
         )
 
+    @property
+    def scene_counts(self) -> Counts:
+        """All planned scenes by outcome."""
+        return _counts(len(self._plan.scenes), self.scenes)
+
+    @property
+    def pair_counts(self) -> Counts:
+        """All planned pairs by outcome."""
+        return _counts(self.pair_count, self.pairs)
+
+    def results(self) -> Iterator[SceneResult]:
+        """The result of every planned scene, in planned order; every selected one must be settled."""
+        for planned in self._plan.scenes:
+            if planned.key in self._plan.left_out:
+                yield self._plan.filtered(planned)
+            else:
+                yield replace(self._journal.read(planned.key), scene=planned)
+
     def contents(self) -> str:
         """SHA-256 over every planned scene's identity and outcome: equal where the manifest would be."""
         digest = hashlib.sha256()
@@ -176,3 +200,7 @@ class Standing:
             name = commit.identity if commit else identity(scene, self._recipe)
             digest.update(json.dumps([key, name.hex(), outcome]).encode())
         return digest.hexdigest()
+
+
+def _counts(planned: int, tally: Counter[Outcome]) -> Counts:
+    return Counts(planned=planned, **{str(outcome): tally[outcome] for outcome in Outcome})

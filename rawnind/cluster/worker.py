@@ -73,6 +73,8 @@ class SceneWorker:
         bridge: Any,
         scene_timeout: float | None,
     ) -> None:
+        self._worker = ray.get_runtime_context().get_actor_id(), uuid.uuid4().hex
+        ray.get(bridge.born.remote(self._worker))  # before anything else that it may die of
         keep_freed_memory()
         self._store = Store(output)
         self._root = Path(root)
@@ -80,7 +82,6 @@ class SceneWorker:
         self._recipe = recipe
         self._bridge = bridge
         self._scene_timeout = scene_timeout
-        self._worker = ray.get_runtime_context().get_actor_id(), uuid.uuid4().hex
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Processes one row."""

@@ -6,12 +6,14 @@ written.
 
 import hashlib
 import json
+import re
 import uuid
 from dataclasses import dataclass
 
-from rawnind.storage.store import Store
+from rawnind.storage.store import TEMPORARY, Store
 
 FOLDER = "attempts"
+_MARK = re.compile(rf"{FOLDER}/[^/]+/[0-9a-f]{{16}}/(begun|timeouts)/({re.escape(TEMPORARY)})?[0-9a-f]{{32}}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +54,21 @@ class Ledger:
         self._store.write(f"{self._folder}/timeouts/{uuid.uuid4().hex}", data)
 
     def timeouts(self) -> list[TimedOut]:
-        """Every attempt that ran out of time."""
-        entries = self._store.list(f"{self._folder}/timeouts")
+        """Every attempt that ran out of time, oldest first."""
+        entries = sorted(self._store.list(f"{self._folder}/timeouts"), key=lambda entry: entry.modified)
         return [TimedOut(**json.loads(self._store.read(entry.path))) for entry in entries]
+
+
+def sweep(store: Store) -> None:
+    """Removes every mark of every run, and the folder unless something else lies there.
+
+    Raises:
+        OutputError: The storage refuses.
+    """
+    found = [entry.path for entry in store.list(FOLDER)]
+    marks = [path for path in found if _MARK.fullmatch(path)]
+    if len(marks) == len(found):
+        store.remove_folder(FOLDER)
+        return
+    for path in marks:
+        store.remove(path)

@@ -253,6 +253,20 @@ class Store:
             return None
         return (found.st_dev, found.st_ino) if found else None
 
+    def require_root(self, identity: tuple[int, int] | None) -> None:
+        """A folder that went away must not be made anew under the same name, nor its files be called missing.
+
+        Args:
+            identity: what `root_identity` was.
+
+        Raises:
+            OutputError: The root is gone, or another one.
+        """
+        if self.is_local and self.root_identity() != identity:
+            raise OutputError(
+                f"the output folder {self.location} cannot be reached any more; bring it back and run again"
+            )
+
     def prepare_root(self) -> None:
         """Makes the root and shows that it can be written.
 

@@ -2,10 +2,11 @@
 
 A file `<place>` in the folder that RAWNIND_ACCIDENTS names says what shall happen to a process which comes to that
 place, and its last word how often: `once` or `always`. Places are `imread-<SHA-1>` (LibRaw is about to open these
-bytes) and `publish-<folder>` or `published-<folder>` (a file of that folder, or the manifest, is about to appear, or has just
+bytes), `worker` (a SceneWorker was made) and `publish-<folder>` or `published-<folder>` (a file of that folder, or the manifest, is about to appear, or has just
 appeared). Whoever comes first to a `once` has it alone.
 """
 
+import ctypes
 import hashlib
 import importlib.util
 import os
@@ -31,6 +32,8 @@ def reach(place):
         _wait(place)
     elif action == "hang":
         time.sleep(3600)
+    elif action == "freeze":
+        ctypes.PyDLL(None).sleep(3600)  # no other thread of the process runs meanwhile
     elif action == "bug":
         raise ZeroDivisionError("a bug that a test has planted")
     elif action.startswith("SIG"):
@@ -69,11 +72,15 @@ def _folder(target):
     return next((name for name in ("parts", "shards", "attempts") if f"/{name}/" in str(target)), "")
 
 
-class _WatchRawpy:
-    """Finds rawpy as ever, and watches its imread once it is there."""
+class _Watch:
+    """Finds a module as ever, and puts a place into a function of it once it is there."""
+
+    def __init__(self, module, change):
+        self.module = module
+        self.change = change
 
     def find_spec(self, name, path=None, target=None):
-        if name != "rawpy":
+        if name != self.module:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -81,19 +88,33 @@ class _WatchRawpy:
 
         def exec_module(module):
             load(module)
-            imread = module.imread
-
-            def watched(source):
-                if hasattr(source, "getvalue"):
-                    reach(f"imread-{hashlib.sha1(source.getvalue()).hexdigest()}")
-                return imread(source)
-
-            module.imread = watched
+            self.change(module)
 
         spec.loader.exec_module = exec_module
         return spec
 
 
+def _watch_imread(rawpy):
+    imread = rawpy.imread
+
+    def watched(source):
+        if hasattr(source, "getvalue"):
+            reach(f"imread-{hashlib.sha1(source.getvalue()).hexdigest()}")
+        return imread(source)
+
+    rawpy.imread = watched
+
+
+def _watch_making(worker):
+    make = worker.SceneWorker.__init__
+
+    def watched(self, **values):
+        make(self, **values)
+        reach("worker")
+
+    worker.SceneWorker.__init__ = watched
+
+
 if FOLDER:
     _watch_publishing()
-    sys.meta_path.insert(0, _WatchRawpy())
+    sys.meta_path[:0] = [_Watch("rawpy", _watch_imread), _Watch("rawnind.cluster.worker", _watch_making)]

@@ -7,7 +7,7 @@ import time
 import pytest
 import yaml
 
-from rawnind.errors import OutputError, ProgramError, SourceLostError, StoppedEarlyError
+from rawnind.errors import OutputError, ProgramError, SourceLostError, StoppedEarlyError, WorkersDyingError
 from rawnind.storage.events import read_events
 from rawnind.storage.status import status_lines
 from rawnind.storage.store import Store
@@ -63,7 +63,7 @@ def test_a_raw_that_kills_whoever_opens_it_costs_itself(prepare, accidents, phot
     killer, hanging = photos.find("_cat_", "ISO1600"), photos.find("_tissue_", "ISO6400")
     accidents.plant_at(killer, "SIGSEGV", "always")
     accidents.plant_at(hanging, "hang", "always")
-    summary = prepare(scene_timeout=4)
+    summary = prepare(scene_timeout=15)  # children that decode start slowly on a busy machine
     output = tmp_path / "out"
     found = failed_files(output)
     assert found[killer.name] == "worker_died"
@@ -79,6 +79,21 @@ def test_a_raw_that_kills_whoever_opens_it_costs_itself(prepare, accidents, phot
     assert hanging.name in failed_files(output)
     prepare(retry_failed=True)
     assert is_whole(output)
+
+
+def test_workers_that_die_before_they_begin_end_the_run(prepare, accidents, tmp_path, is_whole):
+    accidents.plant("worker", "SIGKILL", "always")
+    with pytest.raises(WorkersDyingError, match="workers die before they begin a scene, 5 times in a row"):
+        prepare(max_scenes=1)
+    accidents.remove()
+    prepare()
+    assert is_whole(tmp_path / "out")
+
+
+def test_a_decoder_that_stops_its_whole_process_is_stopped(prepare, accidents, photos, tmp_path, is_whole):
+    accidents.plant_at(photos.find("_cat_", "ISO1600"), "freeze")
+    prepare(scene_timeout=8)
+    assert is_whole(tmp_path / "out")
 
 
 def test_a_source_that_goes_away_blames_no_file(
@@ -127,10 +142,19 @@ def test_a_bug_stops_the_run_at_once_and_says_where(prepare, accidents, photos, 
     assert is_whole(tmp_path / "out")
 
 
-def test_a_run_out_of_time_stops_cleanly_and_goes_on_later(prepare, tmp_path, is_whole):
+def test_a_run_out_of_time_stops_cleanly_and_goes_on_later(
+    start, prepare, accidents, photos, tmp_path, is_whole
+):
+    for photo in (photos.find("_cat_", "ISO1600"), photos.find("_tissue_", "ISO6400")):
+        accidents.plant_at(photo, "wait")
+    run = start(timeout=1, max_scenes=1)
+    accidents.waiting()
+    time.sleep(2)
+    accidents.go_on()
     with pytest.raises(StoppedEarlyError, match="--timeout of 1 s is over; run the same command again"):
-        prepare(timeout=1)
-    assert len(events(tmp_path / "out", "commit")) < 5
+        run.result()
+    assert 0 < len(events(tmp_path / "out", "commit")) < 5  # what was in flight is finished
+    accidents.remove()
     prepare()
     assert len(events(tmp_path / "out", "commit")) == 5
     assert is_whole(tmp_path / "out")

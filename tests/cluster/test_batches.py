@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rawnind.cluster.bridge import Arrived, Bridge
+from rawnind.cluster.arrival import Arrived
+from rawnind.cluster.bridge import Bridge
 from rawnind.plan import Selection, make_plan
 from rawnind.records import Reason
 from rawnind.results import whole_scene

@@ -17,7 +17,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from rawnind.cluster.bridge import Bridge, State
+from rawnind.cluster.bridge import Bridge
+from rawnind.cluster.snapshot import State
 from rawnind.config import Recipe
 from rawnind.errors import OutputError
 from rawnind.plan import Selection, make_plan
@@ -258,3 +259,25 @@ def test_a_result_that_comes_late_changes_nothing(made, tmp_path):
     assert bridge.commit(key, encode_result(results[key])) == 0
     assert bridge.commit(key, b"nonsense from the dead") == 0
     assert bridge.snapshot().scenes.failed == 0
+
+
+def test_workers_that_come_to_life_in_vain_are_counted_until_a_scene_is_finished(made, tmp_path):
+    plan, results, prepared = made
+    link_shards(prepared, tmp_path)
+    bridge = Bridge(str(tmp_path), "run", plan, max_scenes=2)
+    bridge.begin()
+    key, other = list(results)[:2]
+    for life in range(3):
+        bridge.born(("dying", str(life)))
+        bridge.born(("dying", str(life)))  # its answer was lost
+        bridge.born((f"other {life}", "life"))  # many workers are many lives, not many deaths
+    assert bridge.snapshot().stillborn == 2
+    bridge.admit(key, ("other 0", "life"))
+    assert bridge.snapshot().stillborn == 2
+    bridge.commit(key, encode_result(results[key]))
+    assert bridge.snapshot().stillborn == 0
+    for life in range(3, 6):
+        bridge.born(("dying", str(life)))
+    assert bridge.snapshot().stillborn == 2
+    bridge.admit(other, ("dying", "5"))
+    assert bridge.snapshot().stillborn == 0

@@ -47,7 +47,7 @@ def test_a_node_that_crashes(environment, accidents, photos, small_set, tmp_path
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     said = done.stdout.split()
-    assert "crashed" in said
+    assert "crashed" in done.stdout  # what Ray says may come in between
     assert said[-1] == "4"
     assert is_whole(tmp_path / "out")
 

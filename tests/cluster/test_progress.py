@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import rawnind
-from rawnind.cluster.bridge import Bridge, Snapshot, State
+from rawnind.cluster.bridge import Bridge
 from rawnind.cluster.flight import InFlight
 from rawnind.cluster.live_view import Live
 from rawnind.cluster.observer import LoaderReport
 from rawnind.cluster.pace import Pace, printable
 from rawnind.cluster.progress import Plain, Silent, choose
 from rawnind.cluster.recount import fate_counts
+from rawnind.cluster.snapshot import Snapshot, State
 from rawnind.cluster.stages import Stage, StageCounts, StageTally, pair_counts, result_counts
 from rawnind.cluster.standing import Fate
 from rawnind.cluster.terminal import Stderr
