@@ -20,7 +20,6 @@ _STILL = np.float32(-1.0)  # mean log odds of 3x3 blocks that a change does not 
 _STILL_BESIDE = np.float32(-1.5)  # log odds of a single block beside a change
 _REACH = 8  # blocks that evidence is followed through blocks that show some
 _LEAP = 4  # and through such as would not
-_CLOSE = 5  # blocks; gaps in a changed area are bridged
 _FILLED = 2  # a changed area is filled to its convex hull where that is at most so many times larger
 _SQUARE = np.ones((3, 3), np.uint8)
 
@@ -103,7 +102,7 @@ def changed_area(found: NDArray[np.bool_], odds: Odds, quiet: NDArray[np.bool_])
     """
     around = odds.log(3)
     still = (cv2.blur(around, (3, 3)) < _STILL) & quiet & ~found
-    closed = cv2.morphologyEx(found.view(np.uint8), cv2.MORPH_CLOSE, np.ones((_CLOSE, _CLOSE), np.uint8))
+    closed = cv2.morphologyEx(found.view(np.uint8), cv2.MORPH_CLOSE, _SQUARE)
     area = found | (closed.view(np.bool_) & ~still)
     area = _filled(area, _belonging(area, still, around), still)
     margin = cv2.dilate(area.view(np.uint8), _SQUARE).view(np.bool_)
