@@ -69,15 +69,13 @@ def test_a_sample_is_one_window_of_the_stored_crop_laid_alike_in_target_input_an
 def find(image, part):
     """The one window of `image` that looks like `part`."""
     size, room = part.shape[-1], image.shape[-1] - part.shape[-1]
-    windows = (
-        Window(y, x, turned) for y in range(room + 1) for x in range(room + 1) for turned in ORIENTATIONS
-    )
-    (match,) = [
-        window
-        for window in windows
-        if np.array_equal(window.cut(image, size)[:, 0, 0], part[:, 0, 0])
-        and np.array_equal(window.cut(image, size), part)
-    ]
+    sites = np.arange(size * size, dtype=np.float64).reshape(size, size)
+    windows = []
+    for turned in ORIENTATIONS:
+        y, x = divmod(int(turned.lay(sites)[0, 0]), size)  # where the part's first pixel lies in the window
+        alike = (image[:, y : y + room + 1, x : x + room + 1] == part[:, :1, :1]).all(axis=0)
+        windows += [Window(int(top), int(left), turned) for top, left in np.argwhere(alike)]
+    (match,) = [window for window in windows if np.array_equal(window.cut(image, size), part)]
     return match
 
 
