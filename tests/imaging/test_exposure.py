@@ -51,6 +51,16 @@ def test_a_lone_bright_site_is_hot_and_a_bright_point_with_its_glow_is_not(cfa):
     assert np.argwhere(marks).tolist() == [[31 // cfa.cell, 20 // cfa.cell]]
 
 
+def test_looking_at_many_sites_at_once_misses_none(monkeypatch):
+    rng = np.random.default_rng(4)
+    mosaic, sensor = grey(Cfa.BAYER, noise=30, side=1000)
+    mosaic[tuple(rng.integers(0, 1000, (2, 500)))] += rng.integers(0, 6000, 500).astype(np.uint16)
+    marks = hot_pixels(mosaic, sensor)
+    monkeypatch.setattr("rawnind.imaging.hot_pixels._CHUNK", 1000)  # one by one, then
+    assert np.array_equal(hot_pixels(mosaic, sensor), marks)
+    assert 50 < marks.sum() < 500
+
+
 @pytest.mark.parametrize("cfa", Cfa)
 def test_noise_alone_makes_no_hot_pixels(cfa):
     mosaic, sensor = grey(cfa, noise=700, side=600, level=0.4)
