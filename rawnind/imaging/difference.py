@@ -1,6 +1,5 @@
 """What differs between two frames although the scene does not: a shift left over, a response, a drift of the light, rows."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +89,7 @@ def _gradient_rows(moments: Moments, place: tuple[float, float, float]) -> tuple
     there = cv2.erode(moments.n, np.ones((5, 5), np.uint8))[inner] >= 12
     chosen = sample_blocks(there, 3 * _SAMPLES // _BANDS)
     row, x = np.divmod(chosen, width - 4)
+    first = np.flatnonzero(np.diff(row, prepend=-1))
     y, x = (row + 2.5 + top) / half_height - 1, (x + 2.5) / half_width - 1
     parts = []
     for plane in range(planes):
@@ -102,22 +102,32 @@ def _gradient_rows(moments: Moments, place: tuple[float, float, float]) -> tuple
                 (moments.g[plane], _SLOPE, _SMOOTH),
             )
         )
-        variance = cv2.blur(moments.dd[plane] / 15, (5, 5))[inner].ravel()[
-            chosen
-        ]  # 15: 16 cells less their mean
+        spread = cv2.blur(moments.dd[plane], (5, 5))[inner].ravel()[chosen]
         terms = len(_PRIOR)
         response = np.zeros((len(chosen), terms * planes))
         response[:, terms * plane : terms * plane + terms] = _powers(level)
         slopes = np.stack([-gy, -gy * y, -gy * x, -gx, -gx * y, -gx * x], axis=1)
         parts_ = np.concatenate([response, level[:, None] * _surface(y, x), slopes], axis=1)
-        d = (
-            d - _by_row(np.median, d[:, None], row)[:, 0]
-        )  # row noise looks like a gradient wherever the scene has rows
-        parts_ = parts_ - _by_row(np.mean, parts_, row)
-        mean = variance * float((_SMOOTH**2).sum()) ** 2 / BLOCK**2
+        _subtract_rows(d, parts_, first)
+        mean = spread / 15 * float((_SMOOTH**2).sum()) ** 2 / BLOCK**2  # 15: 16 cells less their mean
         scale = np.sqrt(mean + (0.25 * FLOOR * level) ** 2 + 0.05**2 * (gy**2 + gx**2) + 1e-10)
         parts.append((parts_, d, scale))
     return tuple(np.concatenate([part[i] for part in parts]).astype(np.float64) for i in range(3))
+
+
+def _subtract_rows(target: NDArray[Any], design: NDArray[Any], first: NDArray[np.intp]) -> None:
+    """Takes out, in place, what is common to a block row: its noise looks like a gradient wherever the scene has rows.
+
+    Args:
+        target: (N,); its median goes.
+        design: (N, K); their means go.
+        first: where each row begins.
+    """
+    count = np.diff(first, append=len(target))
+    for start, length in zip(first, count, strict=True):
+        target[start : start + length] -= np.median(target[start : start + length])
+    if len(first):
+        design -= np.repeat(np.add.reduceat(design, first) / count[:, None], count, axis=0)
 
 
 def _powers(level: NDArray[Any]) -> NDArray[Any]:
@@ -128,16 +138,6 @@ def _powers(level: NDArray[Any]) -> NDArray[Any]:
 def _surface(y: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
     """The terms of a drift of the light, (N, 5); y and x from -1 to 1."""
     return np.stack([y, x, y * y, y * x, x * x], axis=-1)
-
-
-def _by_row(
-    statistic: Callable[..., NDArray[Any]], values: NDArray[Any], row: NDArray[np.intp]
-) -> NDArray[Any]:
-    """Each row's statistic, at each of the samples (N, K) that lie in it."""
-    out = np.empty_like(values)
-    for r in np.unique(row):
-        out[row == r] = statistic(values[row == r], axis=0)
-    return out
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
