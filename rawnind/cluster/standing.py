@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import numpy as np
 from rawnind.plan import Plan
 from rawnind.records import Cfa, Counts, Outcome, Reason, Scene, SceneResult
 from rawnind.results import planned_pairs
-from rawnind.storage.commits import OUTCOMES, REASONS, Commit, Rows, failure_bits, identity
+from rawnind.storage.commits import OUTCOMES, REASONS, Commit, Rows, commit_from, failure_bits, identity
 from rawnind.storage.parts import Journal
 
 _AT_ONCE = 8192
@@ -165,9 +165,9 @@ class Standing:
     def settled_scenes(self) -> Iterator[tuple[Scene, Commit]]:
         """Every settled scene and its commit."""
         return (
-            (scene, self._journal.latest[key])
-            for key, scene in self.selected.items()
-            if key not in self._open
+            (scene, commit_from(row))
+            for scene, row in self._last_commits(self.selected.values())
+            if scene.key not in self._open
         )
 
     @property
@@ -182,18 +182,24 @@ class Standing:
 
     def results(self) -> Iterator[SceneResult]:
         """The result of every planned scene, in planned order; every selected one must be settled."""
-        for planned in self._plan.scenes:
+        for planned, row in self._last_commits(self._plan.scenes):
             if planned.key in self._plan.left_out:
                 yield self._plan.filtered(planned)
             else:
-                yield replace(self._journal.read(planned.key), scene=planned)
+                yield replace(self._journal.at(int(row["seq"])), scene=planned)
+
+    def _last_commits(self, scenes: Iterable[Scene]) -> Iterator[tuple[Scene, np.void]]:
+        """Each scene and its last commit as a row of ROW, looked up many at a time."""
+        rest = iter(scenes)
+        while batch := list(islice(rest, _AT_ONCE)):
+            yield from zip(batch, self._journal.latest.rows(scene.key for scene in batch), strict=True)
 
     def contents(self) -> str:
         """SHA-256 over every planned scene's identity and outcome: equal where the manifest would be."""
         digest = hashlib.sha256()
-        for scene in self._plan.scenes:
+        for scene, row in self._last_commits(self._plan.scenes):
             key = scene.key
-            commit = self._journal.latest[key] if self.is_settled(key) else None
+            commit = commit_from(row) if self.is_settled(key) else None
             outcome = self._plan.left_out.get(key) or (
                 commit and [commit.outcome, commit.reason, commit.crops]
             )
