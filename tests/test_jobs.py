@@ -13,7 +13,10 @@ EXCLUDED = ["out", ".mypy_cache", ".ruff_cache", ".hypothesis", ".pytest_cache"]
 
 
 def submit(client, command):
-    """Submits once the job server has an agent, which comes up some seconds after Ray does."""
+    """Submits once the job server has an agent, which comes up some seconds after Ray does.
+
+    It listens on port 52365, which `ray.init` cannot change: while another Ray on this machine has that port, there is none.
+    """
     end = time.monotonic() + 60
     while True:
         try:
