@@ -25,6 +25,9 @@ RETRY_DELAY = 2.0
 MAX_ZERO_FRACTION = 0.99
 """More zeros than this is no photo: some stub files open and decode to nothing but zeros."""
 
+_MOST_BYTES = 1 << 32
+"""What TIFF's 32-bit offsets reach, and with them DNG and nearly every camera's format. Reading more would only fill memory."""
+
 _SRGB_TO_XYZ = np.array(  # IEC 61966-2-1, as LibRaw's table has it
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
@@ -101,9 +104,12 @@ def _patiently(ref: ImageRef, delay: float, read: Callable[[BinaryIO], bytes]) -
     for attempt in range(ATTEMPTS):
         time.sleep(delay if attempt else 0)
         try:
-            mode = Path(ref.path).stat().st_mode
-            if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+            found = Path(ref.path).stat()
+            if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
                 raise SourceError(Reason.UNREADABLE, f"{ref.filename}: not a regular file")
+            if found.st_size > _MOST_BYTES:
+                size = f"{found.st_size} bytes, and a RAW photo has at most {_MOST_BYTES}"
+                raise SourceError(Reason.UNREADABLE, f"{ref.filename}: {size}")
             with Path(ref.path).open("rb") as file:
                 data = read(file)
         except (FileNotFoundError, NotADirectoryError):

@@ -153,6 +153,17 @@ def test_files_that_are_none(put, tmp_path, call):
     assert reason_of(put(b"some text, not a photo\n" * 100), call) is Reason.UNREADABLE
 
 
+@pytest.mark.parametrize("call", [decode, headers])
+def test_a_file_that_no_memory_holds_is_refused_before_it_is_read(put, call):
+    photo = put(b"x")
+    os.truncate(photo.path, 1 << 40)  # sparse: it takes no space
+    with pytest.raises(
+        SourceError, match=r"photo.dng: 1099511627776 bytes, and a RAW photo has at most"
+    ) as caught:
+        call(photo)
+    assert caught.value.reason is Reason.UNREADABLE
+
+
 def test_bytes_that_do_not_match_the_name(put):
     data = bytearray(dng(noise(24, 24)))
     photo = put(bytes(data))
