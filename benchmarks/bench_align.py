@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from skimage.registration import phase_cross_correlation
 
-from rawnind.imaging.align import align, reference
-from rawnind.imaging.cfa import site_colors
-from rawnind.imaging.levels import planes
+from rawnind.imaging.alignment.align import align, reference
+from rawnind.imaging.levels import planes, site_colors
 from rawnind.records import Cfa
 from tests.imaging.synthetic import Case, draw_case, draw_strangers, render
 

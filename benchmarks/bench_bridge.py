@@ -25,12 +25,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rawnind.config import Recipe
-from rawnind.plan import Selection, make_plan
+from rawnind.outcomes import scene_result, uncollected, whole_scene
+from rawnind.output.journal.journal import Journal, encode_result
+from rawnind.output.store import Store
+from rawnind.plan import SceneFilter, make_plan
+from rawnind.recipe import Recipe
 from rawnind.records import Cfa, FailedFile, ImageRef, Reason, Scene
-from rawnind.results import scene_result, uncollected, whole_scene
-from rawnind.storage.parts import Journal, encode_result
-from rawnind.storage.store import Store
 
 SCENES, SMALL = 1_000_000, 3_000
 BATCH = 256  # what the driver commits at once
@@ -61,7 +61,7 @@ def templates(recipe):
 
 def batches(count, recipe):
     """Results in batches; each hundred scenes in an order of its own."""
-    from rawnind.cluster.arrival import Arrived
+    from rawnind.bridge.validate import Arrived
 
     rng, kinds, waiting = np.random.default_rng(0), templates(recipe), []
     known = list(names(count))
@@ -132,13 +132,13 @@ def clocked(call):
 def measure(count, output, server=None):
     import ray
 
-    from rawnind.cluster.pipeline import NAMESPACE, Job, start_bridge
     from rawnind.options import Options
+    from rawnind.pipeline.graph import NAMESPACE, Job, start_bridge
 
     found, before = {"scenes": count}, memory("RssAnon")
     recipe = Recipe()
     found["plan_s"], plan = clocked(
-        lambda: make_plan([make_scene(*each) for each in names(count)], Selection(), recipe)
+        lambda: make_plan([make_scene(*each) for each in names(count)], SceneFilter(), recipe)
     )
     found["plan_B_per_scene"] = (settled_memory() - before) * 2**20 / count
     Store(output).prepare_root()

@@ -12,8 +12,8 @@ import pytest
 import rawpy
 
 from rawnind.imaging.color import camera_to_rec2020, rec2020_crop
-from rawnind.imaging.crop import Rect
-from rawnind.imaging.demosaic import demosaic, planes_at_shift
+from rawnind.imaging.coordinates import Rect
+from rawnind.imaging.demosaic.camera_rgb import demosaic, planes_at_shift
 from rawnind.imaging.levels import planes
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rawnind.storage.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA
+from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA
 
 ROWS, PER_PAIR = 1_000_000, 70  # crops of 512 in a 24 MP photo
 MATRIX = [0.9, -0.3, -0.1, -0.4, 1.2, 0.2, -0.1, 0.2, 0.6]

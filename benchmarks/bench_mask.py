@@ -11,9 +11,9 @@ from collections import defaultdict
 import cv2
 import numpy as np
 
+from rawnind.imaging.change.mask import scene_change
 from rawnind.imaging.exposure import gain, overexposed
 from rawnind.imaging.hot_pixels import hot_pixels
-from rawnind.imaging.mask import scene_change
 from rawnind.imaging.msssim import score_map, windowed_ms_ssim
 from rawnind.records import Cfa
 from tests.imaging.pairs import ISOS, draw_case, rect_cells, render

@@ -158,7 +158,7 @@ def scipy_window(x, y):
 
 COMPETITORS: dict[str, tuple[Callable[..., Scores], tuple[str, ...]]] = {
     "ours": (ours, ("rawnind.imaging.msssim",)),
-    "ours_torch": (ours_torch, ("torch", "rawnind.imaging.msssim_torch")),
+    "ours_torch": (ours_torch, ("torch", "rawnind.imaging.msssim.torch_backend")),
     "pytorch_msssim": (pytorch_msssim, ("torch", "pytorch_msssim")),
     "pytorch_msssim_nhwc": (pytorch_msssim_nhwc, ("torch", "pytorch_msssim")),
     "torchmetrics": (torchmetrics, ("torch", "torchmetrics.functional.image")),

@@ -19,33 +19,32 @@ import cv2
 import numpy as np
 import pytest
 
-from rawnind.cluster.heap import keep_freed_memory
-from rawnind.config import Recipe
-from rawnind.imaging import crop, exposure, levels, pair, prepared
-from rawnind.imaging.pair import AlignedPair, FinishedPair, align_pair, finish_pair
+from rawnind.imaging import coordinates, exposure, levels, pair
+from rawnind.imaging.pair import AlignedPair, FinishedPair, Prepared, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
-from rawnind.imaging.prepared import Prepared
+from rawnind.output.shards import CropPixels, write_shard
+from rawnind.output.store import Store
+from rawnind.pipeline.malloc import keep_freed_memory
+from rawnind.recipe import Recipe
 from rawnind.records import Cfa, Sensor
-from rawnind.storage.shards import CropPixels, write_shard
-from rawnind.storage.store import Store
 
 OLD_PIPELINE_SECONDS = (26, 34)  # what the Trio pipeline needed for such a pair
 MATRIX = (0.7, 0.1, 0.0, -0.3, 1.1, 0.2, 0.0, 0.1, 0.6)
 STAGES = {
     "planes": [(levels, "planes")],
-    "align": [(prepared, "reference"), (pair, "align")],
+    "align": [(pair, "reference"), (pair, "align")],
     "GT at the shift": [(pair, "planes_at_shift")],
     "exposure, hot pixels": [
         (exposure, "overexposed"),
         (exposure, "underexposed"),
-        (prepared, "hot_pixels"),
+        (pair, "hot_pixels"),
     ],
     "gain, loss": [(exposure, "gain"), (exposure, "alignment_loss")],
     "mask: rest shift, moments": [(pair, "observe")],
     "mask: noise, tests": [(pair, "judge"), (pair, "combine"), (pair, "valid")],
     "MS-SSIM": [(pair, "windowed_ms_ssim"), (pair, "frame_mean"), (pair, "crop_means")],
-    "crop grid": [(crop, "grid"), (crop, "valid_fractions")],
-    "demosaic GT (once a scene)": [(prepared, "demosaic")],
+    "crop grid": [(coordinates, "grid"), (coordinates, "valid_fractions")],
+    "demosaic GT (once a scene)": [(pair, "demosaic")],
 }
 
 

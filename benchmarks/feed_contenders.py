@@ -44,10 +44,10 @@ def sample(noisy, gt, mask):
 
 def write_ours(folder, count, size):
     from rawnind import records
-    from rawnind.config import Recipe
-    from rawnind.storage.manifest import write_manifest
-    from rawnind.storage.shards import CropPixels, crop_name, shard_name, write_shard
-    from rawnind.storage.store import Store
+    from rawnind.output.manifest import write_manifest
+    from rawnind.output.shards import CropPixels, crop_name, shard_name, write_shard
+    from rawnind.output.store import Store
+    from rawnind.recipe import Recipe
 
     store, results = Store(str(folder)), []
     recipe = Recipe(crop_size=size, stride=size)

@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from rawnind.cli import describe
-from rawnind.cluster.progress import choose
+from rawnind.demo import tour
 from rawnind.options import Options
-from rawnind.tour import tour
+from rawnind.progress.progress import choose
 
 OUT = Path("out/demo")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 
-from rawnind.cluster.progress import choose
+from rawnind.demo import tour
 from rawnind.errors import RawnindError
 from rawnind.options import Options
-from rawnind.storage.events import read_events
-from rawnind.storage.store import Store
-from rawnind.tour import tour
+from rawnind.output.events import read_events
+from rawnind.output.store import Store
+from rawnind.progress.progress import choose
 
 
 @click.command()

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rawnind.cluster.run import prepare
+    from rawnind.pipeline.run import prepare
 
 __all__ = ["prepare"]
 
@@ -11,7 +11,7 @@ __all__ = ["prepare"]
 def __getattr__(name: str) -> Any:
     """`rawnind.prepare`, without making `import rawnind` wait for Ray."""
     if name == "prepare":
-        from rawnind.cluster.run import prepare  # noqa: PLC0415
+        from rawnind.pipeline.run import prepare  # noqa: PLC0415
 
         return prepare
     raise AttributeError(f"module 'rawnind' has no attribute {name!r}")

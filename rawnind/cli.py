@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from rawnind.config import Compression, Pairing
 from rawnind.errors import (
     ConfigError,
     FolderInUseError,
@@ -21,6 +20,7 @@ from rawnind.errors import (
     WorkersDyingError,
 )
 from rawnind.options import Options, load_config
+from rawnind.recipe import Compression, Pairing
 from rawnind.records import Cfa, Counts, Outcome, Reason, Summary
 
 COMPLETE, USAGE, STOPPED, NOTHING, FAILED = 0, 2, 3, 4, 5
@@ -100,7 +100,7 @@ def index(source: Path, output: Path | None) -> None:
     Example:
       rawnind index RawNIND/ -o dataset_index.yaml
     """
-    from rawnind.storage.index import index_to_yaml, load_index
+    from rawnind.source.index import index_to_yaml, load_index
 
     found = load_index(source)
     for refused in found.refused:
@@ -175,8 +175,8 @@ def prepare(source: Path, output: str, progress: str, **values: Any) -> None:
     Exit: 0 complete, 2 wrong usage, 3 stopped early (run again to resume), 4 nothing collected, 5 --strict and
     something failed.
     """
-    from rawnind.cluster.progress import choose
-    from rawnind.cluster.run import run
+    from rawnind.pipeline.run import run
+    from rawnind.progress.progress import choose
 
     options = _options(values)
     summary = run(source, output, options, choose(progress))
@@ -209,8 +209,8 @@ def status(output: str) -> None:
     Example:
       rawnind status out
     """
-    from rawnind.storage.status import status_lines
-    from rawnind.storage.store import Store
+    from rawnind.output.status import status_lines
+    from rawnind.output.store import Store
 
     for line in status_lines(Store(output)):
         click.echo(line)
@@ -225,8 +225,8 @@ def verify(output: str) -> None:
     Example:
       rawnind verify out
     """
-    from rawnind.storage.store import Store
-    from rawnind.storage.verify import verify as find_problems
+    from rawnind.output.store import Store
+    from rawnind.output.verify import verify as find_problems
 
     store = Store(output)
     if not store.exists("manifest.yaml"):
@@ -255,9 +255,9 @@ def export(output: str, to: Path, format_: str) -> None:
     Example:
       rawnind export out --to research
     """
-    from rawnind.export import describe as describe_export
-    from rawnind.export import export as run_export
-    from rawnind.export_check import check
+    from rawnind.export.check import check
+    from rawnind.export.research_yaml import describe_export
+    from rawnind.export.research_yaml import export as run_export
 
     report = run_export(output, to, format=format_, progress=_every_two_seconds("exported"))
     problems = check(to)

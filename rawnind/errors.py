@@ -65,3 +65,17 @@ class SourceError(RawnindError):
 
     def __str__(self) -> str:
         return f"{self.reason.sentence} {self.detail}"
+
+
+def printable(text: str, most: int = 300) -> str:
+    r"""Text from outside with control characters, broken encodings and direction marks as escapes, so that a terminal shows it as it is.
+
+    Args:
+        text: anything, such as a file name.
+        most: characters that are shown; the rest is cut off.
+
+    >>> printable("tea\x1b[2J pot")
+    'tea\\x1b[2J pot'
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:most])
+    return shown + ("..." if len(text) > most else "")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rawnind.errors import ConfigError, SourceError
 from rawnind.options import Options
-from rawnind.plan import Plan, Selection, make_plan
+from rawnind.outcomes import planned_pairs
+from rawnind.plan import Plan, SceneFilter, make_plan
 from rawnind.records import Cfa, Reason, Scene
-from rawnind.results import planned_pairs
-from rawnind.storage.decode import headers
-from rawnind.storage.index import load_index
+from rawnind.source.decode import headers
+from rawnind.source.index import load_index
 
 _BYTES_PER_SITE = 34
 """Peak memory of a worker over the photo's sites, measured on 6 to 100 megapixels (see benchmarks/bench_pair.py)."""
@@ -73,7 +73,7 @@ def estimate(source: Path, options: Options) -> Estimate:
     cpus = os.cpu_count() or 1
     if options.address is None and options.cpus_per_scene > cpus:
         raise ConfigError(f"one worker would need {options.cpus_per_scene:g} CPUs, this machine has {cpus}")
-    selection = Selection(
+    selection = SceneFilter(
         cfa=options.cfa, exclude_test_reserve=options.exclude_test_reserve, limit=options.limit
     )
     plan = make_plan(load_index(source).scenes, selection, options.recipe)

@@ -8,8 +8,8 @@ from typing import Any, Self, TypeVar
 
 import yaml
 
-from rawnind.config import Recipe
 from rawnind.errors import ConfigError
+from rawnind.recipe import Recipe
 from rawnind.records import Cfa, Outcome, Reason
 
 _Kind = TypeVar("_Kind", bound=StrEnum)

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rawnind.config import Recipe
+from rawnind.outcomes import planned_pairs, whole_scene
+from rawnind.recipe import Recipe
 from rawnind.records import Cfa, Reason, Scene, SceneResult
-from rawnind.results import planned_pairs, whole_scene
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Selection:
+class SceneFilter:
     """Which scenes of a source a run takes; no part of the recipe.
 
     Attributes:
@@ -53,7 +53,7 @@ class Plan:
         return whole_scene(scene, self.recipe, self.left_out[scene.key])
 
 
-def make_plan(scenes: Sequence[Scene], selection: Selection, recipe: Recipe) -> Plan:
+def make_plan(scenes: Sequence[Scene], selection: SceneFilter, recipe: Recipe) -> Plan:
     """Applies a selection to the scenes of a source.
 
     Raises:
@@ -73,7 +73,7 @@ def make_plan(scenes: Sequence[Scene], selection: Selection, recipe: Recipe) -> 
     return Plan(recipe=recipe, scenes=ordered, left_out=left_out)
 
 
-def _why_not(scene: Scene, selection: Selection, taken: int) -> Reason | None:
+def _why_not(scene: Scene, selection: SceneFilter, taken: int) -> Reason | None:
     if selection.cfa and scene.cfa is not selection.cfa:
         return Reason.CFA_FILTER
     if selection.exclude_test_reserve and scene.test_reserve:

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import psutil
 
+from rawnind.output.events import read_events
+from rawnind.output.manifest import read_summary
+from rawnind.output.store import Store
+from rawnind.output.verify import verify
 from rawnind.records import Reason
 from rawnind.sample import make_sample
-from rawnind.storage.events import read_events
-from rawnind.storage.manifest import read_summary
-from rawnind.storage.store import Store
-from rawnind.storage.verify import verify
 
 SCENES = ("cameraman", "cat", "coins", "moon", "tissue")
 EXPECTED = {Reason.SHA1_MISMATCH, Reason.TRUNCATED}

@@ -12,7 +12,9 @@ import pytest
 import ray
 
 import rawnind
+from rawnind.records import Cfa
 from rawnind.sample import make_sample
+from tests.feed.made import FolderMaker
 
 ACCIDENTS = Path(__file__).parent / "accidents"
 SIZE = {"crop_size": 64, "stride": 96}
@@ -201,3 +203,19 @@ def start(cluster, small_set, tmp_path):
 def prepare(start):
     """Runs `prepare`; its summary."""
     return lambda *args, **options: start(*args, **options).result()
+
+
+@pytest.fixture
+def maker(tmp_path):
+    return FolderMaker(tmp_path / "out")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Six Bayer scenes, one X-Trans, one of the test reserve."""
+    maker = FolderMaker(tmp_path_factory.mktemp("data") / "out")
+    for number in range(6):
+        maker.scene(f"scene{number}", crops=5)
+    maker.scene("tree", cfa=Cfa.X_TRANS, crops=3).scene("secret", test=True, crops=2)
+    maker.finish()
+    return maker

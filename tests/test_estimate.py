@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from rawnind.cluster.scene import Meter, process_scene
-from rawnind.config import Pairing
 from rawnind.errors import ConfigError, IndexInvalidError
 from rawnind.estimate import estimate
 from rawnind.imaging.photo import Photo
 from rawnind.options import Options
+from rawnind.output.store import Store
+from rawnind.pipeline.scene import Meter, process_scene
+from rawnind.recipe import Pairing
 from rawnind.records import Cfa
 from rawnind.sample import make_sample
-from rawnind.storage.decode import decode
-from rawnind.storage.store import Store
+from rawnind.source.decode import decode
 
 SMALL = Options.from_dict({"crop_size": 96, "stride": 96})
 

@@ -5,9 +5,9 @@ from dataclasses import fields
 
 import pytest
 
-from rawnind.config import Pairing, Recipe
 from rawnind.errors import ConfigError
 from rawnind.options import Options, load_config
+from rawnind.recipe import Pairing, Recipe
 from rawnind.records import Cfa, Outcome, Reason
 
 FAILURES = frozenset(reason for reason in Reason if reason.outcome is Outcome.FAILED)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rawnind.plan import Selection, make_plan
+from rawnind.outcomes import planned_pairs, problems
+from rawnind.plan import SceneFilter, make_plan
 from rawnind.records import Cfa, Outcome, Reason
-from rawnind.results import planned_pairs, problems
-from tests.storage.made import RECIPE, make_scene
+from tests.output.made import RECIPE, make_scene
 
 scenes = st.lists(
     st.builds(make_scene, st.sampled_from("abcdef"), st.sampled_from(Cfa), truths=st.integers(0, 2),
@@ -17,7 +17,7 @@ scenes = st.lists(
     max_size=8, unique_by=lambda scene: scene.key,
 )  # fmt: skip
 selections = st.builds(
-    Selection,
+    SceneFilter,
     cfa=st.none() | st.sampled_from(Cfa),
     exclude_test_reserve=st.booleans(),
     limit=st.none() | st.integers(1, 4),
@@ -71,5 +71,5 @@ def test_what_is_left_out_is_counted_with_all_its_pairs(found, selection):
 def test_a_scene_that_is_there_twice_is_refused():
     one = make_scene("a")
     with pytest.raises(ValueError, match="bayer/a"):
-        make_plan([one, replace(one, test_reserve=True)], Selection(), RECIPE)
-    assert len(make_plan([one, make_scene("a", Cfa.X_TRANS)], Selection(), RECIPE).scenes) == 2
+        make_plan([one, replace(one, test_reserve=True)], SceneFilter(), RECIPE)
+    assert len(make_plan([one, make_scene("a", Cfa.X_TRANS)], SceneFilter(), RECIPE).scenes) == 2

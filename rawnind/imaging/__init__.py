@@ -1,1 +1,1 @@
-"""Arrays in, arrays out."""
+"""The pair science: arrays in, arrays out. No Ray, no disk."""

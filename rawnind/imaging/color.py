@@ -8,8 +8,8 @@ import numpy as np
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from rawnind.imaging.demosaic import CameraRgb
-from rawnind.imaging.kernels import kernel
+from rawnind.imaging.demosaic.camera_rgb import CameraRgb
+from rawnind.imaging.jit import kernel
 
 XYZ_TO_REC2020 = np.array(
     [

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.imaging.kernels import kernel
+from rawnind.imaging.jit import kernel
 from rawnind.imaging.levels import site_lines
 from rawnind.records import Sensor
 

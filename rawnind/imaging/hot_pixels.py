@@ -5,9 +5,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.imaging.cfa import tile_planes
-from rawnind.imaging.kernels import kernel
-from rawnind.imaging.levels import site_lines
+from rawnind.imaging.jit import kernel
+from rawnind.imaging.levels import site_lines, tile_planes
 from rawnind.records import Cfa, Sensor
 
 _REACH = 4  # sites within which X-Trans has 8 sites of each colour

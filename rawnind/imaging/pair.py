@@ -6,21 +6,63 @@ leaves this module is in visible-area coordinates. Shifts are the same in both.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.config import Recipe
-from rawnind.imaging import crop, exposure, levels
-from rawnind.imaging.align import Alignment, align
+from rawnind.imaging import coordinates, exposure, levels
+from rawnind.imaging.alignment.align import Alignment, Reference, align, reference
+from rawnind.imaging.change.mask import Cause, Change, Observed, combine, judge, observe, valid
 from rawnind.imaging.color import camera_to_rec2020, rec2020_crop
-from rawnind.imaging.crop import Rect
-from rawnind.imaging.demosaic import planes_at_shift
-from rawnind.imaging.mask import Cause, Change, Observed, combine, judge, observe, valid
+from rawnind.imaging.coordinates import Rect
+from rawnind.imaging.demosaic.camera_rgb import CameraRgb, demosaic, planes_at_shift
+from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.msssim import WindowScores, crop_means, frame_mean, windowed_ms_ssim
-from rawnind.imaging.prepared import Prepared
+from rawnind.imaging.photo import Photo
+from rawnind.recipe import Recipe
 from rawnind.records import Crop, Measurements, Reason, Sensor
+
+
+class Prepared:
+    """A photo with what the chain needs of it, each computed once, when first asked for.
+
+    Args:
+        photo: the decoded photo, a ground truth or a noisy one.
+    """
+
+    def __init__(self, photo: Photo) -> None:
+        self.photo = photo
+
+    @cached_property
+    def reference(self) -> Reference:
+        """What alignment needs."""
+        return reference(self.photo)
+
+    @cached_property
+    def rgb(self) -> CameraRgb:
+        """The photo demosaiced; `forget` gives its memory back."""
+        return demosaic(self.photo)
+
+    @cached_property
+    def overexposed(self) -> NDArray[np.bool_]:
+        """(h, w) cells in which a site is overexposed."""
+        return exposure.overexposed(self.photo.mosaic, self.photo.sensor)
+
+    @cached_property
+    def underexposed(self) -> NDArray[np.bool_]:
+        """(h, w) cells in which no site shows anything."""
+        return exposure.underexposed(self.photo.mosaic, self.photo.sensor)
+
+    @cached_property
+    def hot(self) -> NDArray[np.bool_]:
+        """(h, w) cells that a hot pixel spoils."""
+        return hot_pixels(self.photo.mosaic, self.photo.sensor)
+
+    def forget(self) -> None:
+        """Drops the demosaiced photo; it is computed again when asked for."""
+        self.__dict__.pop("rgb", None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +126,7 @@ class FinishedPair:
                 noisy.mosaic[y : y + size, x : x + size],
                 truth.mosaic[top : top + size, left : left + size],
                 rec2020_crop(pair.truth.rgb, top, left, size, matrix),
-                crop.mask_crop(self.valid, y - pair.rect.top, x - pair.rect.left, size, cell),
+                coordinates.mask_crop(self.valid, y - pair.rect.top, x - pair.rect.left, size, cell),
             )
 
 
@@ -98,12 +140,14 @@ def align_pair(truth: Prepared, noisy: Prepared, recipe: Recipe) -> AlignedPair 
         detail = f"correlation peak {found.score:.1f}, at least {recipe.min_alignment_score:g} is needed"
         return _reject(truth, noisy, Reason.ALIGNMENT_UNCERTAIN, detail, measured)
     cfa, shape = noisy.photo.cfa, noisy.photo.mosaic.shape
-    rect = crop.overlap((shape[0], shape[1]), found.shift, cfa.period, gt_shape=truth.photo.mosaic.shape[:2])
+    rect = coordinates.overlap(
+        (shape[0], shape[1]), found.shift, cfa.period, gt_shape=truth.photo.mosaic.shape[:2]
+    )
     if min(rect.height, rect.width) < recipe.crop_size:
         detail = f"both photos show {rect.height} x {rect.width} sites, a crop needs {recipe.crop_size}"
         return _reject(truth, noisy, Reason.TOO_SMALL, detail, measured)
-    cells = crop.cells_of(rect, cfa.cell)
-    overexposed = noisy.overexposed[cells] | crop.cells_at_shift(
+    cells = coordinates.cells_of(rect, cfa.cell)
+    overexposed = noisy.overexposed[cells] | coordinates.cells_at_shift(
         truth.overexposed, found.shift, rect, cfa.cell
     )
     measured = replace(
@@ -187,8 +231,10 @@ def _planes(
 
 
 def _judged(pair: AlignedPair) -> tuple[NDArray[np.uint8], Change, _Scores]:
-    noisy, cells = pair.noisy, crop.cells_of(pair.rect, pair.noisy.photo.cfa.cell)
-    hot = noisy.hot[cells] | crop.cells_at_shift(pair.truth.hot, pair.shift, pair.rect, noisy.photo.cfa.cell)
+    noisy, cells = pair.noisy, coordinates.cells_of(pair.rect, pair.noisy.photo.cfa.cell)
+    hot = noisy.hot[cells] | coordinates.cells_at_shift(
+        pair.truth.hot, pair.shift, pair.rect, noisy.photo.cfa.cell
+    )
     observed, scores = _compared(pair, ~(pair.overexposed | hot))
     change = judge(observed, noisy.photo.cfa)
     causes = combine(
@@ -252,10 +298,10 @@ def _crops(pair: AlignedPair, recipe: Recipe, causes: NDArray[np.uint8], scores:
     top, left = (
         start + origin for start, origin in zip(rect[:2], pair.noisy.photo.sensor.origin, strict=True)
     )
-    local = crop.grid(Rect(0, 0, rect.height, rect.width), size, recipe.stride, cfa.period)
+    local = coordinates.grid(Rect(0, 0, rect.height, rect.width), size, recipe.stride, cfa.period)
 
     def fractions(cells: NDArray[np.bool_]) -> list[float]:
-        return [float(share) for share in crop.valid_fractions(cells, local, size, cfa.cell)]
+        return [float(share) for share in coordinates.valid_fractions(cells, local, size, cfa.cell)]
 
     means = [None] * len(local)
     if scores is not None:

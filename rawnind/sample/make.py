@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from rawnind.errors import ConfigError, OutputError
+from rawnind.sample.photos import ScenePhotos, sha1_of
 from rawnind.sample.scenes import SCENES
-from rawnind.sample.stage import Stage, sha1_of
 from rawnind.sample.truth import SIGN, TRUTH_FILE, FileTruth, PairTruth, SceneTruth, Truth, read_truth
 
 VERSION = 1
@@ -100,7 +100,7 @@ def _write(out: Path, seed: int, size: tuple[int, int]) -> Truth:
     files: list[FileTruth] = []
     pairs: list[PairTruth] = []
     for number, plan in enumerate(SCENES):
-        stage = Stage(plan=plan, number=number, seed=seed, size=size)
+        stage = ScenePhotos(plan=plan, number=number, seed=seed, size=size)
         taken = []
         for shot, file, data in stage.photos():
             (out / file.filename).write_bytes(data)

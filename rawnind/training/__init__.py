@@ -1,16 +1,27 @@
-"""The feed and the training."""
+"""Trains on an output folder. The feed's public names can be imported from here as well."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rawnind.training.batch import Batch, NativeBatch, collate, to_device
-from rawnind.training.dataset import CropDataset
-from rawnind.training.loader import CropLoader
-from rawnind.training.model import UNet, masked_l1
+from rawnind import feed
 
 if TYPE_CHECKING:
-    from rawnind.training.distributed import ray_dataset, train_distributed
-    from rawnind.training.live import FeedError, LiveCropDataset, replay
+    from rawnind.feed import (
+        Batch,
+        CropDataset,
+        CropLoader,
+        FeedError,
+        LiveCropDataset,
+        NativeBatch,
+        collate,
+        ray_dataset,
+        replay,
+        to_device,
+    )
+    from rawnind.training.distributed import train_distributed
+    from rawnind.training.model import UNet, masked_l1
+
+_HOMES = {"UNet": "model", "masked_l1": "model", "train_distributed": "distributed"}
 
 __all__ = [
     "Batch",
@@ -28,17 +39,11 @@ __all__ = [
     "train_distributed",
 ]
 
-_WITH_RAY = {
-    "FeedError": "live",
-    "LiveCropDataset": "live",
-    "replay": "live",
-    "ray_dataset": "distributed",
-    "train_distributed": "distributed",
-}
-
 
 def __getattr__(name: str) -> Any:
-    """What needs Ray, without making everybody wait for it."""
-    if name in _WITH_RAY:
-        return getattr(import_module(f"rawnind.training.{_WITH_RAY[name]}"), name)
+    """Imports a public name at its first use: torch and Ray take seconds to import."""
+    if name in _HOMES:
+        return getattr(import_module(f"rawnind.training.{_HOMES[name]}"), name)
+    if name in __all__:
+        return getattr(feed, name)
     raise AttributeError(f"module 'rawnind.training' has no attribute {name!r}")

@@ -16,13 +16,12 @@ import torch.distributed
 from torch import Tensor
 
 from rawnind.errors import ConfigError, RawnindError
-from rawnind.storage.store import Store
-from rawnind.training.dataset import CropDataset
-from rawnind.training.loader import CropLoader
+from rawnind.feed.dataset import CropDataset
+from rawnind.feed.loader import CropLoader
+from rawnind.feed.ray_data import location_of, ray_dataset
+from rawnind.output.store import Store
+from rawnind.training.log import Numbers, TrainReport, ends_of, read_metrics
 from rawnind.training.loop import Training, TrainingError, place_of, say
-from rawnind.training.ray_data import location_of, ray_dataset
-from rawnind.training.train_numbers import Numbers, read_metrics
-from rawnind.training.train_report import TrainReport, ends_of
 
 __all__ = ["ray_dataset", "read_metrics", "train_distributed"]
 

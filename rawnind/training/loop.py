@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from rawnind.errors import ConfigError, RawnindError
-from rawnind.training.batch import Batch
-from rawnind.training.dataset import CropDataset
-from rawnind.training.loader import CropLoader
+from rawnind.feed.batch import Batch
+from rawnind.feed.dataset import CropDataset
+from rawnind.feed.loader import CropLoader
+from rawnind.feed.selection import Input
+from rawnind.training.log import TrainReport, ends_of
 from rawnind.training.model import UNet, masked_l1
-from rawnind.training.options import Input
-from rawnind.training.train_report import TrainReport, ends_of
 
 FORMAT = 1
 _LEARNING_RATE = 2e-3

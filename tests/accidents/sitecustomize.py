@@ -117,4 +117,4 @@ def _watch_making(worker):
 
 if FOLDER:
     _watch_publishing()
-    sys.meta_path[:0] = [_Watch("rawpy", _watch_imread), _Watch("rawnind.cluster.worker", _watch_making)]
+    sys.meta_path[:0] = [_Watch("rawpy", _watch_imread), _Watch("rawnind.pipeline.worker", _watch_making)]

@@ -10,10 +10,10 @@ import rawpy
 import skimage
 from numpy.typing import NDArray
 
-from rawnind.imaging.cfa import mosaic
+from rawnind.imaging.levels import mosaic
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa, Sensor
-from rawnind.storage.dng import encode_dng
+from rawnind.sample.dng import encode_dng
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # those in colour that come with scikit-image
 BALANCE = np.array([0.5, 1.0, 0.65])  # camera RGB of white, typical under daylight

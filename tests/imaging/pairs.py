@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.imaging.crop import Rect
-from rawnind.imaging.demosaic import demosaic, planes_at_shift
+from rawnind.imaging.coordinates import Rect
+from rawnind.imaging.demosaic.camera_rgb import demosaic, planes_at_shift
 from rawnind.imaging.levels import planes
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rawnind.imaging.cfa import mosaic, site_colors, site_planes, tile_colors, tile_planes
+from rawnind.imaging.levels import mosaic, site_colors, site_planes, tile_colors, tile_planes
 from rawnind.records import Cfa
 
 cfas = st.sampled_from(Cfa)

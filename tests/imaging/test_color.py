@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rawnind.imaging.color import XYZ_TO_REC2020, _half, camera_to_rec2020, rec2020_crop, to_rec2020
-from rawnind.imaging.demosaic import CameraRgb
+from rawnind.imaging.demosaic.camera_rgb import CameraRgb
 
 D65 = skimage.color.xyz_tristimulus_values(illuminant="D65", observer="2")
 # From LibRaw's table.

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rawnind.imaging.cfa import site_colors, site_planes
-from rawnind.imaging.levels import level_lines, planes, site_lines
+from rawnind.imaging.levels import level_lines, planes, site_colors, site_lines, site_planes
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
 from tests.imaging.mosaics import sensor

@@ -6,10 +6,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from rawnind.config import Recipe
-from rawnind.imaging.pair import AlignedPair, FinishedPair, Rejection, align_pair, finish_pair
+from rawnind.imaging.pair import AlignedPair, FinishedPair, Prepared, Rejection, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
-from rawnind.imaging.prepared import Prepared
+from rawnind.recipe import Recipe
 from rawnind.records import Cfa, Reason
 from tests.imaging.synthetic import MOTIFS, Case, render
 

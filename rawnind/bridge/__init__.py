@@ -1,0 +1,1 @@
+"""Collects results from workers: validates them, commits them to the journal, counts them, feeds training. No Ray."""

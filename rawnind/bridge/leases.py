@@ -1,0 +1,185 @@
+"""The record of which consumer was given which crop, written before the crops are handed out.
+
+A feed is one epoch that any number of consumers share. Its record is the file `leases/<feed>.jsonl`; object stores cannot
+append, so there what is written at once is a file `leases/<feed>/<number>.json`. A consumer's crops have positions, from 0, in the
+order in which it was given them.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rawnind.errors import ConfigError, OutputError
+from rawnind.output.store import Store
+
+FOLDER = "leases"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Leased(NamedTuple):
+    """A crop that a consumer was given.
+
+    Attributes:
+        key: the crop's scene.
+        seq: sequence number of the scene's commit.
+        crop_id: the crop's name in the manifest.
+    """
+
+    key: str
+    seq: int
+    crop_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeaseEntry:
+    """One line of the record.
+
+    Attributes:
+        consumer: whom it is about.
+        token: the process that now goes by the consumer's name; None where the entry is not about joining.
+        done: the consumer is done with its crops below this position.
+        crops: what it was given; its next positions.
+        left: whether the consumer wants nothing more.
+        last: whether the run has ended with this: `crops` is the consumer's share of what was left.
+    """
+
+    consumer: str
+    done: int
+    token: str | None = None
+    crops: tuple[Leased, ...] = ()
+    left: bool = False
+    last: bool = False
+
+
+class LeaseLog:
+    """The record of one feed. One process at a time may append.
+
+    Args:
+        store: the output folder.
+        feed: the feed's name.
+
+    Raises:
+        ConfigError: The name is not letters, digits, dots, dashes and underscores.
+    """
+
+    def __init__(self, store: Store, feed: str) -> None:
+        if not _NAME.fullmatch(feed):
+            raise ConfigError(f"a feed is named with letters, digits, '.', '_' and '-', got {feed!r}")
+        self._store = store
+        self._folder = f"{FOLDER}/{feed}"
+        self._path = store.local(f"{self._folder}.jsonl")
+        self._count: int | None = None
+
+    def entries(self) -> Iterator[LeaseEntry]:
+        """Every entry, oldest first; a last line that was cut off was never answered and is passed over."""
+        for line in self._lines():
+            if (entry := _decode(line)) is not None:
+                yield entry
+
+    def _lines(self) -> list[bytes]:
+        if self._path is None:
+            parts = (self._store.read(entry.path) for entry in self._store.list(self._folder))
+            return [line for part in parts for line in part.splitlines()]
+        return self._path.read_bytes().splitlines() if self._path.exists() else []
+
+    def append(self, entries: Sequence[LeaseEntry]) -> None:
+        """Adds entries, all or none; they count once this returns.
+
+        Raises:
+            OutputError: The storage refuses.
+        """
+        lines = [_encode(entry) for entry in entries]
+        if self._path is not None:
+            return self._append_locally(
+                b"\n" + b"\n".join(lines) + b"\n"
+            )  # what was cut off stays a line of its own
+        if self._count is None:
+            self._count = len(self._store.list(self._folder))
+        self._store.write(f"{self._folder}/{self._count:010d}.json", b"\n".join(lines))
+        self._count += 1
+        return None
+
+    def _append_locally(self, data: bytes) -> None:
+        assert self._path is not None  # noqa: S101
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror}") from error
+
+
+def _encode(entry: LeaseEntry) -> bytes:
+    """Scenes are named once per line."""
+    scenes = list(dict.fromkeys((crop.key, crop.seq) for crop in entry.crops))
+    number = {scene: n for n, scene in enumerate(scenes)}
+    line: dict[str, Any] = {"consumer": entry.consumer, "done": entry.done}
+    if entry.token is not None:
+        line["token"] = entry.token
+    if entry.crops:
+        line["scenes"] = scenes
+        line["crops"] = [[number[crop.key, crop.seq], crop.crop_id] for crop in entry.crops]
+    line |= {name: True for name in ("left", "last") if getattr(entry, name)}
+    return json.dumps(line, separators=(",", ":")).encode()
+
+
+def _decode(line: bytes) -> LeaseEntry | None:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    scenes = values.get("scenes", [])
+    return LeaseEntry(
+        consumer=values["consumer"],
+        done=values["done"],
+        token=values.get("token"),
+        crops=tuple(Leased(scenes[n][0], scenes[n][1], crop_id) for n, crop_id in values.get("crops", [])),
+        left=values.get("left", False),
+        last=values.get("last", False),
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class Account:
+    """What the record says of one consumer."""
+
+    done: int = 0
+    given: int = 0
+    token: str | None = None
+    left: bool = False
+
+
+def accounts(entries: Iterator[LeaseEntry]) -> dict[str, Account]:
+    """Each consumer's account, in the order in which they came."""
+    found: dict[str, Account] = {}
+    for entry in entries:
+        account = found.setdefault(entry.consumer, Account())
+        apply(account, entry)
+    return found
+
+
+def apply(account: Account, entry: LeaseEntry) -> None:
+    """Adds an entry to a consumer's account."""
+    account.given += len(entry.crops)
+    account.done = entry.done
+    account.left = entry.left
+    account.token = entry.token or account.token
+
+
+def feed_names(store: Store) -> list[str]:
+    """Every feed that somebody has joined."""
+    parts = (entry.path.split("/") for entry in store.list(FOLDER))
+    return sorted({names[1].removesuffix(".jsonl") for names in parts})
+
+
+def given_to(log: LeaseLog, consumer: str | None = None, start: int = 0) -> Iterator[Leased]:
+    """What a consumer was given, from a position on; None: all consumers, in the order of the record."""
+    crops = (crop for e in log.entries() if consumer in {None, e.consumer} for crop in e.crops)
+    for position, crop in enumerate(crops):
+        if position >= start:
+            yield crop

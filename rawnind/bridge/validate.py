@@ -1,0 +1,58 @@
+"""Results as they arrive from workers, and the check that they must pass to become facts."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from rawnind.errors import ManifestError
+from rawnind.outcomes import problems, whole_scene
+from rawnind.output.journal.journal import decode_result
+from rawnind.output.store import Store
+from rawnind.recipe import Recipe
+from rawnind.records import Reason, Scene, SceneResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arrived:
+    """What a worker sent for a scene.
+
+    Attributes:
+        key: the scene that the result was asked for.
+        data: the result, from `parts.encode_result`.
+        telemetry: seconds and bytes by stage, for events.jsonl.
+        inputs: `inputs.fingerprint` of the scene's files before they were read; empty where it is not known.
+    """
+
+    key: str
+    data: bytes
+    telemetry: Mapping[str, float] = field(default_factory=dict)
+    inputs: bytes = b""
+
+
+def checked(store: Store, scene: Scene, recipe: Recipe, data: bytes) -> SceneResult:
+    """A scene's result, or `failed: invalid_result` with up to three reasons.
+
+    Args:
+        store: the output folder, where the result's shards must be.
+        scene: the scene as it was planned.
+        recipe: what it was to be made with.
+        data: the result, from `parts.encode_result`.
+
+    Raises:
+        OutputError: The storage refuses.
+    """
+    try:
+        result = decode_result(data)
+    except ManifestError as error:
+        return whole_scene(scene, recipe, Reason.INVALID_RESULT, str(error))
+    found = [*problems(result, scene, recipe), *_shard_problems(store, result)]
+    return whole_scene(scene, recipe, Reason.INVALID_RESULT, "; ".join(found[:3])) if found else result
+
+
+def _shard_problems(store: Store, result: SceneResult) -> Iterator[str]:
+    for shard in (pair.shard for pair in result.pairs if pair.shard):
+        if not shard.path.startswith(f"shards/{result.scene.key}/") or ".." in shard.path:
+            yield f"shard {shard.path} lies outside the scene's folder"
+        elif not store.exists(shard.path):
+            yield f"shard {shard.path} is missing"
+        elif store.digest(shard.path) != shard.sha256:
+            yield f"shard {shard.path} does not have the hash that its worker wrote"

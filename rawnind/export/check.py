@@ -1,0 +1,269 @@
+"""Whether an export is what the research code's loaders need."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import scipy.fft
+import yaml
+from numpy.typing import NDArray
+
+from rawnind.export.research_yaml import RESERVE, TEST, TRAIN
+
+MAX_LOSS, MIN_MASK_MEAN = 0.035, 0.8
+"""Pairs beyond these are left out by the loaders' defaults."""
+
+MAX_SHIFT = 1.0
+"""Pixels by which a GT crop may lie beside the noisy one."""
+
+_TEXTS = ("image_set", "f_fpath", "gt_fpath", "mask_fpath")
+_NUMBERS = ("best_alignment_loss", "mask_mean", "raw_gain", "rgb_gain", "overexposure_lb")
+_COLOR = ("f_linrec2020_fpath", "gt_linrec2020_fpath")
+_BAYER = ("f_bayer_fpath", "gt_bayer_fpath")
+ExportEntry = dict[str, Any]
+
+
+def check(folder: str | Path) -> list[str]:
+    """Reads every file of an export the way the loaders do.
+
+    Checked are: plain YAML scalars; every key, its type and its range; spelled test scenes that are in test.yaml alone;
+    absolute paths of files that are there; shapes and number types; masks of 0 and 255 that hold every crop and are valid in
+    each; and that GT and noisy crops of each pair show the same scene to within a pixel.
+
+    Returns:
+        One sentence per problem; empty where there is none.
+    """
+    root = Path(folder)
+    problems: list[str] = []
+    documents = {name: _load(root / name, problems) for name in (TRAIN, TEST, RESERVE)}
+    reserve = documents[RESERVE]
+    names = reserve.get("test_reserve") if isinstance(reserve, dict) else None
+    if not isinstance(names, list):
+        problems.append(f"{RESERVE}: test_reserve must be a list")
+        names = []
+    for name in (TRAIN, TEST):
+        entries = documents[name]
+        if not isinstance(entries, list):
+            problems.append(f"{name}: must be a list with an entry per pair")
+            continue
+        for number, entry in enumerate(entries):
+            found = _entry(entry, reserve=set(names) if name == TEST else None, others=set(names))
+            problems.extend(f"{name}[{number}]: {problem}" for problem in found)
+    return problems
+
+
+def _load(path: Path, problems: list[str]) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        problems.append(f"{path.name}: {error}")
+        return None
+
+
+def _entry(entry: Any, *, reserve: set[str] | None, others: set[str]) -> Iterator[str]:
+    if not isinstance(entry, dict):
+        yield "must be a mapping"
+        return
+    bad = [*_plain(entry), *_keys(entry)]
+    yield from bad
+    if bad:
+        return
+    if reserve is not None and entry["image_set"] not in reserve:
+        yield f"{entry['image_set']} is a test scene that {RESERVE} does not name: a loader would train on it"
+    if reserve is None and (entry["image_set"] in others or "TEST_" in entry["image_set"][:9]):
+        yield f"{entry['image_set']} is a test scene"
+    yield from _pictures(entry)
+
+
+def _pictures(entry: ExportEntry) -> Iterator[str]:
+    """What is wrong with an entry's files."""
+    mask, found = _mask(entry["mask_fpath"])
+    yield from found
+    pairs: dict[str, list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = {"colour": [], "Bayer": []}
+    for crop in entry["crops"]:
+        pictures = {key: _picture(crop[key]) for key in _expected(entry)}
+        wrong = [picture for picture in pictures.values() if isinstance(picture, str)]
+        found = wrong or list(_shapes(crop, pictures, mask))
+        yield from found
+        if found:
+            return
+        pairs["colour"].append(_greens(pictures, _COLOR))
+        if entry["is_bayer"]:
+            pairs["Bayer"].append(_greens(pictures, _BAYER))
+    for (what, images), scale in zip(pairs.items(), (1.0, 2.0), strict=True):
+        if images:
+            steps = (
+                scale * step + known
+                for step, known in zip(offset(images), entry["best_alignment"], strict=True)
+            )
+            dy, dx = steps
+            if max(abs(dy), abs(dx)) > MAX_SHIFT:
+                yield f"the {what} crops of the GT lie ({dy:+.1f}, {dx:+.1f}) pixels beside the noisy ones"
+
+
+def _greens(
+    pictures: dict[str, Any], keys: tuple[str, str]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    noisy, truth = (pictures[key][1] for key in keys)
+    return noisy, truth
+
+
+def _plain(value: Any, where: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _plain(inner, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _plain(inner, f"{where}[{number}]")
+    elif type(value) not in {bool, int, float, str}:
+        yield f"{where} is a {type(value).__name__}, not a plain scalar"
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{where} is {value}"
+
+
+def _expected(entry: ExportEntry) -> tuple[str, ...]:
+    return (*_COLOR, *_BAYER) if entry["is_bayer"] else _COLOR
+
+
+def _keys(entry: ExportEntry) -> Iterator[str]:
+    """What is missing in an entry, or of another kind than the loaders use it."""
+    rules: list[tuple[str, bool, str]] = [
+        *((key, isinstance(entry.get(key), str) and entry[key] != "", "must be text") for key in _TEXTS),
+        *((key, _number(entry, key) >= 0, "must be a number of at least 0") for key in _NUMBERS),
+        ("is_bayer", isinstance(entry.get("is_bayer"), bool), "must be true or false"),
+        ("rgb_msssim_score", isinstance(entry.get("rgb_msssim_score", 1.0), float), "must be a number"),
+        ("best_alignment_loss", _number(entry, "best_alignment_loss") <= MAX_LOSS,
+         f"is above {MAX_LOSS}: the loaders leave the pair out"),
+        ("mask_mean", _number(entry, "mask_mean") >= MIN_MASK_MEAN,
+         f"is below {MIN_MASK_MEAN}: the loaders leave the pair out"),
+        ("best_alignment", _is_list(entry.get("best_alignment"), 2, int), "must be [dy, dx]"),
+        ("rgb_xyz_matrix", _is_list(entry.get("rgb_xyz_matrix"), 4, list)
+         and all(_is_list(row, 3, float) for row in entry["rgb_xyz_matrix"]), "must be 4 x 3 numbers"),
+        ("crops", isinstance(entry.get("crops"), list) and bool(entry["crops"]), "must be a list that is not empty"),
+    ]  # fmt: skip
+    bad = [f"{key} {rule}" for key, holds, rule in rules if not holds]
+    yield from bad
+    if bad:
+        return
+    for number, crop in enumerate(entry["crops"]):
+        yield from (f"crops[{number}]{problem}" for problem in _crop_keys(entry, crop))
+
+
+def _crop_keys(entry: ExportEntry, crop: Any) -> Iterator[str]:
+    if not isinstance(crop, dict):
+        yield " must be a mapping"
+        return
+    if not _is_list(crop.get("coordinates"), 2, int) or min(crop["coordinates"]) < 0:
+        yield ".coordinates must be [x, y]"
+    yield from (f".{key} is missing" for key in _expected(entry) if not isinstance(crop.get(key), str))
+
+
+def _number(entry: ExportEntry, key: str) -> float:
+    """The value, or one that breaks every rule."""
+    value = entry.get(key)
+    return value if isinstance(value, float) else math.nan
+
+
+def _is_list(value: Any, count: int, kind: type) -> bool:
+    return isinstance(value, list) and len(value) == count and all(type(each) is kind for each in value)
+
+
+def _mask(name: str) -> tuple[NDArray[np.uint8] | None, list[str]]:
+    if not Path(name).is_absolute():
+        return None, [f"{name} is not an absolute path"]
+    mask = cv2.imread(name, cv2.IMREAD_UNCHANGED)
+    if mask is None or not name.endswith(".png"):
+        return None, [f"{name} is not a PNG that can be read"]
+    if mask.dtype != np.uint8 or mask.ndim != 2 or not np.isin(mask, (0, 255)).all():
+        return None, [f"{name} is not an 8-bit mask of 0 and 255"]
+    return np.asarray(mask, np.uint8), []
+
+
+def _picture(name: str) -> NDArray[np.float32] | str:
+    """(channels, h, w), or what is wrong."""
+    if not Path(name).is_absolute():
+        return f"{name} is not an absolute path"
+    image = _read_npy(name) if name.endswith(".npy") else _read_tiff(name)
+    if isinstance(image, str):
+        return image
+    if image.dtype not in {np.dtype(np.float16), np.dtype(np.float32)} or image.ndim != 3:
+        return f"{name} holds {image.dtype} values of shape {image.shape}"
+    if not np.isfinite(image).all():
+        return f"{name} holds values that are no numbers"
+    return np.asarray(image, np.float32)
+
+
+def _read_npy(name: str) -> NDArray[Any] | str:
+    try:
+        return np.asarray(np.load(name, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        return f"{name} cannot be read: {error}"
+
+
+def _read_tiff(name: str) -> NDArray[Any] | str:
+    found = cv2.imread(name, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if name.endswith(".tif") else None
+    if found is None:
+        return f"{name} is neither an .npy nor a .tif file that OpenCV reads"
+    return np.asarray(np.moveaxis(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), -1, 0))
+
+
+def _shapes(crop: ExportEntry, pictures: dict[str, Any], mask: NDArray[np.uint8] | None) -> Iterator[str]:
+    size = pictures[_COLOR[0]].shape[1]
+    for key, picture in pictures.items():
+        expected = (4, size // 2, size // 2) if key in _BAYER else (3, size, size)
+        if picture.shape != expected:
+            yield f"{crop[key]} has shape {picture.shape}, not {expected}"
+    if mask is None:
+        return
+    x, y = crop["coordinates"]
+    part = mask[y : y + size, x : x + size]
+    if part.shape != (size, size):
+        yield f"the crop at [x, y] = [{x}, {y}] reaches outside its mask"
+    elif not part.any():
+        yield f"the crop at [x, y] = [{x}, {y}] has no valid pixel in its mask"
+
+
+def offset(pairs: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> tuple[float, float]:
+    """By how much the second images lie beside the first, from the sum of all pairs' Hann-windowed cross-correlations.
+
+    Args:
+        pairs: (noisy, GT), all (h, w), of any brightness.
+
+    Returns:
+        (dy, dx): pixel (y + dy, x + dx) of the GT shows what (y, x) of the noisy image shows; parabolic sub-pixel.
+
+    >>> image = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    >>> [round(step) for step in offset([(image, np.roll(image, (2, -3), (0, 1)))])]
+    [2, -3]
+    """
+    height, width = pairs[0][0].shape
+    window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
+    total: NDArray[Any] = np.zeros((), np.complex64)
+    for noisy, truth in pairs:
+        one, other = (_contrast(image) * window for image in (noisy, truth))
+        total = total + np.conj(scipy.fft.rfft2(one)) * scipy.fft.rfft2(other)
+    peak = scipy.fft.irfft2(total, (height, width))
+    y, x = np.unravel_index(int(peak.argmax()), peak.shape)
+    return (
+        _place(peak[:, x], int(y)),
+        _place(peak[y], int(x)),
+    )
+
+
+def _contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Local contrast between the sizes of noise and of lamps, clipped so that no bright edge outweighs the rest."""
+    detail = cv2.GaussianBlur(image, None, 1.5) - cv2.GaussianBlur(image, None, 8)
+    typical = float(np.median(np.abs(detail)))
+    clipped: NDArray[np.float32] = np.clip(detail / (3 * typical or 1.0), -1, 1)
+    return clipped
+
+
+def _place(line: NDArray[np.float32], at: int) -> float:
+    before, here, after = (float(line[(at + step) % len(line)]) for step in (-1, 0, 1))
+    bend = before - 2 * here + after
+    fraction = 0.5 * (before - after) / bend if bend else 0.0
+    place = at + fraction
+    return place - len(line) if place > len(line) / 2 else place

@@ -1,0 +1,298 @@
+"""An output folder as files that the RawNIND research code's loaders read unchanged.
+
+Below DIR: `train.yaml` and `test.yaml` (one entry per pair), `test_reserve.yaml` (the names that those loaders must be given),
+`crops/` and `masks/`. The crops are aligned: the GT's lies where the noisy photo's does, the listed alignment is [0, 0], and
+the mask and the coordinates, [x, y], are in the frame of the noisy photo's visible area.
+"""
+
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tifffile
+import yaml
+from numpy.typing import NDArray
+
+from rawnind.errors import ConfigError, ManifestError
+from rawnind.feed.manifest_view import Pair, manifest_digest, pair_of, read_groups
+from rawnind.feed.noisy_rgb import noisy_rgb
+from rawnind.imaging.color import camera_to_rec2020
+from rawnind.output.manifest import MANIFEST, PAIRS
+from rawnind.output.shard_reader import ShardReader, StoredCrop
+from rawnind.output.shards import crop_name
+from rawnind.output.store import Store
+from rawnind.records import Cfa
+
+FORMATS = ("research-yaml",)
+MARK = "rawnind-export.json"
+TRAIN, TEST, RESERVE = "train.yaml", "test.yaml", "test_reserve.yaml"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        pairs: entries of train.yaml and test.yaml.
+        test_pairs: those of test.yaml.
+        crops: in all.
+        crop_size: side of the smallest crop in sites.
+    """
+
+    pairs: int
+    test_pairs: int
+    crops: int
+    crop_size: int
+
+
+def describe_export(report: ExportReport, to: str | Path, problems: int) -> str:
+    """What came of an export, for people."""
+    found = f"{problems} problems" if problems else "it is as the loaders need it"
+    return (
+        f"{report.crops} crops of {report.pairs} pairs in {to}, {report.test_pairs} of them of the test reserve; {found}.\n"
+        f"Give the loaders {to}/{TRAIN} to train and {to}/{TEST} to test, with the test scenes of {to}/{RESERVE}."
+    )
+
+
+def export(
+    output: str | Path,
+    to: str | Path,
+    *,
+    format: str = "research-yaml",  # noqa: A002 the command's word
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> ExportReport:
+    """Writes every collected pair below `to`, and nothing elsewhere; the same folder gives the same bytes.
+
+    An export is gone over again where it was stopped; what does not belong to it any more is removed.
+
+    Args:
+        output: the folder that `rawnind prepare` wrote.
+        to: a new or empty local folder, or one that an export wrote. Its path stands in the files: export again after a move.
+        format: "research-yaml".
+        progress: called with (crops written, crops in all).
+
+    Raises:
+        ConfigError: The folder holds something else, or the format is unknown.
+        ManifestError: The output folder, or a shard in it, is not what it should be.
+        OutputError: The folder cannot be written.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    source, target = Store(str(output)), Store(str(Path(to).absolute()))
+    if not source.exists(MANIFEST):
+        raise ManifestError(f"{output} has no {MANIFEST}; run `rawnind prepare` first")
+    _claim(target, manifest_digest(source))
+    report = _Export(source, target, progress).run()
+    target.write(MARK, _mark(manifest_digest(source), complete=True), replace=True)
+    return report
+
+
+def _mark(manifest: str, *, complete: bool) -> bytes:
+    return json.dumps({"format": FORMATS[0], "manifest": manifest, "complete": complete}).encode() + b"\n"
+
+
+def _claim(target: Store, manifest: str) -> None:
+    folder = Path(target.location)
+    if folder.is_dir() and any(folder.iterdir()) and not target.exists(MARK):
+        raise ConfigError(
+            f"{target.location} is not empty and was not written by an export; choose another folder"
+        )
+    target.prepare_root()
+    target.write(MARK, _mark(manifest, complete=False), replace=True)
+
+
+def image_set(row: dict[str, Any]) -> str:
+    """The scene as the research code spells it, with the prefixes that its list of test scenes has.
+
+    >>> image_set({"scene": "board", "unknown_sensor": True, "test_reserve": True})
+    'UNK_TEST_board'
+    """
+    return f"{'UNK_' * row['unknown_sensor']}{'TEST_' * row['test_reserve']}{row['scene']}"
+
+
+class _Export:
+    def __init__(self, source: Store, target: Store, progress: Callable[[int, int], None]) -> None:
+        self._source = source
+        self._target = target
+        self._progress = progress
+        self._names = _pair_columns(source)
+        self._written: set[str] = {MARK}
+        self._crops = 0
+        self._sizes: list[int] = []
+
+    def run(self) -> ExportReport:
+        entries: dict[str, list[dict[str, Any]]] = {TRAIN: [], TEST: []}
+        reserve: set[str] = set()
+        total = _rows(self._source)
+        with ShardReader(self._source, verify=True) as reader:
+            for rows in _pairs(self._source):
+                entry = self._pair(rows, reader)
+                entries[TEST if rows[0]["test_reserve"] else TRAIN].append(entry)
+                reserve.update([entry["image_set"]] if rows[0]["test_reserve"] else [])
+                self._progress(self._crops, total)
+        for name, value in (*entries.items(), (RESERVE, {"test_reserve": sorted(reserve)})):
+            self._write(name, yaml.safe_dump(value, sort_keys=False, allow_unicode=True).encode())
+        self._sweep()
+        return ExportReport(
+            pairs=sum(map(len, entries.values())),
+            test_pairs=len(entries[TEST]),
+            crops=self._crops,
+            crop_size=min(self._sizes, default=0),
+        )
+
+    def _pair(self, rows: list[dict[str, Any]], reader: ShardReader) -> dict[str, Any]:
+        """One entry. The mask holds what the pair's crops cover; the rest of the frame counts as not valid."""
+        pair, first = pair_of(rows[0]), rows[0]
+        size = pair.size
+        self._sizes.append(size)
+        height, width = (max(row[axis] for row in rows) + size for axis in "yx")
+        mask = np.zeros((height, width), np.uint8)
+        brightness = np.zeros(2)
+        crops = []
+        for row in rows:
+            name = crop_name(pair.pair_id, row["y"], row["x"])
+            stored = reader.crop(pair.shard, row["row_group"], name, size, pair.shard_sha256)
+            valid = np.unpackbits(stored.mask, axis=1).view(np.bool_)
+            mask[row["y"] : row["y"] + size, row["x"] : row["x"] + size] |= valid.astype(np.uint8) * 255
+            noisy = noisy_rgb(stored.noisy_raw, pair, 0, 0, size)
+            brightness += [
+                stored.gt_rgb[:, valid].sum(dtype=np.float64),
+                noisy[:, valid].sum(dtype=np.float64),
+            ]
+            crops.append(self._crop(row, pair, stored, noisy))
+            self._crops += 1
+        place = self._write(f"masks/{_folder(first)}/{pair.pair_id}.png", _png(mask))
+        names = self._names[pair.pair_id, str(pair.cfa)]
+        score = {} if names["msssim"] is None else {"rgb_msssim_score": names["msssim"]}
+        return {
+            "image_set": image_set(first),
+            "is_bayer": pair.cfa is Cfa.BAYER,
+            "f_fpath": names["noisy_file"],
+            "gt_fpath": names["gt_file"],
+            "mask_fpath": place,
+            "best_alignment": [0, 0],
+            "best_alignment_loss": first["alignment_loss"],
+            "mask_mean": first["mask_mean"],
+            "raw_gain": pair.gain,
+            "rgb_gain": float(brightness[0] / brightness[1]) if brightness.all() else pair.gain,
+            **score,
+            "overexposure_lb": first["overexposure_lb"],
+            "rgb_xyz_matrix": [*np.reshape(pair.rgb_xyz_matrix, (3, 3)).tolist(), [0.0, 0.0, 0.0]],
+            "crops": crops,
+        }
+
+    def _crop(
+        self, row: dict[str, Any], pair: Pair, stored: StoredCrop, noisy: NDArray[np.float32]
+    ) -> dict[str, Any]:
+        where = f"crops/{_folder(row)}/{pair.pair_id}/{row['y']}-{row['x']}"
+        files = {
+            "f_linrec2020_fpath": (f"{where}-noisy.tif", _tiff(noisy)),
+            "gt_linrec2020_fpath": (f"{where}-gt.tif", _tiff(stored.gt_rgb)),
+        }
+        if pair.cfa is Cfa.BAYER:
+            files["f_bayer_fpath"] = (
+                f"{where}-noisy.npy",
+                _npy(levels(stored.noisy_raw, pair.black, pair.white)),
+            )
+            files["gt_bayer_fpath"] = (f"{where}-gt.npy", _npy(gt_bayer(stored, pair)))
+        paths = {key: self._write(name, data) for key, (name, data) in files.items()}
+        return {"coordinates": [row["x"], row["y"]], **paths}
+
+    def _write(self, name: str, data: bytes) -> str:
+        """Writes a file unless it is there already; returns its absolute path."""
+        self._written.add(name)
+        path = Path(self._target.full(name))
+        if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):
+            self._target.write(name, data, replace=True)
+        return str(path)
+
+    def _sweep(self) -> None:
+        for folder in ("crops", "masks"):
+            for entry in self._target.list(folder):
+                if entry.path not in self._written:
+                    self._target.remove(entry.path)
+
+
+def _folder(row: dict[str, Any]) -> str:
+    return f"{row['cfa']}/{image_set(row)}"
+
+
+def _rows(source: Store) -> int:
+    with source.open(MANIFEST) as file:
+        return int(pq.read_metadata(file).num_rows)
+
+
+def _pairs(source: Store) -> Iterator[list[dict[str, Any]]]:
+    rows = itertools.chain.from_iterable(
+        group.to_pylist() for table in read_groups(source, everything=True) for group in _small(table)
+    )
+    for _, group in itertools.groupby(rows, key=lambda row: (row["scene"], row["pair_id"])):
+        yield list(group)
+
+
+def _small(table: pa.Table) -> Iterable[pa.Table]:
+    """A million rows as Python objects would fill the memory."""
+    return (table[start : start + 1024] for start in range(0, len(table), 1024))
+
+
+def _pair_columns(source: Store) -> dict[tuple[str, str], dict[str, Any]]:
+    try:
+        with source.open(PAIRS) as file:
+            table = pq.read_table(file, columns=["pair_id", "cfa", "noisy_file", "gt_file", "msssim"])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ManifestError(f"{PAIRS} in {source.location} cannot be read: {error}") from error
+    return {(row["pair_id"], row["cfa"]): row for row in table.to_pylist()}
+
+
+def levels(mosaic: NDArray[np.uint16], black: tuple[float, ...], white: float) -> NDArray[np.float32]:
+    """An RGGB mosaic (h, w) as (4, h/2, w/2) levels, R, G, G, B.
+
+    >>> levels(np.array([[3, 5], [7, 9]], np.uint16), (1.0, 1.0, 1.0, 1.0), 5.0).ravel()
+    array([0.5, 1. , 1.5, 2. ], dtype=float32)
+    """
+    planes = np.stack([mosaic[y::2, x::2] for y in (0, 1) for x in (0, 1)]).astype(np.float32)
+    offsets = np.array(black, np.float32)[:, None, None]
+    return (planes - offsets) / (np.float32(white) - offsets)
+
+
+def gt_bayer(stored: StoredCrop, pair: Pair) -> NDArray[np.float32]:
+    """The GT as an RGGB mosaic that lies on the noisy photo's sites, (4, h/2, w/2) levels.
+
+    After an even shift these are the GT's own values. After an odd one its pattern begins with another colour, and the mosaic is
+    made of the demosaiced GT.
+    """
+    if not any(step % 2 for step in pair.shift):
+        return levels(stored.gt_raw, pair.gt_black, pair.gt_white)
+    to_camera = np.linalg.inv(camera_to_rec2020(pair.rgb_xyz_matrix)).astype(np.float32)
+    camera = np.tensordot(to_camera, stored.gt_rgb.astype(np.float32), 1)
+    sites = ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1))  # colour, row, column of R, G, G, B
+    return np.stack([camera[color, y::2, x::2] for color, y, x in sites])
+
+
+def _tiff(image: NDArray[Any]) -> bytes:
+    """(3, h, w) as float32, which OpenCV reads as well; half floats only OpenImageIO does."""
+    sink = io.BytesIO()
+    pixels = np.ascontiguousarray(np.moveaxis(image, 0, -1), np.float32)
+    tifffile.imwrite(sink, pixels, photometric="rgb", metadata=None, software=False)
+    return sink.getvalue()
+
+
+def _npy(planes: NDArray[np.float32]) -> bytes:
+    sink = io.BytesIO()
+    np.save(sink, planes, allow_pickle=False)
+    return sink.getvalue()
+
+
+def _png(mask: NDArray[np.uint8]) -> bytes:
+    done, data = cv2.imencode(".png", mask)
+    if not done:
+        raise ValueError(f"a mask of shape {mask.shape} does not go into a PNG")
+    return bytes(data)

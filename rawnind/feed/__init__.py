@@ -1,0 +1,45 @@
+"""Reads an output folder as training samples: which rows, which windows, which batches."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rawnind.feed.batch import Batch, NativeBatch, collate, to_device
+    from rawnind.feed.dataset import CropDataset
+    from rawnind.feed.live.connection import FeedError
+    from rawnind.feed.live.dataset import LiveCropDataset, replay
+    from rawnind.feed.loader import CropLoader
+    from rawnind.feed.ray_data import ray_dataset
+
+_HOMES = {
+    "Batch": "batch",
+    "CropDataset": "dataset",
+    "CropLoader": "loader",
+    "FeedError": "live.connection",
+    "LiveCropDataset": "live.dataset",
+    "NativeBatch": "batch",
+    "collate": "batch",
+    "ray_dataset": "ray_data",
+    "replay": "live.dataset",
+    "to_device": "batch",
+}
+
+__all__ = [
+    "Batch",
+    "CropDataset",
+    "CropLoader",
+    "FeedError",
+    "LiveCropDataset",
+    "NativeBatch",
+    "collate",
+    "ray_dataset",
+    "replay",
+    "to_device",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name at its first use: torch and Ray take seconds to import."""
+    if name in _HOMES:
+        return getattr(import_module(f"rawnind.feed.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'rawnind.feed' has no attribute {name!r}")

@@ -1,0 +1,335 @@
+"""Batches: as they travel between processes (the stored number types), and as a training loop wants them."""
+
+import math
+from collections import UserDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple, Protocol, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from rawnind.feed.buffers import BufferPool, in_worker
+from rawnind.feed.render import Sample
+
+_START = 64  # every tensor of a native batch starts on a multiple of so many bytes
+
+Take = Callable[[int], Tensor]
+"""Gives (nbytes,) uint8 with any contents."""
+
+Shape = tuple[torch.dtype, tuple[int, ...]]
+
+
+class Batch(TypedDict):
+    """What a training loop gets; row k of every tensor belongs to one sub-crop.
+
+    Attributes:
+        x_crops: (n, 3, c, c) float32, the target: the GT in linear Rec.2020.
+        y_crops: float32, the input: the noisy photo as (n, 4, c/2, c/2) levels in R, G, G, B order, or as (n, 3, c, c)
+            linear Rec.2020.
+        mask_crops: (n, 3, c, c) bool, True where the pair may be trained on; one plane seen three times, not to be written.
+        rgb_xyz_matrix: (n, 4, 3) float32, XYZ -> camera RGB, fourth row 0; (4, 3) for a single item.
+        gain: (n,) float32 by which y still has to be multiplied to be as bright as x; a float for a single item.
+    """
+
+    x_crops: Tensor
+    y_crops: Tensor
+    mask_crops: Tensor
+    rgb_xyz_matrix: Tensor
+    gain: Any
+
+
+class Native(NamedTuple):
+    """Samples in the number types of the shards.
+
+    Attributes:
+        x: (n, 3, c, c) float16 or float32, linear Rec.2020.
+        y: (n, c, c) uint16 mosaic that starts on red, or (n, 3, c, c) float16 or float32, linear Rec.2020.
+        mask: (n, c, c) bool.
+        black: (n, 4) float32, sensor values.
+        factor: (n, 4) float32, level per sensor value, times the gain where it is matched.
+        rgb_xyz_matrix: (n, 4, 3) float32.
+        gain: (n,) float32.
+    """
+
+    x: Tensor
+    y: Tensor
+    mask: Tensor
+    black: Tensor
+    factor: Tensor
+    rgb_xyz_matrix: Tensor
+    gain: Tensor
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class NativeBatch:
+    """A batch in the number types of the shards: half the bytes, in one piece, converted where it is used, by `to_device`.
+
+    Attributes:
+        memory: (nbytes,) uint8 that holds all tensors, one behind the other.
+        shapes: number type and shape of each tensor, in the order of `Native`.
+        damaged: names of shards that could not be read; other crops stand in their place.
+    """
+
+    memory: Tensor
+    shapes: tuple[Shape, ...]
+    damaged: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return self.shapes[0][1][0]
+
+    @property
+    def tensors(self) -> Native:
+        """Views of the memory."""
+        return Native(*_views(self.memory, self.shapes))
+
+    def pin_memory(self) -> "NativeBatch":
+        """The batch in page-locked memory; torch's DataLoader calls this when it is told to pin."""
+        return NativeBatch(self.memory.pin_memory(), self.shapes, self.damaged)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "NativeBatch":
+        """The batch on a device, still in the shards' number types."""
+        return NativeBatch(self.memory.to(device, non_blocking=non_blocking), self.shapes, self.damaged)
+
+
+def room_for(shapes: Sequence[Shape]) -> int:
+    """Bytes that tensors of these types and shapes take in a native batch.
+
+    >>> room_for([(torch.uint16, (2, 3)), (torch.bool, (1,))])
+    128
+    """
+    return sum(_room(shape) for shape in shapes)
+
+
+def _room(shape: Shape) -> int:
+    return -(-_nbytes(shape) // _START) * _START
+
+
+def _nbytes(shape: Shape) -> int:
+    return shape[0].itemsize * math.prod(shape[1])
+
+
+def _views(memory: Tensor, shapes: Sequence[Shape]) -> Iterator[Tensor]:
+    start = 0
+    for shape in shapes:
+        yield memory[start : start + _nbytes(shape)].view(shape[0]).view(shape[1])
+        start += _room(shape)
+
+
+def collate(samples: Sequence[NativeBatch]) -> NativeBatch:
+    """For `DataLoader(dataset, collate_fn=collate)`: keeps the native types on the way; then call `to_device`.
+
+    Raises:
+        TypeError: These are single items, such as a ConcatDataset asks for.
+    """
+    if not isinstance(samples[0], NativeBatch):
+        raise TypeError(
+            "collate joins whole batches of a CropDataset, got single items; give the DataLoader the CropDataset itself or "
+            "a Subset of it, or leave collate_fn out"
+        )
+    if len(samples) == 1:
+        return samples[0]
+    count = sum(map(len, samples))
+    shapes = tuple((dtype, (count, *rest)) for dtype, (_, *rest) in samples[0].shapes)
+    damaged = tuple(name for sample in samples for name in sample.damaged)
+    joined = NativeBatch(torch.empty(room_for(shapes), dtype=torch.uint8), shapes, damaged)
+    for target, parts in zip(
+        joined.tensors, zip(*(sample.tensors for sample in samples), strict=True), strict=True
+    ):
+        torch.cat(parts, out=target)
+    return joined
+
+
+def to_device(batch: NativeBatch | Batch, device: torch.device | str = "cpu") -> Batch:
+    """A batch as float32 on a device; the bytes travel there before they are widened.
+
+    Args:
+        batch: from `collate`, in pinned memory for an asynchronous copy; one that is float32 already is moved.
+        device: where the training loop runs.
+
+    Example:
+        >>> loader = DataLoader(CropDataset("out"), 8, num_workers=2, pin_memory=True, collate_fn=collate)  # doctest: +SKIP
+        >>> for batch in loader:  # doctest: +SKIP
+        ...     batch = to_device(batch, "cuda")
+    """
+    if not isinstance(batch, NativeBatch):
+        return _moved(batch, device)
+    moved = batch.to(device, non_blocking=True)
+    where = moved.memory.device
+    take = _pool.take if where.type == "cpu" else partial(torch.empty, dtype=torch.uint8, device=where)
+    plain = empty_batch(moved.shapes, take)
+    widen(moved.tensors, plain)
+    return plain
+
+
+_pool = BufferPool()
+
+
+def _moved(batch: Batch, device: torch.device | str) -> Batch:
+    mask = batch["mask_crops"][:, :1].to(device, non_blocking=True)
+    return Batch(
+        x_crops=batch["x_crops"].to(device, non_blocking=True),
+        y_crops=batch["y_crops"].to(device, non_blocking=True),
+        mask_crops=mask.expand(-1, 3, -1, -1),
+        rgb_xyz_matrix=batch["rgb_xyz_matrix"].to(device, non_blocking=True),
+        gain=torch.as_tensor(batch["gain"]).to(device),
+    )
+
+
+def empty_batch(shapes: Sequence[Shape], take: Take) -> Batch:
+    """A batch with any contents.
+
+    Args:
+        shapes: of the native one.
+        take: gives memory for the large tensors.
+    """
+    (_, (count, _, size, _)), (y_type, _), *_ = shapes
+
+    def tensor(dtype: torch.dtype, *shape: int) -> Tensor:
+        return take(math.prod(shape) * dtype.itemsize).view(dtype).view(shape)
+
+    half = size // 2
+    y = (4, half, half) if y_type == torch.uint16 else (3, size, size)
+    return Batch(
+        x_crops=tensor(torch.float32, count, 3, size, size),
+        y_crops=tensor(torch.float32, count, *y),
+        mask_crops=tensor(torch.bool, count, 1, size, size).expand(-1, 3, -1, -1),
+        rgb_xyz_matrix=tensor(torch.float32, count, 4, 3),
+        gain=tensor(torch.float32, count),
+    )
+
+
+def widen(native: Native, plain: Batch, first: int = 0) -> None:
+    """Writes samples as float32.
+
+    Args:
+        native: the samples, n of them.
+        plain: where they go to.
+        first: row of the first one.
+    """
+    rows = slice(first, first + len(native.x))
+    plain["x_crops"][rows].copy_(native.x)
+    y = plain["y_crops"][rows]
+    if native.y.dtype == torch.uint16:
+        _levels(native.y, native.black, native.factor, out=y)
+    else:
+        y.copy_(native.y)
+    plain["mask_crops"][rows, 0].copy_(native.mask)
+    plain["rgb_xyz_matrix"][rows].copy_(native.rgb_xyz_matrix)
+    plain["gain"][rows].copy_(native.gain)
+
+
+def _levels(mosaic: Tensor, black: Tensor, factor: Tensor, *, out: Tensor) -> None:
+    """Splits mosaics into planes of levels, (v - black) * factor.
+
+    Args:
+        mosaic: (n, c, c) uint16 that starts on red.
+        black: (n, 4) per plane.
+        factor: (n, 4) per plane.
+        out: (n, 4, c/2, c/2) float32.
+    """
+    count, height, width = mosaic.shape
+    sites = mosaic.view(count, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3)
+    out.view(count, 2, 2, height // 2, width // 2).copy_(sites)
+    out.sub_(black[:, :, None, None]).mul_(factor[:, :, None, None])
+
+
+class _OnItsWay(UserDict[str, Any]):
+    """A plain batch in a worker: it is made where somebody looks at it first, which most times is where it arrives."""
+
+    def __init__(self, native: NativeBatch) -> None:  # not UserDict's, which would make `data`
+        self._native = native
+
+    @cached_property
+    def data(self) -> Batch:  # type: ignore[override]
+        return to_device(self._native)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return (dict, (self.data,)) if "data" in vars(self) else (to_device, (self._native,))
+
+
+def _plain(batch: Sequence[NativeBatch], *, collate_fn_map: object = None) -> Batch | _OnItsWay:  # noqa: ARG001
+    joined = collate(batch)
+    return _OnItsWay(joined) if in_worker() else to_device(joined)
+
+
+# torch's own hook for batches of a new kind: a DataLoader without collate_fn then gives plain float32 batches.
+default_collate_fn_map[NativeBatch] = _plain
+
+
+_DTYPES = {"e": torch.float16, "f": torch.float32, "H": torch.uint16, "?": torch.bool}
+
+
+class BatchBuilder(Protocol):
+    """A place for the samples of one batch, which come in order."""
+
+    def add(self, sample: Sample) -> None:
+        """Copies the next sample, which may be a view."""
+        ...
+
+
+class NativeBatchBuilder:
+    """Keeps the shards' number types, in one piece of memory.
+
+    Args:
+        count: samples of the batch.
+        take: gives that many bytes of memory.
+    """
+
+    def __init__(self, count: int, take: Take) -> None:
+        self._count = count
+        self._take = take
+        self._filled = 0
+
+    def add(self, sample: Sample) -> None:
+        """Copies the next sample."""
+        arrays = _arrays(sample)
+        if not self._filled:
+            self._shapes = _shapes(arrays, self._count)
+            self._memory = self._take(room_for(self._shapes))
+            self._tensors = NativeBatch(self._memory, self._shapes).tensors
+        for target, array in zip(self._tensors, arrays, strict=True):
+            target[self._filled].copy_(torch.from_numpy(array))
+        self._filled += 1
+
+    def batch(self, damaged: tuple[str, ...] = ()) -> NativeBatch:
+        """The batch, once all samples were added."""
+        return NativeBatch(self._memory, self._shapes, damaged)
+
+
+class FloatBatchBuilder:
+    """Widens each sample to float32 while its bytes are at hand. Gives what `to_device` gives of a NativeBatchBuilder's batch.
+
+    Args:
+        count: samples of the batch.
+        take: gives that many bytes of memory.
+    """
+
+    def __init__(self, count: int, take: Take) -> None:
+        self._count = count
+        self._take = take
+        self._filled = 0
+
+    def add(self, sample: Sample) -> None:
+        """Copies the next sample."""
+        arrays = _arrays(sample)
+        if not self._filled:
+            self._batch = empty_batch(_shapes(arrays, self._count), self._take)
+        widen(Native(*(torch.from_numpy(array)[None] for array in arrays)), self._batch, self._filled)
+        self._filled += 1
+
+    def batch(self) -> Batch:
+        """The batch, once all samples were added."""
+        return self._batch
+
+
+def _arrays(sample: Sample) -> list[NDArray[np.generic]]:
+    return [np.asarray(value, np.float32) if isinstance(value, float) else value for value in sample]
+
+
+def _shapes(arrays: list[NDArray[np.generic]], count: int) -> tuple[Shape, ...]:
+    return tuple((_DTYPES[array.dtype.char], (count, *array.shape)) for array in arrays)

@@ -1,0 +1,1 @@
+"""Reads crops while `rawnind prepare` is still running."""

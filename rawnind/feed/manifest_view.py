@@ -1,0 +1,293 @@
+"""The manifest as a data set needs it: the chosen rows, small enough to be sent to every worker."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from rawnind.errors import ConfigError, ManifestError
+from rawnind.feed.selection import Selection, Split, validation_scenes
+from rawnind.output.manifest import MANIFEST, PAIRS
+from rawnind.output.shards import crop_name
+from rawnind.output.store import Store
+from rawnind.records import Cfa
+
+log = logging.getLogger(__name__)
+
+_CROP_COLUMNS = ("row_group", "y", "x", "valid_fraction")
+_PAIR_COLUMNS = (
+    "scene", "cfa", "pair_id", "size", "shift_y", "shift_x", "gain", "black_level", "white_level", "gt_black_level",
+    "gt_white_level", "rgb_xyz_matrix", "shard", "shard_sha256",
+)  # fmt: skip
+_FILTER_COLUMNS = (
+    "test_reserve", "gt_sha1", "noisy_sha1", "msssim", "alignment_loss", "iso", "camera",
+)  # fmt: skip
+_FILTERED_BY = {*_FILTER_COLUMNS, "scene", "cfa", "size", "valid_fraction"}
+_NUMBER = "number of the row"
+_REPEATED = ("scene", "cfa", "pair_id", "camera", "gt_sha1", "noisy_sha1", "shard", "shard_sha256", "recipe")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """What the crops of one pair share.
+
+    Attributes:
+        size: side of the stored crops in sites.
+        shift: (dy, dx): GT site (y + dy, x + dx) shows what noisy site (y, x) shows.
+        gain: brings the noisy photo to the GT's level.
+        black: of the noisy photo, in plane order.
+        white: of the noisy photo.
+        gt_black: of the GT, in plane order.
+        gt_white: of the GT.
+        rgb_xyz_matrix: XYZ -> camera RGB, 9 numbers row by row.
+    """
+
+    scene: str
+    cfa: Cfa
+    pair_id: str
+    size: int
+    shift: tuple[int, int]
+    gain: float
+    black: tuple[float, ...]
+    white: float
+    gt_black: tuple[float, ...]
+    gt_white: float
+    rgb_xyz_matrix: tuple[float, ...]
+    shard: str
+    shard_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One row of the manifest."""
+
+    crop_id: str
+    pair: Pair
+    row_group: int
+    valid_fraction: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class ManifestView:
+    """The chosen rows, in the manifest's order: 20 bytes a row, and what a pair's rows share once per pair.
+
+    Attributes:
+        pairs: one row per pair.
+        pair: (n,) index into `pairs`.
+        row_group: (n,).
+        y: (n,) first row of the crop in the noisy photo's visible area.
+        x: (n,) first column.
+        valid_fraction: (n,) share of valid pixels.
+        left_out: how many rows each filter removed, in the order in which they were applied.
+    """
+
+    pairs: pa.Table
+    pair: NDArray[np.int32]
+    row_group: NDArray[np.int32]
+    y: NDArray[np.int32]
+    x: NDArray[np.int32]
+    valid_fraction: NDArray[np.float32]
+    left_out: tuple[tuple[str, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.pair)
+
+    @property
+    def digest(self) -> str:
+        """Changes when the chosen rows do."""
+        digest = hashlib.sha256()
+        for name in ("shard", "shard_sha256"):
+            digest.update("\n".join(self.pairs[name].to_pylist()).encode())
+        for values in (self.pair, self.row_group):
+            digest.update(values.tobytes())
+        return digest.hexdigest()
+
+    def row(self, index: int, pair: Pair) -> Row:
+        """Row number `index`, whose pair is `pair_at(self.pair[index])`."""
+        return Row(
+            crop_id=crop_name(pair.pair_id, int(self.y[index]), int(self.x[index])),
+            pair=pair,
+            row_group=int(self.row_group[index]),
+            valid_fraction=float(self.valid_fraction[index]),
+        )
+
+    def pair_at(self, number: int) -> Pair:
+        """Pair number `number`."""
+        return pair_of({name: self.pairs[name][number].as_py() for name in _PAIR_COLUMNS})
+
+
+def pair_of(value: Mapping[str, Any]) -> Pair:
+    """What a row of the manifest, by column name, says of its pair."""
+    return Pair(
+        scene=value["scene"],
+        cfa=Cfa(value["cfa"]),
+        pair_id=value["pair_id"],
+        size=value["size"],
+        shift=(value["shift_y"], value["shift_x"]),
+        gain=value["gain"],
+        black=tuple(value["black_level"]),
+        white=value["white_level"],
+        gt_black=tuple(value["gt_black_level"]),
+        gt_white=value["gt_white_level"],
+        rgb_xyz_matrix=tuple(value["rgb_xyz_matrix"]),
+        shard=value["shard"],
+        shard_sha256=value["shard_sha256"],
+    )
+
+
+Filter = tuple[str, pc.Expression]
+
+
+def load_view(
+    store: Store, selection: Selection, extra: Sequence[Filter] = (), *, validation_share: float
+) -> ManifestView:
+    """Reads the manifest group by group and keeps what is chosen.
+
+    Args:
+        store: the output folder.
+        selection: what to keep.
+        extra: further filters, applied after the split and before the selection's own.
+        validation_share: expected share of scenes in split "val".
+
+    Raises:
+        ManifestError: There is no manifest, or it cannot be read.
+        ConfigError: No row is left, or an expression does not fit the columns.
+    """
+    if not store.exists(MANIFEST):
+        raise ManifestError(f"{store.location} has no {MANIFEST}; run `rawnind prepare` first")
+    filters = [*split_filters(store, selection.split, validation_share), *extra, *selection.filters()]
+    left_out = dict.fromkeys((name for name, _ in filters), 0)
+    parts, total = [], 0
+    for table in read_groups(store, everything=selection.expression is not None):
+        total += len(table)
+        if len(kept := apply_filters(table, filters, left_out)):
+            parts.append(_split_pairs(kept))
+    if not parts:
+        raise ConfigError(_nothing_left(store, total, left_out))
+    offsets = np.cumsum([0, *(len(pairs) for pairs, _, _ in parts[:-1])])
+    columns = {name: np.concatenate([crops[name] for _, _, crops in parts]) for name in _CROP_COLUMNS}
+    return ManifestView(
+        pairs=pa.concat_tables([pairs for pairs, _, _ in parts]).combine_chunks(),
+        pair=np.concatenate(
+            [pair + offset for (_, pair, _), offset in zip(parts, offsets, strict=True)]
+        ).astype(np.int32),
+        row_group=columns["row_group"],
+        y=columns["y"],
+        x=columns["x"],
+        valid_fraction=columns["valid_fraction"].astype(np.float32),
+        left_out=tuple(left_out.items()),
+    )
+
+
+def manifest_digest(store: Store) -> str:
+    """SHA-256 of manifest.parquet."""
+    return store.digest(MANIFEST)
+
+
+def read_groups(store: Store, *, everything: bool) -> Iterator[pa.Table]:
+    """The manifest's row groups; repeated texts as dictionaries, so that a million rows stay small.
+
+    Args:
+        store: the output folder.
+        everything: whether to read every column, or those alone that a data set needs.
+
+    Raises:
+        ManifestError: There is no manifest that can be read.
+    """
+    names = None if everything else [*dict.fromkeys([*_CROP_COLUMNS, *_PAIR_COLUMNS, *_FILTER_COLUMNS])]
+    try:
+        with store.open(MANIFEST) as source, pq.ParquetFile(source, read_dictionary=list(_REPEATED)) as file:
+            for number in range(file.num_row_groups):
+                yield file.read_row_group(number, columns=names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ManifestError(f"{MANIFEST} in {store.location} cannot be read: {error}") from error
+
+
+def split_filters(store: Store, split: Split, share: float) -> list[Filter]:
+    """The split as filters. A photo that the test reserve holds, under whatever name, is in no other split.
+
+    Raises:
+        ManifestError: The list of pairs cannot be read.
+    """
+    if split is Split.TEST:
+        return [("split", pc.field("test_reserve"))]
+    try:
+        with store.open(PAIRS) as source:
+            pairs = pq.read_table(
+                source, columns=["scene", "test_reserve", "outcome", "gt_sha1", "noisy_sha1"]
+            )
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ManifestError(f"{PAIRS} in {store.location} cannot be read: {error}") from error
+    test = pairs.filter(pc.field("test_reserve"))
+    reserved = pc.unique(pa.chunked_array([*test["gt_sha1"].chunks, *test["noisy_sha1"].chunks], pa.string()))
+    reserved = reserved.drop_null()
+    collected = pairs.filter(~pc.field("test_reserve") & (pc.field("outcome") == "collected"))
+    chosen = validation_scenes(collected["scene"].unique().to_pylist(), share)
+    in_validation = pc.field("scene").isin(pa.array(sorted(chosen), pa.string()))
+    filters = [
+        ("test reserve", ~pc.field("test_reserve")),
+        ("photo of the test reserve",
+         ~(pc.field("gt_sha1").isin(reserved) | pc.field("noisy_sha1").isin(reserved))),
+    ]  # fmt: skip
+    if split is not Split.ALL:
+        filters.append((f"split {split}", in_validation if split is Split.VAL else ~in_validation))
+    return filters
+
+
+def apply_filters(table: pa.Table, filters: Sequence[Filter], left_out: dict[str, int]) -> pa.Table:
+    """The rows that pass every filter; `left_out` counts the others by the filter's name.
+
+    Raises:
+        ConfigError: A filter's expression does not fit the columns.
+    """
+    rows = table.append_column(_NUMBER, pa.array(np.arange(len(table), dtype=np.int32)))
+    if (
+        "expression" not in left_out
+    ):  # which may look at any column; the others are not worth copying for each filter
+        rows = rows.select([_NUMBER, *(name for name in table.column_names if name in _FILTERED_BY)])
+    for name, expression in filters:
+        try:
+            kept = rows.filter(expression)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ConfigError(f"filter {name} does not fit the manifest: {error}") from error
+        left_out[name] += len(rows) - len(kept)
+        rows = kept
+    return table if len(rows) == len(table) else table.take(rows[_NUMBER])
+
+
+def _split_pairs(table: pa.Table) -> tuple[pa.Table, NDArray[np.int64], dict[str, NDArray[Any]]]:
+    """What a pair's rows share, once; each row's pair; and what is each row's own."""
+    shard = table["shard"].combine_chunks()
+    codes = np.asarray((shard if pa.types.is_dictionary(shard.type) else shard.dictionary_encode()).indices)
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    pair = np.cumsum(np.diff(codes, prepend=-1) != 0) - 1
+    pairs = table.select(_PAIR_COLUMNS).take(starts)
+    plain = pa.schema(
+        [(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in pairs.schema]
+    )
+    return pairs.cast(plain), pair, {name: table[name].to_numpy() for name in _CROP_COLUMNS}
+
+
+def _nothing_left(store: Store, total: int, left_out: dict[str, int]) -> str:
+    if not total:
+        return f"the manifest of {store.location} lists no crop; `rawnind status` says why"
+    told = ", ".join(f"{name} {count}" for name, count in left_out.items() if count)
+    advice = "; ".join(text for name, text in _ADVICE.items() if left_out.get(name))
+    return (
+        f"no crop is left of the {total} in {store.location}; rows removed by each filter, in order: {told}"
+        + (f" ({advice})" if advice else "")
+    )
+
+
+_ADVICE = {
+    "stored size >= crop_size": "choose a smaller crop_size, or run `rawnind prepare` with a larger --crop-size",
+    "input raw": "input='rgb' reads X-Trans as well",
+    "camera": "names are those of the manifest's column camera",
+}

@@ -1,0 +1,126 @@
+"""From a stored crop to one sample: which window, which photo is x and which is y."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawnind.feed.manifest_view import Pair, Row
+from rawnind.feed.sampling import Grid, Window, best_window
+from rawnind.feed.selection import Input, SampleOptions, TrainingPairing
+from rawnind.output.shard_reader import StoredCrop
+from rawnind.records import Cfa
+
+
+class Sample(NamedTuple):
+    """One sub-crop in the number types of the shard; arrays may be views of it.
+
+    Attributes:
+        x: (3, c, c) float16 or float32.
+        y: (c, c) uint16 that starts on red, or (3, c, c) float16 or float32.
+        mask: (c, c) bool.
+        black: (4,) per plane of y; zeros where y is colour.
+        factor: (4,) level per sensor value, times the gain where it is matched.
+        rgb_xyz_matrix: (4, 3) XYZ -> camera RGB, with a fourth row of zeros for the second green as LibRaw has it.
+        gain: what y still has to be multiplied with to be as bright as x.
+    """
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+    mask: NDArray[np.bool_]
+    black: NDArray[np.float32]
+    factor: NDArray[np.float32]
+    rgb_xyz_matrix: NDArray[np.float32]
+    gain: float
+
+
+def render(crop: StoredCrop, row: Row, options: SampleOptions, rng: np.random.Generator) -> list[Sample]:
+    """`options.num_crops` sub-crops of one stored crop."""
+    grid = _grid(row.pair, options)
+    valid = np.unpackbits(crop.mask, axis=1).view(np.bool_)
+    colors, gain = _matrix(row.pair), _remaining_gain(row.pair, options)
+    samples = []
+    for _ in range(options.num_crops):
+        window = _window(grid, valid, row, options, rng)
+        x, y = _photos(crop, row.pair, window, options)
+        black, factor = _levels(row.pair, window, options)
+        mask = window.cut(valid, options.crop_size)
+        samples.append(Sample(x, y, mask, black, factor, colors, gain))
+    return samples
+
+
+def _remaining_gain(pair: Pair, options: SampleOptions) -> float:
+    return 1.0 if options.match_gain or options.pairing is not TrainingPairing.X_Y else pair.gain
+
+
+def _matrix(pair: Pair) -> NDArray[np.float32]:
+    out = np.zeros((4, 3), np.float32)
+    out[:3] = np.reshape(pair.rgb_xyz_matrix, (3, 3))
+    return out
+
+
+def _grid(pair: Pair, options: SampleOptions) -> Grid:
+    mosaic = options.input is Input.RAW
+    gt_mosaic = mosaic and options.pairing is TrainingPairing.X_X
+    return Grid(
+        stored=pair.size,
+        size=options.crop_size,
+        step=pair.cfa.period,
+        red=(pair.shift[0] % 2, pair.shift[1] % 2) if gt_mosaic else (0, 0),
+        mosaic=mosaic,
+    )
+
+
+def _window(
+    grid: Grid, valid: NDArray[np.bool_], row: Row, options: SampleOptions, rng: np.random.Generator
+) -> Window:
+    tries = 1 if row.valid_fraction == 1 or grid.size == grid.stored else options.tries
+    if tries == 1:
+        return grid.draw(rng, turn=options.augment)
+    return best_window(
+        lambda: grid.draw(rng, turn=options.augment),
+        lambda window: np.count_nonzero(window.upright(valid, grid.size)) / grid.size**2,
+        options.least_valid,
+        tries,
+    )
+
+
+def _photos(
+    crop: StoredCrop, pair: Pair, window: Window, options: SampleOptions
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    size = options.crop_size
+    match options.input, options.pairing:
+        case Input.RAW, TrainingPairing.X_Y:
+            return window.cut(crop.gt_rgb, size), window.cut(crop.noisy_raw, size)
+        case Input.RAW, TrainingPairing.X_X:
+            return window.cut(crop.gt_rgb, size), window.cut(crop.gt_raw, size)
+        case Input.RAW, TrainingPairing.Y_Y:
+            return _noisy(crop, pair, window, size), window.cut(crop.noisy_raw, size)
+        case Input.RGB, TrainingPairing.X_X:
+            x = window.cut(crop.gt_rgb, size)
+            return x, x
+        case _:
+            y = _noisy(crop, pair, window, size)
+            if options.pairing is TrainingPairing.Y_Y:
+                return y, y
+            return window.cut(crop.gt_rgb, size), y * np.float32(pair.gain if options.match_gain else 1)
+
+
+def _noisy(crop: StoredCrop, pair: Pair, window: Window, size: int) -> NDArray[np.float32]:
+    from rawnind.feed.noisy_rgb import noisy_rgb  # noqa: PLC0415 numba takes a second to import
+
+    return window.orientation.lay(noisy_rgb(crop.noisy_raw, pair, window.top, window.left, size))
+
+
+def _levels(
+    pair: Pair, window: Window, options: SampleOptions
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    if options.input is Input.RGB or pair.cfa is not Cfa.BAYER:
+        return np.zeros(4, np.float32), np.ones(4, np.float32)
+    of_gt = options.pairing is TrainingPairing.X_X
+    black = np.array(pair.gt_black if of_gt else pair.black)
+    white = pair.gt_white if of_gt else pair.white
+    gain = pair.gain if options.match_gain and options.pairing is TrainingPairing.X_Y else 1.0
+    if window.orientation.transpose:  # the two greens change places
+        black = black[[0, 2, 1, 3]]
+    return black.astype(np.float32), (gain / (white - black)).astype(np.float32)

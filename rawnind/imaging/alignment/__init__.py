@@ -1,0 +1,1 @@
+"""Estimates the shift between two photos of one scene."""

@@ -1,0 +1,146 @@
+"""What alignment needs of a photo, computed once for all its pairs."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from rawnind.imaging.jit import kernel
+from rawnind.imaging.photo import Photo
+from rawnind.records import Cfa
+
+BLOCK = {Cfa.BAYER: 4, Cfa.X_TRANS: 3}
+"""Sites a side of a block: whole periods of green (X-Trans green repeats after 3 sites), about a thousand rows at 24 MP."""
+
+CONTRAST_RADIUS = 4  # blocks: details of up to about 9 blocks take part
+CLIP = 2.0  # local contrast counts up to this many median absolute values
+FULL = 63  # what CLIP becomes in int8: the products of 256 samples fit a million times in 32 bit
+READ_NOISE = 32.0  # sensor values over black below which noise no longer falls with the light
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Reference:
+    """A photo, and what `align` needs of it: 14 MB at 24 MP Bayer, 24 MB at 24 MP X-Trans, beside the mosaic.
+
+    Attributes:
+        green: (h, w) green in sensor values over black, the mean of each block without its largest and smallest site.
+        contrast: (h, w) -63..63, clipped local contrast.
+        spectrum: (h, w // 2 + 1) of the windowed contrast, divided by the root of its magnitude; 0 along both axes.
+    """
+
+    photo: Photo
+    green: NDArray[np.float32]
+    contrast: NDArray[np.int8]
+    spectrum: NDArray[np.complex64]
+
+    @property
+    def block(self) -> int:
+        """Sites a side that one sample of `green` spans."""
+        return BLOCK[self.photo.cfa]
+
+
+def reference(photo: Photo) -> Reference:
+    """Prepares a photo for `align`; 25 to 40 CPU ms at 24 MP."""
+    green = block_green(photo)
+    contrast = local_contrast(green)
+    return Reference(photo=photo, green=green, contrast=contrast, spectrum=half_white_spectrum(contrast))
+
+
+def block_green(photo: Photo) -> NDArray[np.float32]:
+    """(H // block, W // block) mean green of each block over black, without the block's largest and smallest site.
+
+    Leaving out two of the 8 (Bayer) or 5 (X-Trans) sites removes a hot pixel at little cost in noise.
+    """
+    block = BLOCK[photo.cfa]
+    height, width = photo.mosaic.shape
+    green = np.empty((height // block, width // block), np.float32)
+    shrink = _bayer_blocks if photo.cfa is Cfa.BAYER else _xtrans_blocks
+    shrink(photo.mosaic, np.float32(photo.sensor.black_level[1]), green)
+    return green
+
+
+def local_contrast(green: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Difference of the root of the light from its surroundings, clipped at CLIP times its median absolute value.
+
+    In the root of the light, shot noise is the same everywhere. Clipping gives every part of the photo a similar say:
+    a lamp, or a thing with strong edges that moved, cannot outvote the rest.
+
+    Returns:
+        (h, w) in 1/63 of the clipping limit; all 0 where there is no contrast.
+    """
+    root = np.maximum(green, 0)
+    root += READ_NOISE
+    np.sqrt(root, out=root)
+    side = 2 * CONTRAST_RADIUS + 1
+    contrast = root - cv2.blur(root, (side, side), borderType=cv2.BORDER_REFLECT) if root.size else root
+    typical = float(np.median(np.abs(contrast[::3, ::3]))) if root.size else 0.0
+    if typical == 0:
+        return np.zeros(green.shape, np.int8)
+    contrast *= FULL / (CLIP * typical)
+    np.clip(contrast, -FULL, FULL, out=contrast)
+    return np.rint(contrast, out=contrast).astype(np.int8)
+
+
+def half_white_spectrum(contrast: NDArray[np.int8]) -> NDArray[np.complex64]:
+    """Spectrum under a sine window, divided by the root of its own magnitude; 0 along both axes.
+
+    The product of two such spectra lies halfway between plain correlation, whose peak is broad, and phase correlation,
+    which lifts frequencies that hold nothing but noise. The axes hold what is the same in whole rows or columns, such
+    as the sensor's column pattern, which would speak for no shift at all.
+    """
+    height, width = contrast.shape
+    if not contrast.size:
+        return np.zeros((height, width // 2 + 1), np.complex64)
+    windowed = contrast * _sine(height)[:, None]
+    windowed *= _sine(width)
+    spectrum: NDArray[np.complex64] = scipy.fft.rfft2(windowed)
+    _half_whiten(spectrum)
+    spectrum[0] = 0
+    spectrum[:, 0] = 0
+    return spectrum
+
+
+def _sine(size: int) -> NDArray[np.float32]:
+    return np.sin(np.pi * (np.arange(size) + 0.5) / size).astype(np.float32)
+
+
+@kernel
+def _half_whiten(spectrum: NDArray[np.complex64]) -> None:
+    for y in range(spectrum.shape[0]):
+        row = spectrum[y]
+        for x in range(row.shape[0]):
+            power = row[x].real * row[x].real + row[x].imag * row[x].imag
+            row[x] *= np.float32(1) / np.sqrt(np.sqrt(power + np.float32(1e-12)))
+
+
+@kernel
+def _bayer_blocks(mosaic: NDArray[np.uint16], black: np.float32, out: NDArray[np.float32]) -> None:
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            total, low, high = 0, 65535, 0
+            for i in range(4):
+                row, left = mosaic[4 * y + i], 4 * x + (i + 1) % 2
+                for j in range(0, 4, 2):
+                    value = int(row[left + j])
+                    total += value
+                    low, high = min(low, value), max(high, value)
+            out[y, x] = np.float32(total - low - high) / np.float32(6) - black
+
+
+@kernel
+def _xtrans_blocks(mosaic: NDArray[np.uint16], black: np.float32, out: NDArray[np.float32]) -> None:
+    for y in range(out.shape[0]):
+        top, middle, bottom = mosaic[3 * y], mosaic[3 * y + 1], mosaic[3 * y + 2]
+        for x in range(out.shape[1]):
+            i = 3 * x
+            a, b, c, d, e = (
+                int(top[i]),
+                int(top[i + 1]),
+                int(middle[i]),
+                int(middle[i + 1]),
+                int(bottom[i + 2]),
+            )
+            low, high = min(a, b, c, d, e), max(a, b, c, d, e)
+            out[y, x] = np.float32(a + b + c + d + e - low - high) / np.float32(3) - black

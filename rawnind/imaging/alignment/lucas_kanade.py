@@ -1,0 +1,271 @@
+"""Local shifts between two photos, tile by tile, by least squares.
+
+In each tile the noisy photo is explained by the GT and the GT's gradient,
+
+    noisy(p) = a * gt(p + offset) + b . gradient(gt)(p + offset) + c,        local shift = offset + b / a
+
+(Lucas and Kanade 1981, with the gain a and the offset c unknown too). All regressors come from the clean photo, so that
+the other's noise does not bias them.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawnind.imaging.jit import kernel
+from rawnind.imaging.levels import tile_colors
+from rawnind.imaging.photo import Photo
+from rawnind.records import Cfa
+
+Float32s = NDArray[np.float32]
+Float64s = NDArray[np.float64]
+Int64s = NDArray[np.int64]
+
+WELL_EXPOSED = 0.95  # of the white level: above it, what is measured is the sensor's limit
+MODEL_ERROR = 0.03  # sites that a tile's shift is off even without noise
+GAIN_TOLERANCE = (
+    0.25  # a tile whose gain is further off than this, and than 3 standard errors, shows something else
+)
+SITE_CORRELATION = (
+    4.0  # variance of a sum of neighbouring interpolated greens against that of independent ones
+)
+XTRANS_PERIOD = Cfa.X_TRANS.period
+PRODUCTS = 15  # distinct products of five columns
+MIN_SAMPLES = 64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class LocalShifts:
+    """What the tiles say.
+
+    Attributes:
+        at: (N, 2) middles of the tiles (y, x) in sites from the middle of the noisy photo.
+        shift: (N, 2) local (dy, dx) in sites, GT minus noisy.
+        covariance: (N, 2, 2) of `shift`.
+    """
+
+    at: Float64s
+    shift: Float64s
+    covariance: Float64s
+
+
+class View(NamedTuple):
+    """A photo as the kernels see it.
+
+    Attributes:
+        values: (h, w) float32 green over black, or (H, W) uint16 mosaic.
+        black: green's black level, to be taken from the mosaic.
+        limit: green over black above which a sample is not well exposed.
+        green: (period, period) where the mosaic's tile is green.
+    """
+
+    values: NDArray[Any]
+    black: np.float32
+    limit: np.float32
+    green: NDArray[np.bool_]
+
+
+def view(photo: Photo, values: NDArray[Any]) -> View:
+    """A view of the photo's mosaic, or of its blocks' green."""
+    black = photo.sensor.black_level[1]
+    return View(
+        values=values,
+        black=np.float32(black),
+        limit=np.float32(WELL_EXPOSED * (photo.sensor.white_level - black)),
+        green=tile_colors(photo.cfa) == 1,
+    )
+
+
+def block_shifts(ground_truth: View, noisy: View, corners: Int64s, offset: Int64s, tile: int) -> LocalShifts:
+    """Local shifts from the greens of blocks, all in blocks.
+
+    Args:
+        ground_truth: its values are blocks' greens.
+        noisy: the same.
+        corners: (N, 2) first sample of each tile in the noisy photo.
+        offset: (2,) added to the corners in the GT; one more sample around the tile must exist there.
+        tile: samples a side.
+    """
+    offsets = np.broadcast_to(offset, corners.shape)
+    sums = _block_sums(ground_truth, noisy, corners, offsets, tile)
+    return _solve(sums, corners + (tile - 1) / 2 - _middle(noisy), offsets, 1.0)
+
+
+def site_shifts(ground_truth: View, noisy: View, corners: Int64s, offsets: Int64s, tile: int) -> LocalShifts:
+    """Local shifts from the mosaics' green sites, all in sites.
+
+    Args:
+        ground_truth: its values are the mosaic.
+        noisy: the same.
+        corners: (N, 2) first site of each tile in the noisy photo; two more sites around the tile must exist.
+        offsets: (N, 2) added to the corners in the GT; three more sites around the tile must exist there.
+        tile: sites a side.
+    """
+    sums = _site_sums(ground_truth, noisy, corners, offsets, tile)
+    return _solve(sums, corners + (tile - 1) / 2 - _middle(noisy), offsets, SITE_CORRELATION)
+
+
+def _middle(noisy: View) -> Float64s:
+    return (np.array(noisy.values.shape) - 1) / 2
+
+
+def weighted_median(values: Float64s, weights: Float64s) -> float:
+    """The value below which half of the weight lies; there is at least one value."""
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(total, total[-1] / 2)]])
+
+
+def _solve(sums: Float64s, at: Float64s, offsets: Int64s, correlation: float) -> LocalShifts:
+    """Local shifts from each tile's products; tiles that say nothing, or show something else, are left out.
+
+    The gain is taken as one for the whole photo: that of a tile without contrast is as good as random.
+
+    Args:
+        sums: (N, 15) products of (gt, gt_y, gt_x, 1, noisy) with each other, upper triangle.
+        at: (N, 2) middles of the tiles.
+        offsets: (N, 2) where the GT's tiles were taken.
+        correlation: how much larger a sum's variance is than that of independent samples.
+    """
+    full = np.zeros((len(sums), 5, 5))
+    rows, columns = np.triu_indices(5)
+    full[:, rows, columns] = full[:, columns, rows] = sums
+    solvable = (full[:, 3, 3] >= MIN_SAMPLES) & (np.linalg.cond(full[:, :4, :4]) < 1e12)
+    full, at, offsets = full[solvable], at[solvable], offsets[solvable]
+    inverse, right = np.linalg.inv(full[:, :4, :4]), full[:, :4, 4]
+    fitted = np.einsum("nij,nj->ni", inverse, right)
+    residual = np.maximum(full[:, 4, 4] - np.einsum("ni,ni->n", fitted, right), 0) / (full[:, 3, 3] - 4)
+    covariance = correlation * residual[:, None, None] * inverse
+    gains, errors = fitted[:, 0], np.sqrt(covariance[:, 0, 0])
+    gain = weighted_median(gains, np.abs(gains) / (errors + 1e-9)) if len(gains) else 0.0
+    keep = (np.abs(gains - gain) < GAIN_TOLERANCE * gain + 3 * errors) & (gain > 0)
+    return LocalShifts(
+        at=at[keep],
+        shift=offsets[keep] + fitted[keep, 1:3] / (gain or 1.0),
+        covariance=covariance[keep, 1:3, 1:3] / (gain or 1.0) ** 2 + MODEL_ERROR**2 * np.eye(2),
+    )
+
+
+@kernel
+def _mean(values: Float32s) -> np.float32:
+    total = 0.0
+    for y in range(values.shape[0]):
+        for x in range(values.shape[1]):
+            total += values[y, x]
+    return np.float32(total / values.size)
+
+
+@kernel(fastmath={"reassoc", "contract", "nsz"})  # sums in any order: the compiler may use vectors
+def _products(gt: Float32s, noisy: Float32s, limits: tuple[np.float32, np.float32], out: Float64s) -> None:
+    """Sums of products of (gt, gt_y, gt_x, 1, noisy), centred; `gt` has one more sample than `noisy` on each side."""
+    mean_gt, mean_noisy = _mean(gt), _mean(noisy)
+    zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
+    out[:] = 0
+    for i in range(noisy.shape[0]):
+        above, here, below, line = gt[i], gt[i + 1], gt[i + 2], noisy[i]
+        gg = gy = gx = g1 = gn = yy = yx = y1 = yn = xx = x1 = xn = ones = n1 = nn = zero
+        for j in range(noisy.shape[1]):
+            use = one if here[j + 1] < limits[0] and line[j] < limits[1] else zero
+            g, n = (here[j + 1] - mean_gt) * use, (line[j] - mean_noisy) * use
+            y, x = (below[j + 1] - above[j + 1]) * half * use, (here[j + 2] - here[j]) * half * use
+            gg, gy, gx, g1, gn = gg + g * g, gy + g * y, gx + g * x, g1 + g, gn + g * n
+            yy, yx, y1, yn = yy + y * y, yx + y * x, y1 + y, yn + y * n
+            xx, x1, xn = xx + x * x, x1 + x, xn + x * n
+            ones, n1, nn = ones + use, n1 + n, nn + n * n
+        for k, row in enumerate((gg, gy, gx, g1, gn, yy, yx, y1, yn, xx, x1, xn, ones, n1, nn)):
+            out[k] += row
+
+
+@kernel
+def _block_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, tile: int) -> Float64s:
+    out = np.zeros((len(corners), PRODUCTS))
+    for i in range(len(corners)):
+        y, x = corners[i]
+        v, u = y + offsets[i, 0], x + offsets[i, 1]
+        gt_tile = gt.values[v - 1 : v + tile + 1, u - 1 : u + tile + 1]
+        _products(gt_tile, noisy.values[y : y + tile, x : x + tile], (gt.limit, noisy.limit), out[i])
+    return out
+
+
+@kernel
+def _site_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, tile: int) -> Float64s:
+    out = np.zeros((len(corners), PRODUCTS))
+    gt_tile, noisy_tile = np.empty((tile + 2, tile + 2), np.float32), np.empty((tile, tile), np.float32)
+    for i in range(len(corners)):
+        y, x = corners[i]
+        _green_sites(gt, y + offsets[i, 0] - 1, x + offsets[i, 1] - 1, gt_tile)
+        _green_sites(noisy, y, x, noisy_tile)
+        _products(gt_tile, noisy_tile, (gt.limit, noisy.limit), out[i])
+    return out
+
+
+@kernel
+def _green_sites(photo: View, top: int, left: int, out: Float32s) -> None:
+    """Green at each site over black; for X-Trans the mean of 3x3 such sites.
+
+    In X-Trans the centre of the greens among 3x3 sites lies up to 0.4 sites off the middle, in a pattern that repeats
+    after 3 sites: the mean over the repeat takes it out.
+    """
+    if photo.green.shape[0] != XTRANS_PERIOD:
+        _interpolate_green(photo, top, left, out)
+        return
+    height, width = out.shape
+    around = np.empty((height + 2, width + 2), np.float32)
+    _interpolate_green(photo, top - 1, left - 1, around)
+    line = np.empty(width + 2, np.float32)
+    for y in range(height):
+        for x in range(width + 2):
+            line[x] = around[y, x] + around[y + 1, x] + around[y + 2, x]
+        for x in range(width):
+            out[y, x] = (line[x] + line[x + 1] + line[x + 2]) * np.float32(1 / 9)
+
+
+@kernel
+def _interpolate_green(photo: View, top: int, left: int, out: Float32s) -> None:
+    """Green at each site over black: the mean of the greens among its 3x3 sites without the largest and smallest.
+
+    There are 4 or 5 of them (Bayer) or 5 (X-Trans); a hot pixel is always left out.
+    """
+    height, width = out.shape
+    period, none = photo.green.shape[0], np.float32(1e6)
+    is_green, share = _green_lines(photo.green, left, width)
+    total, low, high = (
+        np.empty(width + 2, np.float32),
+        np.empty(width + 2, np.float32),
+        np.empty(width + 2, np.float32),
+    )
+    for y in range(height):
+        total[:], low[:], high[:] = 0, none, 0
+        for i in range(top + y - 1, top + y + 2):
+            line, here = photo.values[i, left - 1 : left + width + 1], is_green[i % period]
+            for x in range(width + 2):
+                value = np.float32(line[x]) * here[x]
+                total[x] += value
+                high[x] = max(high[x], value)
+                low[x] = min(low[x], value + (np.float32(1) - here[x]) * none)
+        portion = share[(top + y) % period]
+        for x in range(width):
+            most = max(high[x], high[x + 1], high[x + 2])
+            least = min(low[x], low[x + 1], low[x + 2])
+            out[y, x] = (total[x] + total[x + 1] + total[x + 2] - most - least) * portion[x] - photo.black
+
+
+@kernel
+def _green_lines(green: NDArray[np.bool_], left: int, width: int) -> tuple[Float32s, Float32s]:
+    """For each row of the CFA's tile: 1 where sites from `left - 1` on are green; 1 / (greens among 3x3 sites - 2)."""
+    period = green.shape[0]
+    is_green = np.empty((period, width + 2), np.float32)
+    share = np.zeros((period, width), np.float32)
+    for r in range(period):
+        for x in range(width + 2):
+            is_green[r, x] = np.float32(green[r, (left - 1 + x) % period])
+    for r in range(period):
+        for x in range(width):
+            for i in range(r + period - 1, r + period + 2):
+                share[r, x] += (
+                    is_green[i % period, x] + is_green[i % period, x + 1] + is_green[i % period, x + 2]
+                )
+            share[r, x] = np.float32(1) / (share[r, x] - np.float32(2))
+    return is_green, share

@@ -1,0 +1,284 @@
+"""Block moments: what the test for changes needs to know of two frames, gathered in one pass."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawnind.imaging.jit import kernel
+
+BLOCK = 4
+"""Cells that a block spans in each direction."""
+
+_TILE = 64  # cells; a displacement is constant over a tile of this width: a turn by 0.05 degrees moves 0.06 cells there
+_SUSPECT = np.float32(0.6)  # share of a block's squared difference that one cell must have to be looked at
+_HOT = np.float32(
+    64.0
+)  # 8 deviations, squared: with 14 degrees of freedom noise alone reaches this in 1e-6 of the samples
+_NAMES = ("g", "d", "dd", "gradient")
+
+# A tile is worked on in one array of lines of _LINE floats. At constant places of one array, LLVM sees that lines do not
+# overlap, and works on vectors; with an array for each line it does not, and the pass takes twice as long.
+_LINE = 80
+_USE = 0  # 4 rows: 1 where the cell counts
+_GT = 4 * _LINE  # 6 rows: of the ground truth, each from one column before the tile
+_NOISY = 10 * _LINE  # 4 rows
+_DOWN = 14 * _LINE  # 4 rows: ground truth interpolated down, not yet across
+_G = 18 * _LINE  # 4 rows: what a block is made of, should it hold a hot pixel
+_D = 22 * _LINE  # 4 rows
+_SUMS = 26 * _LINE  # of each column: cells, g, d, d squared, gradient, and the largest d squared
+_BLOCKS = 32 * _LINE  # the same of each block
+_SCRATCH = 38 * _LINE
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Moments:
+    """Sums over blocks of 4x4 cells, of usable cells only; P planes, (hb, wb) blocks.
+
+    `g` is the ground truth moved onto the noisy frame, `d` the ground truth so moved minus the noisy frame.
+
+    Attributes:
+        n: (hb, wb) usable cells, 0..16.
+        g: (P, hb, wb) mean of the ground truth, in levels; 0 where no cell is usable. All others alike.
+        d: mean of the difference.
+        dd: sum of the difference's squared deviations from the block's mean.
+        gradient: mean of the squared step from cell to cell of the ground truth, down plus across, in levels squared.
+    """
+
+    n: NDArray[np.float32]
+    g: NDArray[np.float32]
+    d: NDArray[np.float32]
+    dd: NDArray[np.float32]
+    gradient: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Displacement:
+    """Where the noisy frame's cells lie in the ground truth: at (y + dy, x + dx), affine over the frame.
+
+    Attributes:
+        dy: (constant, per row, per column): cells, and cells per cell, about the frame's centre.
+        dx: the same across.
+    """
+
+    dy: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    dx: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+def block_moments(
+    ground_truth: NDArray[np.float32],
+    noisy: NDArray[np.float32],
+    usable: NDArray[np.bool_],
+    displacement: Displacement,
+    *,
+    top: int = 0,
+    height: int | None = None,
+) -> Moments:
+    """Moments of every block, with the ground truth read where the displacement says (quadratic interpolation).
+
+    Args:
+        ground_truth: (P, h, w) levels, finite.
+        noisy: (P, h, w) levels, gain-matched, finite.
+        usable: (h, w).
+        displacement: about the centre of the whole frame.
+        top: the whole frame's row that the arrays begin with.
+        height: rows of the whole frame; None where the arrays show all of it.
+    """
+    planes, rows, columns = noisy.shape
+    blocks = (-(-rows // BLOCK), -(-columns // BLOCK))
+    n = np.empty(blocks, np.float32)
+    out = np.empty((len(_NAMES), planes, *blocks), np.float32)
+    middle = ((rows if height is None else height) - 1) / 2 - top
+    coefficients = np.array([displacement.dy, displacement.dx], np.float64)
+    _moments(ground_truth, noisy, usable.view(np.uint8), coefficients, middle, (columns - 1) / 2, n, out)
+    return Moments(n=n, **dict(zip(_NAMES, out, strict=True)))
+
+
+@kernel
+def _stencil(fraction: float, out: NDArray[np.float32]) -> None:
+    # Lagrange's parabola through three samples
+    out[0] = fraction * (fraction - 1) / 2
+    out[1] = 1 - fraction * fraction
+    out[2] = fraction * (fraction + 1) / 2
+
+
+@kernel(fastmath={"contract"})
+def _moments(  # noqa: PLR0917
+    gt: NDArray[np.float32],
+    noisy: NDArray[np.float32],
+    usable: NDArray[np.uint8],
+    coefficients: NDArray[np.float64],
+    middle_y: float,
+    middle_x: float,
+    n: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    planes, height, width = noisy.shape
+    w = np.zeros(_SCRATCH, np.float32)
+    wy, wx = np.empty(3, np.float32), np.empty(3, np.float32)
+    for block_y in range(n.shape[0]):
+        top, bottom = block_y * BLOCK, min(block_y * BLOCK + BLOCK, height)
+        for plane in range(planes):  # outside of the tiles: memory is read in long lines
+            for tile in range(0, width, _TILE):
+                y, x = (top + bottom - 1) / 2 - middle_y, tile + _TILE / 2 - middle_x
+                uy = coefficients[0, 0] + coefficients[0, 1] * y + coefficients[0, 2] * x
+                ux = coefficients[1, 0] + coefficients[1, 1] * y + coefficients[1, 2] * x
+                iy, ix = round(uy), round(ux)
+                _stencil(uy - iy, wy)
+                _stencil(ux - ix, wx)
+                _load(gt[plane], noisy[plane], usable, top, tile, iy, ix, w)
+                _compare(wy, wx, w)
+                _add_blocks(w)
+                if _cool(w):
+                    _add_blocks(w)
+                _store(w, plane, block_y, tile // BLOCK, n, out)
+
+
+@kernel
+def _load(  # noqa: PLR0917
+    gt: NDArray[np.float32],
+    noisy: NDArray[np.float32],
+    usable: NDArray[np.uint8],
+    top: int,
+    tile: int,
+    iy: int,
+    ix: int,
+    w: NDArray[np.float32],
+) -> None:
+    """Copies a tile; a row or column that the ground truth has nothing for holds any values, and does not count."""
+    height, width = noisy.shape
+    left, right = max(tile, 1 - ix, 0), min(tile + _TILE, width, width - 1 - ix)
+    if left >= right or right - left < _TILE:
+        w[_USE:_GT] = 0
+    if left >= right:
+        return
+    for i in range(BLOCK + 2):
+        row = min(max(top + iy - 1 + i, 0), height - 1)
+        _copy(gt[row, left + ix - 1 : right + ix + 1], w, _GT + i * _LINE + left - tile)
+    for i in range(BLOCK):
+        at = i * _LINE + left - tile
+        if top + i < height and 1 <= top + i + iy < height - 1:
+            _copy(usable[top + i, left:right], w, _USE + at)
+            _copy(noisy[top + i, left:right], w, _NOISY + at)
+        else:
+            w[_USE + i * _LINE : _USE + (i + 1) * _LINE] = 0
+
+
+@kernel
+def _copy(values: NDArray[Any], w: NDArray[np.float32], start: int) -> None:
+    for x in range(len(values)):
+        w[np.uintp(start + x)] = np.float32(values[x])  # unsigned: no question whether it counts from the end
+
+
+@kernel(fastmath={"contract"})
+def _compare(wy: NDArray[np.float32], wx: NDArray[np.float32], w: NDArray[np.float32]) -> None:
+    """Ground truth where the noisy frame's cells lie, the difference, and the sums of both over each column's rows."""
+    ya, yb, yc = wy[0], wy[1], wy[2]
+    xa, xb, xc = wx[0], wx[1], wx[2]
+    for i in range(BLOCK):
+        for x in range(_TILE + 2):
+            at = _GT + i * _LINE + x
+            w[_DOWN + i * _LINE + x] = ya * w[at] + yb * w[at + _LINE] + yc * w[at + 2 * _LINE]
+    zero = np.float32(0)
+    for x in range(_TILE):
+        cells, g, d, dd, gradient, largest = zero, zero, zero, zero, zero, zero
+        for i in range(BLOCK):
+            here, down = _GT + (i + 1) * _LINE + x + 1, _DOWN + i * _LINE + x
+            use = w[_USE + i * _LINE + x]
+            value = xa * w[down] + xb * w[down + 1] + xc * w[down + 2]
+            delta = use * (value - w[_NOISY + i * _LINE + x])
+            value = use * value
+            gy, gx = use * (w[here + _LINE] - w[here]), use * (w[here + 1] - w[here])
+            w[_G + i * _LINE + x], w[_D + i * _LINE + x] = value, delta
+            cells += use
+            g += value
+            d += delta
+            dd += delta * delta
+            gradient += gy * gy + gx * gx
+            largest = max(largest, delta * delta)
+        w[_SUMS + x], w[_SUMS + _LINE + x], w[_SUMS + 2 * _LINE + x] = cells, g, d
+        w[_SUMS + 3 * _LINE + x], w[_SUMS + 4 * _LINE + x], w[_SUMS + 5 * _LINE + x] = dd, gradient, largest
+
+
+@kernel
+def _add_blocks(w: NDArray[np.float32]) -> None:
+    """From sums over columns to sums over blocks."""
+    for line in range(5):
+        for i in range(_TILE // BLOCK):
+            j = _SUMS + line * _LINE + BLOCK * i
+            w[_BLOCKS + line * _LINE + i] = w[j] + w[j + 1] + w[j + 2] + w[j + 3]
+    for i in range(_TILE // BLOCK):
+        j = _SUMS + 5 * _LINE + BLOCK * i
+        w[_BLOCKS + 5 * _LINE + i] = max(w[j], w[j + 1], w[j + 2], w[j + 3])
+
+
+@kernel
+def _cool(w: NDArray[np.float32]) -> bool:
+    """Takes hot pixels out of the columns' sums: one sample that stands out of the others of its block by 8 deviations.
+
+    Returns:
+        Whether there was one.
+    """
+    changed = False
+    for block in range(_TILE // BLOCK):
+        at = _BLOCKS + block
+        cells, squares, peak = w[at], w[at + 3 * _LINE], w[at + 5 * _LINE]
+        if peak > _SUSPECT * squares and cells >= 8:
+            changed |= _cool_block(block * BLOCK, cells, w[at + 2 * _LINE], squares, peak, w)
+    return changed
+
+
+@kernel
+def _cool_block(  # noqa: PLR0917
+    left: int,
+    cells: np.float32,
+    total: np.float32,
+    squares: np.float32,
+    peak: np.float32,
+    w: NDArray[np.float32],
+) -> bool:
+    changed = False
+    for i in range(BLOCK):
+        for x in range(left, left + BLOCK):
+            g, d = w[_G + i * _LINE + x], w[_D + i * _LINE + x]
+            if d * d < peak or w[_USE + i * _LINE + x] == 0:
+                continue
+            mean = (total - d) / (cells - 1)
+            others = max(squares - d * d - (cells - 1) * mean * mean, np.float32(0)) / (cells - 2)
+            if (d - mean) ** 2 > _HOT * others:
+                w[_SUMS + x] -= 1
+                w[_SUMS + _LINE + x] -= g
+                w[_SUMS + 2 * _LINE + x] -= d
+                w[_SUMS + 3 * _LINE + x] -= d * d
+                changed = True
+            break
+    return changed
+
+
+@kernel
+def _store(  # noqa: PLR0917
+    w: NDArray[np.float32],
+    plane: int,
+    block_y: int,
+    first: int,
+    n: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    one, zero = np.float32(1), np.float32(0)
+    for i in range(_TILE // BLOCK):
+        at = _BLOCKS + i
+        share = one / max(w[at], one)
+        mean = w[at + 2 * _LINE] * share
+        w[at + _LINE] *= share
+        w[at + 2 * _LINE] = mean
+        w[at + 3 * _LINE] = max(w[at + 3 * _LINE] - w[at] * mean * mean, zero)
+        w[at + 4 * _LINE] *= share
+    size = min(_TILE // BLOCK, n.shape[1] - first)
+    line = n[block_y, first : first + size]
+    for i in range(size):
+        line[i] = w[_BLOCKS + i]
+    for name in range(4):
+        line = out[name, plane, block_y, first : first + size]
+        for i in range(size):
+            line[i] = w[_BLOCKS + (name + 1) * _LINE + i]

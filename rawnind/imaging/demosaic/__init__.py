@@ -1,0 +1,1 @@
+"""Mosaics to camera RGB."""

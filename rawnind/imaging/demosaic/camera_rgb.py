@@ -1,0 +1,277 @@
+"""The two missing colours of every site: mosaics to camera RGB, and camera RGB seen through another photo's filters."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawnind.imaging.coordinates import Rect
+from rawnind.imaging.demosaic.bayer import bayer_tile
+from rawnind.imaging.demosaic.xtrans import xtrans_tile
+from rawnind.imaging.jit import kernel
+from rawnind.imaging.levels import site_lines, tile_colors
+from rawnind.imaging.photo import Photo
+from rawnind.records import Cfa
+
+_TILE = (96, 384)
+"""Rows and columns worked on at a time, so that the work space stays in the processor's cache; whole tiles of both CFAs."""
+
+_REACH = 12
+"""Sites beyond a tile that its colours depend on, rounded up to whole tiles of both patterns."""
+
+# Levels are compressed to sqrt(level + soft) - sqrt(soft): the square root would blow up the noise around black.
+_SOFT = np.float32(0.002)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class CameraRgb:
+    """A demosaiced photo in 6 bytes per site: level = (value - offset) / scale.
+
+    Negative levels and levels above 1 are kept. One step is at most 1.2 steps of the sensor.
+
+    Attributes:
+        values: (3, H, W) uint16, red, green, blue; site (y, x) is the mosaic's.
+        offset: value at level 0.
+        scale: values per level.
+    """
+
+    values: NDArray[np.uint16]
+    offset: int
+    scale: float
+
+    def levels(self) -> NDArray[np.float32]:
+        """(3, H, W) float32 levels of the camera's own red, green and blue; no white balance."""
+        out = self.values.astype(np.float32)
+        out -= np.float32(self.offset)
+        out /= np.float32(self.scale)
+        return out
+
+
+def demosaic(photo: Photo) -> CameraRgb:
+    """Fills in the two colours that each site did not see; the one that it saw stays as it is.
+
+    Exactly so where black levels are whole and equal and the values span less than about 59,000 sensor steps; else to 0.6 of
+    a sensor step.
+
+    Colours are interpolated as square roots of levels, red and blue scaled to green's contrast: there, differences
+    between colours change least. Negative levels stay negative.
+
+    Args:
+        photo: Bayer or X-Trans.
+
+    Returns:
+        Camera RGB of the photo's size, in the camera's own balance.
+    """
+    offset, scale = _encoding(photo)
+    lines, colors = site_lines(photo.sensor), tile_colors(photo.cfa)
+    gains = _contrast_gains(photo.mosaic, lines, colors)
+    values = np.empty((3, *photo.mosaic.shape), np.uint16)
+    encoding = np.stack([scale / gains, np.full(3, offset)]).astype(np.float32)
+    for rows, columns in _tiles(photo):
+        compressed = np.empty((len(rows), len(columns)), np.float32)
+        _compress(photo.mosaic, rows, columns, lines * gains[colors], compressed)
+        interpolated, scratch = (
+            np.empty((3, *compressed.shape), np.float32),
+            np.empty((8, *compressed.shape), np.float32),
+        )
+        (bayer_tile if photo.cfa is Cfa.BAYER else xtrans_tile)(compressed, scratch, interpolated)
+        _expand(interpolated, encoding, values[:, rows[_REACH] :, columns[_REACH] :])
+    _keep_own(
+        photo.mosaic,
+        lines * np.float32(scale) + np.array([0, offset], np.float32)[:, None, None],
+        colors,
+        values,
+    )
+    return CameraRgb(values=values, offset=offset, scale=scale)
+
+
+def planes_at_shift(rgb: CameraRgb, shift: tuple[int, int], cfa: Cfa, rect: Rect) -> NDArray[np.float32]:
+    """The ground truth as the noisy photo's filters would have seen it: planes that match the noisy photo's.
+
+    For noisy site (y, x) with colour c it takes `rgb[c, y + dy, x + dx]`, and averages per plane as `levels.planes` does. For
+    a shift by whole tiles these are the ground truth's own measured values.
+
+    Args:
+        rgb: the ground truth.
+        shift: (dy, dx) in sites: GT site (y + dy, x + dx) shows what noisy site (y, x) shows.
+        cfa: of the noisy photo.
+        rect: sites of the noisy frame; starts on a tile, whole cells.
+
+    Returns:
+        (P, rect.height / cell, rect.width / cell) float32 levels.
+
+    Raises:
+        ValueError: The shifted rectangle leaves the ground truth's frame, or does not lie on whole cells.
+    """
+    _, height, width = rgb.values.shape
+    top, left = rect.top + shift[0], rect.left + shift[1]
+    if min(top, left) < 0 or top + rect.height > height or left + rect.width > width:
+        raise ValueError(f"{rect} shifted by {shift} leaves the ground truth's {height}x{width} sites")
+    if rect.top % cfa.period or rect.left % cfa.period or rect.height % cfa.cell or rect.width % cfa.cell:
+        raise ValueError(f"{rect} does not lie on whole cells of {cfa}")
+    out = np.empty((len(cfa.plane_colors), rect.height // cfa.cell, rect.width // cfa.cell), np.float32)
+    view = rgb.values[:, top : top + rect.height, left : left + rect.width]
+    lookup = _bayer_at if cfa is Cfa.BAYER else _xtrans_at
+    lookup(view, np.float32(1 / rgb.scale), np.float32(-rgb.offset / rgb.scale), out)
+    return out
+
+
+def _encoding(photo: Photo) -> tuple[int, float]:
+    """Offset and scale that hold every level of the photo, with a margin for what interpolation overshoots."""
+    black = np.array(photo.sensor.black_level)
+    span = photo.sensor.white_level - black
+    low = float(np.min((photo.mosaic.min() - black) / span))
+    high = float(np.max((photo.mosaic.max() - black) / span))
+    margin = 0.05 * max(high - low, 1e-3)
+    low, high = min(low, 0.0) - margin, max(high, 0.0) + margin
+    # A whole number of values per sensor step keeps the sensor's own values exactly, where black levels are whole and equal.
+    per_step = 65535 / (high - low) / span.min()
+    scale = float(span.min()) * (math.floor(per_step) if per_step >= 1 else per_step)
+    return round(-low * scale), scale
+
+
+def _contrast_gains(
+    mosaic: NDArray[np.uint16], lines: NDArray[np.float32], colors: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """What red, green and blue are multiplied with so that their contrasts match, 1 for green.
+
+    The grey-edge hypothesis (J. van de Weijer et al., "Edge-based color constancy", 2007): edges are grey on average. On
+    blocks of 12x12 sites, a multiple of both periods. Only the interpolation uses the gains; they are undone afterwards.
+    """
+    blocks = np.empty((3, mosaic.shape[0] // 12, mosaic.shape[1] // 12), np.float32)
+    _block_means(mosaic, lines, colors, blocks)
+    energy = np.zeros(3)
+    for axis in (1, 2):
+        energy += np.square(np.diff(blocks, axis=axis)).sum(axis=(1, 2), dtype=np.float64)
+    if energy.min() <= 0:
+        return np.ones(3, np.float32)
+    return np.asarray(np.clip(np.sqrt(energy[1] / energy), 1 / 8, 8), np.float32)
+
+
+def _tiles(photo: Photo) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows and columns of the mosaic for each tile with its surroundings; those outside the frame are mirrored."""
+    height, width = photo.mosaic.shape
+    rows, columns = _mirrored(height, photo.cfa), _mirrored(width, photo.cfa)
+    for top in range(0, height, _TILE[0]):
+        for left in range(0, width, _TILE[1]):
+            yield rows[top : top + _TILE[0] + 2 * _REACH], columns[left : left + _TILE[1] + 2 * _REACH]
+
+
+def _mirrored(length: int, cfa: Cfa) -> NDArray[np.int64]:
+    """Site indices -_REACH..length+_REACH-1 folded back into the frame, each on a site of its own colour.
+
+    Bayer is its own mirror image at every site, X-Trans at sites 2 and 5 of its tile.
+    """
+    low = 0 if cfa is Cfa.BAYER else 2
+    index = np.arange(-_REACH, length + _REACH)
+    span = length - 1 - low
+    folded = low + span - np.abs((index - low) % (2 * span) - span)
+    return np.where((index >= 0) & (index < length), index, folded)
+
+
+@kernel(fastmath={"contract"})
+def _compress(
+    mosaic: NDArray[np.uint16],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    lines: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    period = lines.shape[1]
+    soft, root = _SOFT, np.float32(np.sqrt(_SOFT))
+    for y in range(out.shape[0]):
+        source = mosaic[rows[y]]
+        for i in range(period):
+            factor, bias = lines[0, y % period, i], lines[1, y % period, i]
+            for x in range(i, out.shape[1], period):
+                level = np.float32(source[columns[x]]) * factor + bias
+                size = np.sqrt(abs(level) + soft) - root
+                out[y, x] = size if level >= 0 else -size
+
+
+@kernel(fastmath={"contract"})
+def _expand(colors: NDArray[np.float32], lines: NDArray[np.float32], out: NDArray[np.uint16]) -> None:
+    soft, root = _SOFT, np.float32(np.sqrt(_SOFT))
+    height = min(out.shape[1], colors.shape[1] - 2 * _REACH)
+    width = min(out.shape[2], colors.shape[2] - 2 * _REACH)
+    for color in range(3):
+        factor, bias = lines[0, color], lines[1, color] + np.float32(0.5)
+        for y in range(height):
+            row = colors[color, y + _REACH]
+            for x in range(width):
+                size = abs(row[x + _REACH]) + root
+                level = (size * size - soft) * factor
+                value = (level if row[x + _REACH] >= 0 else -level) + bias
+                out[color, y, x] = np.uint16(min(max(value, np.float32(0)), np.float32(65535)))
+
+
+@kernel
+def _keep_own(
+    mosaic: NDArray[np.uint16], lines: NDArray[np.float32], colors: NDArray[np.intp], out: NDArray[np.uint16]
+) -> None:
+    period = len(colors)
+    for y in range(mosaic.shape[0]):
+        p = y % period
+        for i in range(period):
+            row, factor, bias = out[colors[p, i], y], lines[0, p, i], lines[1, p, i] + np.float32(0.5)
+            for x in range(i, mosaic.shape[1], period):
+                value = np.float32(mosaic[y, x]) * factor + bias
+                row[x] = np.uint16(min(max(value, np.float32(0)), np.float32(65535)))
+
+
+@kernel
+def _block_means(
+    mosaic: NDArray[np.uint16], lines: NDArray[np.float32], colors: NDArray[np.intp], out: NDArray[np.float32]
+) -> None:
+    period = len(colors)
+    per_site = np.float32(period * period / 144)
+    out[:] = 0
+    counts = np.zeros(3, np.float32)
+    for i in range(period):
+        for j in range(period):
+            counts[colors[i, j]] += 1
+    for y in range(12 * out.shape[1]):
+        p = y % period
+        for i in range(period):
+            color = colors[p, i]
+            share = per_site / counts[color]
+            factor, bias = lines[0, p, i] * share, lines[1, p, i] * share
+            for x in range(out.shape[2]):
+                total = np.uint32(0)
+                for j in range(12 * x + i, 12 * x + 12, period):
+                    total += mosaic[y, j]
+                out[color, y // 12, x] += np.float32(total) * factor + bias * np.float32(12 // period)
+
+
+@kernel
+def _bayer_at(
+    rgb: NDArray[np.uint16], factor: np.float32, bias: np.float32, out: NDArray[np.float32]
+) -> None:
+    for plane in range(4):
+        image = rgb[(plane + 1) // 2]
+        for y in range(out.shape[1]):
+            row = image[2 * y + plane // 2]
+            for x in range(out.shape[2]):
+                out[plane, y, x] = np.float32(row[2 * x + plane % 2]) * factor + bias
+
+
+@kernel
+def _xtrans_at(
+    rgb: NDArray[np.uint16], factor: np.float32, bias: np.float32, out: NDArray[np.float32]
+) -> None:
+    # Sites within a cell as in levels.planes: green at five fixed ones, red and blue at two pairs that swap.
+    half, fifth = factor * np.float32(0.5), factor * np.float32(0.2)
+    for y in range(out.shape[1]):
+        red, green, blue = rgb[0, 3 * y : 3 * y + 3], rgb[1, 3 * y : 3 * y + 3], rgb[2, 3 * y : 3 * y + 3]
+        for x in range(out.shape[2]):
+            i = 3 * x
+            total = np.uint32(green[0, i]) + green[0, i + 1] + green[1, i] + green[1, i + 1] + green[2, i + 2]
+            out[1, y, x] = np.float32(total) * fifth + bias
+            if (x + y) % 2 == 0:
+                out[0, y, x] = np.float32(np.uint32(red[0, i + 2]) + red[2, i + 1]) * half + bias
+                out[2, y, x] = np.float32(np.uint32(blue[1, i + 2]) + blue[2, i]) * half + bias
+            else:
+                out[0, y, x] = np.float32(np.uint32(red[1, i + 2]) + red[2, i]) * half + bias
+                out[2, y, x] = np.float32(np.uint32(blue[0, i + 2]) + blue[2, i + 1]) * half + bias

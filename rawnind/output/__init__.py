@@ -1,0 +1,1 @@
+"""The output folder: shards, journal, manifest, and the checks on them. No Ray."""

@@ -1,0 +1,74 @@
+"""The ledger of attempts: which scenes a run has begun, so that one which kills its worker is noticed.
+
+Marks are write-once files `attempts/<run>/<scene>/<begun or timeouts>/<name>`. They are removed before the manifest is
+written.
+"""
+
+import hashlib
+import json
+import re
+import uuid
+from dataclasses import dataclass
+
+from rawnind.output.store import TEMPORARY, Store
+
+FOLDER = "attempts"
+_MARK = re.compile(rf"{FOLDER}/[^/]+/[0-9a-f]{{16}}/(begun|timeouts)/({re.escape(TEMPORARY)})?[0-9a-f]{{32}}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimedOut:
+    """An attempt that ran out of time.
+
+    Attributes:
+        stage: what it was doing.
+        sha1: the photo that it was reading; None where it was not reading one.
+    """
+
+    stage: str
+    sha1: str | None
+
+
+class Ledger:
+    """Marks of one scene in one run.
+
+    Args:
+        store: the output folder.
+        run: names the run; another run starts with a clean ledger.
+        key: the scene's key.
+    """
+
+    def __init__(self, store: Store, run: str, key: str) -> None:
+        self._store = store
+        self._folder = f"{FOLDER}/{run}/{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+    def begin(self) -> int:
+        """Marks an attempt; returns how many there were before it."""
+        before = len(self._store.list(f"{self._folder}/begun"))
+        self._store.write(f"{self._folder}/begun/{uuid.uuid4().hex}", b"")
+        return before
+
+    def mark_timeout(self, stage: str, sha1: str | None) -> None:
+        """Marks that an attempt ran out of time, and what it was doing."""
+        data = json.dumps({"stage": stage, "sha1": sha1}).encode()
+        self._store.write(f"{self._folder}/timeouts/{uuid.uuid4().hex}", data)
+
+    def timeouts(self) -> list[TimedOut]:
+        """Every attempt that ran out of time, oldest first."""
+        entries = sorted(self._store.list(f"{self._folder}/timeouts"), key=lambda entry: entry.modified)
+        return [TimedOut(**json.loads(self._store.read(entry.path))) for entry in entries]
+
+
+def remove_marks(store: Store) -> None:
+    """Removes every mark of every run, and the folder unless something else lies there.
+
+    Raises:
+        OutputError: The storage refuses.
+    """
+    found = [entry.path for entry in store.list(FOLDER)]
+    marks = [path for path in found if _MARK.fullmatch(path)]
+    if len(marks) == len(found):
+        store.remove_folder(FOLDER)
+        return
+    for path in marks:
+        store.remove(path)

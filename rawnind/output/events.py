@@ -1,0 +1,245 @@
+"""events.jsonl: one line per state change and per commit, for machines.
+
+Every line is a JSON object with `time` (seconds since 1970), `run` and `event`. It is a log: no number of the manifest
+comes from it. The events:
+
+`begin`: a run starts collecting; `next_seq`, the sequence number of its first commit.
+`state`: `from`, `to`; with `error` comes `why`, with `ready` comes `peak_in_flight`.
+`commit`: `seq`, `scene`, `outcome`, `reason`, `pairs` (by outcome), `crops`, `in_flight` (the scenes in flight, this one
+among them), `telemetry` (seconds, bytes and counts by stage, and `attempts`); `recovered` where the bridge died before it
+could log the commit, and its successor did.
+"""
+
+import heapq
+import itertools
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rawnind.errors import OutputError
+from rawnind.output.journal.journal import Commit, Journal, commit_of
+from rawnind.output.store import Store
+from rawnind.records import Outcome, SceneResult
+
+NAME = "events.jsonl"
+
+
+class EventLog:
+    """Appends lines for one run.
+
+    A local log is one file that grows. Object stores cannot append, so there each run has `events/<run>.jsonl` with all
+    that is no commit, written anew each time, and files of commits `events/<run>.jsonl.000001` and so on, written when
+    they are full or anything else happens: what a run that goes on must know is found without reading those.
+    """
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store = store
+        self._run = run
+        self._path = store.local(NAME)
+        self._first = f"events/{run}.jsonl"
+        self._rare: list[str] = []
+        self._commits: list[str] = []
+        self._files: list[str] = []
+        if self._path is None:
+            files = [entry.path for entry in store.list("events") if entry.path.startswith(self._first)]
+            self._rare = self._read(self._first) if self._first in files else []
+            self._files = [path for path in files if path != self._first]
+            self._commits = self._read(self._files.pop()) if self._files else []
+
+    def _read(self, name: str) -> list[str]:
+        return self._store.read(name).decode(errors="replace").splitlines(keepends=True)
+
+    def add(self, event: str, **values: Any) -> None:
+        """Appends one line; `values` must be plain JSON values.
+
+        Raises:
+            OutputError: The storage refuses.
+        """
+        self.add_all(event, [values])
+
+    def add_all(self, event: str, each: Iterable[Mapping[str, Any]]) -> None:
+        """Appends a line for each of many values. Errors as in `add`."""
+        head = {"time": round(time.time(), 3), "run": self._run, "event": event}
+        lines = [json.dumps({**head, **values}) + "\n" for values in each]
+        if self._path is None:
+            self._keep(event, lines)
+            return
+        text = "".join(lines)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as file:
+                file.write((text if self._is_whole() else "\n" + text).encode())
+        except OSError as error:
+            raise OutputError(f"cannot write {NAME} in {self._store.location}: {error.strerror}") from error
+
+    def _keep(self, event: str, lines: Sequence[str]) -> None:
+        """Commits wait until there are many, or anything else happens."""
+        if event != "commit":
+            self._flush()
+            self._rare += lines
+            self._store.write(self._first, "".join(self._rare).encode(), replace=True)
+            return
+        self._commits += lines
+        if len(self._commits) >= _LINES_PER_FILE:
+            self._flush()
+            self._files.append(self._file)
+            self._commits = []
+
+    @property
+    def _file(self) -> str:
+        return f"{self._first}.{len(self._files) + 1:06d}"
+
+    def _is_whole(self) -> bool:
+        """Whether the log ends with a whole line; who died while writing may have left a torn one."""
+        if self._path is None:
+            return True
+        with self._path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(size - 1)
+            return file.read(1) in {b"", b"\n"}
+
+    def _flush(self) -> None:
+        if self._commits:
+            self._store.write(self._file, "".join(self._commits).encode(), replace=True)
+
+    def last(self, event: str, *, any_run: bool = False) -> dict[str, Any] | None:
+        """The newest line with that event; None where there is none. A torn line is passed over.
+
+        Args:
+            event: what to look for.
+            any_run: whether another run's line will do, where one log holds them all.
+        """
+        for line in self._newest_first(event):
+            values = _parsed(line)
+            if values and values.get("event") == event and (any_run or values.get("run") == self._run):
+                return values
+        return None
+
+    def _newest_first(self, event: str) -> Iterator[str]:
+        """Every line of that event, and maybe others."""
+        if self._path is not None:
+            yield from _backwards(self._path, f'"event": "{event}"'.encode())
+        elif event != "commit":
+            yield from reversed(self._rare)
+        else:
+            yield from reversed(self._commits)
+            for name in reversed(self._files):
+                yield from reversed(self._read(name))
+
+
+_LINES_PER_FILE = 10_000
+
+
+def read_events(store: Store) -> Iterator[dict[str, Any]]:
+    """Every line of every run, oldest first within a run; torn lines are passed over."""
+    if store.exists(NAME):
+        yield from _parsed_lines(store, [NAME])
+        return
+    names = [entry.path for entry in store.list("events")]
+    for _, files in itertools.groupby(names, key=lambda name: name.partition(".jsonl")[0]):
+        first, *commits = files
+        streams = (_parsed_lines(store, [first]), _parsed_lines(store, commits))
+        yield from heapq.merge(*streams, key=lambda values: values["time"])
+
+
+def _parsed_lines(store: Store, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for name in names:
+        for line in store.read(name).decode(errors="replace").splitlines():
+            if values := _parsed(line):
+                yield values
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _backwards(path: Path, text: bytes) -> Iterator[str]:
+    """A file's lines with that text, and maybe others, last first, without reading more than is asked for."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        end, rest = file.seek(0, os.SEEK_END), b""
+        while end:
+            start = max(end - _BLOCK, 0)
+            file.seek(start)
+            first, separator, others = (file.read(end - start) + rest).partition(b"\n")
+            if separator and text in others:
+                lines = reversed(others.split(b"\n"))
+                yield from (line.decode(errors="replace") for line in lines if text in line)
+            end, rest = start, first
+        if rest:
+            yield rest.decode(errors="replace")
+
+
+_BLOCK = 1 << 16
+
+
+_RECOVERED = 1000
+"""The most commits that are logged belatedly."""
+
+
+class CommitLog:
+    """Tells the log what the journal holds.
+
+    Args:
+        events: the log.
+        journal: what was committed.
+    """
+
+    def __init__(self, events: EventLog, journal: Journal) -> None:
+        self._events = events
+        self._journal = journal
+
+    def add(
+        self, committed: Iterable[tuple[SceneResult, Commit, Mapping[str, float]]], *, in_flight: int
+    ) -> None:
+        """Logs commits, each with its scene's telemetry.
+
+        Raises:
+            OutputError: The storage refuses.
+        """
+        self._events.add_all(
+            "commit",
+            (
+                {**_line(result, commit, in_flight), "telemetry": dict(telemetry)}
+                for result, commit, telemetry in committed
+            ),
+        )
+
+    def recover(self) -> None:
+        """Logs commits that a bridge which died had made and not yet logged; the journal is right in any case.
+
+        Raises:
+            OutputError: The storage refuses.
+        """
+        logged = self._events.last("commit", any_run=True)
+        first = int(logged["seq"]) + 1 if logged else 0
+        lost = range(max(first, self._journal.next_seq - _RECOVERED), self._journal.next_seq)
+        results = ((seq, self._journal.at(seq)) for seq in lost)
+        self._events.add_all(
+            "commit",
+            (
+                {**_line(result, commit_of(result, seq), 0), "telemetry": {}, "recovered": True}
+                for seq, result in results
+            ),
+        )
+
+
+def _line(result: SceneResult, commit: Commit, in_flight: int) -> dict[str, Any]:
+    return {
+        "seq": commit.seq,
+        "scene": result.scene.key,
+        "outcome": str(commit.outcome),
+        "reason": str(commit.reason) if commit.reason else None,
+        "pairs": dict(zip(map(str, Outcome), commit.pairs, strict=True)),
+        "crops": commit.crops,
+        "in_flight": in_flight,
+    }

@@ -1,0 +1,1 @@
+"""The journal: write-once files that record every committed scene."""

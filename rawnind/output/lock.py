@@ -1,0 +1,133 @@
+"""One run at a time per output folder, and the name of the one that is there."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rawnind.errors import FolderInUseError, OutputError
+from rawnind.output.store import Store
+
+NAME = "run.lock"
+LEASES = "locks"
+
+_HEARTBEAT = 15.0
+_STALE = 60.0
+"""Seconds without a heartbeat after which a lease on an object store belongs to a dead run."""
+
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+@contextmanager
+def only_run(store: Store, run: str) -> Iterator[None]:
+    """Holds an output folder for one run, and leaves no trace behind.
+
+    A local folder is held by a file lock, which the system takes back from a dead process at once; `run.lock` says whose it is.
+    Elsewhere, and on file systems without locks, each run keeps an object `locks/<run>.json` alive; one that was not
+    touched for a minute by the store's own clock belongs to a dead run.
+
+    Args:
+        store: the output folder.
+        run: names the run.
+
+    Raises:
+        FolderInUseError: Another run holds it; the text names its host, process and run.
+    """
+    path = store.local(NAME)
+    about = json.dumps(
+        {"run": run, "host": socket.gethostname(), "pid": os.getpid(), "since": round(time.time())}
+    )
+    descriptor = _lock(path, store.location) if path else None
+    if path is None or descriptor is None:
+        with _lease(store, run, about):
+            yield
+        return
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, about.encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(path: Path, location: str) -> int | None:
+    """The locked file's descriptor; None where the file system knows no locks."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise OutputError(f"cannot write {NAME} in {location}: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(descriptor, 4096, 0)
+            os.close(descriptor)
+            if error.errno in _UNSUPPORTED:
+                return None
+            raise FolderInUseError(
+                f"{location} is in use by {_who(holder)}. Wait for it, or choose a new --output."
+            ) from error
+        with suppress(FileNotFoundError):
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
+        os.close(descriptor)  # the run before us has just removed the file that we had opened
+
+
+@contextmanager
+def _lease(store: Store, run: str, about: str) -> Iterator[None]:
+    own = f"{LEASES}/{run}.json"
+    store.write(own, about.encode(), replace=True)
+    try:
+        _refuse_if_second(store, own)
+        over = threading.Event()
+        thread = threading.Thread(
+            target=_beat, args=(store, own, about, over), name="rawnind-lease", daemon=True
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+    finally:
+        with suppress(OutputError):
+            store.remove(own)
+
+
+def _refuse_if_second(store: Store, own: str) -> None:
+    """Whoever sees another's living lease beside its own goes; of two that start at the same moment, that may be both."""
+    leases = {entry.path: entry.modified for entry in store.list(LEASES)}
+    now = leases.get(own, 0.0)
+    for name, modified in leases.items():
+        if name == own:
+            continue
+        if now - modified > _STALE:
+            store.remove(name)
+        else:
+            who = _who(store.read(name))
+            raise FolderInUseError(
+                f"{store.location} is in use by {who}. Wait for it, or choose a new --output."
+            )
+
+
+def _beat(store: Store, own: str, about: str, over: threading.Event) -> None:
+    while not over.wait(_HEARTBEAT):
+        with suppress(OutputError):  # the run itself will find out when it writes
+            store.write(own, about.encode(), replace=True)
+
+
+def _who(content: bytes) -> str:
+    try:
+        about: dict[str, Any] = json.loads(content)
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(about["since"]))
+        return f"run {about['run']} (process {about['pid']} on {about['host']}, since {since})"
+    except (ValueError, KeyError, TypeError):
+        return "another run that has just started"

@@ -1,0 +1,243 @@
+"""The manifest: manifest.parquet (crops), pairs.parquet (planned pairs) and manifest.yaml (the run, for people)."""
+
+import io
+import itertools
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import IO, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from rawnind.errors import ManifestError
+from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, crop_row, pair_row, scene_entry
+from rawnind.output.store import HashingSink, Store
+from rawnind.recipe import Recipe
+from rawnind.records import Counts, Outcome, PairResult, Reason, SceneResult, Summary
+
+MANIFEST = "manifest.parquet"
+PAIRS = "pairs.parquet"
+MANIFEST_YAML = "manifest.yaml"
+FORMAT = 1
+
+_ROWS_PER_BATCH, _BATCHES_PER_GROUP = 1024, 64
+
+
+def write_manifest(
+    store: Store,
+    results: Iterable[SceneResult],
+    recipe: Recipe,
+    *,
+    versions: Mapping[str, str],
+    contents: str,
+) -> Summary:
+    """Writes the three files, holding one scene at a time; manifest.yaml, which seals the others, comes last.
+
+    Args:
+        store: the output folder.
+        results: every planned scene once, sorted by (scene name, CFA).
+        recipe: what the results were made with.
+        versions: library versions, for the record in manifest.yaml.
+        contents: names what the manifest is made from; kept in manifest.yaml.
+
+    Raises:
+        OutputError: The storage refuses; the old manifest is then still there.
+    """
+    tally = _Tally()
+    with tempfile.SpooledTemporaryFile(max_size=1 << 24) as entries:
+        with (
+            store.create(MANIFEST, replace=True) as manifest,
+            store.create(PAIRS, replace=True) as pairs,
+            _Rows(manifest, MANIFEST_SCHEMA) as crop_rows,
+            _Rows(pairs, PAIRS_SCHEMA) as pair_rows,
+        ):
+            for scene, pair in _pairs_in_order(_counted(results, tally, entries)):
+                pair_rows.add(pair_row(scene, pair))
+                for number, crop in enumerate(pair.crops):
+                    crop_rows.add(crop_row(scene, pair, number, crop, recipe.crop_size))
+        summary = tally.summary(recipe, manifest.sha256)
+        head = _head(summary, recipe, versions) | {
+            "contents": contents,
+            "files": {MANIFEST: manifest.sha256, PAIRS: pairs.sha256},
+        }
+        with store.create(MANIFEST_YAML, replace=True) as sink:
+            sink.write(_yaml(head) + b"scenes:\n")
+            entries.seek(0)
+            while block := entries.read(1 << 20):
+                sink.write(block)
+            if not summary.scenes.planned:
+                sink.write(b"  []\n")
+    return summary
+
+
+def read_head(store: Store) -> dict[str, Any]:
+    """Everything of manifest.yaml above its list of scenes.
+
+    Raises:
+        FileNotFoundError: There is no manifest yet.
+        ManifestError: It is not a manifest of this format.
+    """
+    text = store.read(MANIFEST_YAML).partition(b"\nscenes:\n")[0]
+    try:
+        head = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ManifestError(f"{MANIFEST_YAML} in {store.location} is not YAML: {error}") from error
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        raise ManifestError(f"{MANIFEST_YAML} in {store.location} is not a manifest of format {FORMAT}")
+    return head
+
+
+def read_summary(store: Store) -> Summary:
+    """The summary that `write_manifest` returned when it wrote the manifest. Errors as in `read_head`."""
+    head = read_head(store)
+    try:
+        values = {
+            "recipe": head["recipe"]["digest"],
+            **head["counts"],
+            "reasons": list(head["reasons"].items()),
+            "manifest_sha256": head["files"][MANIFEST],
+        }
+        return _SUMMARY.validate_json(json.dumps(values))
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ManifestError(
+            f"{MANIFEST_YAML} in {store.location} is damaged: {where}: {error.errors()[0]['msg']}"
+        ) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ManifestError(f"{MANIFEST_YAML} in {store.location} is damaged: {error!r}") from error
+
+
+_SUMMARY = TypeAdapter(Summary)
+
+
+def read_entries(store: Store) -> Iterator[dict[str, Any]]:
+    """The entries of manifest.yaml's list of scenes, one by one. Errors as in `read_head`."""
+    with store.open(MANIFEST_YAML) as source, io.TextIOWrapper(source, encoding="utf-8") as text:
+        lines = itertools.dropwhile(lambda line: line != "scenes:\n", text)
+        next(lines, None)
+        block: list[str] = []
+        for line in itertools.chain(lines, ["- end"]):
+            if line.startswith("- ") and block:
+                yield from _entries(block, store)
+                block = []
+            block.append(line)
+
+
+def _entries(block: list[str], store: Store) -> list[dict[str, Any]]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's where it is there
+    try:
+        found = yaml.load("".join(block), Loader=loader)  # noqa: S506 - both are safe loaders
+    except yaml.YAMLError as error:
+        raise ManifestError(f"{MANIFEST_YAML} in {store.location} is not YAML: {error}") from error
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise ManifestError(f"{MANIFEST_YAML} in {store.location} is damaged: its scenes are no list")
+    return found
+
+
+class _Rows:
+    """Rows of one Parquet file, written in groups; what waits for its group is held as columns."""
+
+    def __init__(self, sink: HashingSink, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._writer = pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd")
+        self._rows: list[dict[str, Any]] = []
+        self._batches: list[pa.RecordBatch] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._pack()
+            self._flush()
+        self._writer.close()
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= _ROWS_PER_BATCH:
+            self._pack()
+        if len(self._batches) >= _BATCHES_PER_GROUP:
+            self._flush()
+
+    def _pack(self) -> None:
+        self._batches.append(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
+        self._rows.clear()
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_batches(self._batches, schema=self._schema))
+        self._batches.clear()
+
+
+class _Tally:
+    """Counts scenes, pairs and crops while they pass."""
+
+    def __init__(self) -> None:
+        self._scenes: Counter[str] = Counter()
+        self._pairs: Counter[str] = Counter()
+        self._reasons: Counter[Reason] = Counter()
+        self._crops = 0
+
+    def add(self, result: SceneResult) -> None:
+        self._scenes.update(["planned", result.outcome])
+        for pair in result.pairs:
+            self._pairs.update(["planned", pair.outcome])
+            self._reasons.update([pair.reason] if pair.reason else [])
+            self._crops += len(pair.crops)
+
+    def summary(self, recipe: Recipe, manifest_sha256: str) -> Summary:
+        return Summary(
+            recipe=recipe.digest,
+            scenes=Counts(**self._scenes),
+            pairs=Counts(**self._pairs),
+            crops=self._crops,
+            reasons=tuple(sorted(self._reasons.items())),
+            manifest_sha256=manifest_sha256,
+        )
+
+
+def _counted(results: Iterable[SceneResult], tally: _Tally, entries: IO[bytes]) -> Iterator[SceneResult]:
+    for result in results:
+        tally.add(result)
+        entries.write(_yaml([scene_entry(result)]))
+        yield result
+
+
+def _pairs_in_order(results: Iterable[SceneResult]) -> Iterator[tuple[SceneResult, PairResult]]:
+    for _, group in itertools.groupby(results, key=lambda result: result.scene.name):
+        pairs = ((scene, pair) for scene in group for pair in scene.pairs)
+        yield from sorted(pairs, key=lambda item: item[1].pair_id)
+
+
+def _head(summary: Summary, recipe: Recipe, versions: Mapping[str, str]) -> dict[str, Any]:
+    counts = {"scenes": asdict(summary.scenes), "pairs": asdict(summary.pairs), "crops": summary.crops}
+    return {
+        "format": FORMAT,
+        "recipe": {"digest": recipe.digest, **recipe.as_dict()},
+        "versions": dict(versions),
+        "counts": counts,
+        "conservation": {name: conservation(getattr(summary, name)) for name in ("scenes", "pairs")},
+        "reasons": {str(reason): count for reason, count in summary.reasons},
+    }
+
+
+def conservation(counts: Counts) -> str:
+    """The sum that proves that nothing vanished, for people.
+
+    >>> conservation(Counts(planned=3, collected=2, failed=1))
+    '3 planned = 2 collected + 0 filtered + 0 rejected + 1 failed'
+    """
+    terms = [f"{getattr(counts, outcome)} {outcome}" for outcome in Outcome]
+    return f"{counts.planned} planned = {' + '.join(terms)}"
+
+
+def _yaml(value: object) -> bytes:
+    text: str = yaml.dump(value, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=120)
+    return text.encode()
+
+
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's where it is there: five times as fast

@@ -1,0 +1,149 @@
+"""Shards: one Parquet file per pair, one row group per crop, fixed-size binary, uncompressed unless asked for.
+
+A crop's pixels then lie in the file as they lie in memory, and any Parquet reader opens them.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from rawnind.errors import DamagedShardError
+from rawnind.output.store import Store
+from rawnind.recipe import Compression
+from rawnind.records import Cfa, Shard
+
+_LEVEL = 1  # of zstd: higher ones take longer and gain nothing, for noise does not compress
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class CropPixels:
+    """One row of a shard.
+
+    Attributes:
+        crop_id: the crop's name in the manifest.
+        noisy_raw: (size, size) uint16, the noisy photo's sensor values.
+        gt_raw: (size, size) uint16, the GT's sensor values at the shifted place.
+        gt_rgb: (3, size, size) float16, the GT in linear Rec.2020.
+        valid: (size, size) bool, True where the pair may be trained on.
+    """
+
+    crop_id: str
+    noisy_raw: NDArray[np.uint16]
+    gt_raw: NDArray[np.uint16]
+    gt_rgb: NDArray[np.float16]
+    valid: NDArray[np.bool_]
+
+
+def shard_name(cfa: Cfa, scene: str, pair_id: str) -> str:
+    """Where a pair's shard lies below the output folder."""
+    return f"shards/{cfa}/{scene}/{pair_id}.parquet"
+
+
+_SHARD = re.compile(r"shards/(bayer|x-trans)/[^/]+/[0-9a-f]{12}-[0-9a-f]{12}\.parquet")
+
+
+def is_shard_name(path: str) -> bool:
+    """Whether a file below the output folder is called like a shard.
+
+    >>> is_shard_name("shards/bayer/cat/0123456789ab-ba9876543210.parquet"), is_shard_name("shards/notes.txt")
+    (True, False)
+    """
+    return _SHARD.fullmatch(path) is not None
+
+
+def crop_name(pair_id: str, y: int, x: int) -> str:
+    """Name of the crop whose first site is (y, x) in the noisy photo's visible area."""
+    return f"{pair_id}-{y}-{x}"
+
+
+def shard_schema(size: int) -> pa.Schema:
+    """Columns of a shard with crops of `size` x `size`; all required."""
+    area = size * size
+    columns = {
+        "crop_id": pa.string(),
+        "noisy_raw": pa.binary(2 * area),
+        "gt_raw": pa.binary(2 * area),
+        "gt_rgb": pa.binary(2 * 3 * area),
+        "mask": pa.binary(area // 8),
+    }
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
+
+
+def write_shard(
+    store: Store,
+    name: str,
+    rows: Iterable[CropPixels],
+    size: int,
+    *,
+    compression: Compression = Compression.NONE,
+) -> Shard:
+    """Writes crops one by one, never holding more than one; the bytes depend on the crops alone.
+
+    Raises:
+        OutputError: The storage refuses; nothing is left behind.
+    """
+    schema = shard_schema(size)
+    with store.create(name, replace=True) as sink:
+        with pq.ParquetWriter(
+            pa.PythonFile(sink, mode="w"),
+            schema,
+            compression=str(compression),
+            compression_level=_LEVEL if compression is Compression.ZSTD else None,
+            use_dictionary=False,
+            write_statistics=False,
+            store_schema=False,
+            data_page_size=16 * size * size,  # above any value: one page per column chunk
+        ) as writer:
+            for row in rows:
+                writer.write_batch(_batch(row, schema, size))
+        return Shard(path=name, sha256=sink.sha256, size=sink.size)
+
+
+def read_crop(store: Store, name: str, row_group: int, size: int) -> CropPixels:
+    """One crop through the Parquet reader.
+
+    Raises:
+        DamagedShardError: The file is missing, is not such a shard, or holds no such crop.
+    """
+    try:
+        with store.open(name) as source, pq.ParquetFile(source) as file:
+            row = file.read_row_group(row_group)
+            if not row.schema.equals(shard_schema(size)):
+                raise DamagedShardError(f"{name}: not a shard of {size}-pixel crops")
+            columns = {column: row[column][0] for column in row.column_names}
+            return CropPixels(
+                crop_id=columns["crop_id"].as_py(),
+                noisy_raw=_pixels(columns["noisy_raw"], "<u2", (size, size)),
+                gt_raw=_pixels(columns["gt_raw"], "<u2", (size, size)),
+                gt_rgb=_pixels(columns["gt_rgb"], "<f2", (3, size, size)),
+                valid=np.unpackbits(_pixels(columns["mask"], "u1", (size, size // 8)), axis=1).view(np.bool_),
+            )
+    except (OSError, ValueError, pa.ArrowException, IndexError) as error:
+        raise DamagedShardError(f"{name}: {error}") from error
+
+
+def _batch(row: CropPixels, schema: pa.Schema, size: int) -> pa.RecordBatch:
+    if row.valid.shape != (size, size):
+        raise ValueError(f"crop {row.crop_id} has shape {row.valid.shape}, the shard holds {size} x {size}")
+    pixels = (
+        np.ascontiguousarray(row.noisy_raw, "<u2"),
+        np.ascontiguousarray(row.gt_raw, "<u2"),
+        np.ascontiguousarray(row.gt_rgb, "<f2"),
+        np.packbits(row.valid, axis=1, bitorder="big"),
+    )
+    columns = [pa.array([row.crop_id], pa.string())]
+    for values, field in zip(pixels, list(schema)[1:], strict=True):
+        if values.nbytes != field.type.byte_width:
+            raise ValueError(f"{field.name} of crop {row.crop_id} has {values.nbytes} bytes")
+        columns.append(pa.FixedSizeBinaryArray.from_buffers(field.type, 1, [None, pa.py_buffer(values)]))
+    return pa.record_batch(columns, schema=schema)
+
+
+def _pixels(scalar: pa.Scalar, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    return np.frombuffer(scalar.as_buffer(), dtype=kind).reshape(shape)

@@ -1,0 +1,333 @@
+"""The output folder: a local path or a URI that pyarrow.fs opens, with write-once files.
+
+A file appears whole or not at all. Locally it is written beside its place, synced and moved there. For an object store
+it is kept in a local temporary file until it is whole, then uploaded in one call: closing an upload, which is also what
+an error does to it, would publish whatever has been sent so far.
+"""
+
+import contextlib
+import errno
+import hashlib
+import mmap
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Protocol
+
+import pyarrow as pa
+from pyarrow import fs
+
+from rawnind.errors import OutputError
+
+TEMPORARY = ".tmp-"
+"""Prefix of a file that is still being written; whoever finds one without its writer may remove it."""
+
+
+class Sink(Protocol):
+    """What `Store.create` hands out: a place for bytes that remembers their digest."""
+
+    def write(self, data: bytes) -> int:
+        """Appends bytes."""
+        ...
+
+
+class HashingSink:
+    """Passes bytes on and keeps their SHA-256 and count, so that nothing is read twice."""
+
+    closed = False
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        """Appends bytes; returns how many."""
+        view = memoryview(data)
+        self._stream.write(view)
+        self._hash.update(view)
+        self.size += view.nbytes
+        return view.nbytes
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self.size
+
+    def flush(self) -> None:
+        """Nothing is kept back here."""
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of everything written so far."""
+        return self._hash.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FolderEntry:
+    """A file below the store's root.
+
+    Attributes:
+        modified: when it was last written, in seconds since 1970 by the store's clock.
+    """
+
+    path: str
+    size: int
+    modified: float
+
+
+class Store:
+    """Files below one root. Names are relative, with forward slashes, and never leave the root.
+
+    Args:
+        location: a local path, or a URI such as `s3://bucket/folder`.
+
+    Raises:
+        OutputError: The location cannot be opened.
+    """
+
+    def __init__(self, location: str) -> None:
+        try:
+            if "://" in location:
+                self._fs, root = fs.FileSystem.from_uri(_tuned(location))
+                self._root = root.rstrip("/")
+                if not self._root:
+                    raise OutputError(f"{location} names no folder")
+            else:
+                self._fs, self._root = fs.LocalFileSystem(), str(Path(location).absolute())
+        except (OSError, pa.ArrowException) as error:
+            raise OutputError(f"cannot open {location}: {error}") from error
+        self.location = location
+        self.is_local = isinstance(self._fs, fs.LocalFileSystem)
+
+    def full(self, name: str) -> str:
+        """The name below the root, as the file system spells it.
+
+        Raises:
+            ValueError: The name would leave the root.
+        """
+        parts = PurePosixPath(name).parts
+        if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name or "\0" in name:
+            raise ValueError(f"not a name inside the output folder: {name!r}")
+        return f"{self._root}/{'/'.join(parts)}"
+
+    def local(self, name: str) -> Path | None:
+        """The file's local path; None where the store is remote."""
+        return Path(self.full(name)) if self.is_local else None
+
+    @contextlib.contextmanager
+    def create(self, name: str, *, replace: bool = False) -> Iterator[HashingSink]:
+        """Writes a file that appears when the block ends well, and not at all otherwise.
+
+        Args:
+            name: relative name.
+            replace: whether a file of that name may be there; it is replaced in one step.
+
+        Raises:
+            FileExistsError: The name is taken and `replace` is False. Object stores cannot refuse by themselves: there
+                two writers of one name must not run at once.
+            OutputError: The storage refuses (no space, no permission, not reachable).
+        """
+        final = self.full(name)
+        with self._advice("write", name):
+            if not replace and self._fs.get_file_info(final).type != fs.FileType.NotFound:
+                raise FileExistsError(name)
+            with _beside(Path(final), replace=replace) if self.is_local else self._upload(final) as stream:
+                yield HashingSink(stream)
+
+    @contextlib.contextmanager
+    def _upload(self, final: str) -> Iterator[IO[bytes]]:
+        with tempfile.TemporaryFile(prefix="rawnind-") as spool:
+            yield spool
+            spool.flush()
+            size = spool.tell()
+            with contextlib.ExitStack() as stack:
+                data: mmap.mmap | bytes = b""
+                if size:  # an empty file cannot be mapped
+                    data = stack.enter_context(mmap.mmap(spool.fileno(), size, access=mmap.ACCESS_READ))
+                with self._fs.open_output_stream(final) as stream:
+                    stream.write(data)
+
+    @contextlib.contextmanager
+    def _advice(self, what: str, name: str) -> Iterator[None]:
+        """Whatever the storage complains of becomes an OutputError, but for names that are taken or not there."""
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            if isinstance(error, FileExistsError) or (
+                isinstance(error, FileNotFoundError) and what != "write"
+            ):
+                raise
+            raise OutputError(f"cannot {what} {name} in {self.location}: {error}") from error
+
+    def write(self, name: str, data: bytes, *, replace: bool = False) -> str:
+        """Writes a whole file; returns its SHA-256. Errors as in `create`."""
+        with self.create(name, replace=replace) as sink:
+            sink.write(data)
+        return sink.sha256
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            OutputError: The storage refuses.
+        """
+        with self._advice("read", name), self._fs.open_input_stream(self.full(name)) as stream:
+            return bytes(stream.read())
+
+    def open(self, name: str) -> pa.NativeFile:
+        """The file for reading at any place, memory-mapped where it is local.
+
+        Raises:
+            OSError: It is not there, cannot be read, or is empty.
+        """
+        path = self.full(name)
+        return pa.memory_map(path) if self.is_local else self._fs.open_input_file(path)
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of the file's bytes, read in blocks. Errors as in `read`."""
+        digest = hashlib.sha256()
+        with self._advice("read", name), self._fs.open_input_stream(self.full(name)) as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of that name.
+
+        Raises:
+            OutputError: The storage does not say.
+        """
+        with self._advice("look for", name):
+            return bool(self._fs.get_file_info(self.full(name)).type == fs.FileType.File)
+
+    def list(self, folder: str = "") -> list[FolderEntry]:
+        """Every file below a folder or the root, at any depth, sorted by name; empty where there is no such folder.
+
+        Raises:
+            OutputError: The storage does not say.
+        """
+        place = self.full(folder) if folder else self._root
+        selector = fs.FileSelector(place, recursive=True, allow_not_found=True)
+        with self._advice("list", folder):
+            found = self._fs.get_file_info(selector)
+        return sorted(
+            (
+                FolderEntry(
+                    path=info.path[len(self._root) :].lstrip("/"),
+                    size=info.size,
+                    modified=(info.mtime_ns or 0) / 1e9,
+                )
+                for info in found
+                if info.type == fs.FileType.File
+            ),
+            key=lambda entry: entry.path,
+        )
+
+    def remove(self, name: str) -> None:
+        """Removes a file; one that is already gone is fine.
+
+        Raises:
+            OutputError: The storage refuses.
+        """
+        with self._advice("remove", name), contextlib.suppress(FileNotFoundError):
+            self._fs.delete_file(self.full(name))
+
+    def remove_folder(self, name: str) -> None:
+        """Removes a folder with everything in it; one that is already gone is fine.
+
+        Raises:
+            OutputError: The storage refuses.
+        """
+        with self._advice("remove", name), contextlib.suppress(FileNotFoundError):
+            self._fs.delete_dir(self.full(name))
+
+    def root_identity(self) -> tuple[int, int] | None:
+        """What tells a local root from another folder that took its place; None where it is gone or remote."""
+        try:
+            found = Path(self._root).stat() if self.is_local else None
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino) if found else None
+
+    def require_root(self, identity: tuple[int, int] | None) -> None:
+        """A folder that went away must not be made anew under the same name, nor its files be called missing.
+
+        Args:
+            identity: what `root_identity` was.
+
+        Raises:
+            OutputError: The root is gone, or another one.
+        """
+        if self.is_local and self.root_identity() != identity:
+            raise OutputError(
+                f"the output folder {self.location} cannot be reached any more; bring it back and run again"
+            )
+
+    def prepare_root(self) -> None:
+        """Makes the root and shows that it can be written.
+
+        Raises:
+            OutputError: It cannot.
+        """
+        root = Path(self._root)
+        if self.is_local and root.exists() and not root.is_dir():
+            raise OutputError(f"{self.location} is a file; --output needs a folder")
+        probe = f"{TEMPORARY}probe-{uuid.uuid4().hex}"
+        self.write(probe, b"")
+        self.remove(probe)
+
+
+def _tuned(uri: str) -> str:
+    """S3 then takes a small file in one request; else each one costs three."""
+    if not uri.startswith("s3://") or "allow_delayed_open=" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"
+
+
+@contextlib.contextmanager
+def _beside(final: Path, *, replace: bool) -> Iterator[IO[bytes]]:
+    """A file in the same folder that takes the final name when the block ends well, and goes away otherwise."""
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(f"{error.filename} is a file, a folder is needed") from error
+    temporary = final.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        if replace:
+            temporary.replace(final)
+        else:
+            _claim(temporary, final)
+        _sync_folder(final.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _claim(source: Path, target: Path) -> None:
+    """Moves a file to a name that must be free."""
+    try:
+        target.hardlink_to(source)  # refuses where the name is taken, which a rename does not
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        if target.exists():
+            raise FileExistsError(target) from error
+        source.rename(target)  # between the look and the move another writer could come; a run has only one
+
+
+_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Runs the job on Ray: driver, Ray Data graph, workers."""

@@ -1,0 +1,200 @@
+"""One run of `prepare`, from a source to a manifest."""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import rawpy
+import ray
+import yaml
+
+from rawnind.bridge.bridge import Bridge
+from rawnind.errors import ConfigError, ManifestError, RecipeMismatchError
+from rawnind.options import Options
+from rawnind.output import attempts
+from rawnind.output.journal.journal import Journal
+from rawnind.output.lock import only_run
+from rawnind.output.manifest import read_head, read_summary
+from rawnind.output.store import Store
+from rawnind.pipeline.driver import Driver
+from rawnind.pipeline.graph import NAMESPACE, Job
+from rawnind.pipeline.signals import Interrupts
+from rawnind.plan import Plan, SceneFilter, make_plan
+from rawnind.progress.progress import Progress, Silent
+from rawnind.recipe import Recipe
+from rawnind.records import Summary
+from rawnind.source.fingerprint import fingerprint, is_unchanged
+from rawnind.source.index import load_index
+
+RECIPE = "recipe.yaml"
+
+
+def prepare(
+    source: str | Path, output: str | Path, *, progress: Progress | None = None, **options: Any
+) -> Summary:
+    """Processes every scene of a source that has no outcome yet, and writes the manifest.
+
+    Args:
+        source: a folder of RAW files or an index YAML (see `storage.index.load_index`).
+        output: a local folder, or a URI that pyarrow.fs opens.
+        progress: told what happens; None: silence.
+        options: names and values of `options.Options` and of `config.Recipe`, e.g. `crop_size=512, limit=10`.
+
+    Returns:
+        Counts over all planned scenes, also those that an earlier run collected.
+
+    Raises:
+        ConfigError: An option is wrong.
+        IndexInvalidError: The source is not one.
+        RecipeMismatchError: The folder was made with another recipe.
+        FolderInUseError: Another run works on the folder.
+        StoppedEarlyError: The run was stopped or ran out of time; run again to resume.
+        OutputError: The output cannot be written; what was committed stays.
+    """
+    return run(source, output, Options.from_dict(options), progress or Silent())
+
+
+def run(source: str | Path, output: str | Path, options: Options, progress: Progress) -> Summary:
+    """`prepare` with checked options."""
+    try:
+        with Interrupts() as interrupts:
+            return _from_source(source, output, options, progress, interrupts)
+    finally:
+        progress.close()
+
+
+def _from_source(
+    source: str | Path, output: str | Path, options: Options, progress: Progress, interrupts: Interrupts
+) -> Summary:
+    location = str(output) if "://" in str(output) else str(Path(output).absolute())
+    index = load_index(source)
+    selection = SceneFilter(
+        cfa=options.cfa, exclude_test_reserve=options.exclude_test_reserve, limit=options.limit
+    )
+    plan = make_plan(index.scenes, selection, options.recipe)
+    _refuse_source_within(Path(source), location)
+    store = Store(location)
+    store.prepare_root()
+    name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+    with only_run(store, name):
+        _claim(store, options.recipe)
+        changed = changed_scenes(store, plan)
+        job = Job(
+            output=location, run=name, root=_root(Path(source)), plan=plan, options=options, changed=changed
+        )
+        local = Bridge(location, name, plan, max_scenes=1, retry=options.retry_failed, changed=changed)
+        todo = local.open_scenes()
+        progress.planned(index, plan, already=len(plan.selected) - len(todo))
+        if not todo:
+            return _settled(local, store, progress)
+        with _ray(options.address, interrupts):
+            return Driver(job, progress, interrupts).collect(todo, versions())
+
+
+def changed_scenes(store: Store, plan: Plan) -> frozenset[str]:
+    """Keys of the scenes whose files are no longer those that they were made from.
+
+    A file's size and time are compared with what they were; only where they differ, the file is read.
+    """
+    journal = Journal(store)
+    known = journal.inputs()
+    return frozenset(
+        scene.key
+        for scene in plan.selected
+        if (seen := known.get(scene.key))
+        and seen != fingerprint(scene)
+        and not is_unchanged(scene, journal.read(scene.key))
+    )
+
+
+def _root(source: Path) -> str:
+    return str((source if source.is_dir() else source.parent).absolute())
+
+
+def versions() -> dict[str, str]:
+    """Versions of what touches pixels and numbers, for manifest.yaml."""
+    names = ("rawnind", "ray", "numpy", "numba", "opencv-python-headless", "pyarrow", "rawpy", "scipy")
+    return {**{name: version(name) for name in names}, "libraw": ".".join(map(str, rawpy.libraw_version))}
+
+
+def _settled(bridge: Bridge, store: Store, progress: Progress) -> Summary:
+    """Every scene has its outcome; the manifest is written only where it does not say so yet."""
+    try:
+        head = read_head(store)
+    except FileNotFoundError:
+        head = None
+    if head and head["contents"] == bridge.contents():
+        summary = read_summary(store)
+    else:
+        bridge.begin()
+        summary = bridge.finish(versions())
+    progress.finished(summary)
+    return summary
+
+
+def _claim(store: Store, recipe: Recipe) -> None:
+    """Marks a new folder with its recipe, or checks an old one's."""
+    try:
+        known = yaml.safe_load(store.read(RECIPE))
+    except FileNotFoundError:
+        _refuse_foreign(store)
+        with contextlib.suppress(FileExistsError):  # another run was faster; its recipe is compared below
+            store.write(RECIPE, yaml.safe_dump(recipe.as_dict(), sort_keys=False).encode())
+        known = yaml.safe_load(store.read(RECIPE))
+    except yaml.YAMLError as error:
+        raise ManifestError(f"{store.location}/{RECIPE} is not YAML: {error}") from error
+    wanted = recipe.as_dict()
+    if not isinstance(known, dict):
+        raise ManifestError(f"{store.location}/{RECIPE} is not a recipe")
+    different = sorted(key for key in {*known, *wanted} if known.get(key) != wanted.get(key))
+    if different:
+        changes = ", ".join(f"{key} {known.get(key)} there and {wanted.get(key)} now" for key in different)
+        raise RecipeMismatchError(
+            f"{store.location} was made with another recipe ({changes}). Choose a new --output, or pass "
+            f"--config {store.location}/{RECIPE} to go on with the old one."
+        )
+
+
+def _refuse_source_within(source: Path, location: str) -> None:
+    """Photos must not lie where a run sweeps."""
+    for name in () if "://" in location else ("parts", "shards", attempts.FOLDER):
+        if source.resolve().is_relative_to(Path(location).resolve() / name):
+            raise ConfigError(
+                f"{source} lies inside {location}/{name}, which the run keeps for itself; move one of them"
+            )
+
+
+def _refuse_foreign(store: Store) -> None:
+    """A run replaces and sweeps what has these names, so in a folder without a recipe they are somebody else's."""
+    folders = (name for name in ("parts", "shards", attempts.FOLDER) if store.list(name))
+    files = (name for name in ("manifest.parquet", "pairs.parquet", "manifest.yaml") if store.exists(name))
+    if taken := [*folders, *files]:
+        raise ConfigError(
+            f"{store.location} holds {', '.join(taken)} but no {RECIPE}, so no run can go on there, and a new one would "
+            "overwrite what is there. Choose a new --output."
+        )
+
+
+@contextlib.contextmanager
+def _ray(address: str | None, interrupts: Interrupts) -> Iterator[None]:
+    """A Ray to work on: the one that this process already has, or one that lives as long as the run."""
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        with interrupts.held():
+            _connect(address)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError) as error:  # not reachable, or not an address
+        raise ConfigError(f"cannot reach a Ray cluster at {address or 'RAY_ADDRESS'}: {error}") from error

@@ -1,0 +1,61 @@
+"""Sentences about a run that the plain and the live view share."""
+
+from collections.abc import Iterator, Sequence
+
+from rawnind.bridge.messages import LoaderReport
+from rawnind.bridge.stages import StageCounts
+from rawnind.errors import printable
+from rawnind.plan import Plan
+from rawnind.progress.eta import Pace, duration
+from rawnind.records import Counts, Outcome
+from rawnind.source.index import Index
+
+
+def opening(index: Index, plan: Plan, already: int) -> Iterator[str]:
+    """What the source holds and what is going to be done."""
+    photos = f"{index.ground_truths} GT and {index.noisy} noisy photos"
+    yield f"Source: {len(plan.scenes)} scenes, {photos}; {printable(str(index.set_aside), most=2000)}"
+    for refused in index.refused:
+        yield f"Refused: {printable(refused.file)}: {printable(refused.why)}"
+    yield f"{already} already collected, {len(plan.selected) - already} to do, {len(plan.left_out)} left out"
+
+
+def stopping(why: str) -> str:
+    """Why a run ends early, and how to end it at once."""
+    return f"Stopping: {why}. Finishing the scenes in flight; press Ctrl-C again to stop at once."
+
+
+def outcomes(counts: Counts) -> str:
+    """Scenes by outcome."""
+    done = counts.planned - counts.open
+    parts = ", ".join(f"{getattr(counts, outcome)} {outcome}" for outcome in Outcome)
+    return f"{done} of {counts.planned} scenes ({parts})"
+
+
+def pace(watch: Pace) -> str:
+    """Rate and time left, as far as they can be told: `14 scenes/min, about 3 min left`."""
+    left = watch.left()
+    return ", ".join(filter(None, [watch.rate(), "" if left is None else f"about {duration(left)} left"]))
+
+
+def stages(rows: Sequence[StageCounts]) -> str:
+    """Every stage in one line: `decode 20 of 34 (1 running, 2 failed), align ...`."""
+    return ", ".join(_stage(row) for row in rows)
+
+
+def _stage(row: StageCounts) -> str:
+    some = [
+        f"{getattr(row, name)} {name}" for name in ("running", "rejected", "failed") if getattr(row, name)
+    ]
+    reached = row.waiting + row.running + row.done + row.rejected + row.failed
+    return f"{row.stage} {row.done} of {reached}" + (f" ({', '.join(some)})" if some else "")
+
+
+def loaders(reports: Sequence[LoaderReport]) -> str:
+    """What all attached consumers have received together."""
+    waited = duration(sum(report.wait_seconds for report in reports))
+    sums = ", ".join(
+        f"{sum(getattr(report, name) for report in reports)} {name}"
+        for name in ("scenes", "crops", "batches")
+    )
+    return f"{sums} to {len(reports)} consumers, {waited} waiting"

@@ -1,0 +1,1 @@
+"""The source: index, file names, decoding. No Ray."""

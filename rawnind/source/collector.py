@@ -1,0 +1,161 @@
+"""Photos gathered into scenes, and a count of whatever was left out."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rawnind.errors import printable
+from rawnind.records import Cfa, ImageRef, Scene
+from rawnind.source.names import FileKind, PhotoName, Refused, SceneSpelling, kind_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetAside:
+    """How many files were left out without anything being wrong with them.
+
+    Attributes:
+        xmp: sidecar files.
+        images: files that are images and not RAW, such as JPEG.
+        other: files that are neither.
+        duplicates: photos whose bytes stand in the same scene and role under another name.
+    """
+
+    xmp: int = 0
+    images: int = 0
+    other: int = 0
+    duplicates: int = 0
+
+    def __str__(self) -> str:
+        """The counts for people.
+
+        >>> str(SetAside(xmp=11, images=1))
+        'set aside: 11 .xmp, 1 not RAW, 0 other files, 0 duplicates'
+        """
+        return (
+            f"set aside: {self.xmp} .xmp, {self.images} not RAW, {self.other} other files, "
+            f"{self.duplicates} duplicates"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Index:
+    """A source's scenes, sorted by key, and what was left out."""
+
+    scenes: tuple[Scene, ...]
+    set_aside: SetAside
+    refused: tuple[Refused, ...]
+
+    def count(self, cfa: Cfa) -> int:
+        """Scenes with this colour filter array."""
+        return sum(scene.cfa is cfa for scene in self.scenes)
+
+    @property
+    def test_reserve(self) -> int:
+        """Scenes that are reserved for testing."""
+        return sum(scene.test_reserve for scene in self.scenes)
+
+    @property
+    def unknown_sensor(self) -> int:
+        """Scenes from a sensor that the training set does not know."""
+        return sum(scene.unknown_sensor for scene in self.scenes)
+
+    @property
+    def ground_truths(self) -> int:
+        """Ground-truth photos."""
+        return sum(len(scene.ground_truths) for scene in self.scenes)
+
+    @property
+    def noisy(self) -> int:
+        """Noisy photos."""
+        return sum(len(scene.noisy) for scene in self.scenes)
+
+
+class Collector:
+    """Gathers photos into scenes, and what is left out."""
+
+    def __init__(self) -> None:
+        self.flags: dict[tuple[Cfa, str], tuple[bool, bool]] = {}
+        self.photos: dict[tuple[Cfa, str, bool], list[ImageRef]] = defaultdict(list)
+        self.kinds: Counter[FileKind] = Counter()
+        self.refused: list[Refused] = []
+
+    def refuse(self, file: str, why: str) -> None:
+        """Notes what was not taken."""
+        self.refused.append(Refused(file=printable(file), why=why))
+
+    def is_raw(self, filename: str) -> bool:
+        """Whether to go on with a file; what is not RAW is counted here."""
+        kind = kind_of(filename)
+        self.kinds[kind] += 1
+        return kind is FileKind.RAW
+
+    def add_scene(self, cfa: Cfa, spelling: SceneSpelling) -> None:
+        """Notes a scene; a flag that any spelling of it carries stays."""
+        test_reserve, unknown = self.flags.get((cfa, spelling.scene), (False, False))
+        self.flags[cfa, spelling.scene] = (
+            test_reserve or spelling.test_reserve,
+            unknown or spelling.unknown_sensor,
+        )
+
+    def add_photo(self, name: PhotoName, path: Path) -> None:
+        """Notes a photo and its scene."""
+        self.add_scene(name.cfa, name.spelling)
+        ref = ImageRef(
+            cfa=name.cfa,
+            scene=name.spelling.scene,
+            ground_truth=name.ground_truth,
+            iso=name.iso,
+            sha1=name.sha1,
+            filename=name.filename,
+            path=str(path),
+        )
+        self.photos[name.cfa, name.spelling.scene, name.ground_truth].append(ref)
+
+    def index(self) -> Index:
+        """The scenes, sorted; one entry per SHA-1 and role."""
+        duplicates = 0
+        scenes = []
+        for (cfa, scene), (test_reserve, unknown) in self.flags.items():
+            ground_truths, more = _distinct(self.photos[cfa, scene, True])
+            noisy, still_more = _distinct(self.photos[cfa, scene, False])
+            duplicates += more + still_more
+            scenes.append(
+                Scene(name=scene, cfa=cfa, test_reserve=test_reserve, unknown_sensor=unknown,
+                      ground_truths=ground_truths, noisy=noisy)
+            )  # fmt: skip
+        set_aside = SetAside(
+            xmp=self.kinds[FileKind.XMP],
+            images=self.kinds[FileKind.IMAGE],
+            other=self.kinds[FileKind.OTHER],
+            duplicates=duplicates,
+        )
+        return Index(
+            scenes=tuple(sorted(_spread_test_reserve(scenes), key=lambda scene: scene.key)),
+            set_aside=set_aside,
+            refused=tuple(sorted(self.refused, key=lambda refused: (refused.file, refused.why))),
+        )
+
+
+def _distinct(refs: list[ImageRef]) -> tuple[tuple[ImageRef, ...], int]:
+    """One entry per SHA-1, the first by name, sorted by SHA-1; and how many were left out."""
+    kept: dict[str, ImageRef] = {}
+    for ref in sorted(refs, key=lambda ref: (ref.sha1, ref.filename, ref.path)):
+        kept.setdefault(ref.sha1, ref)
+    return tuple(kept.values()), len(refs) - len(kept)
+
+
+def _spread_test_reserve(scenes: list[Scene]) -> list[Scene]:
+    """Reserves every scene that shares a photo with a reserved one, until none is left that does."""
+    reserved = {scene.key for scene in scenes if scene.test_reserve}
+    sha1s = {scene.key: {ref.sha1 for ref in scene.ground_truths + scene.noisy} for scene in scenes}
+    owners: dict[str, list[str]] = defaultdict(list)
+    for key, photos in sha1s.items():
+        for sha1 in photos:
+            owners[sha1].append(key)
+    todo = list(reserved)
+    while todo:
+        for sha1 in sha1s[todo.pop()]:
+            found = [key for key in owners[sha1] if key not in reserved]
+            reserved.update(found)
+            todo.extend(found)
+    return [replace(scene, test_reserve=scene.key in reserved) for scene in scenes]

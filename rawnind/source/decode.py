@@ -1,0 +1,292 @@
+"""From a RAW file to the values of its visible area and what it says about them. Lossless: what LibRaw gave."""
+
+import hashlib
+import io
+import re
+import stat
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import rawpy
+from numpy.typing import NDArray
+
+from rawnind.errors import SourceError
+from rawnind.records import Cfa, ImageRef, Reason, Sensor
+
+ATTEMPTS = 3
+RETRY_DELAY = 2.0
+"""Seconds between attempts to read a file that the system refuses (a network drive that hiccups)."""
+
+MAX_ZERO_FRACTION = 0.99
+"""More zeros than this is no photo: some stub files open and decode to nothing but zeros."""
+
+_MOST_BYTES = 1 << 32
+"""What TIFF's 32-bit offsets reach, and with them DNG and nearly every camera's format. Reading more would only fill memory."""
+
+_SRGB_TO_XYZ = np.array(  # IEC 61966-2-1, as LibRaw's table has it
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+_PATTERN_SIDE = 16  # the longest period that LibRaw knows (Leaf Catchlight)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrameSize:
+    """What LibRaw says about a photo before it decodes the pixels.
+
+    Attributes:
+        height: rows of the visible area.
+        width: columns of the visible area.
+        raw_height: rows with margins.
+        raw_width: columns with margins.
+    """
+
+    height: int
+    width: int
+    raw_height: int
+    raw_width: int
+
+
+def decode(ref: ImageRef, *, delay: float = RETRY_DELAY) -> tuple[NDArray[np.uint16], Sensor]:
+    """Reads and decodes a photo.
+
+    The file is read once; its SHA-1 is checked before LibRaw sees a byte of it.
+
+    Args:
+        ref: the photo, as the index names it.
+        delay: seconds between the attempts to read a file that the system refuses.
+
+    Returns:
+        The visible area, (H, W) C-contiguous, exactly LibRaw's values; and the sensor, whose `rgb_xyz_matrix` is None
+        where the camera is not known.
+
+    Raises:
+        SourceError: missing_file, sha1_mismatch, truncated, unreadable, all_zero or unsupported_cfa. The detail names
+            the file, without folders.
+    """
+    data = _patiently(ref, delay, lambda file: file.read())
+    _check_sha1(ref, data)
+    with _libraw_errors(ref.filename), rawpy.imread(io.BytesIO(data)) as raw:
+        raw.unpack()
+        sensor = _sensor(raw, ref.filename, camera_name(data))
+        visible = np.array(raw.raw_image_visible, order="C")  # a copy: after close() LibRaw's memory is gone
+    if visible.shape != (sensor.height, sensor.width):
+        raise SourceError(Reason.UNREADABLE, f"{ref.filename}: margins lie outside of the frame")
+    zeros = 1 - np.count_nonzero(visible) / visible.size
+    if zeros > MAX_ZERO_FRACTION:
+        raise SourceError(Reason.ALL_ZERO, f"{ref.filename}: {zeros:.2%} of its pixels are zero")
+    return visible, sensor
+
+
+def headers(ref: ImageRef, *, delay: float = RETRY_DELAY) -> FrameSize:
+    """A photo's size, from its headers alone: neither its SHA-1 is checked nor a pixel decoded.
+
+    rawpy gives nothing else of a `Sensor` before it has decoded the pixels.
+
+    Raises:
+        SourceError: missing_file, truncated or unreadable.
+    """
+    _patiently(ref, delay, lambda file: file.read(1))
+    with _libraw_errors(ref.filename), rawpy.imread(ref.path) as raw:
+        sizes = raw.sizes
+    return FrameSize(
+        height=sizes.height, width=sizes.width, raw_height=sizes.raw_height, raw_width=sizes.raw_width
+    )
+
+
+def _patiently(ref: ImageRef, delay: float, read: Callable[[BinaryIO], bytes]) -> bytes:
+    """What `read` gives for the opened file, tried again while the system refuses."""
+    seen: OSError | None = None
+    for attempt in range(ATTEMPTS):
+        time.sleep(delay if attempt else 0)
+        try:
+            found = Path(ref.path).stat()
+            if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
+                raise SourceError(Reason.UNREADABLE, f"{ref.filename}: not a regular file")
+            if found.st_size > _MOST_BYTES:
+                size = f"{found.st_size} bytes, and a RAW photo has at most {_MOST_BYTES}"
+                raise SourceError(Reason.UNREADABLE, f"{ref.filename}: {size}")
+            with Path(ref.path).open("rb") as file:
+                data = read(file)
+        except (FileNotFoundError, NotADirectoryError):
+            raise SourceError(Reason.MISSING_FILE, ref.filename) from None
+        except OSError as error:
+            seen = error
+            continue
+        if not data:
+            raise SourceError(Reason.TRUNCATED, f"{ref.filename}: the file is empty")
+        return data
+    why = seen.strerror if seen else "unknown"
+    raise SourceError(Reason.UNREADABLE, f"{ref.filename}: {why} (tried {ATTEMPTS} times)")
+
+
+def _check_sha1(ref: ImageRef, data: bytes) -> None:
+    sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+    if sha1 != ref.sha1:
+        seen = f"{len(data)} bytes with SHA-1 {sha1} instead of {ref.sha1}"
+        raise SourceError(Reason.SHA1_MISMATCH, f"{ref.filename}: {seen}; fetch the file again")
+
+
+@contextmanager
+def _libraw_errors(filename: str) -> Iterator[None]:
+    try:
+        yield
+    except rawpy.LibRawError as error:
+        said = error.args[0] if error.args else ""
+        said = said.decode("ascii", "replace") if isinstance(said, bytes) else str(said)
+        reason = Reason.TRUNCATED if isinstance(error, rawpy.LibRawIOError) else Reason.UNREADABLE
+        raise SourceError(reason, f"{filename}: LibRaw says: {said}") from error
+
+
+def _sensor(raw: rawpy.RawPy, filename: str, camera: str) -> Sensor:
+    cfa, origin, indices = _pattern(raw, filename)
+    levels, limits = raw.black_level_per_channel, raw.camera_white_level_per_channel
+    black = tuple(float(levels[index]) for index in indices)
+    white = float(raw.white_level)
+    if white <= max(black):
+        raise SourceError(
+            Reason.UNREADABLE, f"{filename}: white level {white:g} is not above black {max(black):g}"
+        )
+    return Sensor(
+        cfa=cfa,
+        origin=origin,
+        height=raw.sizes.height,
+        width=raw.sizes.width,
+        black_level=black,
+        white_level=white,
+        overexposure_lb=overexposure_bound(limits and [limits[index] for index in indices], black, white),
+        rgb_xyz_matrix=_rgb_xyz(raw),
+        camera=camera,
+    )
+
+
+def _pattern(raw: rawpy.RawPy, filename: str) -> tuple[Cfa, tuple[int, int], tuple[int, ...]]:
+    """The CFA, the visible area's first tile, and LibRaw's colour index of each plane.
+
+    LibRaw numbers Bayer's second green 3. `raw_pattern` is not used: it is wrong for X-Trans with margins over 6.
+    """
+    if raw.raw_type != rawpy.RawType.Flat or raw.color_desc != b"RGBG":
+        kind = f"{raw.raw_type.name.lower()} pixels of colours {raw.color_desc.decode('ascii', 'replace')}"
+        raise SourceError(Reason.UNSUPPORTED_CFA, f"{filename}: {kind}")
+    side, top, left = range(_PATTERN_SIDE), raw.sizes.top_margin, raw.sizes.left_margin
+    seen = np.array([[raw.raw_color(top + y, left + x) for x in side] for y in side])
+    colors = np.where(seen == 3, 1, seen)
+    for cfa in Cfa:
+        tile = np.array(cfa.tile)
+        for y, x in np.ndindex(tile.shape):
+            rows, columns = (
+                (np.arange(_PATTERN_SIDE) - y) % cfa.period,
+                (np.arange(_PATTERN_SIDE) - x) % cfa.period,
+            )
+            if np.array_equal(colors, tile[np.ix_(rows, columns)]):
+                indices = tuple(seen[y : y + 2, x : x + 2].flat) if cfa is Cfa.BAYER else (0, 1, 2)
+                return cfa, (y, x), tuple(int(index) for index in indices)
+    shown = "/".join("".join(map(str, row[:6])) for row in colors[:6])
+    raise SourceError(Reason.UNSUPPORTED_CFA, f"{filename}: its pattern begins {shown}")
+
+
+def overexposure_bound(limits: Sequence[float] | None, black: Sequence[float], white: float) -> float:
+    """The level (0..1) of the camera's own limit, the lowest of its colours.
+
+    Args:
+        limits: sensor values, in plane order; None where the file does not say.
+        black: sensor values, in plane order.
+        white: sensor value at which the sensor is full.
+
+    >>> overexposure_bound((900, 500), (100, 100), 1100)
+    0.4
+    >>> overexposure_bound(None, (100, 100), 1100)
+    1.0
+    """
+    if limits is None:
+        return 1.0
+    lowest = min((limit - b) / (white - b) for limit, b in zip(limits, black, strict=True))
+    return min(lowest, 1.0) if lowest > 0 else 1.0  # a limit below black says nothing
+
+
+def _rgb_xyz(raw: rawpy.RawPy) -> tuple[float, ...] | None:
+    """XYZ -> camera: from LibRaw's table of cameras, else from the file's own matrix, else None.
+
+    `color_matrix` is white-balanced camera -> sRGB; the daylight balance and sRGB's primaries are taken out of it, as
+    dcraw put them in.
+    """
+    table = np.asarray(raw.rgb_xyz_matrix, np.float64)[:3]
+    if table.any():
+        return _plain(table)
+    daylight = np.asarray(raw.daylight_whitebalance[:3], np.float64)
+    to_srgb = np.asarray(raw.color_matrix, np.float64)[:, :3]
+    if not (np.isfinite(to_srgb).all() and (daylight > 0).all() and abs(np.linalg.det(to_srgb)) > 1e-6):
+        return None
+    return _plain(np.diag(1 / daylight) @ np.linalg.inv(to_srgb) @ np.linalg.inv(_SRGB_TO_XYZ))
+
+
+def _plain(matrix: NDArray[np.float64]) -> tuple[float, ...] | None:
+    return tuple(float(value) for value in matrix.flat) if np.isfinite(matrix).all() else None
+
+
+_MAKE, _MODEL, _UNIQUE_MODEL = 271, 272, 50708  # TIFF 6.0; DNG, where the other two are missing
+_ASCII = 2
+_TIFF_MAGICS = {b"II*\0", b"MM\0*", b"IIRO", b"IIRS", b"MMOR", b"IIU\0"}  # TIFF; Olympus; Panasonic
+_RAF_MAGIC, _RAF_MODEL = b"FUJIFILMCCD-RAW ", slice(28, 60)
+_CIFF_MAGIC = b"HEAPCCDR"
+_CIFF_NAMES = re.compile(rb"(Canon)\0(Canon [ -~]{1,40})\0")
+_CR3_METADATA, _CR3_HEADER = b"CMT1", 1 << 16
+
+
+def camera_name(data: bytes) -> str:
+    """Make and model as the file spells them; empty where the format is none of those known here.
+
+    Known: TIFF and its kin (DNG, ARW, CR2, NEF, PEF, SRW, KDC, ORF, RW2), CR3, CRW and RAF. A make that the model
+    repeats is left out: `Canon EOS 500D`, `OLYMPUS CORPORATION E-M10`.
+
+    Args:
+        data: the whole file.
+
+    >>> camera_name(b"not a photo")
+    ''
+    """
+    if data.startswith(_RAF_MAGIC):
+        return _join(b"FUJIFILM", data[_RAF_MODEL])
+    if data[6:14] == _CIFF_MAGIC:
+        match = _CIFF_NAMES.search(data)
+        return _join(*match.groups()) if match else ""
+    if data[4:8] == b"ftyp":
+        start = data.find(_CR3_METADATA, 0, _CR3_HEADER)
+        data = data[start + len(_CR3_METADATA) :] if start >= 0 else b""
+    if data[:4] not in _TIFF_MAGICS:
+        return ""
+    names = _tiff_names(data)
+    return _join(names.get(_MAKE, b""), names.get(_MODEL, names.get(_UNIQUE_MODEL, b"")))
+
+
+def _tiff_names(data: bytes) -> dict[int, bytes]:
+    """The naming tags of a TIFF's first directory; what lies beyond the end of the file is left out."""
+    order = "<" if data[:1] == b"I" else ">"
+    names = {}
+    try:
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (entries,) = struct.unpack_from(order + "H", data, start)
+        for entry in range(start + 2, start + 2 + 12 * entries, 12):
+            tag, kind, count, offset = struct.unpack_from(order + "HHII", data, entry)
+            if tag in {_MAKE, _MODEL, _UNIQUE_MODEL} and kind == _ASCII:
+                at = offset if count > 4 else entry + 8
+                names[tag] = data[at : at + min(count, 64)]
+    except struct.error:
+        return names
+    return names
+
+
+def _join(make: bytes, model: bytes) -> str:
+    makers, name = _text(make), _text(model)
+    first = makers.partition(" ")[0].lower()
+    return name if first and name.lower().startswith(first) else f"{makers} {name}".strip()
+
+
+def _text(value: bytes) -> str:
+    text = value.split(b"\0")[0].decode("latin-1")
+    return " ".join("".join(c for c in text if c.isprintable()).split())

@@ -1,0 +1,267 @@
+"""The index: what scenes a source holds. It reads names and one YAML, and opens no photo."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from rawnind.errors import ConfigError, IndexInvalidError, printable
+from rawnind.records import Cfa, ImageRef
+from rawnind.source.collector import Collector, Index, SetAside
+from rawnind.source.locate import Locator, list_folder
+from rawnind.source.names import (
+    CFA_FOLDERS,
+    EXAMPLE,
+    NOTHING_SAID,
+    PhotoName,
+    Refused,
+    Said,
+    cfa_of_folder,
+    parse_name,
+    settle_scene,
+)
+
+__all__ = ["INDEX_NAME", "Index", "Refused", "SetAside", "index_to_yaml", "load_index"]
+
+INDEX_NAME = "dataset_index.yaml"
+_ROLES = {"clean_images": True, "noisy_images": False}
+_BASE_LOADER: Any = getattr(
+    yaml, "CBaseLoader", yaml.BaseLoader
+)  # makes text, lists and mappings, nothing else
+
+
+class _Loader(_BASE_LOADER):  # type: ignore[misc]  # libyaml's where it is there
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{printable(key.value)} stands twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return mapping
+
+
+class _SceneEntry(BaseModel):
+    clean_images: list[Any]
+    noisy_images: list[Any]
+    test_reserve: bool
+    unknown_sensor: bool
+
+
+class _ImageEntry(BaseModel):
+    filename: str
+    sha1: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{40}$")]
+
+
+_LAYOUT: TypeAdapter[dict[str, dict[str, Any]]] = TypeAdapter(dict[str, dict[str, Any]])
+
+
+def load_index(source: str | Path, root: Path | None = None) -> Index:
+    """The scenes of a folder or of an index YAML.
+
+    Args:
+        source: a flat folder of RawNIND names, a nested one (`[src/]{Bayer|X-Trans}/{scene}/[gt/]{file}`), an index
+            YAML, or a folder that holds a `dataset_index.yaml`, which then decides.
+        root: where the files of an index YAML lie, flat or nested; beside the YAML by default. A file that is not
+            there keeps the path that it would have in a flat folder: that is for the decoder to say.
+
+    Raises:
+        IndexInvalidError: The source is not there, cannot be read, or names no scene.
+        ConfigError: `root` was given for a source that is no YAML.
+    """
+    path = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links and change the user's spelling
+    try:
+        index = _load(path, root)
+    except OSError as error:
+        raise IndexInvalidError(
+            f"{path}: {error.strerror or error}. Check the path and its permissions."
+        ) from error
+    if not index.scenes:
+        raise IndexInvalidError(_nothing_found(path, index))
+    return index
+
+
+def index_to_yaml(index: Index) -> str:
+    """The index in RawNIND's own layout, sorted; `yaml.safe_load` and `load_index` read it back."""
+    layout: dict[str, dict[str, Any]] = {}
+    for scene in index.scenes:
+        layout.setdefault(CFA_FOLDERS[scene.cfa], {})[scene.name] = {
+            "clean_images": _listed(scene.ground_truths),
+            "noisy_images": _listed(scene.noisy),
+            "test_reserve": scene.test_reserve,
+            "unknown_sensor": scene.unknown_sensor,
+        }
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(layout, Dumper=dumper, sort_keys=False, allow_unicode=True, width=1000)
+    return text
+
+
+def _listed(refs: Iterable[ImageRef]) -> list[dict[str, str]]:
+    return [{"filename": ref.filename, "sha1": ref.sha1} for ref in refs]
+
+
+def _load(path: Path, root: Path | None) -> Index:
+    if not path.exists():
+        raise IndexInvalidError(f"{path} does not exist")
+    listed = path / INDEX_NAME if path.is_dir() else path
+    collector = Collector()
+    if listed.exists():
+        folder = Path(os.path.abspath(root)) if root else listed.parent  # noqa: PTH100
+        _read_yaml(listed, folder, collector)
+    elif root is not None:
+        raise ConfigError(
+            f"--root says where the files of an index YAML lie, and {path} is a folder without one"
+        )
+    else:
+        _read_folder(path, path, collector)
+    return collector.index()
+
+
+def _nothing_found(path: Path, index: Index) -> str:
+    first = index.refused[0] if index.refused else None
+    seen = f" {len(index.refused)} refused, such as {first.file}: {first.why}." if first else ""
+    return (
+        f"{path} holds no RAW photo that can be used. Files should be called like {EXAMPLE}, in the folder itself or in "
+        f"Bayer/kitchen/gt/; or lie beside a {INDEX_NAME}.{seen}"
+    )
+
+
+def _read_yaml(path: Path, root: Path, collector: Collector) -> None:
+    locator = Locator(root)
+    for key, scenes in _layout(path).items():
+        cfa = cfa_of_folder(key)
+        if cfa is None:
+            collector.refuse(key, "the index's first level must be Bayer or X-Trans")
+            continue
+        for scene, entry in scenes.items():
+            _read_scene(cfa, scene, entry, locator, collector)
+
+
+def _layout(path: Path) -> dict[str, dict[str, Any]]:
+    """The YAML's two upper levels, checked."""
+    if path.suffix.lower() == ".json":
+        raise IndexInvalidError(
+            f"{path} is JSON. A Dataverse listing names files and no scenes; pass the folder of its files or a {INDEX_NAME}"
+        )
+    if path.suffix.lower() not in {".yaml", ".yml"}:
+        raise IndexInvalidError(
+            f"{path} is neither a folder nor an index YAML; pass the folder that holds the RAW files"
+        )
+    if not path.is_file():  # a pipe would be waited for forever
+        raise IndexInvalidError(f"{path} is not a file; pass a folder of RAW files or an index YAML")
+    try:
+        layout = _LAYOUT.validate_python(yaml.load(path.read_bytes(), Loader=_Loader))  # noqa: S506 - text only
+    except yaml.YAMLError as error:
+        raise IndexInvalidError(
+            f"{path} is not valid YAML: {' '.join(str(error).split())}. Correct it."
+        ) from error
+    except ValidationError as error:
+        raise IndexInvalidError(
+            f"{path} is not an index: {_problems(error)}. Its levels are Bayer or X-Trans, then scene, then clean_images, "
+            "noisy_images, test_reserve and unknown_sensor."
+        ) from error
+    if not any(cfa_of_folder(key) for key in layout):
+        raise IndexInvalidError(f"{path} is not an index: its first level must be Bayer or X-Trans")
+    return layout
+
+
+def _read_scene(cfa: Cfa, key: str, entry: Any, locator: Locator, collector: Collector) -> None:
+    label = f"{CFA_FOLDERS[cfa]}/{key}"
+    spelling = settle_scene(key)
+    if isinstance(spelling, Refused):
+        collector.refuse(label, spelling.why)
+        return
+    try:
+        scene = _SceneEntry.model_validate(entry)
+    except ValidationError as error:
+        collector.refuse(label, _problems(error))
+        return
+    spelling = replace(
+        spelling,
+        test_reserve=spelling.test_reserve or scene.test_reserve,
+        unknown_sensor=spelling.unknown_sensor or scene.unknown_sensor,
+    )
+    collector.add_scene(cfa, spelling)
+    for role, ground_truth in _ROLES.items():
+        said = Said(cfa=cfa, spelling=spelling, ground_truth=ground_truth)
+        for image in getattr(scene, role):
+            _read_image(image, label, said, locator, collector)
+
+
+def _read_image(entry: Any, label: str, said: Said, locator: Locator, collector: Collector) -> None:
+    try:
+        image = _ImageEntry.model_validate(entry)
+    except ValidationError as error:
+        collector.refuse(label, _problems(error))
+        return
+    if not collector.is_raw(image.filename):
+        return
+    name = parse_name(image.filename)
+    placed = name if isinstance(name, Refused) else _placed(name, said, image.sha1.lower(), locator)
+    if isinstance(placed, Refused):
+        collector.refuse(f"{label}/{image.filename}", placed.why)
+    else:
+        collector.add_photo(*placed)
+
+
+def _placed(name: PhotoName, said: Said, sha1: str, locator: Locator) -> tuple[PhotoName, Path] | Refused:
+    """A name that agrees with its index entry, and where its file lies."""
+    why = said.contradicts(name)
+    if name.sha1 != sha1:
+        why = f"the index says SHA-1 {sha1}, the name {name.sha1}"
+    if why:
+        return Refused(file=name.filename, why=why)
+    place = locator.find(name)
+    return place if isinstance(place, Refused) else (name, place)
+
+
+def _read_folder(folder: Path, root: Path, collector: Collector, said: Said = NOTHING_SAID) -> None:
+    """Takes the files of a folder and goes down the nested layout; `said` is what the folders above have said."""
+    listing = list_folder(folder, root)
+    for name, why in listing.refused.items():
+        collector.refuse(str(folder.relative_to(root) / name), why)
+    for filename in sorted(listing.files):
+        if collector.is_raw(filename):
+            _take_file(folder / filename, root, said, collector)
+    for child in listing.folders:
+        label = str(folder.relative_to(root) / child)
+        below = None if child.startswith(".") else said.below(child)
+        if below is None:
+            collector.refuse(
+                label, "the folder is not part of the layout [src/]{Bayer|X-Trans}/{scene}/[gt/]"
+            )
+            continue
+        try:
+            _read_folder(folder / child, root, collector, below)
+        except OSError as error:
+            collector.refuse(label, f"{error.strerror or error}")
+
+
+def _take_file(path: Path, root: Path, said: Said, collector: Collector) -> None:
+    label = str(path.relative_to(root))
+    name = parse_name(path.name)
+    if isinstance(name, Refused):
+        collector.refuse(label, name.why)
+        return
+    if why := said.contradicts(name):
+        collector.refuse(label, why)
+        return
+    collector.add_photo(name, path)
+    if said.spelling:
+        collector.add_scene(name.cfa, said.spelling)
+
+
+def _problems(error: ValidationError) -> str:
+    """What pydantic found, without the values: they may be huge."""
+    found = error.errors(include_input=False, include_url=False)
+    shown = [
+        f"{'.'.join(printable(str(part)) for part in each['loc']) or 'it'}: {each['msg']}"
+        for each in found[:3]
+    ]
+    return "; ".join(shown) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")

@@ -1,0 +1,101 @@
+"""Where a data set's files lie: listings that never leave the source folder."""
+
+import os
+import stat
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from rawnind.errors import printable
+from rawnind.records import Cfa
+from rawnind.source.names import GT, SRC, PhotoName, Refused, cfa_of_folder, settle_scene
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listing:
+    """What a folder holds, sorted by name.
+
+    Attributes:
+        refused: reasons by name: links that leave the source, pipes, devices.
+    """
+
+    files: frozenset[str]
+    folders: tuple[str, ...]
+    refused: dict[str, str]
+
+
+def list_folder(folder: Path, root: Path) -> Listing:
+    """Lists a folder without following a link that leaves `root`.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
+    inside = os.path.join(os.path.realpath(root), "")  # noqa: PTH118 - never raises on loops, unlike resolve()
+    files, folders, refused = [], [], {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
+                refused[entry.name] = "a link that points outside of the source folder"
+                continue
+            mode = _mode(entry)
+            if stat.S_ISDIR(mode):
+                folders.append(entry.name)
+            elif stat.S_ISREG(mode):
+                files.append(entry.name)
+            else:
+                refused[entry.name] = "neither a file nor a folder"
+    return Listing(files=frozenset(files), folders=tuple(sorted(folders)), refused=refused)
+
+
+def _mode(entry: os.DirEntry[str]) -> int:
+    """The kind of what an entry leads to; 0 for a link that leads nowhere or around in circles."""
+    try:
+        if entry.is_dir(follow_symlinks=False):  # known without asking the disk
+            return stat.S_IFDIR
+        return stat.S_IFREG if entry.is_file(follow_symlinks=False) else entry.stat().st_mode
+    except OSError:
+        return 0
+
+
+class Locator:
+    """Finds the files that an index YAML names, in a flat or nested folder. Lists each folder once.
+
+    Args:
+        root: the folder; it need not exist.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._listings: dict[Path, Listing] = {}
+        self._bases = [root, root / SRC] if SRC in self._list(root).folders else [root]
+        self._scenes: dict[tuple[Cfa, str], list[Path]] = defaultdict(list)
+        for base in self._bases:
+            for folder in self._list(base).folders:
+                if cfa := cfa_of_folder(folder):
+                    self._add_scenes(cfa, base / folder)
+
+    def find(self, name: PhotoName) -> Path | Refused:
+        """Where a photo lies; where it would lie in a flat folder, if it is nowhere; or why it must not be read."""
+        folders = [*self._bases, *self._scenes[name.cfa, name.spelling.scene]]
+        for folder in folders:
+            for place in (folder, folder / GT) if name.ground_truth else (folder,):
+                listing = self._list(place)
+                if name.filename in listing.files:
+                    return place / name.filename
+                if why := listing.refused.get(name.filename):
+                    return Refused(file=printable(name.filename), why=why)
+        return self._root / name.filename
+
+    def _add_scenes(self, cfa: Cfa, folder: Path) -> None:
+        for scene_folder in self._list(folder).folders:
+            spelling = settle_scene(scene_folder)
+            if not isinstance(spelling, Refused):
+                self._scenes[cfa, spelling.scene].append(folder / scene_folder)
+
+    def _list(self, folder: Path) -> Listing:
+        if folder not in self._listings:
+            try:
+                self._listings[folder] = list_folder(folder, self._root)
+            except OSError:  # whoever reads a file there says what is wrong
+                self._listings[folder] = Listing(files=frozenset(), folders=(), refused={})
+        return self._listings[folder]

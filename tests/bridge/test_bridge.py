@@ -1,0 +1,283 @@
+"""Whatever is done to a bridge, in whatever order: its counters are what the journal says, and nothing is lost or there twice."""
+
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from rawnind.bridge.bridge import Bridge
+from rawnind.bridge.messages import State
+from rawnind.errors import OutputError
+from rawnind.output.events import read_events
+from rawnind.output.journal.journal import Journal, encode_result
+from rawnind.output.store import Store
+from rawnind.output.verify import verify
+from rawnind.plan import SceneFilter, make_plan
+from rawnind.recipe import Recipe
+from rawnind.records import Outcome, Reason
+from rawnind.source.index import load_index
+
+RECIPE = Recipe(crop_size=64, stride=96)
+
+
+@pytest.fixture(scope="module")
+def made(prepared, sample_set):
+    """A plan of the whole sample, each scene's true result, and the folder that holds their shards."""
+    plan = make_plan(load_index(sample_set).scenes, SceneFilter(exclude_test_reserve=True), RECIPE)
+    journal = Journal(Store(str(prepared)))
+    return plan, {scene.key: journal.read(scene.key) for scene in plan.selected}, prepared
+
+
+def link_shards(prepared, output):
+    for path in (prepared / "shards").rglob("*.parquet"):
+        place = output / path.relative_to(prepared)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.link(path, place)
+
+
+KEYS = st.integers(0, 10)
+
+
+class BridgeMachine(RuleBasedStateMachine):
+    """Commits, lies, dies and asks in any order. The model is a dictionary of what was committed first."""
+
+    plan, results, prepared = None, {}, None
+
+    def __init__(self):
+        super().__init__()
+        self.folder = TemporaryDirectory(prefix="rawnind-bridge-")
+        self.output = Path(self.folder.name)
+        link_shards(self.prepared, self.output)
+        self.keys = sorted(self.results)
+        self.settled = {}
+        self.state = State.COLLECTING
+        self.lives = 1
+        self.bridge = self.born()
+        self.bridge.begin()
+
+    def born(self):
+        return Bridge(str(self.output), "run", self.plan, max_scenes=3)
+
+    def teardown(self):
+        self.folder.cleanup()
+
+    def commit(self, key, data, becomes):
+        if self.state is not State.COLLECTING:
+            with pytest.raises(ValueError, match="takes no results"):
+                self.bridge.commit(key, data)
+            return
+        seq = self.bridge.commit(key, data)
+        assert seq == self.settled.setdefault(key, (len(self.settled), becomes))[0]
+
+    @rule(number=KEYS)
+    def commits_the_truth(self, number):
+        key = self.keys[number]
+        self.commit(key, encode_result(self.results[key]), self.results[key])
+
+    @rule(
+        number=KEYS,
+        other=KEYS,
+        lie=st.sampled_from(["noise", "other scene", "recipe", "shard", "shift", "outcome"]),
+    )
+    def commits_a_lie(self, number, other, lie):
+        key = self.keys[number]
+        result = self.results[key]
+        pairs = result.pairs
+        if lie == "other scene":
+            result = self.results[self.keys[(number + 1 + other % 10) % 11]]
+        elif lie == "recipe":
+            result = replace(result, recipe="0" * 16)
+        elif lie in {"shard", "shift"} and pairs[0].shard:
+            wrong = replace(pairs[0].shard, sha256="0" * 64)
+            far = replace(pairs[0].measured, shift_y=4000)
+            first = replace(pairs[0], shard=wrong) if lie == "shard" else replace(pairs[0], measured=far)
+            result = replace(result, pairs=(first, *pairs[1:]))
+        else:
+            kind = Outcome.REJECTED if result.outcome is Outcome.COLLECTED else Outcome.COLLECTED
+            result = replace(result, outcome=kind)
+        data = b"not a result" if lie == "noise" else encode_result(result)
+        self.commit(key, data, None)
+
+    @rule(number=KEYS)
+    def commits_what_was_never_planned(self, number):
+        with pytest.raises(ValueError, match=r"was not planned|takes no results"):
+            self.bridge.commit("bayer/cameraman", encode_result(self.results[self.keys[number]]))
+
+    @rule(numbers=st.lists(KEYS, min_size=1, max_size=6), worker=st.integers(0, 2), life=st.integers(0, 1))
+    def asks_to_begin(self, numbers, worker, life):
+        for number in numbers:
+            key = self.keys[number]
+            answer = self.bridge.admit(key, (str(worker), str(life)))
+            if key in self.settled or self.state is not State.COLLECTING:
+                assert answer is False
+            else:
+                assert answer in (True, None)
+
+    @rule(number=KEYS)
+    def says_what_it_does(self, number):
+        self.bridge.heartbeat(self.keys[number], "decode", {})
+
+    @rule()
+    def dies_and_is_started_anew(self):
+        self.bridge = self.born()
+        self.lives += 1
+
+    @rule()
+    def loses_its_last_words(self):
+        """Dies between a commit and its line in the log, or in the middle of that line."""
+        log = self.output / "events.jsonl"
+        lines = log.read_bytes().splitlines(keepends=True)
+        if b'"commit"' in lines[-1]:
+            log.write_bytes(b"".join(lines[:-1]) + lines[-1][: self.lives % 40])
+        self.bridge = self.born()
+
+    @rule()
+    def finishes(self):
+        if len(self.settled) < len(self.keys):
+            with pytest.raises(ValueError, match="have no outcome yet"):
+                self.bridge.finish({})
+            return
+        summary = self.bridge.finish({})
+        assert summary.scenes == self.bridge.snapshot().scenes
+        assert list(verify(Store(str(self.output)))) == []
+        if self.state is State.COLLECTING:
+            self.state = State.READY
+
+    @precondition(lambda self: len(self.settled) > 8)
+    @rule()
+    def fails(self):
+        self.bridge.fail("a test says so")
+        if self.state is State.COLLECTING:
+            self.state = State.ERROR
+
+    @invariant()
+    def counters_are_what_the_journal_says(self):
+        snapshot = self.bridge.snapshot()
+        journal = Journal(Store(str(self.output)))
+        assert set(journal.latest) == set(self.settled)
+        outcomes = Counter(commit.outcome for commit in journal.latest.values())
+        pairs = sum(
+            (Counter(dict(zip(Outcome, commit.pairs, strict=True))) for commit in journal.latest.values()),
+            Counter(),
+        )
+        for outcome in Outcome:
+            left_out = outcome is Outcome.FILTERED
+            assert getattr(snapshot.scenes, outcome) == outcomes[outcome] + left_out  # one scene is reserved
+            assert getattr(snapshot.pairs, outcome) == pairs[outcome] + left_out
+        assert snapshot.scenes.open == len(self.keys) - len(self.settled)
+        assert snapshot.crops == sum(commit.crops for commit in journal.latest.values())
+        assert snapshot.next_seq == len(self.settled)
+
+    @invariant()
+    def every_scene_has_the_fate_it_was_first_given(self):
+        journal = Journal(Store(str(self.output)))
+        for key, (seq, becomes) in self.settled.items():
+            result = journal.read(key)
+            assert journal.latest[key].seq == seq
+            if becomes is None:
+                assert (result.outcome, result.reason) == (Outcome.FAILED, Reason.INVALID_RESULT)
+            else:
+                assert result == becomes
+
+    @invariant()
+    def the_limit_holds_and_the_state_is_remembered(self):
+        snapshot = self.bridge.snapshot()
+        assert snapshot.peak_in_flight <= 3
+        assert snapshot.state is self.state
+        assert not {item.key for item in snapshot.in_flight} & set(self.settled)
+
+    @invariant()
+    def each_commit_is_one_line_once_the_bridge_has_spoken(self):
+        lines = [line["seq"] for line in read_events(Store(str(self.output))) if line["event"] == "commit"]
+        assert len(lines) == len(set(lines))
+        if self.state is State.COLLECTING:
+            assert lines == list(range(len(self.settled)))
+
+
+def test_a_bridge_under_any_sequence_of_events(made):
+    BridgeMachine.plan, BridgeMachine.results, BridgeMachine.prepared = made
+    run_state_machine_as_test(
+        BridgeMachine,
+        settings=settings(
+            max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+def test_error_stays_error_and_the_next_run_begins_anew(made, tmp_path):
+    plan, results, prepared = made
+    link_shards(prepared, tmp_path)
+    first = Bridge(str(tmp_path), "first", plan, max_scenes=1)
+    first.begin()
+    key = next(iter(results))
+    first.commit(key, encode_result(results[key]))
+    first.fail("no more")
+    for bridge in (first, Bridge(str(tmp_path), "first", plan, max_scenes=1)):
+        bridge.begin()
+        bridge.close()
+        assert bridge.snapshot().state is State.ERROR
+        assert bridge.admit(key) is False
+    second = Bridge(str(tmp_path), "second", plan, max_scenes=1)
+    assert second.begin() == [other for other in (scene.key for scene in plan.selected) if other != key]
+    assert second.snapshot().state is State.COLLECTING
+
+
+def test_an_output_that_was_swapped_takes_no_commit(made, tmp_path):
+    plan, results, _ = made
+    bridge = Bridge(str(tmp_path / "out"), "run", plan, max_scenes=1)
+    bridge.begin()
+    (tmp_path / "out").rename(tmp_path / "away")
+    key = next(iter(results))
+    with pytest.raises(OutputError, match="bring it back"):
+        bridge.commit(key, encode_result(results[key]))
+    assert not (tmp_path / "out" / "parts").exists()
+
+
+def test_a_result_that_comes_late_changes_nothing(made, tmp_path):
+    """A worker that was thought dead answers after its scene was given to another one."""
+    plan, results, prepared = made
+    link_shards(prepared, tmp_path)
+    bridge = Bridge(str(tmp_path), "run", plan, max_scenes=2)
+    bridge.begin()
+    key, other = list(results)[:2]
+    assert bridge.admit(key, ("worker", "first life"))
+    assert bridge.admit(other, ("worker", "second life"))  # the first life has ended
+    assert [item.key for item in bridge.snapshot().in_flight] == [other]
+    assert bridge.admit(key, ("another", "life"))
+    assert bridge.commit(key, encode_result(results[key])) == 0
+    assert bridge.commit(key, b"nonsense from the dead") == 0
+    assert bridge.snapshot().scenes.failed == 0
+
+
+def test_workers_that_come_to_life_in_vain_are_counted_until_a_scene_is_finished(made, tmp_path):
+    plan, results, prepared = made
+    link_shards(prepared, tmp_path)
+    bridge = Bridge(str(tmp_path), "run", plan, max_scenes=2)
+    bridge.begin()
+    key, other = list(results)[:2]
+    for life in range(3):
+        bridge.born(("dying", str(life)))
+        bridge.born(("dying", str(life)))  # its answer was lost
+        bridge.born((f"other {life}", "life"))  # many workers are many lives, not many deaths
+    assert bridge.snapshot().stillborn == 2
+    bridge.admit(key, ("other 0", "life"))
+    assert bridge.snapshot().stillborn == 2
+    bridge.commit(key, encode_result(results[key]))
+    assert bridge.snapshot().stillborn == 0
+    for life in range(3, 6):
+        bridge.born(("dying", str(life)))
+    assert bridge.snapshot().stillborn == 2
+    bridge.admit(other, ("dying", "5"))
+    assert bridge.snapshot().stillborn == 0

@@ -1,0 +1,43 @@
+"""What is no change of the scene and is taken out of the difference: it must not leave marks of its own."""
+
+import numpy as np
+import pytest
+
+from rawnind.imaging.change.nuisance import subtract_lines
+
+SHAPE = (2, 60, 80)
+
+
+def lines_of(values, axis):
+    return np.expand_dims(values, axis) * np.ones(SHAPE, np.float32)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_noise_of_lines_is_taken_out(axis):
+    rng = np.random.default_rng(0)
+    blocks = rng.normal(0, 1, SHAPE).astype(np.float32)
+    lines = lines_of(rng.normal(0, 2, (2, SHAPE[3 - axis])).astype(np.float32), axis)
+    sigma, n = np.ones(SHAPE, np.float32), np.full(SHAPE[1:], 16, np.float32)
+    residual = blocks + lines
+    subtract_lines(residual, sigma, 16 * sigma**2, n)
+    assert np.std(residual - blocks) < 0.3 * np.std(
+        lines
+    )  # but for what changes slowly: the mean over 17 lines
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_bright_edges_along_some_lines_leave_no_streak_where_the_lines_are_dark(axis):
+    rng = np.random.default_rng(1)
+    bright = lines_of(np.ones((2, SHAPE[3 - axis]), np.float32), axis)
+    dark = np.s_[:, : SHAPE[1] // 3] if axis == 1 else np.s_[:, :, : SHAPE[2] // 3]
+    bright[dark] = 0
+    sigma = (0.02 + bright).astype(np.float32)
+    residual = (sigma * rng.standard_normal(SHAPE, np.float32)).astype(np.float32)
+    edge = np.zeros((2, SHAPE[3 - axis]), np.float32)
+    edge[:, 3::10] = 3
+    noise = rng.normal(0, 0.05, (2, SHAPE[3 - axis])).astype(np.float32)
+    residual += bright * lines_of(edge, axis) * rng.choice([-1, 1], SHAPE) + lines_of(noise, axis)
+    subtract_lines(residual, sigma, 16 * sigma**2, np.full(SHAPE[1:], 16, np.float32))
+    streaks = np.abs(residual[dark].mean(axis) / 0.02)
+    assert streaks.max() < 3
+    assert np.median(streaks) < 0.75

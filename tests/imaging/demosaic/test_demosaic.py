@@ -1,0 +1,218 @@
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import rawpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rawnind.imaging.coordinates import Rect, overlap
+from rawnind.imaging.demosaic.camera_rgb import CameraRgb, demosaic, planes_at_shift
+from rawnind.imaging.levels import mosaic, planes, site_colors, site_planes
+from rawnind.imaging.photo import Photo
+from rawnind.records import Cfa
+from tests.imaging.mosaics import (
+    BALANCE,
+    PHOTOGRAPHS,
+    expose,
+    libraw_demosaic,
+    opencv_demosaic,
+    photograph,
+    psnr,
+    sensor,
+)
+
+cfas = pytest.mark.parametrize("cfa", Cfa)
+
+
+def own_levels(photo: Photo) -> np.ndarray:
+    black = np.array(photo.sensor.black_level)[site_planes(photo.cfa, photo.mosaic.shape)]
+    return (photo.mosaic - black) / (photo.sensor.white_level - black)
+
+
+def noise_photo(cfa: Cfa, shape: tuple[int, int], seed: int = 0, top: int = 16384) -> Photo:
+    values = np.random.default_rng(seed).integers(0, top, shape).astype(np.uint16)
+    return Photo(mosaic=values, sensor=sensor(cfa, shape))
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_bayer_is_far_above_opencvs_edge_aware_demosaicing(name):
+    photo = expose(photograph(name), Cfa.BAYER)
+    height, width = photo.mosaic.shape
+    truth = photograph(name)[:, :height, :width]
+    ours, theirs = demosaic(photo).levels(), opencv_demosaic(photo, cv2.COLOR_BayerRGGB2RGB_EA)
+    assert psnr(ours, truth) > psnr(theirs, truth) + 4
+    assert psnr(ours, truth, display=True) > psnr(theirs, truth, display=True) + 4
+
+
+@pytest.mark.parametrize(
+    ("cfa", "algorithm"), [(Cfa.BAYER, "AHD"), (Cfa.BAYER, "DHT"), (Cfa.BAYER, "AAHD"), (Cfa.X_TRANS, "AHD")]
+)
+def test_demosaicing_is_above_libraws(
+    cfa, algorithm
+):  # for X-Trans LibRaw has one of its own, whatever the name
+    truth = np.pad(photograph("astronaut"), ((0, 0), (0, 16), (0, 16)), mode="reflect")  # it needs 512 sites
+    photo = expose(truth, cfa)
+    truth = truth[:, : photo.mosaic.shape[0], : photo.mosaic.shape[1]]
+    ours, theirs = demosaic(photo).levels(), libraw_demosaic(photo, rawpy.DemosaicAlgorithm[algorithm])
+    assert psnr(ours, truth) > psnr(theirs, truth) + 2
+    assert psnr(ours, truth, display=True) > psnr(theirs, truth, display=True) + 2
+
+
+@cfas
+def test_a_site_keeps_the_value_that_it_saw(cfa):
+    photo = noise_photo(cfa, (36, 48))
+    np.testing.assert_allclose(mosaic(demosaic(photo).levels(), cfa), own_levels(photo), atol=1e-7)
+
+
+@cfas
+def test_with_different_black_levels_a_site_keeps_its_value_within_half_a_step(cfa):
+    black = tuple(500.0 + 7.3 * i for i in range(len(cfa.plane_colors)))
+    photo = noise_photo(cfa, (36, 48))
+    photo = Photo(mosaic=photo.mosaic, sensor=replace(photo.sensor, black_level=black))
+    rgb = demosaic(photo)
+    np.testing.assert_allclose(mosaic(rgb.levels(), cfa), own_levels(photo), atol=0.51 / rgb.scale)
+    assert 1 / rgb.scale < 1.2 / (photo.sensor.white_level - max(black))
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    cfa=st.sampled_from(Cfa),
+    black=st.integers(0, 60000),
+    span=st.integers(1, 5535),
+    top=st.sampled_from((1, 255, 16383, 65535)),
+)
+def test_whatever_the_sensor_counts_one_step_holds_at_most_1_2_of_its_steps_and_nothing_wraps(
+    cfa, black, span, top
+):
+    photo = noise_photo(cfa, (12, 12), top=top + 1)
+    photo = Photo(mosaic=photo.mosaic, sensor=sensor(cfa, (12, 12), float(black), float(black + span)))
+    rgb = demosaic(photo)
+    seen = mosaic(rgb.levels().astype(np.float64), cfa) * span + black
+    assert np.abs(seen - photo.mosaic).max() <= 0.62
+
+
+@cfas
+@pytest.mark.parametrize("level", [-0.02, 0.0, 0.3, 1.1])
+def test_a_flat_photo_stays_flat_below_black_and_above_white_too(cfa, level):
+    value = 1000 + round(level * 10000)
+    flat = Photo(mosaic=np.full((24, 36), value, np.uint16), sensor=sensor(cfa, (24, 36), 1000.0, 11000.0))
+    np.testing.assert_allclose(demosaic(flat).levels(), level, atol=1e-4)
+
+
+@cfas
+def test_a_uniform_colour_stays_that_colour_up_to_the_edge(cfa):
+    rgb = np.array([0.1, 0.5, 0.8])[:, None, None] * np.ones((1, 30, 42))
+    np.testing.assert_allclose(demosaic(expose(rgb, cfa)).levels(), rgb, atol=2e-3)
+
+
+@cfas
+def test_noise_around_black_keeps_its_mean(cfa):
+    rng = np.random.default_rng(0)
+    dark = np.round(512 + rng.normal(0, 5, (300, 300))).astype(np.uint16)
+    levels = demosaic(Photo(mosaic=dark, sensor=sensor(cfa, (300, 300)))).levels()
+    assert levels.min() < -1e-4
+    # 5 sensor values are 3.2e-4 levels: the mean moves by less than a twentieth of the noise.
+    assert np.abs(levels.mean(axis=(1, 2))).max() < 3.2e-4 / 20
+
+
+@cfas
+@pytest.mark.parametrize("tiles", [(1, 1), (1, 9), (9, 1), (2, 3), (40, 150)])
+def test_frames_of_any_whole_number_of_tiles_are_filled(cfa, tiles):
+    shape = (tiles[0] * cfa.period, tiles[1] * cfa.period)
+    rgb = demosaic(noise_photo(cfa, shape))
+    assert rgb.values.shape == (3, *shape)
+    assert rgb.values.dtype == np.uint16
+    assert np.isfinite(rgb.levels()).all()
+
+
+@cfas
+def test_the_work_in_tiles_leaves_no_seams(cfa):
+    # The second frame is the first one moved by half a tile of the work: other sites lie on its seams.
+    truth = np.pad(photograph("chelsea"), ((0, 0), (0, 0), (0, 120)), mode="reflect")[:, :288]
+    one = demosaic(expose(truth, cfa)).levels()
+    other = demosaic(expose(truth[:, 48:, 192:], cfa)).levels()
+    inner = other[:, 12:-12, 12:-12]
+    gains_differ = np.abs(one[:, 60:-12, 204:][:, : inner.shape[1], : inner.shape[2]] - inner)
+    assert np.quantile(gains_differ, 0.999) < 5e-3  # the balance is the frame's own
+
+
+@cfas
+def test_demosaicing_twice_gives_the_same_bytes(cfa):
+    photo = noise_photo(cfa, (120, 420))
+    assert np.array_equal(demosaic(photo).values, demosaic(photo).values)
+
+
+@cfas
+def test_an_illuminant_of_another_colour_does_not_cost_quality(cfa):
+    # Tungsten light: red much stronger than blue, without a balance that anybody told.
+    truth = photograph("astronaut") / BALANCE[:, None, None] * np.array([0.9, 0.6, 0.25])[:, None, None]
+    photo = expose(truth, cfa)
+    truth = truth[:, : photo.mosaic.shape[0], : photo.mosaic.shape[1]]
+    scale = (BALANCE / np.array([0.9, 0.6, 0.25]))[:, None, None]
+    usual = expose(photograph("astronaut"), cfa)
+    reference = psnr(demosaic(usual).levels(), photograph("astronaut")[:, : truth.shape[1], : truth.shape[2]])
+    assert psnr(demosaic(photo).levels() * scale, truth * scale) > reference - 0.5
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    cfa=st.sampled_from(Cfa),
+    shift=st.tuples(st.integers(-13, 13), st.integers(-13, 13)),
+    seed=st.integers(0, 9),
+)
+def test_planes_at_a_shift_are_what_the_noisy_photos_filters_would_have_seen(cfa, shift, seed):
+    shape = (48, 60)
+    values = np.random.default_rng(seed).integers(0, 65536, (3, *shape)).astype(np.uint16)
+    rgb = CameraRgb(values=values, offset=9000, scale=40000.0)
+    rect = overlap(shape, shift, cfa.period)
+    moved = np.zeros((3, *shape))
+    rows, columns = (np.arange(a, a + n) for a, n in ((rect.top, rect.height), (rect.left, rect.width)))
+    moved[:, rows[:, None], columns] = rgb.levels()[:, rows[:, None] + shift[0], columns + shift[1]]
+    seen, index, cell = mosaic(moved, cfa), site_planes(cfa, shape), cfa.cell
+
+    def cells(array):
+        return array.reshape(shape[0] // cell, cell, shape[1] // cell, cell).sum(axis=(1, 3))
+
+    expected = np.stack(
+        [cells(seen * (index == p)) / cells(index == p) for p in range(len(cfa.plane_colors))]
+    )
+    part = np.s_[:, rect.top // cell : rect.bottom // cell, rect.left // cell : rect.right // cell]
+    np.testing.assert_allclose(planes_at_shift(rgb, shift, cfa, rect), expected[part], atol=2e-6)
+
+
+@cfas
+def test_at_a_shift_by_whole_tiles_they_are_the_ground_truths_own_planes(cfa):
+    photo = noise_photo(cfa, (48, 60))
+    shift = (cfa.period, -2 * cfa.period)
+    rect = overlap(photo.mosaic.shape, shift, cfa.period)
+    moved = planes(photo)[:, (rect.top + shift[0]) // cfa.cell :, (rect.left + shift[1]) // cfa.cell :]
+    seen = planes_at_shift(demosaic(photo), shift, cfa, rect)
+    np.testing.assert_allclose(seen, moved[:, : seen.shape[1], : seen.shape[2]], atol=2e-7)
+
+
+@pytest.mark.parametrize(
+    ("rect", "shift"),
+    [
+        (Rect(0, 0, 12, 12), (-1, 0)),
+        (Rect(0, 0, 12, 12), (0, 1)),
+        (Rect(1, 0, 6, 6), (0, 0)),
+        (Rect(0, 0, 7, 6), (0, 0)),
+    ],
+)
+@cfas
+def test_rectangles_that_leave_the_frame_or_cut_cells_are_refused(cfa, rect, shift):
+    rgb = demosaic(noise_photo(cfa, (12, 12)))
+    with pytest.raises(ValueError, match="Rect"):
+        planes_at_shift(rgb, shift, cfa, rect)
+
+
+def test_colours_are_in_the_order_red_green_blue():
+    for color in range(3):
+        lit = np.zeros((3, 24, 24))
+        lit[color] = 0.5
+        for cfa in Cfa:
+            photo = expose(lit, cfa)
+            assert np.array_equal(photo.mosaic > 1000, site_colors(cfa, (24, 24)) == color)
+            assert demosaic(photo).levels().mean(axis=(1, 2)).argmax() == color

@@ -1,0 +1,73 @@
+"""`status` says what the journal and the manifest say."""
+
+import pytest
+
+from rawnind.errors import ConfigError, ManifestError
+from rawnind.outcomes import whole_scene
+from rawnind.output.journal.journal import Journal
+from rawnind.output.manifest import write_manifest
+from rawnind.output.status import status_lines
+from rawnind.output.store import Store
+from rawnind.records import Reason
+from tests.output.made import RECIPE, make_result, make_scene
+
+RESULTS = [
+    make_result(make_scene("attic", noisy=2)),
+    make_result(make_scene("broken"), faults=(Reason.TRUNCATED, Reason.MISSING_FILE)),
+    make_result(make_scene("half broken"), faults=(Reason.SHA1_MISMATCH,)),
+    make_result(make_scene("no truth", truths=0)),
+]
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(str(tmp_path))
+    Journal(store).append(RESULTS)
+    return store
+
+
+def text(store):
+    return "\n".join(status_lines(store))
+
+
+def test_it_counts_what_was_committed(store):
+    crops = sum(len(pair.crops) for result in RESULTS for pair in result.pairs)
+    assert f"Committed: 4 scenes (2 collected, 1 rejected, 1 failed), {crops} crops" in text(store)
+
+
+def test_it_says_whether_there_is_a_manifest(store):
+    assert "not written yet; run `rawnind prepare` again to resume" in text(store)
+    summary = write_manifest(store, RESULTS, RECIPE, versions={}, contents="")
+    assert f"Manifest:  4 scenes, {summary.pairs.collected} pairs, {summary.crops} crops" in text(store)
+
+
+def test_it_names_every_file_that_failed_and_how_to_try_again(store):
+    found = text(store)
+    assert "Failed files: 3" in found
+    assert "--retry-failed" in found
+    for result in RESULTS:
+        for file in result.failed_files:
+            assert f"{file.reason}: {result.scene.name}: {file.detail}" in found
+
+
+def test_it_names_scenes_that_failed_without_a_file_to_blame(store):
+    Journal(store).append([whole_scene(make_scene("slow"), RECIPE, Reason.TIMEOUT, "gave up after 5 s")])
+    assert "timeout: slow: gave up after 5 s" in text(store)
+    assert "Failed files: 3" in text(store)
+
+
+def test_a_scene_that_was_tried_again_with_success_is_no_failure_any_more(store):
+    Journal(store).append([make_result(make_scene("broken")), make_result(make_scene("half broken"))])
+    assert "Failed" not in text(store)
+    assert "3 collected" in text(store)
+
+
+def test_an_empty_folder_is_no_output(tmp_path):
+    with pytest.raises(ConfigError, match="holds no committed scene"):
+        text(Store(str(tmp_path / "nowhere")))
+
+
+def test_a_damaged_journal_is_a_manifest_error(store):
+    store.write("parts/0000000004-1-0123456789abcdef.parquet", b"")
+    with pytest.raises(ManifestError, match="damaged"):
+        text(store)

@@ -1,0 +1,363 @@
+"""The store: files appear whole or not at all, on a local disk and on an object store that speaks S3."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import pickle
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import fs
+
+from rawnind.errors import DamagedShardError, ManifestError, OutputError
+from rawnind.output.events import EventLog, read_events
+from rawnind.output.journal.journal import Journal
+from rawnind.output.shards import CropPixels, read_crop, shard_name, write_shard
+from rawnind.output.store import TEMPORARY, Store
+from rawnind.records import Cfa
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """URI query of a bucket `bucket` on an S3 server of its own."""
+    program = shutil.which("moto_server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("moto_server is not installed: no S3 server to test against")
+    port = _free_port()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    with (
+        subprocess.Popen([program, "-p", str(port)], env=environment, stdout=subprocess.DEVNULL,
+                         stderr=subprocess.DEVNULL) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):  # fmt: skip
+        try:
+            for name, value in (
+                ("ACCESS_KEY_ID", "key"),
+                ("SECRET_ACCESS_KEY", "secret"),
+                ("EC2_METADATA_DISABLED", "true"),
+            ):
+                patch.setenv(f"AWS_{name}", value)
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT")
+            for _ in range(100):
+                with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(request, timeout=5):  # noqa: S310
+                    break
+                time.sleep(0.1)
+            yield f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request, tmp_path):
+    if request.param == "local":
+        return Store(str(tmp_path / "out"))
+    return Store(f"s3://bucket/{uuid.uuid4().hex}?{request.getfixturevalue('s3')}")
+
+
+def everything(store):
+    """Names of all files below the root, temporary ones too."""
+    selector = fs.FileSelector(store._root, recursive=True, allow_not_found=True)
+    return sorted(
+        info.path[len(store._root) + 1 :] for info in store._fs.get_file_info(selector) if info.is_file
+    )
+
+
+def test_what_is_written_is_what_is_read(store):
+    data = np.random.default_rng(0).bytes(100_000)
+    assert store.write("a/b/c.bin", data) == hashlib.sha256(data).hexdigest() == store.digest("a/b/c.bin")
+    assert store.read("a/b/c.bin") == data
+    with store.open("a/b/c.bin") as file:
+        assert file.read_at(1000, 50_000) == data[50_000:51_000]
+    assert [(entry.path, entry.size) for entry in store.list("a")] == [("a/b/c.bin", len(data))]
+    assert store.exists("a/b/c.bin")
+    assert not store.exists("a/b")
+
+
+def test_an_empty_file_is_a_file(store):
+    assert store.write("empty", b"") == hashlib.sha256(b"").hexdigest() == store.digest("empty")
+    assert store.read("empty") == b""
+
+
+def test_files_are_listed_by_name_at_any_depth_and_a_missing_folder_is_empty(store):
+    for name in ("x/b", "x/a/z", "x/a/b", "y"):
+        store.write(name, name.encode())
+    assert [entry.path for entry in store.list("x")] == ["x/a/b", "x/a/z", "x/b"]
+    assert [entry.path for entry in store.list()] == ["x/a/b", "x/a/z", "x/b", "y"]
+    assert store.list("nowhere") == []
+    assert all(abs(entry.modified - time.time()) < 60 for entry in store.list())
+
+
+def test_a_folder_goes_with_everything_in_it_and_nothing_else(store):
+    for name in ("x/a/b", "x/c", "xa/b", "y"):
+        store.write(name, b"")
+    store.remove_folder("x")
+    store.remove_folder("x")
+    store.remove_folder("nowhere/at/all")
+    assert everything(store) == ["xa/b", "y"]
+
+
+def test_a_folder_that_was_exchanged_is_told_from_the_one_that_was_there(tmp_path):
+    store = Store(str(tmp_path / "out"))
+    assert store.root_identity() is None
+    store.prepare_root()
+    before = store.root_identity()
+    store.write("a", b"")
+    assert store.root_identity() == before is not None
+    (tmp_path / "out").rename(tmp_path / "away")
+    assert store.root_identity() is None
+    store.prepare_root()
+    assert store.root_identity() not in {None, before}
+
+
+def test_proving_that_the_root_can_be_written_leaves_nothing_there(store):
+    store.prepare_root()
+    assert everything(store) == []
+
+
+def test_a_file_is_removed_once_or_twice(store):
+    store.write("a/b", b"")
+    store.remove("a/b")
+    store.remove("a/b")
+    assert everything(store) == []
+
+
+def test_a_name_that_is_taken_is_refused_and_the_file_stays(store):
+    store.write("a", b"first")
+    with pytest.raises(FileExistsError):
+        store.write("a", b"second")
+    assert store.read("a") == b"first"
+    assert everything(store) == ["a"]
+    store.write("a", b"third", replace=True)
+    assert store.read("a") == b"third"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("replace", [False, True])
+def test_after_an_error_in_the_middle_nothing_new_is_there(store, error, replace):
+    if replace:
+        store.write("f/a", b"old")
+
+    def fail():
+        with store.create("f/a", replace=replace) as sink:
+            sink.write(b"x" * 100_000)
+            raise error
+
+    with pytest.raises(OutputError if error is OSError else error):
+        fail()
+    assert everything(store) == (["f/a"] if replace else [])
+    assert not replace or store.read("f/a") == b"old"
+
+
+def test_nothing_can_be_seen_while_it_is_written(store):
+    with store.create("f/a") as sink:
+        sink.write(b"x" * 100_000)
+        assert not store.exists("f/a")
+        assert all(TEMPORARY in name for name in everything(store))
+    assert store.read("f/a") == b"x" * 100_000
+    assert everything(store) == ["f/a"]
+
+
+def test_a_missing_file_is_told_from_storage_that_refuses(store):
+    for call in (store.read, store.digest):
+        with pytest.raises(FileNotFoundError):
+            call("nowhere")
+
+
+def test_a_store_travels_between_processes(store):
+    store.write("a", b"here")
+    assert pickle.loads(pickle.dumps(store)).read("a") == b"here"
+
+
+def test_a_shard_and_a_damaged_one_on_either_store(store):
+    rng = np.random.default_rng(0)
+    rows = [
+        CropPixels(
+            crop_id=f"c-{n}",
+            noisy_raw=rng.integers(0, 65536, (32, 32), np.uint16),
+            gt_raw=rng.integers(0, 65536, (32, 32), np.uint16),
+            gt_rgb=rng.random((3, 32, 32)).astype(np.float16),
+            valid=rng.random((32, 32)) < 0.5,
+        )
+        for n in range(3)
+    ]
+    name = shard_name(Cfa.BAYER, "scene", "a-b")
+    shard = write_shard(store, name, rows, 32)
+    assert shard.sha256 == store.digest(name)
+    assert shard.size == len(store.read(name))
+    np.testing.assert_array_equal(read_crop(store, name, 2, 32).gt_raw, rows[2].gt_raw)
+    store.write(name, store.read(name)[:-100], replace=True)
+    with pytest.raises(DamagedShardError):
+        read_crop(store, name, 2, 32)
+    with pytest.raises(DamagedShardError):
+        read_crop(store, "shards/none.parquet", 0, 32)
+
+
+def test_a_damaged_part_on_either_store(store):
+    store.write("parts/0000000000-1-0123456789abcdef.parquet", b"nonsense")
+    with pytest.raises(ManifestError, match="damaged"):
+        Journal(store)
+
+
+def test_events_are_kept_on_either_store(store):
+    log = EventLog(store, "run1")
+    log.add("begin", next_seq=3)
+    log.add_all("commit", ({"seq": seq} for seq in range(10_500)))
+    log.add("state", to="collecting")
+    again = EventLog(store, "run1")
+    assert again.last("begin")["next_seq"] == 3
+    assert again.last("commit", any_run=True)["seq"] == 10_499
+    again.add_all("commit", ({"seq": seq} for seq in range(10_500, 10_600)))
+    again.add("begin", next_seq=5)
+    assert EventLog(store, "run1").last("begin")["next_seq"] == 5
+    assert EventLog(store, "run1").last("commit", any_run=True)["seq"] == 10_599
+    assert EventLog(store, "run2").last("begin") is None
+    events = list(read_events(store))
+    assert [event["seq"] for event in events if event["event"] == "commit"] == list(range(10_600))
+    assert (events[0]["event"], events[-1]["event"]) == ("begin", "begin")
+
+
+NAMES = st.one_of(
+    st.text(max_size=30),
+    st.lists(
+        st.sampled_from(["..", ".", "", "a", "~", "/", "\\", "\0", " ", "C:", "é", "...", ".tmp-"]),
+        max_size=6,
+    ).map("/".join),
+)
+
+
+@given(name=NAMES)
+def test_whatever_the_name_it_never_leaves_the_root(name):
+    store = Store("/somewhere/out")
+    try:
+        full = store.full(name)
+    except ValueError:
+        return
+    assert full.startswith("/somewhere/out/")
+    assert os.path.normpath(full).startswith("/somewhere/out/")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/etc/passwd", "a/../../b", "a\\..\\b", "a\0b", "//x"])
+def test_names_that_lead_elsewhere_are_refused_by_every_call(tmp_path, name):
+    store = Store(str(tmp_path))
+    calls = [store.read, store.digest, store.exists, store.remove, store.local, store.open]
+    for call in calls if name == "" else [*calls, store.list]:  # an empty name lists the root
+        with pytest.raises(ValueError, match="not a name inside"):
+            call(name)
+    with pytest.raises(ValueError, match="not a name inside"):
+        store.write(name, b"")
+
+
+def test_a_name_that_no_disk_takes_is_an_output_error(tmp_path):
+    store = Store(str(tmp_path))
+    for call in (store.read, store.exists, lambda name: store.write(name, b"")):
+        with pytest.raises(OutputError, match="File name too long"):
+            call("x" * 300)
+
+
+@pytest.mark.parametrize("location", ["nothing://somewhere", "s3://", "gs2://bucket/x"])
+def test_a_location_that_cannot_be_opened_says_so(location):
+    with pytest.raises(OutputError, match=r"cannot open|names no folder"):
+        Store(location)
+
+
+def test_a_file_instead_of_a_folder_says_so(tmp_path):
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(OutputError, match="is a file"):
+        Store(str(tmp_path / "file")).prepare_root()
+    with pytest.raises(OutputError, match="a folder is needed"):
+        Store(str(tmp_path)).write("file/below", b"")
+    assert (tmp_path / "file").read_text() == "here"
+
+
+def test_a_folder_of_that_name_is_not_overwritten(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(FileExistsError):
+        Store(str(tmp_path)).write("a", b"")
+    with pytest.raises(OutputError):
+        Store(str(tmp_path)).write("a", b"", replace=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_disk_that_takes_no_more_is_an_output_error_and_leaves_nothing(tmp_path):
+    store, before = Store(str(tmp_path)), resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # writing more fails as on a full disk
+    try:
+        with pytest.raises(OutputError, match="File too large"):
+            store.write("a/b", b"x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert everything(store) == []
+
+
+def test_on_a_disk_without_hard_links_names_are_still_refused(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    store = Store(str(tmp_path))
+    store.write("a", b"first")
+    with pytest.raises(FileExistsError):
+        store.write("a", b"second")
+    assert store.read("a") == b"first"
+    assert everything(store) == ["a"]
+
+
+def test_of_two_writers_of_one_name_the_second_is_refused(tmp_path):
+    store = Store(str(tmp_path))
+
+    def write_slowly():
+        with store.create("a") as slow:
+            slow.write(b"slow")
+            store.write("a", b"quick")
+
+    with pytest.raises(FileExistsError):
+        write_slowly()
+    assert store.read("a") == b"quick"
+    assert everything(store) == ["a"]
+
+
+def test_a_killed_writer_leaves_no_file_of_that_name(tmp_path):
+    code = (
+        "import os, signal, sys; from rawnind.output.store import Store\n"
+        "with Store(sys.argv[1]).create('f/a') as sink:\n"
+        "    sink.write(b'x' * 1_000_000); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not Store(str(tmp_path)).exists("f/a")
+    assert all(TEMPORARY in name for name in everything(Store(str(tmp_path))))
+
+
+def test_an_object_store_that_is_not_there_is_an_output_error(s3):
+    with pytest.raises(OutputError, match="cannot write"):
+        Store(f"s3://no-such-bucket/out?{s3}").prepare_root()
+
+
+def test_a_trailing_slash_makes_no_difference(s3, tmp_path):
+    name = uuid.uuid4().hex
+    Store(f"s3://bucket/{name}/?{s3}").write("a", b"x")
+    assert Store(f"s3://bucket/{name}?{s3}").read("a") == b"x"
+    Store(f"{tmp_path}/out/").write("b/a", b"y")
+    assert [entry.path for entry in Store(f"file://{tmp_path}/out/").list("b")] == ["b/a"]

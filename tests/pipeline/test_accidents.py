@@ -1,0 +1,168 @@
+"""Whatever dies, the manifest and all shards come out as if nothing had happened. Real processes, killed by their own pid."""
+
+import os
+import signal
+import time
+
+import pytest
+import yaml
+
+from rawnind.errors import OutputError, ProgramError, SourceLostError, StoppedEarlyError, WorkersDyingError
+from rawnind.output.events import read_events
+from rawnind.output.status import status_lines
+from rawnind.output.store import Store
+from rawnind.output.verify import verify
+
+
+def failed_files(output):
+    head = yaml.safe_load((output / "manifest.yaml").read_text())
+    return {
+        file["file"]: file["reason"] for scene in head["scenes"] for file in scene.get("failed_files", [])
+    }
+
+
+def events(output, event):
+    return [each for each in read_events(Store(str(output))) if each["event"] == event]
+
+
+def test_a_worker_killed_in_the_middle_of_a_scene(start, accidents, photos, tmp_path, is_whole):
+    accidents.plant_at(photos.find("_cat_", "ISO65535"), "wait")
+    run = start()
+    os.kill(accidents.waiting(), signal.SIGKILL)
+    accidents.go_on()
+    run.result()
+    assert is_whole(tmp_path / "out")
+    (cat,) = (line for line in events(tmp_path / "out", "commit") if line["scene"] == "bayer/cat")
+    assert cat["telemetry"]["attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    "place", ["publish-shards", "published-shards", "publish-attempts", "published-attempts"]
+)
+def test_a_worker_killed_around_a_file_of_its_own(prepare, accidents, tmp_path, is_whole, place):
+    accidents.plant(place, "SIGKILL")
+    prepare()
+    assert accidents.happened(place)
+    assert is_whole(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "place", ["publish-parts", "published-parts", "publish-manifest", "published-manifest"]
+)
+def test_the_bridge_killed_during_a_commit(prepare, accidents, tmp_path, is_whole, place):
+    accidents.plant(place, "SIGKILL")
+    prepare()
+    assert accidents.happened(place)
+    assert is_whole(tmp_path / "out")
+    commits = events(tmp_path / "out", "commit")
+    assert sorted(line["seq"] for line in commits) == list(range(5))  # each commit is one line
+    assert [line["to"] for line in events(tmp_path / "out", "state")] == ["collecting", "ready", "closed"]
+
+
+def test_a_raw_that_kills_whoever_opens_it_costs_itself(prepare, accidents, photos, tmp_path, is_whole):
+    killer, hanging = photos.find("_cat_", "ISO1600"), photos.find("_tissue_", "ISO6400")
+    accidents.plant_at(killer, "SIGSEGV", "always")
+    accidents.plant_at(hanging, "hang", "always")
+    summary = prepare(scene_timeout=15)  # children that decode start slowly on a busy machine
+    output = tmp_path / "out"
+    found = failed_files(output)
+    assert found[killer.name] == "worker_died"
+    assert found[hanging.name] == "timeout"
+    assert sorted(found.values()) == ["sha1_mismatch", "timeout", "truncated", "worker_died"]
+    assert summary.scenes.collected == 3  # cat has another noisy photo; tissue and moon have not
+    assert list(verify(Store(str(output)))) == []
+    shown = "\n".join(status_lines(Store(str(output))))
+    assert all(name in shown for name in (killer.name, hanging.name))
+    accidents.remove()
+    prepare(retry_failed="worker_died")
+    assert killer.name not in failed_files(output)
+    assert hanging.name in failed_files(output)
+    prepare(retry_failed=True)
+    assert is_whole(output)
+
+
+def test_workers_that_die_before_they_begin_end_the_run(prepare, accidents, tmp_path, is_whole):
+    accidents.plant("worker", "SIGKILL", "always")
+    with pytest.raises(WorkersDyingError, match="workers die before they begin a scene, 5 times in a row"):
+        prepare(max_scenes=1)
+    accidents.remove()
+    prepare()
+    assert is_whole(tmp_path / "out")
+
+
+def test_a_decoder_that_stops_its_whole_process_is_stopped(prepare, accidents, photos, tmp_path, is_whole):
+    accidents.plant_at(photos.find("_cat_", "ISO1600"), "freeze")
+    prepare(scene_timeout=8)
+    assert is_whole(tmp_path / "out")
+
+
+def test_a_source_that_goes_away_blames_no_file(
+    start, prepare, accidents, photos, small_set, tmp_path, is_whole
+):
+    accidents.plant_at(photos.find("_cat_", "GT"), "wait")
+    run = start()
+    accidents.waiting()
+    small_set.rename(tmp_path / "away")
+    accidents.go_on()
+    with pytest.raises(SourceLostError, match="bring it back"):
+        run.result()
+    (tmp_path / "away").rename(small_set)
+    prepare()
+    assert is_whole(tmp_path / "out")
+
+
+def test_an_output_that_goes_away_blames_no_file(start, prepare, accidents, photos, tmp_path, is_whole):
+    output = tmp_path / "out"
+    accidents.plant_at(photos.find("_cat_", "ISO65535"), "wait")
+    run = start()
+    accidents.waiting()
+    output.rename(tmp_path / "away")
+    accidents.go_on()
+    with pytest.raises(OutputError, match="bring it back"):
+        run.result()
+    for path in sorted(output.rglob("*"), reverse=True):  # what workers have written there meanwhile
+        path.rmdir() if path.is_dir() else path.unlink()
+    output.rmdir()
+    (tmp_path / "away").rename(output)
+    prepare()
+    assert is_whole(output)
+
+
+def test_a_bug_stops_the_run_at_once_and_says_where(prepare, accidents, photos, tmp_path, is_whole):
+    accidents.plant_at(photos.find("_cat_", "ISO1600"), "bug", "always")
+    begun = time.monotonic()
+    with pytest.raises(
+        ProgramError, match=r"ZeroDivisionError: a bug that a test has planted .*sitecustomize"
+    ):
+        prepare()
+    assert time.monotonic() - begun < 60
+    assert events(tmp_path / "out", "state")[-1]["to"] == "error"
+    accidents.remove()
+    prepare()
+    assert is_whole(tmp_path / "out")
+
+
+def test_a_run_out_of_time_stops_cleanly_and_goes_on_later(
+    start, prepare, accidents, photos, tmp_path, is_whole
+):
+    for photo in (photos.find("_cat_", "ISO1600"), photos.find("_tissue_", "ISO6400")):
+        accidents.plant_at(photo, "wait")
+    run = start(timeout=1, max_scenes=1)
+    accidents.waiting()
+    time.sleep(2)
+    accidents.go_on()
+    with pytest.raises(StoppedEarlyError, match="--timeout of 1 s is over; run the same command again"):
+        run.result()
+    assert 0 < len(events(tmp_path / "out", "commit")) < 5  # what was in flight is finished
+    accidents.remove()
+    prepare()
+    assert len(events(tmp_path / "out", "commit")) == 5
+    assert is_whole(tmp_path / "out")
+
+
+def test_scenes_in_flight_never_exceed_the_limit(prepare, accidents, tmp_path):
+    accidents.plant("published-parts", "SIGKILL")  # the bridge forgets who is at work
+    prepare(max_scenes=1)
+    (ready,) = (line for line in events(tmp_path / "out", "state") if line["to"] == "ready")
+    assert ready["peak_in_flight"] == 1
+    assert max(line["in_flight"] for line in events(tmp_path / "out", "commit")) == 1

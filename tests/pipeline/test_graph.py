@@ -1,0 +1,19 @@
+"""A plan reaches the bridge's process as it was."""
+
+import gc
+import pickle
+
+from rawnind.pipeline.graph import CarriedPlan
+from rawnind.plan import SceneFilter, make_plan
+from rawnind.recipe import Recipe
+from rawnind.source.index import load_index
+
+
+def test_a_plan_arrives_as_it_was_and_the_collector_works_on(sample_set):
+    plan = make_plan(load_index(sample_set).scenes, SceneFilter(exclude_test_reserve=True), Recipe())
+    buffers = []
+    data = pickle.dumps(CarriedPlan(plan), protocol=5, buffer_callback=buffers.append)
+    assert pickle.loads(data, buffers=buffers) == plan
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 0
+    gc.unfreeze()

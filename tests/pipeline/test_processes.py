@@ -1,0 +1,154 @@
+"""The command as a process: killed, interrupted, started twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rawnind.errors import FolderInUseError
+from rawnind.output.events import read_events
+from rawnind.output.lock import only_run
+from rawnind.output.store import Store
+
+
+@pytest.fixture
+def command(cluster, environment, small_set, tmp_path):
+    """Starts `rawnind prepare` on the session's Ray; a Ray of its own with `address=None`."""
+    started = []
+
+    def command(*options, address=cluster):
+        words = [sys.executable, "-m", "rawnind.cli", "prepare", str(small_set), "--output", str(tmp_path / "out"),
+                 "--crop-size", "64", "--stride", "96", *options]  # fmt: skip
+        if address:
+            words += ["--address", address]
+        process = subprocess.Popen(
+            words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield command
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def commits(output):
+    return [line["scene"] for line in read_events(Store(str(output))) if line["event"] == "commit"]
+
+
+@pytest.mark.parametrize("own_ray", [True, False])
+def test_the_driver_killed_then_the_same_command(
+    command, accidents, photos, tmp_path, is_whole, cluster, own_ray
+):
+    address = None if own_ray else cluster
+    accidents.plant_at(photos.find("_tissue_", "ISO6400"), "wait")
+    process = command(address=address)
+    accidents.waiting()
+    process.kill()
+    accidents.remove()
+    again = command(address=address)
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    assert sorted(commits(tmp_path / "out")) == sorted(set(commits(tmp_path / "out")))
+    assert is_whole(tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_scenes_in_flight_finish(
+    command, accidents, photos, tmp_path, is_whole, prepare, number
+):
+    accidents.plant_at(photos.find("_cat_", "ISO1600"), "wait")
+    process = command("--max-scenes", "1")
+    accidents.waiting()
+    process.send_signal(number)
+    time.sleep(1)
+    accidents.go_on()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 3, said
+    assert "run the same command again to resume" in said
+    done = commits(tmp_path / "out")
+    assert "bayer/cat" in done  # it was in flight
+    assert len(done) < 5  # and few others were begun
+    prepare()
+    assert is_whole(tmp_path / "out")
+
+
+def test_a_second_signal_stops_at_once(command, accidents, photos, tmp_path, is_whole, prepare):
+    accidents.plant_at(photos.find("_cat_", "ISO1600"), "wait")
+    process = command("--max-scenes", "1")
+    accidents.waiting()
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 20
+    assert process.returncode == 3, said
+    assert "bayer/cat" not in commits(tmp_path / "out")
+    accidents.remove()
+    prepare()
+    assert is_whole(tmp_path / "out")
+
+
+def test_a_second_run_is_refused_with_the_name_of_the_first(
+    start, command, accidents, photos, tmp_path, is_whole
+):
+    accidents.plant_at(photos.find("_cat_", "ISO1600"), "wait")
+    run = start()
+    accidents.waiting()
+    first = json.loads((tmp_path / "out" / "run.lock").read_text())
+    second = command(address=None)  # it never comes to need a Ray
+    _, said = second.communicate(timeout=60)
+    assert second.returncode == 2
+    assert f"is in use by run {first['run']} (process {os.getpid()} on {first['host']}" in said
+    accidents.go_on()
+    run.result()
+    assert is_whole(tmp_path / "out")
+
+
+def test_the_lock_of_a_dead_run_does_not_block(tmp_path):
+    (tmp_path / "run.lock").write_text('{"run": "old", "host": "here", "pid": 1, "since": 0}')
+    with only_run(Store(str(tmp_path)), "new"):
+        assert json.loads((tmp_path / "run.lock").read_text())["run"] == "new"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_is_free_again_after_an_error(tmp_path):
+    store = Store(str(tmp_path))
+    with pytest.raises(ZeroDivisionError), only_run(store, "first"):
+        1 / 0  # noqa: B018
+    with (
+        only_run(store, "second"),
+        pytest.raises(FolderInUseError, match="run second"),
+        only_run(store, "third"),
+    ):
+        pass
+
+
+class Bucket(Store):
+    """A store that claims to be remote, as object stores are, where there are no file locks."""
+
+    def __init__(self, location):
+        super().__init__(location)
+        self.is_local = False
+
+
+def test_a_lease_on_an_object_store(tmp_path):
+    store = Bucket(str(tmp_path))
+    (tmp_path / "locks").mkdir()
+    with only_run(store, "b"):
+        for other in ("a", "c"):
+            with pytest.raises(FolderInUseError, match="run b "), only_run(store, other):
+                pass
+    stale = tmp_path / "locks" / "dead.json"
+    stale.write_text('{"run": "dead", "host": "here", "pid": 1, "since": 0}')
+    os.utime(stale, (time.time() - 120, time.time() - 120))
+    with only_run(store, "d"):
+        assert [path.name for path in (tmp_path / "locks").iterdir()] == ["d.json"]
+    assert not list((tmp_path / "locks").iterdir())

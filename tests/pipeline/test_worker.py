@@ -1,0 +1,84 @@
+"""What a worker does about scenes that end workers."""
+
+import json
+
+import pytest
+import ray
+
+from rawnind.errors import WorkersDyingError
+from rawnind.options import Options
+from rawnind.output.attempts import Ledger
+from rawnind.output.journal.journal import decode_result
+from rawnind.output.store import Store
+from rawnind.pipeline.graph import Job, start_bridge
+from rawnind.pipeline.worker import SceneWorker, scene_row, trouble_of
+from rawnind.plan import SceneFilter, make_plan
+from rawnind.recipe import Recipe
+from rawnind.records import Outcome, Reason
+from rawnind.source.index import load_index
+
+RECIPE = Recipe(crop_size=64, stride=96)
+
+
+@pytest.fixture
+def worker(cluster, small_set, tmp_path):
+    """A worker in this process, the cat scene, and the ledger of its attempts."""
+    plan = make_plan(load_index(small_set).scenes, SceneFilter(), RECIPE)
+    job = Job(
+        output=str(tmp_path / "out"),
+        run="run",
+        root=str(small_set),
+        plan=plan,
+        options=Options(recipe=RECIPE),
+    )
+    bridge = start_bridge(job, max_scenes=1)
+    ray.get(bridge.begin.remote())
+    (cat,) = (scene for scene in plan.scenes if scene.name == "cat")
+    worker = SceneWorker(
+        output=job.output, run=job.run, root=job.root, recipe=RECIPE, bridge=bridge, scene_timeout=60
+    )
+    yield worker, cat, Ledger(Store(job.output), job.run, cat.key)
+    ray.kill(bridge)
+
+
+def test_a_scene_that_ends_workers_though_its_files_do_not_stops_the_run(worker):
+    work, cat, ledger = worker
+    for _ in range(8):
+        ledger.begin()
+    row = work(scene_row(cat))
+    assert row["result"] == b""
+    trouble = trouble_of(row)
+    assert isinstance(trouble, WorkersDyingError)
+    assert "bayer/cat has ended its worker 8 times" in str(trouble)
+
+
+@pytest.mark.parametrize("deaths", [0, 2])
+def test_a_scene_comes_out_the_same_when_its_files_are_decoded_by_children(worker, prepared, deaths):
+    work, cat, ledger = worker
+    for _ in range(deaths):
+        ledger.begin()
+    row = work(scene_row(cat))
+    result = decode_result(row["result"])
+    assert result.outcome is Outcome.COLLECTED
+    assert json.loads(row["telemetry"])["attempts"] == deaths + 1
+    for pair in result.pairs:
+        assert Store(str(prepared)).digest(pair.shard.path) == pair.shard.sha256
+
+
+def test_the_photo_that_a_scene_was_reading_when_its_time_was_over_is_left_out(worker):
+    work, cat, ledger = worker
+    ledger.begin()
+    ledger.mark_timeout("decode", cat.noisy[0].sha1)
+    result = decode_result(work(scene_row(cat))["result"])
+    assert [(file.photo, file.reason) for file in result.failed_files] == [(cat.noisy[0], Reason.TIMEOUT)]
+    assert sorted(str(pair.outcome) for pair in result.pairs) == ["collected", "failed"]
+
+
+def test_a_scene_whose_time_is_over_again_is_given_up(worker):
+    work, cat, ledger = worker
+    for stage in ("decode", "align"):
+        ledger.begin()
+        ledger.mark_timeout(stage, cat.noisy[0].sha1)
+    result = decode_result(work(scene_row(cat))["result"])
+    assert (result.outcome, result.reason) == (Outcome.FAILED, Reason.TIMEOUT)
+    assert "in stage align" in result.detail

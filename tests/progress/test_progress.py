@@ -1,0 +1,408 @@
+import io
+import os
+import re
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+import rawnind
+from rawnind.bridge.bridge import Bridge
+from rawnind.bridge.in_flight import InFlight
+from rawnind.bridge.ledger import Fate, fate_counts
+from rawnind.bridge.messages import LoaderReport, Snapshot, State
+from rawnind.bridge.stages import Stage, StageCounts, StageTally, pair_counts, result_counts
+from rawnind.errors import printable
+from rawnind.outcomes import scene_result, uncollected, whole_scene
+from rawnind.output.journal.journal import commit_of, encode_result
+from rawnind.plan import SceneFilter, make_plan
+from rawnind.progress.eta import Pace
+from rawnind.progress.live_view import Live
+from rawnind.progress.progress import Plain, Silent, choose
+from rawnind.progress.stderr_filter import Stderr
+from rawnind.recipe import Recipe
+from rawnind.records import Cfa, Counts, FailedFile, ImageRef, Outcome, Reason, Scene
+from rawnind.source.index import load_index
+
+SIZE = {"crop_size": 64, "stride": 96}
+NUMBERS = ("waiting", "running", "done", "rejected", "failed")
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def scene(name, noisy=2, number=0):
+    def photo(position, ground_truth):
+        sha1 = f"{number * 100 + position:040x}"
+        name_of = f"Bayer_{name}_{'GT_' if ground_truth else ''}ISO100_sha1={sha1}.dng"
+        return ImageRef(
+            cfa=Cfa.BAYER,
+            scene=name,
+            ground_truth=ground_truth,
+            iso=100,
+            sha1=sha1,
+            filename=name_of,
+            path=f"/nowhere/{name_of}",
+        )
+
+    return Scene(
+        name=name,
+        cfa=Cfa.BAYER,
+        test_reserve=False,
+        unknown_sensor=False,
+        ground_truths=(photo(0, ground_truth=True),),
+        noisy=tuple(photo(position, ground_truth=False) for position in range(1, noisy + 1)),
+    )
+
+
+def snapshot(**changes):
+    values = {
+        "state": State.COLLECTING,
+        "next_seq": 3,
+        "scenes": Counts(planned=12, collected=2, rejected=1),
+        "pairs": Counts(planned=22, collected=4, rejected=1, failed=1),
+        "crops": 84,
+        "in_flight": (InFlight(key="bayer/tea", stage="align", started=50.0, heard=99.0),),
+        "peak_in_flight": 2,
+        "stages": tuple(
+            StageCounts(stage=stage, waiting=20, running=1, done=8, rejected=1, failed=1) for stage in Stage
+        ),
+        "now": 100.0,
+    }
+    return Snapshot(**values | changes)
+
+
+def drawn(view, width=100, **options):
+    stream = io.StringIO()
+    Console(file=stream, width=width, **options).print(view.frame())
+    return stream.getvalue()
+
+
+def rows(text):
+    """First word of a line -> its numbers."""
+    found = (re.match(r"(\w+)(?: \(\w+\))?((?:\s+\d+)+)\s*$", line) for line in text.splitlines())
+    return {match[1]: [int(number) for number in match[2].split()] for match in found if match}
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_last_frame_is_what_the_manifest_says(sample_set, tmp_path):
+    stream = io.StringIO()
+    view = Live(Console(file=stream, width=100))
+    summary = rawnind.prepare(sample_set, tmp_path / "out", progress=view, limit=6, **SIZE)
+    shown = stream.getvalue()
+    last = rows(shown[shown.rindex("Stage") :])
+    head = yaml.safe_load((tmp_path / "out/manifest.yaml").read_text())
+    for kind in ("scenes", "pairs"):
+        counts = [head["counts"][kind][name] for name in ("planned", *Outcome)]
+        assert last[kind] == counts
+        assert last[kind] == [getattr(getattr(summary, kind), name) for name in ("planned", *Outcome)]
+    assert f"{head['counts']['crops']} crops, finished" in shown
+
+    pairs = pq.read_table(tmp_path / "out/pairs.parquet", columns=["outcome", "reason"]).to_pylist()
+    looked_at = [pair for pair in pairs if pair["outcome"] != "filtered"]
+    expected = [
+        name for pair in looked_at for name in pair_counts(Reason(pair["reason"]) if pair["reason"] else None)
+    ]
+    for stage in (Stage.ALIGN, Stage.MASK, Stage.WRITE):
+        assert last[stage] == [0, 0, *(expected.count(f"{stage}_{kind}") for kind in NUMBERS[2:])]
+    assert last["decode"][:2] == [0, 0]
+    assert last["write"][2] == summary.pairs.collected
+
+
+def test_a_run_that_has_nothing_to_do_shows_the_manifest_too(prepared, sample_set):
+    stream = io.StringIO()
+    summary = rawnind.prepare(sample_set, prepared, progress=Live(Console(file=stream, width=80)), **SIZE)
+    last = rows(stream.getvalue())
+    assert last["scenes"] == [getattr(summary.scenes, name) for name in ("planned", *Outcome)]
+
+
+@given(data=st.data())
+def test_rows_of_stages_count_every_planned_photo_and_pair_once(data):
+    scenes = [scene(f"s{number}", data.draw(st.integers(0, 3)), number) for number in range(4)]
+    pairs = sum(len(each.noisy) for each in scenes)
+    tally = StageTally(photos=pairs + 4, pairs=pairs)
+    recipe = Recipe()
+    for each in scenes:
+        done = data.draw(st.integers(0, len(each.noisy)))
+        tally.heard(
+            each.key, {"decode_done": done + 1, "align_done": done, "mask_done": done, "write_done": done}
+        )
+        check_rows(tally.counts([data.draw(st.sampled_from(Stage))]), pairs)
+        reasons = [reason for reason in Reason if reason.outcome is not Outcome.FILTERED]
+        if data.draw(st.booleans()):
+            result = whole_scene(each, recipe, data.draw(st.sampled_from(reasons)))
+        else:
+            results = [
+                uncollected(noisy, each.ground_truths[0], data.draw(st.sampled_from(reasons)))
+                for noisy in each.noisy
+            ]
+            lost = data.draw(st.lists(st.sampled_from(each.noisy), unique=True)) if each.noisy else []
+            files = [FailedFile(photo=photo, reason=Reason.TRUNCATED, detail="") for photo in lost]
+            result = scene_result(each, recipe, results, files)
+        tally.settled(result)
+        assert sum(result_counts(result)[f"decode_{kind}"] for kind in NUMBERS[2:]) == len(each.noisy) + 1
+    final = tally.counts([])
+    check_rows(final, pairs)
+    assert all(row.waiting == row.running == 0 for row in final)
+
+
+def check_rows(found, pairs):
+    decode, *others = found
+    assert decode.waiting + decode.running + decode.done + decode.rejected + decode.failed == pairs + 4
+    gone = 0
+    for row in others:
+        assert row.waiting + row.running + row.done + row.rejected + row.failed == pairs - gone
+        gone += row.rejected + row.failed
+
+
+def test_a_bridge_that_is_started_anew_shows_the_same_stages(tmp_path):
+    scenes = [scene(f"s{number}", number=number) for number in range(3)]
+    plan = make_plan(scenes, SceneFilter(), Recipe())
+    bridge = Bridge(str(tmp_path), "run", plan, max_scenes=2)
+    bridge.begin()
+    bridge.commit("bayer/s0", encode_result(whole_scene(scenes[0], plan.recipe, Reason.TIMEOUT)))
+    again = Bridge(str(tmp_path), "run", plan, max_scenes=2)
+    assert again.snapshot().stages == bridge.snapshot().stages
+    later = Bridge(str(tmp_path), "another run", plan, max_scenes=2)
+    assert [row.waiting for row in later.snapshot().stages] == [6, 4, 4, 4]
+
+
+@given(data=st.data())
+def test_what_a_commit_tells_of_a_scene_leaves_out_no_photo_and_no_pair(data):
+    each = scene("tea", data.draw(st.integers(1, 5)))
+    reasons = st.sampled_from([reason for reason in Reason if reason.outcome is not Outcome.FILTERED])
+    pairs = [uncollected(noisy, each.ground_truths[0], data.draw(reasons)) for noisy in each.noisy]
+    result = scene_result(each, Recipe(), pairs)
+    pairs_of = commit_of(result, 0).pairs
+    told = fate_counts(
+        Fate(each.cfa, result.outcome, result.reason, pairs_of, len(each.noisy) + 1, ours=True)
+    )
+    exact = result_counts(result)
+    assert sum(told[f"decode_{kind}"] for kind in NUMBERS[2:]) == len(each.noisy) + 1
+    for outcome in (Outcome.REJECTED, Outcome.FAILED):
+        assert (
+            told[f"align_{outcome}"] + told[f"mask_{outcome}"]
+            == exact[f"align_{outcome}"] + exact[f"mask_{outcome}"]
+        )
+
+
+def test_heartbeats_move_the_stages_before_anything_is_committed(tmp_path):
+    scenes = [scene(f"s{number}", number=number) for number in range(3)]
+    bridge = Bridge(str(tmp_path), "run", make_plan(scenes, SceneFilter(), Recipe()), max_scenes=2)
+    bridge.begin()
+    assert bridge.admit("bayer/s0")
+    bridge.heartbeat("bayer/s0", "mask", {"decode_done": 2, "align_done": 1})
+    decode, align, mask, write = bridge.snapshot().stages
+    assert (decode.waiting, decode.done) == (7, 2)
+    assert (align.waiting, align.done) == (5, 1)
+    assert (mask.waiting, mask.running) == (5, 1)
+    assert (write.waiting, write.done) == (6, 0)
+
+
+def test_the_last_report_of_each_loader_counts(tmp_path):
+    bridge = Bridge(str(tmp_path), "run", make_plan([scene("tea")], SceneFilter(), Recipe()), max_scenes=1)
+    bridge.loader_report("rank-1", scenes=1, crops=12, batches=3, wait_seconds=0.5)
+    bridge.loader_report("rank-0", scenes=1, crops=12, batches=3, wait_seconds=0.5)
+    bridge.loader_report("rank-1", scenes=2, crops=24, batches=6, wait_seconds=0.75)
+    assert bridge.snapshot().loaders == (
+        LoaderReport(consumer="rank-0", scenes=1, crops=12, batches=3, wait_seconds=0.5),
+        LoaderReport(consumer="rank-1", scenes=2, crops=24, batches=6, wait_seconds=0.75),
+    )
+    view = Live()
+    view.update(bridge.snapshot())
+    assert re.search(r"rank-1 +2 +24 +6 +1 s", drawn(view))
+
+
+def test_after_a_minute_without_a_commit_the_oldest_scene_and_its_stage_are_named():
+    clock = Clock()
+    view = Live(clock=clock)
+    view.update(snapshot())
+    clock.now += 59
+    assert "No scene committed" not in drawn(view)
+    clock.now += 1
+    view.update(
+        snapshot(now=160.0, in_flight=(InFlight(key="bayer/tea", stage="mask", started=50.0, heard=158.0),))
+    )
+    assert (
+        "No scene committed for 60 s; the oldest in flight is bayer/tea, in stage mask, for 110 s"
+        in " ".join(drawn(view, 60).split())
+    )
+    view.update(snapshot(next_seq=4, now=160.0))
+    assert "No scene committed" not in drawn(view)
+
+
+def test_a_run_that_was_stopped_says_so_and_promises_nothing():
+    view = Live()
+    view.update(snapshot())
+    view.stopping("stopped on request")
+    assert "Stopping: stopped on request." in drawn(view)
+    view.close()
+    assert "84 crops, stopped after 0 s" in drawn(view)
+    assert "Stopping" not in drawn(view)
+
+
+def test_a_worker_or_a_bridge_that_says_nothing_is_told_apart():
+    clock = Clock()
+    pace = Pace(clock)
+    pace.see(snapshot())
+    clock.now += 61
+    assert pace.warning() == "No answer from the bridge for 61 s"
+    pace.see(snapshot(now=161.0))
+    assert pace.warning().endswith("in stage align, for 111 s, not heard of for 62 s")
+    pace.see(snapshot(now=161.0, in_flight=()))
+    assert "none is in flight" in pace.warning()
+
+
+def test_rate_and_time_left_count_from_the_first_work():
+    clock = Clock()
+    pace = Pace(clock)
+    none = snapshot(in_flight=(), next_seq=0, scenes=Counts(planned=12), pairs=Counts(planned=22), stages=())
+    pace.see(none)
+    clock.now += 30  # Ray starts
+    pace.see(snapshot(next_seq=0, scenes=Counts(planned=12), pairs=Counts(planned=22), stages=()))
+    assert (pace.rate(), pace.left()) == ("", None)
+    clock.now += 60
+    counts = Counts(planned=12, collected=3), Counts(planned=22, collected=11)
+    pace.see(snapshot(scenes=counts[0], pairs=counts[1], stages=()))
+    assert (pace.rate(), pace.left()) == ("3 scenes/min", 60)
+
+
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_the_view_fits_its_terminal_and_shows_every_number(width):
+    view = Live()
+    view.update(
+        snapshot(
+            scenes=Counts(planned=123456, collected=23456, rejected=1, failed=77),
+            loaders=(LoaderReport(consumer="rank-0", scenes=5, crops=320, batches=40, wait_seconds=3.2),),
+        )
+    )
+    text = drawn(view, width)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert len(text.splitlines()) <= 20
+    if width >= 80:
+        assert rows(text)["scenes"] == [123456, 23456, 0, 1, 77]
+    assert rows(text)["mask"] == [20, 1, 8, 1, 1]
+
+
+def test_words_carry_the_view_where_there_are_no_colours():
+    view = Live()
+    view.update(snapshot())
+    coloured = drawn(view, force_terminal=True, color_system="standard")
+    assert "\x1b[32m" in coloured
+    assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == drawn(view)
+    assert not re.search(
+        r"\x1b\[3\d", drawn(view, force_terminal=True, no_color=True, color_system="standard")
+    )
+
+
+@given(name=st.text())
+def test_a_scene_cannot_write_to_the_terminal(name):
+    clock = Clock()
+    view = Live(clock=clock)
+    view.update(snapshot(in_flight=(InFlight(key=name, stage="\x1b[2J", started=0.0, heard=99.0),)))
+    clock.now += 61
+    view.update(
+        snapshot(in_flight=(InFlight(key=name, stage="\x1b[2J", started=0.0, heard=160.0),), now=161.0)
+    )
+    text = drawn(view, 100_000)
+    assert text.replace("\n", "").isprintable()
+    assert printable(name) in text
+
+
+def test_plain_lines_are_said_when_something_changed_and_ever_less_often():
+    clock, stream = Clock(), io.StringIO()
+    plain = Plain(stream, clock)
+    for second in range(2000):
+        clock.now = 1000.0 + second
+        plain.update(snapshot(next_seq=second, crops=second))
+    said = stream.getvalue().count("Bridge: 3 of 12 scenes")
+    assert 50 < said < 120
+    plain.update(snapshot(next_seq=1999, crops=1999))
+    assert stream.getvalue().count("Bridge: 3 of 12 scenes") == said
+
+
+def test_plain_lines_warn_once_a_minute(sample_set):
+    clock, stream = Clock(), io.StringIO()
+    plain = Plain(stream, clock)
+    index = load_index(sample_set)
+    plain.planned(index, make_plan(index.scenes, SceneFilter(), Recipe()), already=3)
+    for second in range(200):
+        clock.now = 1000.0 + second
+        plain.update(snapshot(now=100.0 + second))
+    plain.stopping("stopped on request")
+    plain.close()
+    text = stream.getvalue()
+    assert text.startswith("Source: 12 scenes, ")
+    assert "3 already collected, 9 to do, 0 left out" in text
+    assert text.count("No scene committed for") == 3
+    assert text.endswith(
+        "Stopping: stopped on request. Finishing the scenes in flight; press Ctrl-C again to stop at once.\n"
+    )
+
+
+def test_auto_is_live_on_a_terminal_only(monkeypatch):
+    assert isinstance(choose("none"), Silent)
+    assert isinstance(choose("auto"), Plain)
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr("sys.stderr", terminal)
+        assert isinstance(choose("auto"), Live)
+        monkeypatch.setenv("TERM", "dumb")
+        assert isinstance(choose("auto"), Plain)
+    os.close(ours)
+
+
+def test_one_line_of_rays_is_kept_out_and_the_rest_comes_through(tmp_path):
+    with (tmp_path / "stderr").open("w+b") as file:
+        descriptor = os.dup(file.fileno())
+        between = Stderr(descriptor=descriptor)
+        before = between.open()
+        os.write(descriptor, b"[E 1 1] core_worker.cc:1: Actor with class name: 'MapWorker' has constructor ")
+        os.write(descriptor, b"arguments in the object store and max_restarts > 0. If ...\nNode died\n")
+        os.write(descriptor, b"no end")
+        between.close()
+        between.close()
+        assert before.closed
+        os.write(descriptor, b"!\n")
+        os.close(descriptor)
+        file.seek(0)
+        assert file.read() == b"Node died\nno end!\n"
+
+
+WRITES_TO_STDERR = """
+import os, sys
+from rawnind.progress.live_view import Live
+from rawnind.recipe import Recipe
+from rawnind.plan import SceneFilter, make_plan
+from rawnind.source.index import load_index
+view = Live()
+index = load_index(sys.argv[1])
+view.planned(index, make_plan(index.scenes, SceneFilter(), Recipe()), already=0)
+os.write(2, b"Node died \\x1b[2J\\n")
+view.close()
+print("after", file=sys.stderr)
+"""
+
+
+def test_what_others_write_to_stderr_stands_above_the_view(sample_set):
+    ours, theirs = os.openpty()
+    subprocess.run(
+        [sys.executable, "-c", WRITES_TO_STDERR, sample_set], check=True, stderr=theirs, timeout=60
+    )
+    os.close(theirs)
+    shown = os.read(ours, 20_000).decode()
+    os.close(ours)
+    assert "Node died \\x1b[2J\r\n" in shown
+    assert shown.index("Node died") < shown.rindex("Starting Ray") < shown.index("after")
+    assert shown.index("\x1b[?25l") < shown.index("\x1b[?25h")  # the cursor is back
