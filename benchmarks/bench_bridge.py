@@ -28,7 +28,7 @@ import pytest
 from rawnind.outcomes import scene_result, uncollected, whole_scene
 from rawnind.output.journal.journal import Journal, encode_result
 from rawnind.output.store import Store
-from rawnind.plan import SceneFilter, make_plan
+from rawnind.planning import SceneFilter, make_plan
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa, FailedFile, ImageRef, Reason, Scene
 

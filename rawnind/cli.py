@@ -255,9 +255,9 @@ def export(output: str, to: Path, format_: str) -> None:
     Example:
       rawnind export out --to research
     """
-    from rawnind.export.check import check
-    from rawnind.export.research_yaml import describe_export
-    from rawnind.export.research_yaml import export as run_export
+    from rawnind.exporters.check import check
+    from rawnind.exporters.research_yaml import describe_export
+    from rawnind.exporters.research_yaml import export as run_export
 
     report = run_export(output, to, format=format_, progress=_every_two_seconds("exported"))
     problems = check(to)

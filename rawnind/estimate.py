@@ -9,7 +9,7 @@ from pathlib import Path
 from rawnind.errors import ConfigError, SourceError
 from rawnind.options import Options
 from rawnind.outcomes import planned_pairs
-from rawnind.plan import Plan, SceneFilter, make_plan
+from rawnind.planning import Plan, SceneFilter, make_plan
 from rawnind.records import Cfa, Reason, Scene
 from rawnind.source.decode import headers
 from rawnind.source.index import load_index

@@ -20,7 +20,7 @@ from rawnind.output.events import CommitLog, EventLog
 from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import write_manifest
 from rawnind.output.store import Store
-from rawnind.plan import Plan
+from rawnind.planning import Plan
 from rawnind.records import Reason, SceneResult, Summary
 
 

@@ -22,7 +22,7 @@ from rawnind.output.journal.commits import (
     identity,
 )
 from rawnind.output.journal.journal import Journal
-from rawnind.plan import Plan
+from rawnind.planning import Plan
 from rawnind.records import Cfa, Counts, Outcome, Reason, Scene, SceneResult
 
 _AT_ONCE = 8192

@@ -22,7 +22,7 @@ from rawnind.errors import ConfigError
 from rawnind.output.schema import crop_row
 from rawnind.output.shards import crop_name
 from rawnind.output.store import Store
-from rawnind.plan import Plan
+from rawnind.planning import Plan
 from rawnind.records import Outcome, SceneResult
 
 WINDOW = 16

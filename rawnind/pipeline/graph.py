@@ -20,7 +20,7 @@ from rawnind.errors import FolderInUseError
 from rawnind.options import Options
 from rawnind.pipeline.metrics import RayMetrics
 from rawnind.pipeline.worker import SceneWorker, scene_row
-from rawnind.plan import Plan
+from rawnind.planning import Plan
 from rawnind.records import Scene
 
 NAMESPACE = "rawnind"

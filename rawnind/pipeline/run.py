@@ -23,7 +23,7 @@ from rawnind.output.store import Store
 from rawnind.pipeline.driver import Driver
 from rawnind.pipeline.graph import NAMESPACE, Job
 from rawnind.pipeline.signals import Interrupts
-from rawnind.plan import Plan, SceneFilter, make_plan
+from rawnind.planning import Plan, SceneFilter, make_plan
 from rawnind.progress.progress import Progress, Silent
 from rawnind.recipe import Recipe
 from rawnind.records import Summary

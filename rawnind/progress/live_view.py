@@ -12,7 +12,7 @@ from rich.text import Text
 from rawnind.bridge.messages import LoaderReport, Snapshot
 from rawnind.bridge.stages import Stage, StageCounts
 from rawnind.errors import printable
-from rawnind.plan import Plan
+from rawnind.planning import Plan
 from rawnind.progress import text
 from rawnind.progress.eta import Clock, Pace, duration
 from rawnind.progress.stderr_filter import Stderr

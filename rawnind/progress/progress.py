@@ -5,7 +5,7 @@ import time
 from typing import Protocol, TextIO
 
 from rawnind.bridge.messages import Snapshot
-from rawnind.plan import Plan
+from rawnind.planning import Plan
 from rawnind.progress import text
 from rawnind.progress.eta import WATCHDOG, Clock, Pace
 from rawnind.progress.live_view import Live, attended

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rawnind.bridge.messages import LoaderReport
 from rawnind.bridge.stages import StageCounts
 from rawnind.errors import printable
-from rawnind.plan import Plan
+from rawnind.planning import Plan
 from rawnind.progress.eta import Pace, duration
 from rawnind.records import Counts, Outcome
 from rawnind.source.index import Index

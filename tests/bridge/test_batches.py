@@ -12,7 +12,7 @@ from rawnind.bridge.validate import Arrived
 from rawnind.outcomes import whole_scene
 from rawnind.output.journal.commits import identity
 from rawnind.output.journal.journal import encode_result
-from rawnind.plan import SceneFilter, make_plan
+from rawnind.planning import SceneFilter, make_plan
 from rawnind.records import Reason
 from tests.output.made import RECIPE, make_scene
 

@@ -24,7 +24,7 @@ from rawnind.output.events import read_events
 from rawnind.output.journal.journal import Journal, encode_result
 from rawnind.output.store import Store
 from rawnind.output.verify import verify
-from rawnind.plan import SceneFilter, make_plan
+from rawnind.planning import SceneFilter, make_plan
 from rawnind.recipe import Recipe
 from rawnind.records import Outcome, Reason
 from rawnind.source.index import load_index

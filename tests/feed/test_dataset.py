@@ -108,9 +108,8 @@ def test_raw_input_says_how_many_rows_it_leaves_out(folder, caplog):
 @pytest.mark.parametrize("cfa", list(Cfa))
 @pytest.mark.parametrize("size", [32, 64])
 def test_colour_input_shows_what_the_noisy_photo_saw(maker, cfa, size):
-    from tests.feed.made import MATRIX
-
     from rawnind.imaging.color import camera_to_rec2020
+    from tests.feed.made import MATRIX
 
     maker.scene("a", cfa=cfa, crops=2)
     dataset = CropDataset(maker.finish(), crop_size=size, input="rgb")

@@ -4,7 +4,7 @@ import gc
 import pickle
 
 from rawnind.pipeline.graph import CarriedPlan
-from rawnind.plan import SceneFilter, make_plan
+from rawnind.planning import SceneFilter, make_plan
 from rawnind.recipe import Recipe
 from rawnind.source.index import load_index
 

@@ -18,7 +18,7 @@ from rawnind.output.journal.journal import encode_result
 from rawnind.output.manifest import read_summary
 from rawnind.output.store import Store
 from rawnind.pipeline.graph import Job, bridge_name, start_bridge
-from rawnind.plan import SceneFilter, make_plan
+from rawnind.planning import SceneFilter, make_plan
 from rawnind.recipe import Recipe
 from rawnind.records import Outcome, Reason
 from rawnind.source.index import load_index

@@ -12,7 +12,7 @@ from rawnind.output.journal.journal import decode_result
 from rawnind.output.store import Store
 from rawnind.pipeline.graph import Job, start_bridge
 from rawnind.pipeline.worker import SceneWorker, scene_row, trouble_of
-from rawnind.plan import SceneFilter, make_plan
+from rawnind.planning import SceneFilter, make_plan
 from rawnind.recipe import Recipe
 from rawnind.records import Outcome, Reason
 from rawnind.source.index import load_index

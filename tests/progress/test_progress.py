@@ -20,7 +20,7 @@ from rawnind.bridge.stages import Stage, StageCounts, StageTally, pair_counts, r
 from rawnind.errors import printable
 from rawnind.outcomes import scene_result, uncollected, whole_scene
 from rawnind.output.journal.journal import commit_of, encode_result
-from rawnind.plan import SceneFilter, make_plan
+from rawnind.planning import SceneFilter, make_plan
 from rawnind.progress.eta import Pace
 from rawnind.progress.live_view import Live
 from rawnind.progress.progress import Plain, Silent, choose
@@ -384,7 +384,7 @@ WRITES_TO_STDERR = """
 import os, sys
 from rawnind.progress.live_view import Live
 from rawnind.recipe import Recipe
-from rawnind.plan import SceneFilter, make_plan
+from rawnind.planning import SceneFilter, make_plan
 from rawnind.source.index import load_index
 view = Live()
 index = load_index(sys.argv[1])

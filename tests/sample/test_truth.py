@@ -21,7 +21,7 @@ from rawnind.output.shards import read_crop
 from rawnind.output.store import Store
 from rawnind.output.verify import verify
 from rawnind.pipeline.scene import Meter, process_scene
-from rawnind.plan import SceneFilter, make_plan
+from rawnind.planning import SceneFilter, make_plan
 from rawnind.recipe import Pairing, Recipe
 from rawnind.records import Cfa, ImageRef, Outcome, Reason, Scene
 from rawnind.sample import make_sample

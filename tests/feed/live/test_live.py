@@ -13,7 +13,7 @@ from rawnind.errors import ConfigError
 from rawnind.feed.live.replay import Who, ending, rest
 from rawnind.output.journal.journal import encode_result
 from rawnind.output.store import Store
-from rawnind.plan import SceneFilter, make_plan
+from rawnind.planning import SceneFilter, make_plan
 from rawnind.training import FeedError, LiveCropDataset
 
 BATCH = {"batch_size": 4, "crop_size": 32}

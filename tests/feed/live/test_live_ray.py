@@ -23,7 +23,7 @@ from rawnind.output.journal.journal import encode_result
 from rawnind.output.store import Store
 from rawnind.output.verify import verify
 from rawnind.pipeline.graph import NAMESPACE, bridge_name
-from rawnind.plan import SceneFilter, make_plan
+from rawnind.planning import SceneFilter, make_plan
 from rawnind.training import FeedError, LiveCropDataset, replay
 
 pytestmark = pytest.mark.ray

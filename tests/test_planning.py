@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rawnind.outcomes import planned_pairs, problems
-from rawnind.plan import SceneFilter, make_plan
+from rawnind.planning import SceneFilter, make_plan
 from rawnind.records import Cfa, Outcome, Reason
 from tests.output.made import RECIPE, make_scene
 

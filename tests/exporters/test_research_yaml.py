@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from rawnind.cli import main
 from rawnind.errors import ConfigError, DamagedShardError
-from rawnind.export.check import check, offset
-from rawnind.export.research_yaml import MARK, export
+from rawnind.exporters.check import check, offset
+from rawnind.exporters.research_yaml import MARK, export
 from rawnind.imaging.color import camera_to_rec2020
 from rawnind.output.shards import CropPixels, crop_name, read_crop
 from rawnind.records import Cfa

@@ -11,7 +11,7 @@ import scipy.fft
 import yaml
 from numpy.typing import NDArray
 
-from rawnind.export.research_yaml import RESERVE, TEST, TRAIN
+from rawnind.exporters.research_yaml import RESERVE, TEST, TRAIN
 
 MAX_LOSS, MIN_MASK_MEAN = 0.035, 0.8
 """Pairs beyond these are left out by the loaders' defaults."""
