@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from skimage.registration import phase_cross_correlation
 
-from rawnind.imaging.alignment.align import align, reference
+from rawnind.imaging.alignment.align import align, extract_features
 from rawnind.imaging.levels import planes, site_colors
 from rawnind.records import Cfa
 from tests.imaging.synthetic import Case, draw_case, draw_strangers, render
@@ -32,7 +32,7 @@ class Found:
 
 
 def ours(pair):
-    found = align(reference(pair.ground_truth), reference(pair.noisy))
+    found = align(extract_features(pair.ground_truth), extract_features(pair.noisy))
     return np.add(found.shift, found.subpixel), found.score
 
 

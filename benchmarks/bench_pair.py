@@ -19,9 +19,10 @@ import cv2
 import numpy as np
 import pytest
 
-from rawnind.imaging import coordinates, exposure, levels, pair
-from rawnind.imaging.pair import AlignedPair, FinishedPair, Prepared, align_pair, finish_pair
+from rawnind.imaging import coordinates, exposure, levels, pair, prepared
+from rawnind.imaging.pair import AlignedPair, FinishedPair, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
+from rawnind.imaging.prepared import Prepared
 from rawnind.output.shards import CropPixels, write_shard
 from rawnind.output.store import Store
 from rawnind.pipeline.malloc import keep_freed_memory
@@ -32,19 +33,19 @@ OLD_PIPELINE_SECONDS = (26, 34)  # what the Trio pipeline needed for such a pair
 MATRIX = (0.7, 0.1, 0.0, -0.3, 1.1, 0.2, 0.0, 0.1, 0.6)
 STAGES = {
     "planes": [(levels, "planes")],
-    "align": [(pair, "reference"), (pair, "align")],
+    "align": [(prepared, "extract_features"), (pair, "align")],
     "GT at the shift": [(pair, "planes_at_shift")],
     "exposure, hot pixels": [
         (exposure, "overexposed"),
         (exposure, "underexposed"),
-        (pair, "hot_pixels"),
+        (prepared, "hot_pixels"),
     ],
     "gain, loss": [(exposure, "gain"), (exposure, "alignment_loss")],
-    "mask: rest shift, moments": [(pair, "observe")],
-    "mask: noise, tests": [(pair, "judge"), (pair, "combine"), (pair, "valid")],
+    "mask: residual shift, moments": [(pair, "pair_statistics")],
+    "mask: noise, tests": [(pair, "detect_change"), (pair, "combine"), (pair, "valid")],
     "MS-SSIM": [(pair, "windowed_ms_ssim"), (pair, "frame_mean"), (pair, "crop_means")],
     "crop grid": [(coordinates, "grid"), (coordinates, "valid_fractions")],
-    "demosaic GT (once a scene)": [(pair, "demosaic")],
+    "demosaic GT (once a scene)": [(prepared, "demosaic")],
 }
 
 
@@ -128,7 +129,7 @@ def measure(megapixels: float, threads: int) -> dict:
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         base = memory("VmRSS")
         truth = Prepared(truth_photo)
-        _ = truth.reference, truth.overexposed, truth.underexposed, truth.hot, truth.rgb
+        _ = truth.features, truth.overexposed, truth.underexposed, truth.hot, truth.rgb
         once = {stage: spent for stage, spent in watch.spent.items() if "once" in stage}
         rounds = [_round(truth, noisy, store, watch, threads) for _ in range(4)][1:]
     median = sorted(rounds, key=lambda each: each["cpu"])[1]

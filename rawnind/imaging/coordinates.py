@@ -1,7 +1,44 @@
-"""Where crops lie: the part that both photos show, the grid of crops on it, and what a mask says about each crop.
+"""Coordinates of the imaging code: its units, its areas, and one conversion from each to the next.
 
-Coordinates are sites of the noisy photo's frame (`Photo.mosaic`), y before x. Every rectangle and origin lies on the first
-site of a tile, so that a crop of any size starts with the same colour.
+A position is (y, x) in sites, y downwards, counted from 0. Everything in `rawnind.imaging` counts from the frame's first
+site; visible-area coordinates appear once, where a pair's crops leave it (`to_visible`).
+
+    visible area: LibRaw's `raw_image_visible`
+    +------------------------------------------------------------+
+    |  (oy, ox) = Sensor.origin: first site of the CFA tile      |
+    |  +- frame: `Photo.mosaic`, whole tiles -----------------+  |
+    |  |  (0, 0)                                              |  |
+    |  |         (top, left)                                  |  |
+    |  |         +- rect: shown by both photos, whole tiles -+|  |
+    |  |         |     (y, x)                                ||  |
+    |  |         |     +- crop -----+                        ||  |
+    |  |         |     |            | size                   ||  |
+    |  |         |     +------------+                        ||  |
+    |  |         +-------------------------------------------+|  |
+    |  +------------------------------------------------------+  |
+    +------------------------------------------------------------+
+
+Units, from small to large; each word has this one meaning in `rawnind.imaging`:
+
+    site    one photosite, which sees one colour: one value of a mosaic
+    cell    one sample of a plane, of an exposure map or of a mask: 2x2 sites (Bayer), 3x3 (X-Trans); `Cfa.cell`
+    tile    the repeating pattern of the CFA: 2x2 sites (Bayer), 6x6 (X-Trans); `Cfa.period`
+    block   one sample of the change test: 4x4 cells; `BLOCK`
+
+Conversions; the shift (dy, dx) leads from the noisy photo to the ground truth (GT):
+
+    visible area -> frame        `frame_in_visible`
+    frame -> visible area        `to_visible`
+    noisy frame -> GT frame      `Rect.shifted`
+    frame -> rect                `to_rect`
+    rect -> array index          `Rect.sites`, `cells_of` (cells)
+    GT cells -> noisy cells      `cells_at_shift`
+    cells -> blocks -> cells     `block_shape`, `cells_of_blocks`
+    cells -> sites               `mask_crop`
+
+Sizes that only one module works with have other names: a *patch* is matched or averaged on its own (alignment, gain,
+contrast gains), a *chunk* is what a kernel processes at a time so that its scratch memory stays in the processor's cache,
+a *window* is what one MS-SSIM score covers, a *coarse pixel* is 16x16 samples of a plane (MS-SSIM's fifth scale).
 """
 
 from typing import NamedTuple
@@ -9,6 +46,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+BLOCK = 4
+"""Cells that a block spans in each direction: 16 samples, enough for a variance, few enough to be smaller than a change."""
 
 
 class Rect(NamedTuple):
@@ -29,11 +69,61 @@ class Rect(NamedTuple):
         """First column right of the rectangle."""
         return self.left + self.width
 
+    @property
+    def sites(self) -> tuple[slice, slice]:
+        """The rectangle as an index of an array with one value per site.
+
+        >>> np.arange(20).reshape(4, 5)[Rect(1, 2, 1, 3).sites]
+        array([[7, 8, 9]])
+        """
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def shifted(self, shift: tuple[int, int]) -> "Rect":
+        """What a rectangle of the noisy frame shows, in the GT's frame.
+
+        >>> Rect(2, 4, 10, 20).shifted((-1, 3))
+        Rect(top=1, left=7, height=10, width=20)
+        """
+        return self._replace(top=self.top + shift[0], left=self.left + shift[1])
+
+
+def frame_in_visible(shape: tuple[int, ...], origin: tuple[int, int], period: int) -> Rect:
+    """The frame of a photo as a rectangle of its visible area: all whole tiles from the first one on.
+
+    Args:
+        shape: (H, W) of the visible area in sites.
+        origin: (oy, ox) in the visible area, first site of the first tile.
+        period: of the CFA.
+
+    >>> frame_in_visible((9, 10), (1, 0), 2)
+    Rect(top=1, left=0, height=8, width=10)
+    """
+    height, width = ((length - start) // period * period for length, start in zip(shape, origin, strict=True))
+    return Rect(*origin, height, width)
+
+
+def to_visible(origins: NDArray[np.int64], origin: tuple[int, int]) -> NDArray[np.int64]:
+    """Frame coordinates as visible-area coordinates.
+
+    Args:
+        origins: (n, 2) rows (y, x) in sites of the frame.
+        origin: (oy, ox) of the frame in the visible area.
+
+    Returns:
+        (n, 2) int64 rows (y, x) in sites of the visible area.
+    """
+    return origins + np.array(origin, np.int64)
+
+
+def to_rect(origins: NDArray[np.int64], rect: Rect) -> NDArray[np.int64]:
+    """Frame coordinates counted from a rectangle's first site; both (n, 2) int64 rows (y, x) in sites."""
+    return origins - np.array(rect[:2], np.int64)
+
 
 def overlap(
     shape: tuple[int, int], shift: tuple[int, int], period: int, *, gt_shape: tuple[int, int] | None = None
 ) -> Rect:
-    """The largest rectangle of whole tiles of the noisy frame of which every site has its partner in the GT's frame.
+    """What both photos show: the largest rectangle of whole tiles of the noisy frame whose every site lies in the GT's frame.
 
     Args:
         shape: (H, W) of the noisy frame in sites; cut to whole tiles where it is not.
@@ -42,7 +132,7 @@ def overlap(
         gt_shape: (H, W) of the GT's frame; None: the noisy frame's.
 
     Returns:
-        A rectangle in noisy coordinates; its height or width is 0 where the frames share no whole tile.
+        A rectangle of the noisy frame; its height or width is 0 where the frames share no whole tile.
 
     >>> overlap((8, 8), (0, 3), 2)
     Rect(top=0, left=0, height=8, width=4)
@@ -58,7 +148,7 @@ def overlap(
 
 
 def cells_of(rect: Rect, cell: int) -> tuple[slice, slice]:
-    """The cells of cell x cell sites that a rectangle of whole cells consists of, as an index of a frame's cells.
+    """A rectangle of whole cells as an index of an array with one value per cell of the frame.
 
     >>> cells_of(Rect(2, 4, 10, 20), 2)
     (slice(1, 6, None), slice(2, 12, None))
@@ -72,29 +162,44 @@ def cells_at_shift(
     """For each noisy cell of a rectangle, whether any of the GT's cells that it touches at the shift is set.
 
     Args:
-        cells: (h, w) of the GT's whole frame.
+        cells: (h, w) bool, one value per cell of the GT's whole frame.
         shift: (dy, dx) in sites, as for `overlap`.
         rect: whole cells of the noisy frame.
         cell: sites per cell in each direction.
 
     Returns:
-        (rect.height / cell, rect.width / cell).
+        (rect.height / cell, rect.width / cell) bool.
     """
-    tops, lefts = (start + offset for start, offset in zip(rect[:2], shift, strict=True))
+    there = rect.shifted(shift)
     height, width = rect.height // cell, rect.width // cell
     out = np.zeros((height, width), np.bool_)
-    for dy in {0, 1 if tops % cell else 0}:
-        for dx in {0, 1 if lefts % cell else 0}:
-            y, x = tops // cell + dy, lefts // cell + dx
+    for dy in {0, 1 if there.top % cell else 0}:
+        for dx in {0, 1 if there.left % cell else 0}:
+            y, x = there.top // cell + dy, there.left // cell + dx
             out |= cells[y : y + height, x : x + width]
     return out
+
+
+def block_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(hb, wb) blocks that cover (h, w) cells; the last row and column may be covered in part.
+
+    >>> block_shape((8, 9))
+    (2, 3)
+    """
+    height, width = shape
+    return -(-height // BLOCK), -(-width // BLOCK)
+
+
+def cells_of_blocks(blocks: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """(h, w) bool for each cell, from (hb, wb) for each block; `shape` is (h, w)."""
+    return np.repeat(np.repeat(blocks, BLOCK, axis=0), BLOCK, axis=1)[: shape[0], : shape[1]]
 
 
 def grid(rect: Rect, size: int, stride: int, period: int) -> NDArray[np.int64]:
     """Origins of all whole crops in a rectangle, row by row from its first site.
 
-    What the stride does not reach at the right and at the bottom (less than one stride) is left out: no crop is moved back
-    to the edge, so that crops overlap exactly as much as the stride says.
+    Every origin lies on a tile's first site, so that each crop starts with the same colour. A margin of less than one stride
+    at the right and at the bottom is left out: no crop is moved back to the edge, so all crops overlap by the same amount.
 
     Args:
         rect: starts on a tile.
@@ -103,7 +208,7 @@ def grid(rect: Rect, size: int, stride: int, period: int) -> NDArray[np.int64]:
         period: of the CFA.
 
     Returns:
-        (n, 2) int64, rows (y, x) in the coordinates of `rect`; n is 0 where the rectangle is smaller than a crop.
+        (n, 2) int64, rows (y, x) in sites of the frame; n is 0 where the rectangle is smaller than a crop.
 
     Raises:
         ValueError: Size or stride is not positive, or the rectangle does not start on a tile.
@@ -126,12 +231,12 @@ def valid_fractions(
 ) -> NDArray[np.float64]:
     """Share of each crop's sites that are valid.
 
-    A site is what its cell is: the mask is meant as `valid.repeat(cell, 0).repeat(cell, 1)`. Crops that end within a cell
-    (512 is no multiple of X-Trans' 3) count only their own sites. Exact: whole numbers are counted, and divided once.
+    All sites of a cell have its value, as in `valid.repeat(cell, 0).repeat(cell, 1)`. Crops that end within a cell (512 is
+    no multiple of X-Trans' 3) count only their own sites. Exact: integers are summed, and divided once.
 
     Args:
-        valid: (h, w) bool, one value per cell of cell x cell sites.
-        origins: (n, 2) rows (y, x) in sites, counted from the first site of `valid`'s first cell.
+        valid: (h, w) bool, one value per cell of a rectangle.
+        origins: (n, 2) int64 rows (y, x) in sites, counted from the rectangle's first site (`to_rect`).
         size: side of a crop in sites.
         cell: sites per value of `valid` in each direction.
 
@@ -149,12 +254,12 @@ def valid_fractions(
 
 
 def mask_crop(valid: NDArray[np.bool_], y: int, x: int, size: int, cell: int) -> NDArray[np.bool_]:
-    """The mask of one crop, site by site.
+    """The mask of one crop, one value per site.
 
     Args:
-        valid: (h, w) bool, one value per cell.
-        y: the crop's first row in sites, counted from `valid`'s first cell.
-        x: the same for columns.
+        valid: (h, w) bool, one value per cell of a rectangle.
+        y: the crop's first row in sites, counted from the rectangle's first site (`to_rect`).
+        x: the crop's first column, counted the same way.
         size: side of the crop in sites.
         cell: sites per value of `valid` in each direction.
 
@@ -166,19 +271,39 @@ def mask_crop(valid: NDArray[np.bool_], y: int, x: int, size: int, cell: int) ->
     """
     _require_inside(np.array([[y, x]]), size, (valid.shape[0] * cell, valid.shape[1] * cell))
     cells = valid[y // cell : -(-(y + size) // cell), x // cell : -(-(x + size) // cell)]
-    sites = cells.repeat(cell, axis=1).repeat(cell, axis=0)  # few values one by one, then whole rows
+    sites = cells.repeat(cell, axis=1).repeat(cell, axis=0)  # few values along rows, then whole rows
     return sites[y % cell :][:size, x % cell :][:, :size]
 
 
 def _shared(length: int, gt_length: int, offset: int, period: int) -> tuple[int, int]:
-    """First site and number of sites, in whole tiles, that have partners `offset` further in the GT's frame."""
+    """The overlap along one axis.
+
+    Args:
+        length: of the noisy frame in sites.
+        gt_length: of the GT's frame in sites.
+        offset: component of the shift: GT site s + offset shows what noisy site s shows.
+        period: of the CFA.
+
+    Returns:
+        First site and number of sites in the noisy frame, whole tiles; (0, 0) where there is none.
+    """
     start = -(-max(0, -offset) // period) * period
     end = min(length, gt_length - offset) // period * period
     return (start, end - start) if end > start else (0, 0)
 
 
 def _box_sums(sums: NDArray[np.int32], origins: NDArray[np.int64], size: int, cell: int) -> NDArray[np.int32]:
-    """Sum over the sites of each box, from the integral image of the cells."""
+    """Sum over the sites of each square.
+
+    Args:
+        sums: (h + 1, w + 1) int32 integral image of the cells.
+        origins: (n, 2) int64 rows (y, x) in sites of the cells' rectangle.
+        size: side of a square in sites.
+        cell: sites per cell in each direction.
+
+    Returns:
+        (n,) sums.
+    """
     _require_inside(origins, size, ((sums.shape[0] - 1) * cell, (sums.shape[1] - 1) * cell))
     y, x = origins[:, 0], origins[:, 1]
     corners = ((y + size, x + size, 1), (y, x + size, -1), (y + size, x, -1), (y, x, 1))
@@ -188,7 +313,17 @@ def _box_sums(sums: NDArray[np.int32], origins: NDArray[np.int64], size: int, ce
 def _integral(
     sums: NDArray[np.int32], y: NDArray[np.int64], x: NDArray[np.int64], cell: int
 ) -> NDArray[np.int32]:
-    """Sum over all sites above and left of (y, x): linear in both directions within a cell, so no site is guessed."""
+    """Sum over all sites above and left of (y, x); exact, as it is bilinear within a cell, whose sites are all equal.
+
+    Args:
+        sums: (h + 1, w + 1) int32 integral image of the cells.
+        y: (n,) rows in sites.
+        x: (n,) columns in sites.
+        cell: sites per cell in each direction.
+
+    Returns:
+        (n,) sums.
+    """
     (row, dy), (column, dx) = np.divmod(y, cell), np.divmod(x, cell)
     below, right = np.minimum(row + 1, len(sums) - 1), np.minimum(column + 1, sums.shape[1] - 1)
     above = (cell - dx) * sums[row, column] + dx * sums[row, right]

@@ -1,73 +1,54 @@
-"""The chain for one pair, on one page: align, gain, mask, MS-SSIM, crops.
+"""The processing of one pair: alignment, gain, mask, MS-SSIM, crops.
 
-Frames start on a tile (see `Photo`), at the same place in both photos; rectangles here are in frame sites, and only what
-leaves this module is in visible-area coordinates. Shifts are the same in both.
+    align_pair    shift between the photos, what both show (`rect`), gain, alignment loss
+    finish_pair   mask of overexposed, hot and changed cells; MS-SSIM of windows; the crops that are worth keeping
+    FinishedPair.pixels   what a shard stores of each crop
+
+Coordinates are sites of the noisy photo's frame (see `coordinates`); `_crops` converts those of the crops to the visible
+area for the records that leave this module. A shift is the same in either.
+
+MS-SSIM and the mask need planes of both photos, 8 bytes per site. They are computed twice, once in each step: between the
+steps a scene holds one aligned pair for each ground truth, and keeping their planes would multiply the memory.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging import coordinates, exposure, levels
-from rawnind.imaging.alignment.align import Alignment, Reference, align, reference
-from rawnind.imaging.change.mask import Cause, Change, Observed, combine, judge, observe, valid
+from rawnind.imaging.alignment.align import Alignment, align
+from rawnind.imaging.change.mask import (
+    Cause,
+    Change,
+    PairStatistics,
+    combine,
+    detect_change,
+    pair_statistics,
+    valid,
+)
 from rawnind.imaging.color import camera_to_rec2020, rec2020_crop
 from rawnind.imaging.coordinates import Rect
-from rawnind.imaging.demosaic.camera_rgb import CameraRgb, demosaic, planes_at_shift
-from rawnind.imaging.hot_pixels import hot_pixels
+from rawnind.imaging.demosaic.camera_rgb import planes_at_shift
 from rawnind.imaging.msssim import WindowScores, crop_means, frame_mean, windowed_ms_ssim
-from rawnind.imaging.photo import Photo
+from rawnind.imaging.prepared import Prepared
 from rawnind.recipe import Recipe
 from rawnind.records import Crop, Measurements, Reason, Sensor
 
 
-class Prepared:
-    """A photo with what the chain needs of it, each computed once, when first asked for.
-
-    Args:
-        photo: the decoded photo, a ground truth or a noisy one.
-    """
-
-    def __init__(self, photo: Photo) -> None:
-        self.photo = photo
-
-    @cached_property
-    def reference(self) -> Reference:
-        """What alignment needs."""
-        return reference(self.photo)
-
-    @cached_property
-    def rgb(self) -> CameraRgb:
-        """The photo demosaiced; `forget` gives its memory back."""
-        return demosaic(self.photo)
-
-    @cached_property
-    def overexposed(self) -> NDArray[np.bool_]:
-        """(h, w) cells in which a site is overexposed."""
-        return exposure.overexposed(self.photo.mosaic, self.photo.sensor)
-
-    @cached_property
-    def underexposed(self) -> NDArray[np.bool_]:
-        """(h, w) cells in which no site shows anything."""
-        return exposure.underexposed(self.photo.mosaic, self.photo.sensor)
-
-    @cached_property
-    def hot(self) -> NDArray[np.bool_]:
-        """(h, w) cells that a hot pixel spoils."""
-        return hot_pixels(self.photo.mosaic, self.photo.sensor)
-
-    def forget(self) -> None:
-        """Drops the demosaiced photo; it is computed again when asked for."""
-        self.__dict__.pop("rgb", None)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejection:
-    """A pair that was read well and is not fit for training, with what was measured until then."""
+    """A pair of readable photos that fails a check.
+
+    Attributes:
+        reason: the failed check.
+        detail: the measured value and its limit, for people.
+        measured: what was measured before the check; the rest is None.
+        sensor: of the noisy photo.
+        gt_sensor: of the GT.
+    """
 
     reason: Reason
     detail: str
@@ -78,14 +59,16 @@ class Rejection:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class AlignedPair:
-    """Two photos on a common frame.
+    """Two photos, and how the noisy one maps to the GT.
 
     Attributes:
-        shift: (dy, dx) in sites.
+        truth: the GT.
+        noisy: the noisy photo.
+        shift: (dy, dx) in sites: GT site (y + dy, x + dx) shows what noisy site (y, x) shows.
         rect: what both photos show, in the noisy frame.
-        gain: factor that brings the noisy photo to the GT's level.
-        overexposed: (h, w) cells of `rect` that are overexposed in either photo.
-        measured: the numbers so far.
+        overexposed: (h, w) bool per cell of `rect`: overexposed in either photo.
+        gain: factor from the noisy photo's levels to the GT's.
+        measured: shift, exposure, gain and alignment loss.
     """
 
     truth: Prepared
@@ -99,42 +82,62 @@ class AlignedPair:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class FinishedPair:
-    """A pair with its mask and the crops that are worth keeping.
+    """A pair with its mask and its crops.
 
     Attributes:
-        valid: (h, w) cells of the pair's `rect` that may be trained on.
-        crops: sorted by (y, x), in visible-area coordinates.
-        measured: every number.
+        pair: the aligned photos.
+        valid: (h, w) bool per cell of the pair's `rect`: may be trained on.
+        origins: (n, 2) int64 rows (y, x) of the crops in the noisy frame, ascending.
+        crops: their records, in visible-area coordinates.
+        measured: all numbers of the pair.
     """
 
     pair: AlignedPair
     valid: NDArray[np.bool_]
+    origins: NDArray[np.int64]
     crops: tuple[Crop, ...]
     measured: Measurements
 
     def pixels(self, size: int) -> Iterator[tuple[Crop, NDArray[np.uint16], NDArray[np.uint16], NDArray[np.float16],
                                                   NDArray[np.bool_]]]:  # fmt: skip
-        """Each crop with noisy_raw, gt_raw (size, size), gt_rgb (3, size, size) and its mask (size, size)."""
-        pair, cell = self.pair, self.pair.noisy.photo.cfa.cell
+        """What a shard stores of each crop.
+
+        Args:
+            size: side of a crop in sites, as in the recipe.
+
+        Yields:
+            The crop's record; noisy_raw and gt_raw, (size, size) uint16 sensor values, views; gt_rgb, (3, size, size)
+            float16 linear Rec.2020; mask, (size, size) bool, True where valid.
+        """
+        pair = self.pair
         noisy, truth = pair.noisy.photo, pair.truth.photo
         matrix = camera_to_rec2020(truth.sensor.rgb_xyz_matrix or ())
-        for each in self.crops:
-            y, x = each.y - noisy.sensor.origin[0], each.x - noisy.sensor.origin[1]
-            top, left = y + pair.shift[0], x + pair.shift[1]
+        in_rect = coordinates.to_rect(self.origins, pair.rect)
+        for crop, (y, x), (top, left) in zip(
+            self.crops, self.origins.tolist(), in_rect.tolist(), strict=True
+        ):
+            here = Rect(y, x, size, size)
+            there = here.shifted(pair.shift)
             yield (
-                each,
-                noisy.mosaic[y : y + size, x : x + size],
-                truth.mosaic[top : top + size, left : left + size],
-                rec2020_crop(pair.truth.rgb, top, left, size, matrix),
-                coordinates.mask_crop(self.valid, y - pair.rect.top, x - pair.rect.left, size, cell),
+                crop,
+                noisy.mosaic[here.sites],
+                truth.mosaic[there.sites],
+                rec2020_crop(pair.truth.rgb, there.top, there.left, size, matrix),
+                coordinates.mask_crop(self.valid, top, left, size, noisy.cfa.cell),
             )
 
 
 def align_pair(truth: Prepared, noisy: Prepared, recipe: Recipe) -> AlignedPair | Rejection:
-    """Finds the shift between two photos, brings the noisy one to the GT's level, and measures how well they agree."""
-    if rejection := _unfit(truth, noisy, recipe):
+    """Measures the shift and the gain between two photos, and how well they agree with both applied.
+
+    Args:
+        truth: the GT.
+        noisy: the noisy photo.
+        recipe: largest shift, lowest correlation peak, crop size, largest over- and underexposed shares.
+    """
+    if rejection := _unsuitable(truth, noisy, recipe):
         return rejection
-    found = align(truth.reference, noisy.reference, max_shift=recipe.max_shift)
+    found = align(truth.features, noisy.features, max_shift=recipe.max_shift)
     measured = _alignment_numbers(found)
     if found.score < recipe.min_alignment_score:
         detail = f"correlation peak {found.score:.1f}, at least {recipe.min_alignment_score:g} is needed"
@@ -146,26 +149,40 @@ def align_pair(truth: Prepared, noisy: Prepared, recipe: Recipe) -> AlignedPair 
     if min(rect.height, rect.width) < recipe.crop_size:
         detail = f"both photos show {rect.height} x {rect.width} sites, a crop needs {recipe.crop_size}"
         return _reject(truth, noisy, Reason.TOO_SMALL, detail, measured)
-    cells = coordinates.cells_of(rect, cfa.cell)
-    overexposed = noisy.overexposed[cells] | coordinates.cells_at_shift(
-        truth.overexposed, found.shift, rect, cfa.cell
+    return _match_levels(truth, noisy, found.shift, rect, measured)
+
+
+def _match_levels(
+    truth: Prepared, noisy: Prepared, shift: tuple[int, int], rect: Rect, measured: Measurements
+) -> AlignedPair | Rejection:
+    """Measures the gain and the alignment loss at a shift.
+
+    Args:
+        truth: the GT.
+        noisy: the noisy photo.
+        shift: (dy, dx) in sites.
+        rect: what both photos show, in the noisy frame.
+        measured: the shift's numbers.
+    """
+    cell = noisy.photo.cfa.cell
+    overexposed = noisy.overexposed[coordinates.cells_of(rect, cell)] | coordinates.cells_at_shift(
+        truth.overexposed, shift, rect, cell
     )
     measured = replace(
         measured,
         overlap_fraction=rect.height * rect.width / noisy.photo.mosaic.size,
         overexposed_fraction=float(overexposed.mean()),
     )
-    gt_planes, noisy_planes = _planes(truth, noisy, found.shift, rect)
+    gt_planes, noisy_planes = _planes(truth, noisy, shift, rect)
     gain = exposure.gain(gt_planes, noisy_planes, ~overexposed)
     if gain is None:
-        return _reject(
-            truth, noisy, Reason.EXPOSURE, "nothing in the overlap is well exposed in both", measured
-        )
+        detail = "nothing in the overlap is well exposed in both"
+        return _reject(truth, noisy, Reason.EXPOSURE, detail, measured)
     loss = exposure.alignment_loss(gt_planes, noisy_planes, ~overexposed, gain)
     return AlignedPair(
         truth=truth,
         noisy=noisy,
-        shift=found.shift,
+        shift=shift,
         rect=rect,
         overexposed=overexposed,
         gain=gain,
@@ -174,12 +191,12 @@ def align_pair(truth: Prepared, noisy: Prepared, recipe: Recipe) -> AlignedPair 
 
 
 def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
-    """Masks what changed between the photos, scores the pair, and chooses the crops."""
+    """Computes the pair's mask and MS-SSIM, and selects its crops."""
     measured = pair.measured
     if measured.alignment_loss is not None and measured.alignment_loss > recipe.max_alignment_loss:
         detail = f"mean L1 {measured.alignment_loss:.4f}, at most {recipe.max_alignment_loss:g} is accepted"
         return _reject(pair.truth, pair.noisy, Reason.ALIGNMENT_LOSS, detail, measured)
-    causes, change, scores = _judged(pair)
+    causes, change, scores = _find_causes(pair)
     usable = valid(causes)
     measured = replace(
         measured,
@@ -194,11 +211,11 @@ def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
     if usable.mean() < recipe.min_mask_mean:
         detail = f"{usable.mean():.0%} of the overlap is valid, {recipe.min_mask_mean:.0%} is needed"
         return _reject(pair.truth, pair.noisy, Reason.MASK_MEAN, detail, measured)
-    crops = _crops(pair, recipe, causes, scores)
+    origins, crops = _crops(pair, recipe, causes, scores)
     if not crops:
         detail = f"no crop is {recipe.min_valid_fraction:.0%} valid with a high enough MS-SSIM"
         return _reject(pair.truth, pair.noisy, Reason.NO_VALID_CROP, detail, measured)
-    return FinishedPair(pair=pair, valid=usable, crops=crops, measured=measured)
+    return FinishedPair(pair=pair, valid=usable, origins=origins, crops=crops, measured=measured)
 
 
 def _reject(
@@ -219,24 +236,32 @@ _Scores = WindowScores[NDArray[Any]] | None
 def _planes(
     truth: Prepared, noisy: Prepared, shift: tuple[int, int], rect: Rect
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(P, h, w) levels on `rect`, 8 bytes a site: of the GT as the noisy photo's filters see it, and of the noisy photo.
+    """Planes of both photos on what both show.
 
-    Made when needed and dropped soon: they take more memory than all that is kept of a pair.
+    Args:
+        truth: the GT.
+        noisy: the noisy photo.
+        shift: (dy, dx) in sites.
+        rect: whole tiles of the noisy frame.
+
+    Returns:
+        Two (P, h, w) float32 arrays of levels, one sample per cell of `rect`: of the GT, sampled with the noisy photo's CFA;
+        and of the noisy photo, without the gain.
     """
-    sites = noisy.photo.mosaic[rect.top : rect.bottom, rect.left : rect.right]
     return (
         planes_at_shift(truth.rgb, shift, noisy.photo.cfa, rect),
-        levels.planes(replace(noisy.photo, mosaic=sites)),
+        levels.planes(replace(noisy.photo, mosaic=noisy.photo.mosaic[rect.sites])),
     )
 
 
-def _judged(pair: AlignedPair) -> tuple[NDArray[np.uint8], Change, _Scores]:
+def _find_causes(pair: AlignedPair) -> tuple[NDArray[np.uint8], Change, _Scores]:
+    """(h, w) `Cause` bits per cell of the pair's `rect`, the change, and the MS-SSIM of windows."""
     noisy, cells = pair.noisy, coordinates.cells_of(pair.rect, pair.noisy.photo.cfa.cell)
     hot = noisy.hot[cells] | coordinates.cells_at_shift(
         pair.truth.hot, pair.shift, pair.rect, noisy.photo.cfa.cell
     )
-    observed, scores = _compared(pair, ~(pair.overexposed | hot))
-    change = judge(observed, noisy.photo.cfa)
+    statistics, scores = _compare(pair, ~(pair.overexposed | hot))
+    change = detect_change(statistics, noisy.photo.cfa)
     causes = combine(
         overexposed=pair.overexposed,
         underexposed=noisy.underexposed[cells],
@@ -247,23 +272,27 @@ def _judged(pair: AlignedPair) -> tuple[NDArray[np.uint8], Change, _Scores]:
     return causes, change, scores
 
 
-def _compared(pair: AlignedPair, usable: NDArray[np.bool_]) -> tuple[Observed, _Scores]:
+def _compare(pair: AlignedPair, usable: NDArray[np.bool_]) -> tuple[PairStatistics, _Scores]:
+    """Change statistics and MS-SSIM of the pair, from planes that exist only during this call."""
     gt_planes, matched = _planes(pair.truth, pair.noisy, pair.shift, pair.rect)
     np.multiply(matched, np.float32(pair.gain), out=matched)
-    scores = None  # too small for five scales: not measured
+    scores = None  # planes smaller than a window: not measured
     if min(usable.shape) >= _WINDOW:
         scores = windowed_ms_ssim(gt_planes, matched, window=_WINDOW)
-    return observe(gt_planes, matched, usable), scores
+    return pair_statistics(gt_planes, matched, usable), scores
 
 
+# samples of a plane: the windows of the Trio pipeline, whose threshold of 0.7 users know; MS-SSIM needs more than 160
 _WINDOW = 192
 
 
 def _share(causes: NDArray[np.uint8], cause: Cause) -> float:
+    """Share of the cells that have a cause, 0..1."""
     return float(np.count_nonzero(causes & np.uint8(cause)) / causes.size)
 
 
-def _unfit(truth: Prepared, noisy: Prepared, recipe: Recipe) -> Rejection | None:
+def _unsuitable(truth: Prepared, noisy: Prepared, recipe: Recipe) -> Rejection | None:
+    """Checks that need no alignment: CFA, size, colour matrix, exposure; None where all pass."""
     one, other = truth.photo.sensor, noisy.photo.sensor
     if (one.cfa, one.origin) != (other.cfa, other.origin):
         patterns = f"GT {one.cfa} from {one.origin}, noisy {other.cfa} from {other.origin}"
@@ -293,44 +322,63 @@ def _alignment_numbers(found: Alignment) -> Measurements:
     )
 
 
-def _crops(pair: AlignedPair, recipe: Recipe, causes: NDArray[np.uint8], scores: _Scores) -> tuple[Crop, ...]:
-    cfa, size, rect = pair.noisy.photo.cfa, recipe.crop_size, pair.rect
-    top, left = (
-        start + origin for start, origin in zip(rect[:2], pair.noisy.photo.sensor.origin, strict=True)
+def _crops(
+    pair: AlignedPair, recipe: Recipe, causes: NDArray[np.uint8], scores: _Scores
+) -> tuple[NDArray[np.int64], tuple[Crop, ...]]:
+    """The crops of the grid that are valid enough and pass the MS-SSIM gate.
+
+    Args:
+        pair: the aligned photos.
+        recipe: size, stride, smallest valid fraction and MS-SSIM.
+        causes: (h, w) `Cause` bits per cell of the pair's `rect`.
+        scores: MS-SSIM of windows of its planes.
+
+    Returns:
+        (n, 2) int64 rows (y, x) in the noisy frame, and the records in visible-area coordinates.
+    """
+    cfa, size = pair.noisy.photo.cfa, recipe.crop_size
+    origins = coordinates.grid(pair.rect, size, recipe.stride, cfa.period)
+    in_rect = coordinates.to_rect(origins, pair.rect)
+    masks = (valid(causes), *((causes & np.uint8(cause)) != 0 for cause in _CROP_CAUSES))
+    shares = np.stack(
+        [coordinates.valid_fractions(cells, in_rect, size, cfa.cell) for cells in masks], axis=1
     )
-    local = coordinates.grid(Rect(0, 0, rect.height, rect.width), size, recipe.stride, cfa.period)
-
-    def fractions(cells: NDArray[np.bool_]) -> list[float]:
-        return [float(share) for share in coordinates.valid_fractions(cells, local, size, cfa.cell)]
-
-    means = [None] * len(local)
+    means: list[float | None] = [None] * len(origins)
     if scores is not None:
-        tops, lefts = (local / cfa.cell).T
+        tops, lefts = (in_rect / cfa.cell).T
         means = crop_means(scores, causes.shape, tops, lefts, size / cfa.cell).tolist()
-    columns = zip(
-        local.tolist(),
-        means,
-        fractions(valid(causes)),
-        *(fractions((causes & np.uint8(cause)) != 0) for cause in _CROP_CAUSES),
-        strict=True,
-    )
-    return tuple(
-        Crop(
-            y=y + top,
-            x=x + left,
-            valid_fraction=share,
-            msssim=score,
-            overexposed_fraction=overexposed,
-            underexposed_fraction=underexposed,
-            hot_fraction=hot,
-            changed_fraction=changed,
-        )
-        for (y, x), score, share, overexposed, underexposed, hot, changed in columns
-        if share >= recipe.min_valid_fraction and _passes(score, recipe.min_msssim)
-    )
+    kept = [
+        number
+        for number, mean in enumerate(means)
+        if shares[number, 0] >= recipe.min_valid_fraction and _passes(mean, recipe.min_msssim)
+    ]
+    visible = coordinates.to_visible(origins[kept], pair.noisy.photo.sensor.origin)
+    rows = zip(visible.tolist(), (means[number] for number in kept), shares[kept].tolist(), strict=True)
+    return origins[kept], tuple(_crop(place, mean, fractions) for place, mean, fractions in rows)
 
 
 _CROP_CAUSES = (Cause.OVEREXPOSED, Cause.UNDEREXPOSED, Cause.HOT_PIXEL, Cause.CHANGED)
+
+
+def _crop(place: list[int], mean: float | None, fractions: list[float]) -> Crop:
+    """A crop's record.
+
+    Args:
+        place: (y, x) in the visible area.
+        mean: its MS-SSIM.
+        fractions: valid, and with each cause of `_CROP_CAUSES`.
+    """
+    valid_fraction, overexposed, underexposed, hot, changed = fractions
+    return Crop(
+        y=place[0],
+        x=place[1],
+        valid_fraction=valid_fraction,
+        msssim=mean,
+        overexposed_fraction=overexposed,
+        underexposed_fraction=underexposed,
+        hot_fraction=hot,
+        changed_fraction=changed,
+    )
 
 
 def _passes(score: float | None, least: float | None) -> bool:

@@ -1,21 +1,22 @@
-"""A decoded photo as the imaging layer sees it: a mosaic that starts on the CFA's first site, and its sensor."""
+"""A decoded photo as the imaging code takes it: its frame's sensor values (see `coordinates`), and its sensor."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rawnind.imaging.coordinates import frame_in_visible
 from rawnind.records import Cfa, Sensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Photo:
-    """The largest whole-tile part of a photo's visible area.
+    """The frame of a photo: the largest part of its visible area that consists of whole CFA tiles.
 
     Attributes:
         mosaic: (H, W) uint16 sensor values; site (0, 0) is the first of `sensor.cfa.tile`, H and W are multiples of
             the period. It is `visible[oy:oy+H, ox:ox+W]` with `(oy, ox) = sensor.origin`.
-        sensor: what the file says about the values.
+        sensor: CFA, black and white levels and colour matrix of the file.
     """
 
     mosaic: NDArray[np.uint16]
@@ -28,8 +29,13 @@ class Photo:
 
     @classmethod
     def from_visible(cls, visible: NDArray[np.uint16], sensor: Sensor) -> "Photo":
-        """Cuts the visible area to whole tiles; a view, not a copy."""
-        (top, left), period = sensor.origin, sensor.cfa.period
-        height = (visible.shape[0] - top) // period * period
-        width = (visible.shape[1] - left) // period * period
-        return cls(mosaic=visible[top : top + height, left : left + width], sensor=sensor)
+        """Cuts the frame out of the visible area; a view, not a copy.
+
+        Args:
+            visible: (H, W) uint16 sensor values of the visible area.
+            sensor: CFA, black and white levels and colour matrix of the file.
+        """
+        return cls(
+            mosaic=visible[frame_in_visible(visible.shape, sensor.origin, sensor.cfa.period).sites],
+            sensor=sensor,
+        )

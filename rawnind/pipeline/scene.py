@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 from rawnind.bridge.stages import Stage, ended, pair_counts, passed
 from rawnind.errors import SourceError
-from rawnind.imaging.pair import AlignedPair, FinishedPair, Prepared, Rejection, align_pair, finish_pair
+from rawnind.imaging.pair import AlignedPair, FinishedPair, Rejection, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
+from rawnind.imaging.prepared import Prepared
 from rawnind.outcomes import failed_file, partners, scene_result, uncollected
 from rawnind.output.shards import CropPixels, crop_name, shard_name, write_shard
 from rawnind.output.store import Store
@@ -172,7 +173,7 @@ class _SceneRun:
     def _align(self, truth: ImageRef, noisy: Prepared) -> AlignedPair | Rejection:
         self._truths.move_to_end(truth.sha1)
         for sha1 in list(self._truths)[:-_DEMOSAICED]:
-            self._truths[sha1].forget()
+            self._truths[sha1].release_rgb()
         with self._meter.stage("align"):
             return align_pair(self._truths[truth.sha1], noisy, self._recipe)
 

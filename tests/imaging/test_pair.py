@@ -6,8 +6,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from rawnind.imaging.pair import AlignedPair, FinishedPair, Prepared, Rejection, align_pair, finish_pair
+from rawnind.imaging.pair import AlignedPair, FinishedPair, Rejection, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
+from rawnind.imaging.prepared import Prepared
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa, Reason
 from tests.imaging.synthetic import MOTIFS, Case, render
@@ -135,8 +136,8 @@ def test_a_demosaiced_photo_that_was_forgotten_is_the_same_again():
     truth, noisy = (prepared(photo) for photo in rendered(Cfa.BAYER, (7.0, -4.0)))
     done = finish_pair(align_pair(truth, noisy, RECIPE), RECIPE)
     before = [rgb.tobytes() for _, _, _, rgb, _ in done.pixels(96)]
-    truth.forget()
-    truth.forget()
+    truth.release_rgb()
+    truth.release_rgb()
     assert [rgb.tobytes() for _, _, _, rgb, _ in done.pixels(96)] == before
 
 

@@ -11,21 +11,21 @@ from rawnind.imaging.jit import kernel
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
 
-BLOCK = {Cfa.BAYER: 4, Cfa.X_TRANS: 3}
-"""Sites a side of a block: whole periods of green (X-Trans green repeats after 3 sites), about a thousand rows at 24 MP."""
+REDUCTION = {Cfa.BAYER: 4, Cfa.X_TRANS: 3}
+"""Sites a side of a reduction: whole periods of green (X-Trans green repeats after 3 sites), about a thousand rows at 24 MP."""
 
 CONTRAST_RADIUS = 4  # blocks: details of up to about 9 blocks take part
 CLIP = 2.0  # local contrast counts up to this many median absolute values
-FULL = 63  # what CLIP becomes in int8: the products of 256 samples fit a million times in 32 bit
+CLIP_VALUE = 63  # what CLIP becomes in int8: the products of 256 samples fit a million times in 32 bit
 READ_NOISE = 32.0  # sensor values over black below which noise no longer falls with the light
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Reference:
+class Features:
     """A photo, and what `align` needs of it: 14 MB at 24 MP Bayer, 24 MB at 24 MP X-Trans, beside the mosaic.
 
     Attributes:
-        green: (h, w) green in sensor values over black, the mean of each block without its largest and smallest site.
+        green: (h, w) green in sensor values over black, the mean of each reduction without its largest and smallest site.
         contrast: (h, w) -63..63, clipped local contrast.
         spectrum: (h, w // 2 + 1) of the windowed contrast, divided by the root of its magnitude; 0 along both axes.
     """
@@ -36,27 +36,27 @@ class Reference:
     spectrum: NDArray[np.complex64]
 
     @property
-    def block(self) -> int:
+    def reduction(self) -> int:
         """Sites a side that one sample of `green` spans."""
-        return BLOCK[self.photo.cfa]
+        return REDUCTION[self.photo.cfa]
 
 
-def reference(photo: Photo) -> Reference:
+def extract_features(photo: Photo) -> Features:
     """Prepares a photo for `align`; 25 to 40 CPU ms at 24 MP."""
-    green = block_green(photo)
+    green = reduced_green(photo)
     contrast = local_contrast(green)
-    return Reference(photo=photo, green=green, contrast=contrast, spectrum=half_white_spectrum(contrast))
+    return Features(photo=photo, green=green, contrast=contrast, spectrum=half_white_spectrum(contrast))
 
 
-def block_green(photo: Photo) -> NDArray[np.float32]:
-    """(H // block, W // block) mean green of each block over black, without the block's largest and smallest site.
+def reduced_green(photo: Photo) -> NDArray[np.float32]:
+    """(H // reduction, W // reduction) mean green of each reduction over black, without the reduction's largest and smallest site.
 
     Leaving out two of the 8 (Bayer) or 5 (X-Trans) sites removes a hot pixel at little cost in noise.
     """
-    block = BLOCK[photo.cfa]
+    reduction = REDUCTION[photo.cfa]
     height, width = photo.mosaic.shape
-    green = np.empty((height // block, width // block), np.float32)
-    shrink = _bayer_blocks if photo.cfa is Cfa.BAYER else _xtrans_blocks
+    green = np.empty((height // reduction, width // reduction), np.float32)
+    shrink = _reduce_bayer if photo.cfa is Cfa.BAYER else _reduce_xtrans
     shrink(photo.mosaic, np.float32(photo.sensor.black_level[1]), green)
     return green
 
@@ -78,8 +78,8 @@ def local_contrast(green: NDArray[np.float32]) -> NDArray[np.int8]:
     typical = float(np.median(np.abs(contrast[::3, ::3]))) if root.size else 0.0
     if typical == 0:
         return np.zeros(green.shape, np.int8)
-    contrast *= FULL / (CLIP * typical)
-    np.clip(contrast, -FULL, FULL, out=contrast)
+    contrast *= CLIP_VALUE / (CLIP * typical)
+    np.clip(contrast, -CLIP_VALUE, CLIP_VALUE, out=contrast)
     return np.rint(contrast, out=contrast).astype(np.int8)
 
 
@@ -93,8 +93,8 @@ def half_white_spectrum(contrast: NDArray[np.int8]) -> NDArray[np.complex64]:
     height, width = contrast.shape
     if not contrast.size:
         return np.zeros((height, width // 2 + 1), np.complex64)
-    windowed = contrast * _sine(height)[:, None]
-    windowed *= _sine(width)
+    windowed = contrast * _sine_window(height)[:, None]
+    windowed *= _sine_window(width)
     spectrum: NDArray[np.complex64] = scipy.fft.rfft2(windowed)
     _half_whiten(spectrum)
     spectrum[0] = 0
@@ -102,7 +102,7 @@ def half_white_spectrum(contrast: NDArray[np.int8]) -> NDArray[np.complex64]:
     return spectrum
 
 
-def _sine(size: int) -> NDArray[np.float32]:
+def _sine_window(size: int) -> NDArray[np.float32]:
     return np.sin(np.pi * (np.arange(size) + 0.5) / size).astype(np.float32)
 
 
@@ -116,7 +116,7 @@ def _half_whiten(spectrum: NDArray[np.complex64]) -> None:
 
 
 @kernel
-def _bayer_blocks(mosaic: NDArray[np.uint16], black: np.float32, out: NDArray[np.float32]) -> None:
+def _reduce_bayer(mosaic: NDArray[np.uint16], black: np.float32, out: NDArray[np.float32]) -> None:
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
             total, low, high = 0, 65535, 0
@@ -130,7 +130,7 @@ def _bayer_blocks(mosaic: NDArray[np.uint16], black: np.float32, out: NDArray[np
 
 
 @kernel
-def _xtrans_blocks(mosaic: NDArray[np.uint16], black: np.float32, out: NDArray[np.float32]) -> None:
+def _reduce_xtrans(mosaic: NDArray[np.uint16], black: np.float32, out: NDArray[np.float32]) -> None:
     for y in range(out.shape[0]):
         top, middle, bottom = mosaic[3 * y], mosaic[3 * y + 1], mosaic[3 * y + 2]
         for x in range(out.shape[1]):

@@ -1,6 +1,6 @@
-"""Local shifts between two photos, tile by tile, by least squares.
+"""Local shifts between two photos, patch by patch, by least squares.
 
-In each tile the noisy photo is explained by the GT and the GT's gradient,
+In each patch the noisy photo is explained by the GT and the GT's gradient,
 
     noisy(p) = a * gt(p + offset) + b . gradient(gt)(p + offset) + c,        local shift = offset + b / a
 
@@ -24,9 +24,9 @@ Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]
 
 WELL_EXPOSED = 0.95  # of the white level: above it, what is measured is the sensor's limit
-MODEL_ERROR = 0.03  # sites that a tile's shift is off even without noise
+MODEL_ERROR = 0.03  # sites that a patch's shift is off even without noise
 GAIN_TOLERANCE = (
-    0.25  # a tile whose gain is further off than this, and than 3 standard errors, shows something else
+    0.25  # a patch whose gain is further off than this, and than 3 standard errors, shows something else
 )
 SITE_CORRELATION = (
     4.0  # variance of a sum of neighbouring interpolated greens against that of independent ones
@@ -38,10 +38,10 @@ MIN_SAMPLES = 64
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class LocalShifts:
-    """What the tiles say.
+    """What the patches say.
 
     Attributes:
-        at: (N, 2) middles of the tiles (y, x) in sites from the middle of the noisy photo.
+        at: (N, 2) middles of the patches (y, x) in sites from the middle of the noisy photo.
         shift: (N, 2) local (dy, dx) in sites, GT minus noisy.
         covariance: (N, 2, 2) of `shift`.
     """
@@ -58,7 +58,7 @@ class View(NamedTuple):
         values: (h, w) float32 green over black, or (H, W) uint16 mosaic.
         black: green's black level, to be taken from the mosaic.
         limit: green over black above which a sample is not well exposed.
-        green: (period, period) where the mosaic's tile is green.
+        green: (period, period) where the mosaic's patch is green.
     """
 
     values: NDArray[Any]
@@ -78,33 +78,35 @@ def view(photo: Photo, values: NDArray[Any]) -> View:
     )
 
 
-def block_shifts(ground_truth: View, noisy: View, corners: Int64s, offset: Int64s, tile: int) -> LocalShifts:
+def reduced_shifts(
+    ground_truth: View, noisy: View, corners: Int64s, offset: Int64s, patch: int
+) -> LocalShifts:
     """Local shifts from the greens of blocks, all in blocks.
 
     Args:
         ground_truth: its values are blocks' greens.
         noisy: the same.
-        corners: (N, 2) first sample of each tile in the noisy photo.
-        offset: (2,) added to the corners in the GT; one more sample around the tile must exist there.
-        tile: samples a side.
+        corners: (N, 2) first sample of each patch in the noisy photo.
+        offset: (2,) added to the corners in the GT; one more sample around the patch must exist there.
+        patch: samples a side.
     """
     offsets = np.broadcast_to(offset, corners.shape)
-    sums = _block_sums(ground_truth, noisy, corners, offsets, tile)
-    return _solve(sums, corners + (tile - 1) / 2 - _middle(noisy), offsets, 1.0)
+    sums = _reduced_sums(ground_truth, noisy, corners, offsets, patch)
+    return _solve(sums, corners + (patch - 1) / 2 - _middle(noisy), offsets, 1.0)
 
 
-def site_shifts(ground_truth: View, noisy: View, corners: Int64s, offsets: Int64s, tile: int) -> LocalShifts:
+def site_shifts(ground_truth: View, noisy: View, corners: Int64s, offsets: Int64s, patch: int) -> LocalShifts:
     """Local shifts from the mosaics' green sites, all in sites.
 
     Args:
         ground_truth: its values are the mosaic.
         noisy: the same.
-        corners: (N, 2) first site of each tile in the noisy photo; two more sites around the tile must exist.
-        offsets: (N, 2) added to the corners in the GT; three more sites around the tile must exist there.
-        tile: sites a side.
+        corners: (N, 2) first site of each patch in the noisy photo; two more sites around the patch must exist.
+        offsets: (N, 2) added to the corners in the GT; three more sites around the patch must exist there.
+        patch: sites a side.
     """
-    sums = _site_sums(ground_truth, noisy, corners, offsets, tile)
-    return _solve(sums, corners + (tile - 1) / 2 - _middle(noisy), offsets, SITE_CORRELATION)
+    sums = _site_sums(ground_truth, noisy, corners, offsets, patch)
+    return _solve(sums, corners + (patch - 1) / 2 - _middle(noisy), offsets, SITE_CORRELATION)
 
 
 def _middle(noisy: View) -> Float64s:
@@ -119,14 +121,14 @@ def weighted_median(values: Float64s, weights: Float64s) -> float:
 
 
 def _solve(sums: Float64s, at: Float64s, offsets: Int64s, correlation: float) -> LocalShifts:
-    """Local shifts from each tile's products; tiles that say nothing, or show something else, are left out.
+    """Local shifts from each patch's products; patches that say nothing, or show something else, are left out.
 
-    The gain is taken as one for the whole photo: that of a tile without contrast is as good as random.
+    The gain is taken as one for the whole photo: that of a patch without contrast is as good as random.
 
     Args:
         sums: (N, 15) products of (gt, gt_y, gt_x, 1, noisy) with each other, upper triangle.
-        at: (N, 2) middles of the tiles.
-        offsets: (N, 2) where the GT's tiles were taken.
+        at: (N, 2) middles of the patches.
+        offsets: (N, 2) where the GT's patches were taken.
         correlation: how much larger a sum's variance is than that of independent samples.
     """
     full = np.zeros((len(sums), 5, 5))
@@ -179,25 +181,25 @@ def _products(gt: Float32s, noisy: Float32s, limits: tuple[np.float32, np.float3
 
 
 @kernel
-def _block_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, tile: int) -> Float64s:
+def _reduced_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, patch: int) -> Float64s:
     out = np.zeros((len(corners), PRODUCTS))
     for i in range(len(corners)):
         y, x = corners[i]
         v, u = y + offsets[i, 0], x + offsets[i, 1]
-        gt_tile = gt.values[v - 1 : v + tile + 1, u - 1 : u + tile + 1]
-        _products(gt_tile, noisy.values[y : y + tile, x : x + tile], (gt.limit, noisy.limit), out[i])
+        gt_patch = gt.values[v - 1 : v + patch + 1, u - 1 : u + patch + 1]
+        _products(gt_patch, noisy.values[y : y + patch, x : x + patch], (gt.limit, noisy.limit), out[i])
     return out
 
 
 @kernel
-def _site_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, tile: int) -> Float64s:
+def _site_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, patch: int) -> Float64s:
     out = np.zeros((len(corners), PRODUCTS))
-    gt_tile, noisy_tile = np.empty((tile + 2, tile + 2), np.float32), np.empty((tile, tile), np.float32)
+    gt_patch, noisy_patch = np.empty((patch + 2, patch + 2), np.float32), np.empty((patch, patch), np.float32)
     for i in range(len(corners)):
         y, x = corners[i]
-        _green_sites(gt, y + offsets[i, 0] - 1, x + offsets[i, 1] - 1, gt_tile)
-        _green_sites(noisy, y, x, noisy_tile)
-        _products(gt_tile, noisy_tile, (gt.limit, noisy.limit), out[i])
+        _green_sites(gt, y + offsets[i, 0] - 1, x + offsets[i, 1] - 1, gt_patch)
+        _green_sites(noisy, y, x, noisy_patch)
+        _products(gt_patch, noisy_patch, (gt.limit, noisy.limit), out[i])
     return out
 
 
@@ -254,7 +256,7 @@ def _interpolate_green(photo: View, top: int, left: int, out: Float32s) -> None:
 
 @kernel
 def _green_lines(green: NDArray[np.bool_], left: int, width: int) -> tuple[Float32s, Float32s]:
-    """For each row of the CFA's tile: 1 where sites from `left - 1` on are green; 1 / (greens among 3x3 sites - 2)."""
+    """For each row of the CFA's patch: 1 where sites from `left - 1` on are green; 1 / (greens among 3x3 sites - 2)."""
     period = green.shape[0]
     is_green = np.empty((period, width + 2), np.float32)
     share = np.zeros((period, width), np.float32)

@@ -1,4 +1,4 @@
-"""Registration: the small displacement, turn and change of size between two photos, fitted to their local shifts.
+"""Registration: the small displacement, rotation and change of size between two photos, fitted to their local shifts.
 
 Done twice: on blocks of sites, which reach over some sites of error, then on the sites themselves.
 """
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.imaging.alignment.features import Reference
+from rawnind.imaging.alignment.features import Features
 from rawnind.imaging.alignment.lucas_kanade import (
     LocalShifts,
-    block_shifts,
+    reduced_shifts,
     site_shifts,
     view,
     weighted_median,
@@ -19,18 +19,20 @@ from rawnind.imaging.alignment.lucas_kanade import (
 
 Float64s = NDArray[np.float64]
 
-BLOCK_TILE = 64  # blocks a side
-SITE_TILE = 128  # sites a side
-SMALLEST_TILE = 12
-MOST_TILES = (10, 14)  # down and across
-TILES_FOR_SIMILARITY = 6
-STRAYED = 1.5  # blocks: a refinement that leads further away from the correlation peak has lost the track
-CLEAR = 3.0  # standard errors
+REDUCED_PATCH = 64  # blocks a side
+SITE_PATCH = 128  # sites a side
+MIN_PATCH = 12
+MAX_PATCHES = (10, 14)  # down and across
+MIN_PATCHES_FOR_SIMILARITY = 6
+MAX_DEPARTURE = (
+    1.5  # blocks: a refinement that leads further away from the correlation peak has lost the track
+)
+SIGNIFICANT = 3.0  # standard errors
 MAX_ROTATION_ERROR = 0.0125  # degrees: with a larger standard error, 0.05 degrees would not be clear
 MAX_SCALE_ERROR = 0.00025  # the same for 0.1 %
-ROUNDS = 20
-MOST_SITE_LEVELS = 4
-SETTLED = 0.5  # sites: within this, a tile's shift is measured without need to look again
+IRLS_ITERATIONS = 20
+MAX_SITE_ITERATIONS = 4
+CONVERGED = 0.5  # sites: within this, a patch's shift is measured without need to look again
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,14 +52,14 @@ class Similarity:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class _Model:
-    """(4,) dy, dx, turn in radians, scale; (4,) standard errors, infinite where not fitted."""
+    """(4,) dy, dx, rotation in radians, scale; (4,) standard errors, infinite where not fitted."""
 
     values: Float64s
     errors: Float64s
 
 
-def register(ground_truth: Reference, noisy: Reference, start: tuple[float, float]) -> Similarity:
-    """Refines a displacement that is right to about one block.
+def register(ground_truth: Features, noisy: Features, start: tuple[float, float]) -> Similarity:
+    """Refines a displacement that is right to about one reduction.
 
     Args:
         ground_truth: the clean photo.
@@ -68,17 +70,17 @@ def register(ground_truth: Reference, noisy: Reference, start: tuple[float, floa
         The refined displacement; `start` itself where the photos do not allow it.
     """
     model = _Model(values=np.array([*start, 0, 0]), errors=np.full(4, np.inf))
-    for measure in (_block_level, *[_site_level] * MOST_SITE_LEVELS):
+    for measure in (_reduced_shifts, *[_site_shifts] * MAX_SITE_ITERATIONS):
         before, found = model, _fit(measure(ground_truth, noisy, model))
-        if found is None or np.abs(found.values[:2] - start).max() > STRAYED * noisy.block:
+        if found is None or np.abs(found.values[:2] - start).max() > MAX_DEPARTURE * noisy.reduction:
             return Similarity(displacement=start, rotation=None, scale=None)
         model = found
-        if measure is _site_level and _largest_move(model, before, noisy.photo.mosaic.shape) < SETTLED:
+        if measure is _site_shifts and _largest_move(model, before, noisy.photo.mosaic.shape) < CONVERGED:
             break
-    turn, turn_error = np.rad2deg(model.values[2]), np.rad2deg(model.errors[2])
+    rotation, rotation_error = np.rad2deg(model.values[2]), np.rad2deg(model.errors[2])
     return Similarity(
         displacement=(float(model.values[0]), float(model.values[1])),
-        rotation=float(turn) if turn_error <= MAX_ROTATION_ERROR else None,
+        rotation=float(rotation) if rotation_error <= MAX_ROTATION_ERROR else None,
         scale=float(model.values[3]) if model.errors[3] <= MAX_SCALE_ERROR else None,
     )
 
@@ -89,55 +91,57 @@ def _largest_move(model: _Model, before: _Model, shape: tuple[int, ...]) -> floa
     return float(np.abs(_design(corners) @ (model.values - before.values)).max())
 
 
-def _block_level(ground_truth: Reference, noisy: Reference, model: _Model) -> LocalShifts:
+def _reduced_shifts(ground_truth: Features, noisy: Features, model: _Model) -> LocalShifts:
     """Local shifts in sites from the blocks' greens."""
-    block = noisy.block
-    offset = np.rint(model.values[:2] / block).astype(np.int64)
-    corners, tile = _grid(noisy.green.shape, offset, BLOCK_TILE, margin=1)
+    reduction = noisy.reduction
+    offset = np.rint(model.values[:2] / reduction).astype(np.int64)
+    corners, patch = _patch_corners(noisy.green.shape, offset, REDUCED_PATCH, margin=1)
     views = view(ground_truth.photo, ground_truth.green), view(noisy.photo, noisy.green)
-    local = block_shifts(*views, corners, offset, tile)
-    # The mosaic may end with part of a block; its middle then lies a little further on than the blocks'.
-    rest = (np.array(noisy.photo.mosaic.shape) - block * np.array(noisy.green.shape)) / 2
+    local = reduced_shifts(*views, corners, offset, patch)
+    # The mosaic may end with part of a reduction; its middle then lies a little further on than the blocks'.
+    rest = (np.array(noisy.photo.mosaic.shape) - reduction * np.array(noisy.green.shape)) / 2
     return LocalShifts(
-        at=local.at * block - rest, shift=local.shift * block, covariance=local.covariance * block**2
+        at=local.at * reduction - rest,
+        shift=local.shift * reduction,
+        covariance=local.covariance * reduction**2,
     )
 
 
-def _site_level(ground_truth: Reference, noisy: Reference, model: _Model) -> LocalShifts:
-    """Local shifts in sites from the green sites; each tile is sought where the model puts it."""
-    clear = np.abs(model.values) > CLEAR * model.errors
+def _site_shifts(ground_truth: Features, noisy: Features, model: _Model) -> LocalShifts:
+    """Local shifts in sites from the green sites; each patch is sought where the model puts it."""
+    clear = np.abs(model.values) > SIGNIFICANT * model.errors
     clear[:2] = True
     values = np.where(clear, model.values, 0)
     shape = noisy.photo.mosaic.shape
     bend = int(np.ceil(np.abs(values[2:]).sum() * max(shape) / 2))
-    corners, tile = _grid(shape, np.rint(values[:2]).astype(np.int64), SITE_TILE, margin=bend + 4)
-    at = corners + (tile - 1) / 2 - (np.array(shape) - 1) / 2
+    corners, patch = _patch_corners(shape, np.rint(values[:2]).astype(np.int64), SITE_PATCH, margin=bend + 4)
+    at = corners + (patch - 1) / 2 - (np.array(shape) - 1) / 2
     offsets = np.rint(_design(at) @ values).astype(np.int64)
     views = view(ground_truth.photo, ground_truth.photo.mosaic), view(noisy.photo, noisy.photo.mosaic)
-    return site_shifts(*views, corners, offsets, tile)
+    return site_shifts(*views, corners, offsets, patch)
 
 
-def _grid(
+def _patch_corners(
     shape: tuple[int, ...], offset: NDArray[np.int64], largest: int, *, margin: int
 ) -> tuple[NDArray[np.int64], int]:
     """(N, 2) corners of tiles spread over the part of the noisy photo that the GT shows too, and the tiles' side."""
     free = [size - abs(int(shift)) - 2 * margin for size, shift in zip(shape, offset, strict=True)]
-    tile = min(largest, *(size // 3 for size in free))
-    if tile < SMALLEST_TILE:
-        return np.zeros((0, 2), np.int64), SMALLEST_TILE
+    patch = min(largest, *(size // 3 for size in free))
+    if patch < MIN_PATCH:
+        return np.zeros((0, 2), np.int64), MIN_PATCH
     lines = []
-    for size, shift, most in zip(free, offset, MOST_TILES, strict=True):
+    for size, shift, most in zip(free, offset, MAX_PATCHES, strict=True):
         first = max(0, -int(shift)) + margin
         lines.append(
-            np.rint(np.linspace(first, first + size - tile, min(most, size // tile))).astype(np.int64)
+            np.rint(np.linspace(first, first + size - patch, min(most, size // patch))).astype(np.int64)
         )
-    return np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, 2), tile
+    return np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, 2), patch
 
 
 def _design(at: Float64s) -> Float64s:
-    """(N, 2, 4) derivatives of the local shift by dy, dx, turn and scale.
+    """(N, 2, 4) derivatives of the local shift by dy, dx, rotation and scale.
 
-    GT minus noisy = (dy, dx) + turn * (x, -y) - scale * (y, x) with y downwards from the middle: what is turned
+    GT minus noisy = (dy, dx) + rotation * (x, -y) - scale * (y, x) with y downwards from the middle: what is turned
     counter-clockwise and enlarged in the noisy photo lies clockwise and closer to the middle in the GT.
     """
     design = np.zeros((len(at), 2, 4))
@@ -150,17 +154,17 @@ def _design(at: Float64s) -> Float64s:
 def _fit(local: LocalShifts) -> _Model | None:
     """Fits a similarity so that tiles in which something moved hardly count; None without tiles.
 
-    Iterated weighted least squares with Cauchy's weights: a tile two standard deviations off counts half.
+    Iterated weighted least squares with Cauchy's weights: a patch two standard deviations off counts half.
     """
     if not len(local.at):
         return None
-    free = 4 if len(local.at) >= TILES_FOR_SIMILARITY else 2
+    free = 4 if len(local.at) >= MIN_PATCHES_FOR_SIMILARITY else 2
     design = _design(local.at)[:, :, :free]
     information = np.linalg.inv(local.covariance)
     trust = np.sqrt(np.linalg.det(information))
     values = np.zeros(free)
     values[:2] = [weighted_median(local.shift[:, axis], trust) for axis in (0, 1)]
-    for _ in range(ROUNDS):
+    for _ in range(IRLS_ITERATIONS):
         rest = local.shift - design @ values
         distance = np.einsum("ni,nij,nj->n", rest, information, rest)
         weights = 1 / (1 + distance / 4)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rawnind.imaging.change.moments import Moments
 from rawnind.imaging.change.noise import NoiseModel
 from rawnind.imaging.change.nuisance import FLOOR, subtract_lines
-from rawnind.imaging.change.region import Odds, changed_area, followed
+from rawnind.imaging.change.region import Odds, changed_area, hysteresis
 from rawnind.imaging.jit import kernel
 
 _ENERGY = np.float32(8.0)
@@ -39,7 +39,7 @@ def deviations(  # noqa: PLR0917
 
 
 @kernel(fastmath={"contract"})
-def prepare_maps(  # noqa: PLR0917
+def fill_maps(  # noqa: PLR0917
     n: NDArray[np.float32],
     residual: NDArray[np.float32],
     variance: NDArray[np.float32],
@@ -100,7 +100,7 @@ def _cube_root(x: np.float32) -> np.float32:
 
 
 @kernel(fastmath={"contract"})
-def judge_boxes(  # noqa: PLR0917
+def box_scores(  # noqa: PLR0917
     white: NDArray[np.float32],
     cells: NDArray[np.float32],
     floor: NDArray[np.float32],
@@ -160,10 +160,10 @@ _TEXTURE_BOXES = (3, 5, 9)
 _MIN_CELLS = 6  # of a block's 16
 _MIN_SHARE = 0.25  # of a box that must be known
 _MEAN = np.float32(6.0)  # deviations; the false alarms of half a million blocks lie below 5.3
-_EASE = {1: 1.0, 3: 0.9, 5: 0.87, 9: 0.85, 17: 0.8}  # larger boxes are fewer independent tests
+_RELAXATION = {1: 1.0, 3: 0.9, 5: 0.87, 9: 0.85, 17: 0.8}  # larger boxes are fewer independent tests
 _WEAK = np.float32(0.5)  # of the threshold, beside something found
-_HALF = np.float32(0.4)  # of the peak: a box filter's response to an edge falls to a half on the edge
-_BESIDE = np.float32(0.5)  # of a threshold, for blocks that touch something found
+_EXTENT = np.float32(0.4)  # of the peak: a box filter's response to an edge falls to a half on the edge
+_WEAK_BESIDE = np.float32(0.5)  # of a threshold, for blocks that touch something found
 _QUIET = np.float32(0.25)  # of the threshold: a box of which no test tells anything
 _TYPICAL = 0.05**2  # cells squared; smallest squared shift that texture is judged against
 _LARGEST = 0.35**2
@@ -190,7 +190,7 @@ def changed_blocks(
     left = subtract_lines(residual, sigma, variance, n)
     misfit = _misfit_shift(moments, variance, residual)
     maps = _Maps(n, len(residual))
-    prepare_maps(
+    fill_maps(
         n, residual, variance, moments.g, moments.dd, moments.gradient,
         np.array([FLOOR**2, max(misfit, texture), texture], np.float32), left, maps.white, maps.level, maps.floor,
         maps.rough, maps.rest,
@@ -200,12 +200,12 @@ def changed_blocks(
     )  # elsewhere even the smallest box tells a change from what is still
     rest = maps.copy()
     found, score = _search(maps)
-    found = followed(found, (score >= _BESIDE) & noisy)
+    found = hysteresis(found, (score >= _WEAK_BESIDE) & noisy)
     if found.any():
         rest.drop(found)
         odds = Odds(planes=len(residual), white=rest.white.sum(axis=0), cells=rest.cells, level=rest.level,
                     floor=rest.floor, rough=rest.rough)  # fmt: skip
-        found = changed_area(found, odds, rest.judge(3) < _QUIET)
+        found = changed_area(found, odds, rest.scores(3) < _QUIET)
     return found, score
 
 
@@ -244,15 +244,15 @@ class _Maps:
         for map_ in (self.white, self.cells, self.level, self.floor, self.rough, self.rest):
             map_.reshape(-1, blocks.size)[:, gone] = 0
 
-    def judge(self, size: int) -> NDArray[np.float32]:
+    def scores(self, size: int) -> NDArray[np.float32]:
         """(hb, wb) strongest test of the box of size x size blocks about each block, over its threshold."""
         texture = size in _TEXTURE_BOXES
         rest = _box(self.rest, size) if texture else self.rest
         least = max(_MIN_CELLS, _MIN_SHARE * 16 * size * size)
         z = np.empty_like(self.cells)
-        judge_boxes(
+        box_scores(
             _box(self.white, size), _box(self.cells, size), _box(self.floor, size), size * _box(self.rough, size), rest,
-            np.float32(least), _MEAN * np.float32(_EASE[size]), texture, z,
+            np.float32(least), _MEAN * np.float32(_RELAXATION[size]), texture, z,
         )  # fmt: skip
         return z
 
@@ -261,7 +261,7 @@ def _search(maps: _Maps) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """Blocks with evidence of a change, box size by box size, and the strongest evidence."""
     found, score = np.zeros(maps.cells.shape, np.bool_), np.zeros(maps.cells.shape, np.float32)
     for size in _BOXES:
-        z = maps.judge(size)
+        z = maps.scores(size)
         np.maximum(score, z, out=score)
         new = _extent(z, size)
         if new.any():
@@ -325,5 +325,5 @@ def _extent(z: NDArray[np.float32], size: int) -> NDArray[np.bool_]:
     if size == 1:
         return z >= 1
     peak = cv2.dilate(z, np.ones((size, size), np.uint8))
-    out: NDArray[np.bool_] = (peak >= 1) & (z >= _HALF * peak) & (z >= _WEAK)
+    out: NDArray[np.bool_] = (peak >= 1) & (z >= _EXTENT * peak) & (z >= _WEAK)
     return out

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.change.evidence import changed_blocks
-from rawnind.imaging.change.moments import BLOCK, Displacement, Moments, block_moments
+from rawnind.imaging.change.moments import Displacement, Moments, block_moments
 from rawnind.imaging.change.noise import fit_noise
 from rawnind.imaging.change.nuisance import fit_smooth, measure_displacement, subtract_smooth
+from rawnind.imaging.coordinates import cells_of_blocks
 from rawnind.records import Cfa
 
 
@@ -48,7 +49,7 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Observed:
+class PairStatistics:
     """Two frames in an eighth of their memory: their `moments`, the `displacement` left between them, and their (h, w)."""
 
     moments: Moments
@@ -77,31 +78,31 @@ def scene_change(
     Returns:
         The change, with a noise model for the pair.
     """
-    return judge(observe(ground_truth, noisy, usable), cfa)
+    return detect_change(pair_statistics(ground_truth, noisy, usable), cfa)
 
 
-def observe(
+def pair_statistics(
     ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_]
-) -> Observed:
+) -> PairStatistics:
     """The first half of `scene_change`: all that it needs of the frames, which then need not be kept."""
     ground_truth, noisy = np.ascontiguousarray(ground_truth), np.ascontiguousarray(noisy)
     usable = np.ascontiguousarray(usable)
     displacement = measure_displacement(ground_truth, noisy, usable)
     moments = block_moments(ground_truth, noisy, usable, displacement or Displacement())
-    return Observed(
+    return PairStatistics(
         moments=moments, displacement=displacement, shape=(int(usable.shape[0]), int(usable.shape[1]))
     )
 
 
-def judge(observed: Observed, cfa: Cfa) -> Change:
+def detect_change(statistics: PairStatistics, cfa: Cfa) -> Change:
     """The second half of `scene_change`."""
-    moments, displacement, (height, width) = observed.moments, observed.displacement, observed.shape
+    moments, displacement = statistics.moments, statistics.displacement
     noise = fit_noise(moments)
     smooth = fit_smooth(moments, noise)
     residual = np.empty_like(moments.d)
     subtract_smooth(moments.d, moments.g, smooth.response, smooth.drift, residual)
     blocks, score = changed_blocks(moments, residual, noise)
-    changed = np.repeat(np.repeat(blocks, BLOCK, axis=0), BLOCK, axis=1)[:height, :width]
+    changed = cells_of_blocks(blocks, statistics.shape)
     sites = {Cfa.BAYER: 1, Cfa.X_TRANS: 5}[cfa]  # green sites in a plane sample
     return Change(
         changed=changed,

@@ -6,23 +6,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rawnind.imaging.coordinates import BLOCK, block_shape
 from rawnind.imaging.jit import kernel
 
-BLOCK = 4
-"""Cells that a block spans in each direction."""
-
-_TILE = 64  # cells; a displacement is constant over a tile of this width: a turn by 0.05 degrees moves 0.06 cells there
-_SUSPECT = np.float32(0.6)  # share of a block's squared difference that one cell must have to be looked at
-_HOT = np.float32(
+_CHUNK = 64  # cells; a displacement is constant over a chunk of this width: a turn by 0.05 degrees moves 0.06 cells there
+_OUTLIER_SHARE = np.float32(
+    0.6
+)  # share of a block's squared difference that one cell must have to be looked at
+_OUTLIER = np.float32(
     64.0
 )  # 8 deviations, squared: with 14 degrees of freedom noise alone reaches this in 1e-6 of the samples
 _NAMES = ("g", "d", "dd", "gradient")
 
-# A tile is worked on in one array of lines of _LINE floats. At constant places of one array, LLVM sees that lines do not
+# A chunk is worked on in one array of lines of _LINE floats. At constant places of one array, LLVM sees that lines do not
 # overlap, and works on vectors; with an array for each line it does not, and the pass takes twice as long.
 _LINE = 80
 _USE = 0  # 4 rows: 1 where the cell counts
-_GT = 4 * _LINE  # 6 rows: of the ground truth, each from one column before the tile
+_GT = 4 * _LINE  # 6 rows: of the ground truth, each from one column before the chunk
 _NOISY = 10 * _LINE  # 4 rows
 _DOWN = 14 * _LINE  # 4 rows: ground truth interpolated down, not yet across
 _G = 18 * _LINE  # 4 rows: what a block is made of, should it hold a hot pixel
@@ -86,7 +86,7 @@ def block_moments(
         height: rows of the whole frame; None where the arrays show all of it.
     """
     planes, rows, columns = noisy.shape
-    blocks = (-(-rows // BLOCK), -(-columns // BLOCK))
+    blocks = block_shape((rows, columns))
     n = np.empty(blocks, np.float32)
     out = np.empty((len(_NAMES), planes, *blocks), np.float32)
     middle = ((rows if height is None else height) - 1) / 2 - top
@@ -120,19 +120,19 @@ def _moments(  # noqa: PLR0917
     for block_y in range(n.shape[0]):
         top, bottom = block_y * BLOCK, min(block_y * BLOCK + BLOCK, height)
         for plane in range(planes):  # outside of the tiles: memory is read in long lines
-            for tile in range(0, width, _TILE):
-                y, x = (top + bottom - 1) / 2 - middle_y, tile + _TILE / 2 - middle_x
+            for chunk in range(0, width, _CHUNK):
+                y, x = (top + bottom - 1) / 2 - middle_y, chunk + _CHUNK / 2 - middle_x
                 uy = coefficients[0, 0] + coefficients[0, 1] * y + coefficients[0, 2] * x
                 ux = coefficients[1, 0] + coefficients[1, 1] * y + coefficients[1, 2] * x
                 iy, ix = round(uy), round(ux)
                 _stencil(uy - iy, wy)
                 _stencil(ux - ix, wx)
-                _load(gt[plane], noisy[plane], usable, top, tile, iy, ix, w)
+                _load(gt[plane], noisy[plane], usable, top, chunk, iy, ix, w)
                 _compare(wy, wx, w)
                 _add_blocks(w)
-                if _cool(w):
+                if _reject_outliers(w):
                     _add_blocks(w)
-                _store(w, plane, block_y, tile // BLOCK, n, out)
+                _store(w, plane, block_y, chunk // BLOCK, n, out)
 
 
 @kernel
@@ -141,23 +141,23 @@ def _load(  # noqa: PLR0917
     noisy: NDArray[np.float32],
     usable: NDArray[np.uint8],
     top: int,
-    tile: int,
+    chunk: int,
     iy: int,
     ix: int,
     w: NDArray[np.float32],
 ) -> None:
-    """Copies a tile; a row or column that the ground truth has nothing for holds any values, and does not count."""
+    """Copies a chunk; a row or column that the ground truth has nothing for holds any values, and does not count."""
     height, width = noisy.shape
-    left, right = max(tile, 1 - ix, 0), min(tile + _TILE, width, width - 1 - ix)
-    if left >= right or right - left < _TILE:
+    left, right = max(chunk, 1 - ix, 0), min(chunk + _CHUNK, width, width - 1 - ix)
+    if left >= right or right - left < _CHUNK:
         w[_USE:_GT] = 0
     if left >= right:
         return
     for i in range(BLOCK + 2):
         row = min(max(top + iy - 1 + i, 0), height - 1)
-        _copy(gt[row, left + ix - 1 : right + ix + 1], w, _GT + i * _LINE + left - tile)
+        _copy(gt[row, left + ix - 1 : right + ix + 1], w, _GT + i * _LINE + left - chunk)
     for i in range(BLOCK):
-        at = i * _LINE + left - tile
+        at = i * _LINE + left - chunk
         if top + i < height and 1 <= top + i + iy < height - 1:
             _copy(usable[top + i, left:right], w, _USE + at)
             _copy(noisy[top + i, left:right], w, _NOISY + at)
@@ -177,11 +177,11 @@ def _compare(wy: NDArray[np.float32], wx: NDArray[np.float32], w: NDArray[np.flo
     ya, yb, yc = wy[0], wy[1], wy[2]
     xa, xb, xc = wx[0], wx[1], wx[2]
     for i in range(BLOCK):
-        for x in range(_TILE + 2):
+        for x in range(_CHUNK + 2):
             at = _GT + i * _LINE + x
             w[_DOWN + i * _LINE + x] = ya * w[at] + yb * w[at + _LINE] + yc * w[at + 2 * _LINE]
     zero = np.float32(0)
-    for x in range(_TILE):
+    for x in range(_CHUNK):
         cells, g, d, dd, gradient, largest = zero, zero, zero, zero, zero, zero
         for i in range(BLOCK):
             here, down = _GT + (i + 1) * _LINE + x + 1, _DOWN + i * _LINE + x
@@ -205,32 +205,32 @@ def _compare(wy: NDArray[np.float32], wx: NDArray[np.float32], w: NDArray[np.flo
 def _add_blocks(w: NDArray[np.float32]) -> None:
     """From sums over columns to sums over blocks."""
     for line in range(5):
-        for i in range(_TILE // BLOCK):
+        for i in range(_CHUNK // BLOCK):
             j = _SUMS + line * _LINE + BLOCK * i
             w[_BLOCKS + line * _LINE + i] = w[j] + w[j + 1] + w[j + 2] + w[j + 3]
-    for i in range(_TILE // BLOCK):
+    for i in range(_CHUNK // BLOCK):
         j = _SUMS + 5 * _LINE + BLOCK * i
         w[_BLOCKS + 5 * _LINE + i] = max(w[j], w[j + 1], w[j + 2], w[j + 3])
 
 
 @kernel
-def _cool(w: NDArray[np.float32]) -> bool:
+def _reject_outliers(w: NDArray[np.float32]) -> bool:
     """Takes hot pixels out of the columns' sums: one sample that stands out of the others of its block by 8 deviations.
 
     Returns:
         Whether there was one.
     """
     changed = False
-    for block in range(_TILE // BLOCK):
+    for block in range(_CHUNK // BLOCK):
         at = _BLOCKS + block
         cells, squares, peak = w[at], w[at + 3 * _LINE], w[at + 5 * _LINE]
-        if peak > _SUSPECT * squares and cells >= 8:
-            changed |= _cool_block(block * BLOCK, cells, w[at + 2 * _LINE], squares, peak, w)
+        if peak > _OUTLIER_SHARE * squares and cells >= 8:
+            changed |= _reject_outlier(block * BLOCK, cells, w[at + 2 * _LINE], squares, peak, w)
     return changed
 
 
 @kernel
-def _cool_block(  # noqa: PLR0917
+def _reject_outlier(  # noqa: PLR0917
     left: int,
     cells: np.float32,
     total: np.float32,
@@ -246,7 +246,7 @@ def _cool_block(  # noqa: PLR0917
                 continue
             mean = (total - d) / (cells - 1)
             others = max(squares - d * d - (cells - 1) * mean * mean, np.float32(0)) / (cells - 2)
-            if (d - mean) ** 2 > _HOT * others:
+            if (d - mean) ** 2 > _OUTLIER * others:
                 w[_SUMS + x] -= 1
                 w[_SUMS + _LINE + x] -= g
                 w[_SUMS + 2 * _LINE + x] -= d
@@ -266,7 +266,7 @@ def _store(  # noqa: PLR0917
     out: NDArray[np.float32],
 ) -> None:
     one, zero = np.float32(1), np.float32(0)
-    for i in range(_TILE // BLOCK):
+    for i in range(_CHUNK // BLOCK):
         at = _BLOCKS + i
         share = one / max(w[at], one)
         mean = w[at + 2 * _LINE] * share
@@ -274,7 +274,7 @@ def _store(  # noqa: PLR0917
         w[at + 2 * _LINE] = mean
         w[at + 3 * _LINE] = max(w[at + 3 * _LINE] - w[at] * mean * mean, zero)
         w[at + 4 * _LINE] *= share
-    size = min(_TILE // BLOCK, n.shape[1] - first)
+    size = min(_CHUNK // BLOCK, n.shape[1] - first)
     line = n[block_y, first : first + size]
     for i in range(size):
         line[i] = w[_BLOCKS + i]

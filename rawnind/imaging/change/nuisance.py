@@ -7,15 +7,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.imaging.change.moments import BLOCK, Displacement, Moments, block_moments
+from rawnind.imaging.change.moments import Displacement, Moments, block_moments
 from rawnind.imaging.change.noise import NoiseModel, robust_fit, sample_blocks
+from rawnind.imaging.coordinates import BLOCK
 from rawnind.imaging.jit import kernel
 
 FLOOR = 0.02
 """Share of the level by which still content may differ: response and light that the smooth model misses."""
 
 _BAND = 8  # block rows per band that the displacement is measured on
-_SETTLED = 0.01  # cells
+_CONVERGED = 0.01  # cells
 _BANDS = 10
 _SAMPLES = 2000  # blocks that a smooth model is fitted to
 _SMOOTH = np.array([1, 2, 1], np.float32) / 4
@@ -30,7 +31,7 @@ _DRIFT = 5  # terms of a second-order surface without its constant
 _EXPECTED_DRIFT = 0.05
 _INDEPENDENT = 200  # blocks: how many a photo's content is worth when its response is fitted
 _EXPECTED_SHIFT = 0.15  # cells, constant part: alignment leaves at most half a site
-_EXPECTED_TURN = 1e-3  # cells per cell: 0.05 degrees are 0.9e-3, and the scale changes by as much
+_EXPECTED_ROTATION = 1e-3  # cells per cell: 0.05 degrees are 0.9e-3, and the scale changes by as much
 
 
 def measure_displacement(
@@ -48,8 +49,8 @@ def measure_displacement(
     else:
         starts = (np.linspace(0, height - size, _BANDS) // BLOCK * BLOCK).astype(int).tolist()
     planes = len(noisy)
-    turn = (_EXPECTED_TURN * height / 2, _EXPECTED_TURN * width / 2)
-    prior = [*_PRIOR * planes, *(_EXPECTED_DRIFT,) * _DRIFT, *(_EXPECTED_SHIFT, *turn) * 2]
+    rotation = (_EXPECTED_ROTATION * height / 2, _EXPECTED_ROTATION * width / 2)
+    prior = [*_PRIOR * planes, *(_EXPECTED_DRIFT,) * _DRIFT, *(_EXPECTED_SHIFT, *rotation) * 2]
     found = np.zeros(6)
     for _ in range(3):
         displacement = Displacement(
@@ -71,7 +72,7 @@ def measure_displacement(
         # the whole of it, so that what is expected bounds the sum of the steps
         whole = target[::step] + design[:, -6:] @ before
         found = robust_fit(design, whole, scale[::step], np.array(prior))[-6:]
-        if np.abs(found - before).max() < _SETTLED:
+        if np.abs(found - before).max() < _CONVERGED:
             break
     return Displacement(
         dy=(found[0], found[1] * 2 / height, found[2] * 2 / width),

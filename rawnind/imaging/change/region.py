@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from rawnind.imaging.jit import kernel
 
 _CONTRAST = np.float32(0.25)  # of the level: the expected size of a change
-_SEEN = np.float32(2.5)  # log odds of a change where one is near: one to twelve before, even after
-_LEANING = np.float32(1.0)  # log odds of what touches such blocks
-_STILL = np.float32(-1.0)  # mean log odds of 3x3 blocks that a change does not pass
-_STILL_BESIDE = np.float32(-1.5)  # log odds of a single block beside a change
-_REACH = 8  # blocks that evidence is followed through blocks that show some
-_LEAP = 4  # and through such as would not
-_FILLED = 2  # a changed area is filled to its convex hull where that is at most so many times larger
+_STRONG_ODDS = np.float32(
+    2.5
+)  # log_ratio odds of a change where one is near: one to twelve before, even after
+_WEAK_ODDS = np.float32(1.0)  # log_ratio odds of what touches such blocks
+_STILL_ODDS = np.float32(-1.0)  # mean log_ratio odds of 3x3 blocks that a change does not pass
+_STILL_ODDS_BESIDE = np.float32(-1.5)  # log_ratio odds of a single block beside a change
+_REACH = 8  # blocks that evidence is hysteresis through blocks that show some
+_GAP = 4  # and through such as would not
+_MAX_HULL_RATIO = 2  # a changed area is filled to its convex hull where that is at most so many times larger
 _SQUARE = np.ones((3, 3), np.uint8)
 
 
@@ -46,7 +48,7 @@ class Odds:
     floor: NDArray[np.float32]
     rough: NDArray[np.float32]
 
-    def log(self, size: int) -> NDArray[np.float32]:
+    def log_ratio(self, size: int) -> NDArray[np.float32]:
         """(hb, wb) logarithm of the odds of the box of size x size blocks about each block; 0 about blocks that are 0."""
         white, cells, level, floor, rough = (
             cv2.boxFilter(map_, -1, (size, size), normalize=False, borderType=cv2.BORDER_CONSTANT)
@@ -80,7 +82,7 @@ def _log_odds(  # noqa: PLR0917
                 out[y, x] = np.float32(0.5) * (fits - np.log(changed / still))
 
 
-def followed(found: NDArray[np.bool_], weak: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def hysteresis(found: NDArray[np.bool_], weak: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """What was found, and weaker evidence that touches it, (hb, wb)."""
     blocks = found.view(np.uint8)
     for _ in range(_REACH):
@@ -100,17 +102,17 @@ def changed_area(found: NDArray[np.bool_], odds: Odds, quiet: NDArray[np.bool_])
     Returns:
         (hb, wb) blocks.
     """
-    around = odds.log(3)
-    still = (cv2.blur(around, (3, 3)) < _STILL) & quiet & ~found
+    around = odds.log_ratio(3)
+    still = (cv2.blur(around, (3, 3)) < _STILL_ODDS) & quiet & ~found
     closed = cv2.morphologyEx(found.view(np.uint8), cv2.MORPH_CLOSE, _SQUARE)
     area = found | (closed.view(np.bool_) & ~still)
-    area = _filled(area, _belonging(area, still, around), still)
+    area = _fill_hulls(area, _assign(area, still, around), still)
     margin = cv2.dilate(area.view(np.uint8), _SQUARE).view(np.bool_)
-    out: NDArray[np.bool_] = area | (margin & ~((odds.log(1) < _STILL_BESIDE) & quiet))
+    out: NDArray[np.bool_] = area | (margin & ~((odds.log_ratio(1) < _STILL_ODDS_BESIDE) & quiet))
     return out
 
 
-def _belonging(
+def _assign(
     area: NDArray[np.bool_], still: NDArray[np.bool_], odds: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Number of the change that a block belongs to, 0 for none: those of the area, and what is seen a leap away.
@@ -118,16 +120,16 @@ def _belonging(
     The way there must be open: a change that reaches across a block would show there, unless the block can show none.
     """
     labels = cv2.connectedComponents(area.view(np.uint8))[1].astype(np.float32)
-    for _ in range(_LEAP):
+    for _ in range(_GAP):
         labels = np.where((labels == 0) & ~still, cv2.dilate(labels, _SQUARE), labels)
-    leaning = (odds > _LEANING) & (labels > 0)
-    count, parts = cv2.connectedComponents(leaning.view(np.uint8))
+    likely = (odds > _WEAK_ODDS) & (labels > 0)
+    count, parts = cv2.connectedComponents(likely.view(np.uint8))
     seen = np.zeros(count, np.bool_)
-    seen[parts[leaning & (odds > _SEEN)]] = True
-    return np.where(area | (leaning & seen[parts]), labels, 0)
+    seen[parts[likely & (odds > _STRONG_ODDS)]] = True
+    return np.where(area | (likely & seen[parts]), labels, 0)
 
 
-def _filled(
+def _fill_hulls(
     area: NDArray[np.bool_], labels: NDArray[np.float32], still: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Each change filled to its convex hull, but for blocks that are still, and small gaps closed."""
@@ -139,7 +141,7 @@ def _filled(
         left, top, width, height = cv2.boundingRect(part)
         hull = np.zeros((height, width), np.uint8)
         cv2.drawContours(hull, [cv2.convexHull(part)], -1, 1, -1, offset=(-left, -top))
-        if np.count_nonzero(hull) <= _FILLED * len(part):
+        if np.count_nonzero(hull) <= _MAX_HULL_RATIO * len(part):
             box = np.s_[top : top + height, left : left + width]
             out[box] |= hull & ~still[box].view(np.uint8)
     closed: NDArray[np.bool_] = cv2.morphologyEx(out, cv2.MORPH_CLOSE, _SQUARE).view(np.bool_)

@@ -18,7 +18,7 @@ from rawnind.imaging.jit import kernel
 _FLOOR = np.float32(1e-3)
 
 
-def bayer_tile(m: NDArray[np.float32], scratch: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+def bayer_chunk(m: NDArray[np.float32], scratch: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """All three colours of a tile of RGGB.
 
     Args:

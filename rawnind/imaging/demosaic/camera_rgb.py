@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.coordinates import Rect
-from rawnind.imaging.demosaic.bayer import bayer_tile
-from rawnind.imaging.demosaic.xtrans import xtrans_tile
+from rawnind.imaging.demosaic.bayer import bayer_chunk
+from rawnind.imaging.demosaic.xtrans import xtrans_chunk
 from rawnind.imaging.jit import kernel
 from rawnind.imaging.levels import site_lines, tile_colors
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
 
-_TILE = (96, 384)
+_CHUNK = (96, 384)
 """Rows and columns worked on at a time, so that the work space stays in the processor's cache; whole tiles of both CFAs."""
 
 _REACH = 12
@@ -69,16 +69,16 @@ def demosaic(photo: Photo) -> CameraRgb:
     gains = _contrast_gains(photo.mosaic, lines, colors)
     values = np.empty((3, *photo.mosaic.shape), np.uint16)
     encoding = np.stack([scale / gains, np.full(3, offset)]).astype(np.float32)
-    for rows, columns in _tiles(photo):
+    for rows, columns in _chunks(photo):
         compressed = np.empty((len(rows), len(columns)), np.float32)
         _compress(photo.mosaic, rows, columns, lines * gains[colors], compressed)
         interpolated, scratch = (
             np.empty((3, *compressed.shape), np.float32),
             np.empty((8, *compressed.shape), np.float32),
         )
-        (bayer_tile if photo.cfa is Cfa.BAYER else xtrans_tile)(compressed, scratch, interpolated)
+        (bayer_chunk if photo.cfa is Cfa.BAYER else xtrans_chunk)(compressed, scratch, interpolated)
         _expand(interpolated, encoding, values[:, rows[_REACH] :, columns[_REACH] :])
-    _keep_own(
+    _store_measured(
         photo.mosaic,
         lines * np.float32(scale) + np.array([0, offset], np.float32)[:, None, None],
         colors,
@@ -106,13 +106,13 @@ def planes_at_shift(rgb: CameraRgb, shift: tuple[int, int], cfa: Cfa, rect: Rect
         ValueError: The shifted rectangle leaves the ground truth's frame, or does not lie on whole cells.
     """
     _, height, width = rgb.values.shape
-    top, left = rect.top + shift[0], rect.left + shift[1]
-    if min(top, left) < 0 or top + rect.height > height or left + rect.width > width:
+    there = rect.shifted(shift)
+    if min(there.top, there.left) < 0 or there.bottom > height or there.right > width:
         raise ValueError(f"{rect} shifted by {shift} leaves the ground truth's {height}x{width} sites")
     if rect.top % cfa.period or rect.left % cfa.period or rect.height % cfa.cell or rect.width % cfa.cell:
         raise ValueError(f"{rect} does not lie on whole cells of {cfa}")
     out = np.empty((len(cfa.plane_colors), rect.height // cfa.cell, rect.width // cfa.cell), np.float32)
-    view = rgb.values[:, top : top + rect.height, left : left + rect.width]
+    view = rgb.values[:, *there.sites]
     lookup = _bayer_at if cfa is Cfa.BAYER else _xtrans_at
     lookup(view, np.float32(1 / rgb.scale), np.float32(-rgb.offset / rgb.scale), out)
     return out
@@ -138,25 +138,25 @@ def _contrast_gains(
     """What red, green and blue are multiplied with so that their contrasts match, 1 for green.
 
     The grey-edge hypothesis (J. van de Weijer et al., "Edge-based color constancy", 2007): edges are grey on average. On
-    blocks of 12x12 sites, a multiple of both periods. Only the interpolation uses the gains; they are undone afterwards.
+    patches of 12x12 sites, a multiple of both periods. Only the interpolation uses the gains; they are undone afterwards.
     """
-    blocks = np.empty((3, mosaic.shape[0] // 12, mosaic.shape[1] // 12), np.float32)
-    _block_means(mosaic, lines, colors, blocks)
+    patches = np.empty((3, mosaic.shape[0] // 12, mosaic.shape[1] // 12), np.float32)
+    _patch_means(mosaic, lines, colors, patches)
     energy = np.zeros(3)
     for axis in (1, 2):
-        energy += np.square(np.diff(blocks, axis=axis)).sum(axis=(1, 2), dtype=np.float64)
+        energy += np.square(np.diff(patches, axis=axis)).sum(axis=(1, 2), dtype=np.float64)
     if energy.min() <= 0:
         return np.ones(3, np.float32)
     return np.asarray(np.clip(np.sqrt(energy[1] / energy), 1 / 8, 8), np.float32)
 
 
-def _tiles(photo: Photo) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _chunks(photo: Photo) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Rows and columns of the mosaic for each tile with its surroundings; those outside the frame are mirrored."""
     height, width = photo.mosaic.shape
     rows, columns = _mirrored(height, photo.cfa), _mirrored(width, photo.cfa)
-    for top in range(0, height, _TILE[0]):
-        for left in range(0, width, _TILE[1]):
-            yield rows[top : top + _TILE[0] + 2 * _REACH], columns[left : left + _TILE[1] + 2 * _REACH]
+    for top in range(0, height, _CHUNK[0]):
+        for left in range(0, width, _CHUNK[1]):
+            yield rows[top : top + _CHUNK[0] + 2 * _REACH], columns[left : left + _CHUNK[1] + 2 * _REACH]
 
 
 def _mirrored(length: int, cfa: Cfa) -> NDArray[np.int64]:
@@ -208,7 +208,7 @@ def _expand(colors: NDArray[np.float32], lines: NDArray[np.float32], out: NDArra
 
 
 @kernel
-def _keep_own(
+def _store_measured(
     mosaic: NDArray[np.uint16], lines: NDArray[np.float32], colors: NDArray[np.intp], out: NDArray[np.uint16]
 ) -> None:
     period = len(colors)
@@ -222,7 +222,7 @@ def _keep_own(
 
 
 @kernel
-def _block_means(
+def _patch_means(
     mosaic: NDArray[np.uint16], lines: NDArray[np.float32], colors: NDArray[np.intp], out: NDArray[np.float32]
 ) -> None:
     period = len(colors)

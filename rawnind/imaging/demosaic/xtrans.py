@@ -55,7 +55,7 @@ _AFTER = np.where(_IN_ROW == 1, np.roll(_COLORS, -1, 0) == 1, np.roll(_COLORS, -
 _WIDE, _NARROW = _neighbours(3, 3.0), _neighbours(2, 2.0)
 
 
-def xtrans_tile(m: NDArray[np.float32], scratch: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+def xtrans_chunk(m: NDArray[np.float32], scratch: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """All three colours of a tile of X-Trans.
 
     Args:

@@ -10,18 +10,20 @@ SIGMA = 1.5  # pytorch-msssim default
 GAUSSIAN = np.exp(-((np.arange(2 * RADIUS + 1) - RADIUS) ** 2) / (2 * SIGMA**2))
 GAUSSIAN /= GAUSSIAN.sum()
 SPAN = 2 * RADIUS  # rows or columns that 'valid' filtering takes away
-CELL = 1 << SCALES - 1  # what is aligned to 16 pixels at the first scale is aligned to one at the fifth
-TOO_SMALL = SPAN * CELL  # a window of 160 has no result at the fifth scale
+COARSE_PIXEL = (
+    1 << SCALES - 1
+)  # what is aligned to 16 pixels at the first scale is aligned to one at the fifth
+TOO_SMALL = SPAN * COARSE_PIXEL  # a window of 160 has no result at the fifth scale
 
 
 def segment(scale: int) -> tuple[int, int]:
-    """(cell, cut) of a scale: a cell's side in pixels of that scale, and where the last window's results end in it.
+    """(side, cut) of a scale: a side's side in pixels of that scale, and where the last window's results end in it.
 
-    A window that starts and ends on a multiple of 16 has results from the first pixel of a cell to `SPAN` before the end
-    of a cell. Sums over [0, cut) and [cut, cell) of every cell, on both axes, are thus all that any window needs.
+    A window that starts and ends on a multiple of 16 has results from the first pixel of a side to `SPAN` before the end
+    of a side. Sums over [0, cut) and [cut, side) of every side, on both axes, are thus all that any window needs.
 
     >>> [segment(scale) for scale in range(5)]
     [(16, 6), (8, 6), (4, 2), (2, 2), (1, 1)]
     """
-    cell = CELL >> scale
-    return cell, -SPAN % cell or cell
+    side = COARSE_PIXEL >> scale
+    return side, -SPAN % side or side

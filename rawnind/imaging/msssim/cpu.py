@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.jit import kernel
-from rawnind.imaging.msssim.constants import CELL, GAUSSIAN, RADIUS, SPAN
+from rawnind.imaging.msssim.constants import COARSE_PIXEL, GAUSSIAN, RADIUS, SPAN
 
 STRIP = 256  # columns
 BAND = 64  # rows; each strip's history is copied twice per band
@@ -152,21 +152,21 @@ def _add_contrast(variances: Plane, row: int, sums: Plane, c2: np.float32) -> No
 
 
 @kernel
-def _empty_into_segments(sums: Plane, width: int, cell: int, pairs: Sums, out: Sums) -> None:
+def _flush_segments(sums: Plane, width: int, side: int, pairs: Sums, out: Sums) -> None:
     """Sums columns into segments, in float64, and clears them; `pairs` is scratch, all segments are even."""
     for i in range(STRIP // 2):
         pairs[i] = np.float64(sums[2 * i]) + np.float64(sums[2 * i + 1])
     sums[:] = 0
-    if cell == 16:
+    if side == 16:
         for j in range(width // 16):
             p = 8 * j
             out[2 * j] = pairs[p] + pairs[p + 1] + pairs[p + 2]
             out[2 * j + 1] = (pairs[p + 3] + pairs[p + 4]) + (pairs[p + 5] + pairs[p + 6]) + pairs[p + 7]
-    elif cell == 8:
+    elif side == 8:
         for j in range(width // 8):
             out[2 * j] = pairs[4 * j] + pairs[4 * j + 1] + pairs[4 * j + 2]
             out[2 * j + 1] = pairs[4 * j + 3]
-    elif cell == 4:
+    elif side == 4:
         for i in range(width // 2):
             out[i] = pairs[i]
     else:
@@ -190,7 +190,7 @@ def _scale_band(
     rows: int,
     top: int,
     valid: int,
-    cell: int,
+    side: int,
     cut: int,
     c2: np.float32,
     history: Plane,
@@ -206,7 +206,7 @@ def _scale_band(
         rows: how many of them are new; even. Those up to the next multiple of STEP are read and have no effect.
         top: the result row that the first of them completes, less than 0 at the top of the plane.
         valid: columns of results.
-        cell: a cell's side at this scale.
+        side: a side's side at this scale.
         cut: where a segment ends in it.
         c2: 2 * C2.
         history: (strips, SPAN, 4, STRIP) filtered rows before this band, replaced by this band's last ones.
@@ -218,7 +218,7 @@ def _scale_band(
     pairs = np.empty(STRIP // 2)
     for strip in range(history.shape[0]):
         left = strip * STRIP
-        width = min(STRIP, (valid - left + cell - 1) // cell * cell)
+        width = min(STRIP, (valid - left + side - 1) // side * side)
         _copy_rows(history[strip], work)
         for r in range(0, rows, STEP):
             for new in range(r, r + STEP):
@@ -232,9 +232,9 @@ def _scale_band(
                 row = top + r + k
                 if row >= 0:
                     _add_contrast(variances, k, sums[strip], c2)
-                    if (row + 2) % cell in (0, cut):
-                        line = 2 * (row // cell) + (row % cell >= cut)
-                        _empty_into_segments(sums[strip], width, cell, pairs, out[line, 2 * (left // cell) :])
+                    if (row + 2) % side in (0, cut):
+                        line = 2 * (row // side) + (row % side >= cut)
+                        _flush_segments(sums[strip], width, side, pairs, out[line, 2 * (left // side) :])
         _copy_rows(work[rows:], history[strip])
 
 
@@ -269,7 +269,7 @@ def contrast_sums(
         out: per scale (2 * cells down, 2 * cells across) float64, written.
         coarse: (2, cells down, cells across), written.
     """
-    height, width = coarse.shape[1] * CELL, coarse.shape[2] * CELL
+    height, width = coarse.shape[1] * COARSE_PIXEL, coarse.shape[2] * COARSE_PIXEL
     filled, done = np.zeros(5, np.int64), np.zeros(5, np.int64)
     for k in range(4):
         sums[k][:] = 0  # the plane before may have ended within a segment
@@ -281,10 +281,10 @@ def contrast_sums(
             rows = filled[k]
             if rows < BAND and top + BAND < height:  # a coarser scale waits until its band is full
                 break
-            cell = CELL >> k
+            side = COARSE_PIXEL >> k
             cut = 6 if k < 2 else 2  # `segment`
             _scale_band(
-                bands[k], rows, done[k] - SPAN, (width >> k) - SPAN, cell, cut, c2,
+                bands[k], rows, done[k] - SPAN, (width >> k) - SPAN, side, cut, c2,
                 histories[k], sums[k], work, variances, out[k],
             )  # fmt: skip
             for signal in range(2):
@@ -303,7 +303,7 @@ def contrast_sums(
 def coarsest_map(
     coarse: NDArray[np.float32], taps: NDArray[np.float64], c1: float, c2: float, out: NDArray[np.float64]
 ) -> None:
-    """SSIM, luminance and contrast, of the fifth scale, in float64: one pixel there is one cell.
+    """SSIM, luminance and contrast, of the fifth scale, in float64: one pixel there is one side.
 
     Args:
         coarse: (2, h, w) s and d.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from rawnind.imaging.msssim.constants import CELL, GAUSSIAN, RADIUS, SPAN, segment
+from rawnind.imaging.msssim.constants import COARSE_PIXEL, GAUSSIAN, RADIUS, SPAN, segment
 
 TAPS = tuple(float(tap) for tap in GAUSSIAN)
 PIXELS_PER_BAND = {"cpu": 1 << 17}  # a band's dozen temporaries in the second- and third-level cache
@@ -48,7 +48,7 @@ def segment_sums(x: Tensor, y: Tensor, c1: float, c2: float) -> list[Tensor]:
     Returns:
         Four tensors (P, 2 * h, 2 * w) and one (P, h - SPAN, w - SPAN), float64.
     """
-    height, width = (length // CELL * CELL for length in x.shape[1:])
+    height, width = (length // COARSE_PIXEL * COARSE_PIXEL for length in x.shape[1:])
     x, y = x[:, :height, :width], y[:, :height, :width]
     sums, signals = [], None  # s and d of the first scale exist only band by band
     for scale in range(4):
@@ -62,7 +62,7 @@ def segment_sums(x: Tensor, y: Tensor, c1: float, c2: float) -> list[Tensor]:
 def _rows_per_band(shape: torch.Size, device: torch.device) -> int:
     """Rows, a multiple of 16 at least, that bound the memory of one step."""
     pixels = PIXELS_PER_BAND.get(device.type, PIXELS_PER_BAND_ELSEWHERE)
-    return max(pixels // (2 * shape[0] * shape[2] * CELL), 1) * CELL
+    return max(pixels // (2 * shape[0] * shape[2] * COARSE_PIXEL), 1) * COARSE_PIXEL
 
 
 def _signals(x: Tensor, y: Tensor) -> Tensor:
@@ -90,8 +90,8 @@ def _contrast_sums(x: Tensor, y: Tensor, signals: Tensor | None, scale: int, c2:
         bands.append(_segments((s - d + 2 * c2) / (s + d + 2 * c2), *segment(scale)))
     sums = torch.cat(bands, dim=1)
     missing = (
-        2 * (shape[1] // (CELL >> scale)) - sums.shape[1],
-        2 * (shape[2] // (CELL >> scale)) - sums.shape[2],
+        2 * (shape[1] // (COARSE_PIXEL >> scale)) - sums.shape[1],
+        2 * (shape[2] // (COARSE_PIXEL >> scale)) - sums.shape[2],
     )
     return functional.pad(sums, (0, missing[1], 0, missing[0]))
 
@@ -117,12 +117,12 @@ def _mix(center: Tensor, means: list[Tensor], variances: list[Tensor] | None) ->
     return center + shift, total.addcmul_(shift, shift, value=-1)
 
 
-def _segments(term: Tensor, cell: int, cut: int) -> Tensor:
-    """Sums over [0, cut) and [cut, cell) of every cell on both axes, in float64; a cell may be cut off at the end."""
+def _segments(term: Tensor, side: int, cut: int) -> Tensor:
+    """Sums over [0, cut) and [cut, side) of every side on both axes, in float64; a side may be cut off at the end."""
     for axis in (2, 1):
         term = term.movedim(axis, 2)
-        term = functional.pad(term, (0, -term.shape[2] % cell))
-        term = term.reshape(*term.shape[:2], -1, cell)
+        term = functional.pad(term, (0, -term.shape[2] % side))
+        term = term.reshape(*term.shape[:2], -1, side)
         parts = [part.sum(dim=3, dtype=torch.float64) for part in (term[..., :cut], term[..., cut:])]
         term = torch.stack(parts, dim=3).flatten(2).movedim(2, axis)
     return term

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rawnind.imaging.msssim.constants import CELL, GAUSSIAN, K1, K2, SCALES, SPAN, TOO_SMALL, WEIGHTS, segment
+from rawnind.imaging.msssim.constants import (
+    COARSE_PIXEL,
+    GAUSSIAN,
+    K1,
+    K2,
+    SCALES,
+    SPAN,
+    TOO_SMALL,
+    WEIGHTS,
+    segment,
+)
 from rawnind.imaging.msssim.cpu import BAND, PITCH, STEP, STRIP, coarsest_map, contrast_sums
 
 Array = TypeVar("Array")
@@ -51,8 +61,10 @@ def score_map(measured: WindowScores[Any], shape: tuple[int, int]) -> NDArray[np
     Returns:
         (h, w) float32, 0..1.
     """
-    cells = _cell_map(measured)
-    rows, columns = (np.minimum(np.arange(n) // CELL, m - 1) for n, m in zip(shape, cells.shape, strict=True))
+    cells = _coarse_map(measured)
+    rows, columns = (
+        np.minimum(np.arange(n) // COARSE_PIXEL, m - 1) for n, m in zip(shape, cells.shape, strict=True)
+    )
     per_pixel: NDArray[np.float32] = cells.astype(np.float32)[rows[:, None], columns]
     return per_pixel
 
@@ -75,7 +87,7 @@ def crop_means(
     Raises:
         ValueError: A square is empty or not inside the planes.
     """
-    cells = _cell_map(measured)
+    cells = _coarse_map(measured)
     rows, row_of = np.unique(np.asarray(tops, np.float64), return_inverse=True)
     of_rows = _overlaps(rows, size, shape[0], cells.shape[0]) @ cells
     of_columns = _overlaps(np.asarray(lefts, np.float64), size, shape[1], cells.shape[1])
@@ -85,7 +97,7 @@ def crop_means(
 
 def frame_mean(measured: WindowScores[Any], shape: tuple[int, ...]) -> float:
     """The mean of `score_map` over the planes of `shape` (h, w), without the map."""
-    cells = _cell_map(measured)
+    cells = _coarse_map(measured)
     down, across = (
         _overlaps(np.zeros(1), length, length, count)[0]
         for length, count in zip(shape, cells.shape, strict=True)
@@ -93,7 +105,7 @@ def frame_mean(measured: WindowScores[Any], shape: tuple[int, ...]) -> float:
     return float(down @ cells @ across)
 
 
-def _cell_map(measured: WindowScores[Any]) -> NDArray[np.float64]:
+def _coarse_map(measured: WindowScores[Any]) -> NDArray[np.float64]:
     """(h, w) mean over planes and covering windows, one value per cell of 16 pixels up to the last covered one."""
     scores, tops, lefts = (_as_numpy(a) for a in (measured.scores, measured.tops, measured.lefts))
     down, across = _coverage(tops, measured.window), _coverage(lefts, measured.window)
@@ -103,9 +115,9 @@ def _cell_map(measured: WindowScores[Any]) -> NDArray[np.float64]:
 
 def _coverage(starts: NDArray[np.int64], window: int) -> NDArray[np.float64]:
     """(cells, windows): the share of each window in a cell's score; rows add up to one."""
-    cell = np.arange((starts[-1] + window) // CELL)[:, None] * CELL
+    cell = np.arange((starts[-1] + window) // COARSE_PIXEL)[:, None] * COARSE_PIXEL
     covers = (starts <= cell) & (cell < starts + window)
-    middle = starts + (window - CELL) / 2
+    middle = starts + (window - COARSE_PIXEL) / 2
     gaps = ~covers.any(axis=1)  # only where the stride exceeds the window
     covers[gaps, np.abs(cell[gaps] - middle).argmin(axis=1)] = True
     shares: NDArray[np.float64] = covers / covers.sum(axis=1, keepdims=True)
@@ -116,7 +128,7 @@ def _overlaps(starts: NDArray[np.float64], size: float, length: int, cells: int)
     """(n, cells): the share of each cell in [start, start + size); the last cell reaches to the end of the plane."""
     if not size > 0 or np.any(starts < 0) or np.any(starts + size > length):
         raise ValueError(f"squares of {size} must lie inside the planes, 0..{length}")
-    edges = np.append(np.arange(cells) * float(CELL), length)
+    edges = np.append(np.arange(cells) * float(COARSE_PIXEL), length)
     ends = starts[:, None] + size
     overlaps: NDArray[np.float64] = np.minimum(edges[1:], ends) - np.maximum(edges[:-1], starts[:, None])
     return overlaps.clip(0) / size
@@ -191,10 +203,10 @@ def windowed_ms_ssim(
 
 
 def _check_parameters(window: int, stride: int, data_range: float) -> None:
-    if window % CELL or window <= TOO_SMALL:
-        raise ValueError(f"window must be a multiple of {CELL} above {TOO_SMALL}, got {window}")
-    if stride % CELL or stride <= 0:
-        raise ValueError(f"stride must be a positive multiple of {CELL}, got {stride}")
+    if window % COARSE_PIXEL or window <= TOO_SMALL:
+        raise ValueError(f"window must be a multiple of {COARSE_PIXEL} above {TOO_SMALL}, got {window}")
+    if stride % COARSE_PIXEL or stride <= 0:
+        raise ValueError(f"stride must be a positive multiple of {COARSE_PIXEL}, got {stride}")
     if not 0 < data_range < np.inf:
         raise ValueError(f"data_range must be positive and finite, got {data_range}")
 
@@ -210,7 +222,7 @@ def _check_planes(of_x: tuple[int, ...], of_y: tuple[int, ...], dtypes: set[str]
 
 def _starts(length: int, window: int, stride: int) -> NDArray[np.int64]:
     """Window origins along one axis; the last one is flush with the last multiple of 16."""
-    last = length // CELL * CELL - window
+    last = length // COARSE_PIXEL * COARSE_PIXEL - window
     return np.append(np.arange(0, last, stride, dtype=np.int64), last)
 
 
@@ -225,8 +237,8 @@ def _scores(sums: Sequence[Any], tops: Any, lefts: Any, window: int) -> Any:
         cells, rest = divmod(side, segment(scale)[0])
         parts = 1 if scale == SCALES - 1 else 2
         length = cells * parts + (rest > 0)
-        columns = _range_sums(values, lefts // CELL * parts, length)
-        total = _range_sums(columns.swapaxes(-1, -2), tops // CELL * parts, length).swapaxes(-1, -2)
+        columns = _range_sums(values, lefts // COARSE_PIXEL * parts, length)
+        total = _range_sums(columns.swapaxes(-1, -2), tops // COARSE_PIXEL * parts, length).swapaxes(-1, -2)
         mean = total / side**2
         if not bool((abs(mean) < 2).all()):  # the terms lie in -1..1; NaN is not less than 2
             raise ValueError("x and y must hold finite values, and not so large that their squares overflow")
@@ -249,10 +261,12 @@ def _segment_sums(
         Four arrays (2 * h, 2 * w), where the planes have h x w whole cells, and one of (h - SPAN, w - SPAN); they are
         valid until the next plane.
     """
-    down, across = x.shape[1] // CELL, x.shape[2] // CELL
-    widths = [across * CELL >> k for k in range(SCALES - 1)]
+    down, across = x.shape[1] // COARSE_PIXEL, x.shape[2] // COARSE_PIXEL
+    widths = [across * COARSE_PIXEL >> k for k in range(SCALES - 1)]
     strips = [-(-(width - SPAN) // STRIP) for width in widths]
-    bands = tuple(_scratch(2, BAND, -(-(width + STRIP) // CELL + 1) * CELL) for width in widths)
+    bands = tuple(
+        _scratch(2, BAND, -(-(width + STRIP) // COARSE_PIXEL + 1) * COARSE_PIXEL) for width in widths
+    )
     histories = tuple(_scratch(n, SPAN, 4, STRIP) for n in strips)
     columns = tuple(_scratch(n, STRIP) for n in strips)
     work, variances = _scratch(BAND + SPAN, 4, PITCH), _scratch(2, STEP, PITCH)

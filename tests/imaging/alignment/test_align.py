@@ -11,8 +11,8 @@ from numpy.testing import assert_allclose
 from scipy.ndimage import generic_filter, uniform_filter
 from skimage.registration import phase_cross_correlation
 
-from rawnind.imaging.alignment.align import align, reference
-from rawnind.imaging.alignment.features import block_green
+from rawnind.imaging.alignment.align import align, extract_features
+from rawnind.imaging.alignment.features import reduced_green
 from rawnind.imaging.alignment.lucas_kanade import View, _green_sites
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
@@ -24,7 +24,7 @@ both_cfas = pytest.mark.parametrize("cfa", Cfa)
 
 def measured(case):
     pair = render(case)
-    return align(reference(pair.ground_truth), reference(pair.noisy))
+    return align(extract_features(pair.ground_truth), extract_features(pair.noisy))
 
 
 def total(alignment):
@@ -37,7 +37,7 @@ def photo(mosaic, cfa=Cfa.BAYER):
 
 
 def aligned(ground_truth, noisy, cfa=Cfa.BAYER, **options):
-    return align(reference(photo(ground_truth, cfa)), reference(photo(noisy, cfa)), **options)
+    return align(extract_features(photo(ground_truth, cfa)), extract_features(photo(noisy, cfa)), **options)
 
 
 @cache
@@ -76,8 +76,8 @@ def test_a_fraction_of_a_site_is_measured(dy, dx, cfa):
 @both_cfas
 def test_swapping_the_photos_swaps_the_sign(cfa):
     pair = render(replace(plain(cfa), displacement=(13.25, -22.0), rotation=0.05, scale=0.001))
-    there = align(reference(pair.ground_truth), reference(pair.noisy))
-    back = align(reference(pair.noisy), reference(pair.ground_truth))
+    there = align(extract_features(pair.ground_truth), extract_features(pair.noisy))
+    back = align(extract_features(pair.noisy), extract_features(pair.ground_truth))
     assert_allclose(total(there), -total(back), atol=0.05)
     assert_allclose(there.rotation, -back.rotation, atol=0.01)
     assert_allclose(there.scale, -back.scale, atol=3e-4)
@@ -93,13 +93,13 @@ def test_gain_does_not_matter(cfa, gain):
 @both_cfas
 def test_agrees_with_scikit_image_on_a_clean_pair(cfa):
     pair = render(replace(plain(cfa), displacement=(12.0, -6.0)))
-    greens = [block_green(photo) for photo in (pair.ground_truth, pair.noisy)]
+    greens = [reduced_green(photo) for photo in (pair.ground_truth, pair.noisy)]
     window = np.outer(*(np.hanning(size) for size in greens[0].shape))
     shift, _, _ = phase_cross_correlation(
         *((green - green.mean()) * window for green in greens), upsample_factor=20
     )
-    found = align(reference(pair.ground_truth), reference(pair.noisy))
-    assert_allclose(shift * reference(pair.noisy).block, total(found), atol=0.5)
+    found = align(extract_features(pair.ground_truth), extract_features(pair.noisy))
+    assert_allclose(shift * extract_features(pair.noisy).reduction, total(found), atol=0.5)
 
 
 @both_cfas
@@ -195,7 +195,7 @@ def test_a_straight_edge_is_uncertain(cfa):
 @both_cfas
 def test_a_shift_beyond_the_range_is_uncertain_not_another_shift(cfa):
     pair = render(replace(plain(cfa), height=480, width=720, displacement=(0, 100), iso=800))
-    first, second = reference(pair.ground_truth), reference(pair.noisy)
+    first, second = extract_features(pair.ground_truth), extract_features(pair.noisy)
     assert align(first, second, max_shift=64).score == 0
     assert align(first, second, max_shift=100).shift == (0, 100)
 
@@ -205,7 +205,7 @@ def test_a_shift_beyond_the_range_is_uncertain_not_another_shift(cfa):
 def test_a_short_range_is_judged_like_a_long_one(cfa, limit):
     found = measured(replace(plain(cfa), iso=6400))
     pair = render(replace(plain(cfa), iso=6400))
-    short = align(reference(pair.ground_truth), reference(pair.noisy), max_shift=limit)
+    short = align(extract_features(pair.ground_truth), extract_features(pair.noisy), max_shift=limit)
     assert short.shift == found.shift == (0, 0)
     assert short.score > GATE
 
@@ -217,16 +217,18 @@ def test_photos_of_two_sizes_are_refused():
 
 def test_the_same_photos_give_the_same_bits():
     pair = render(draw_case(1))
-    first, second = (align(reference(pair.ground_truth), reference(pair.noisy)) for _ in range(2))
+    first, second = (
+        align(extract_features(pair.ground_truth), extract_features(pair.noisy)) for _ in range(2)
+    )
     assert first == second
 
 
 @both_cfas
-def test_block_greens_are_means_without_extremes(cfa):
+def test_reduced_greens_are_means_without_extremes(cfa):
     mosaic = np.random.default_rng(5).integers(600, 16000, (48, 60))
     block = {Cfa.BAYER: 4, Cfa.X_TRANS: 3}[cfa]
     green = color_index(cfa, *mosaic.shape) == 1
-    found = block_green(photo(mosaic, cfa))
+    found = reduced_green(photo(mosaic, cfa))
     for y, x in np.ndindex(found.shape):
         site = np.s_[y * block : (y + 1) * block, x * block : (x + 1) * block]
         values = np.sort(mosaic[site][green[site]])
@@ -263,9 +265,9 @@ def test_a_hot_pixel_leaves_no_trace(cfa):
     clean = np.full((96, 96), 3000)
     hot = clean.copy()
     hot[41, 40] = hot[64, 71] = 16383
-    assert_allclose(block_green(photo(hot, cfa)), block_green(photo(clean, cfa)))
+    assert_allclose(reduced_green(photo(hot, cfa)), reduced_green(photo(clean, cfa)))
 
 
-def test_a_reference_is_small():
-    found = reference(photo(np.zeros((1000, 1500)), Cfa.X_TRANS))
+def test_features_are_small():
+    found = extract_features(photo(np.zeros((1000, 1500)), Cfa.X_TRANS))
     assert found.green.nbytes + found.contrast.nbytes + found.spectrum.nbytes < 60e6 / 16  # 60 MB at 24 MP

@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rawnind.imaging.change.moments import BLOCK, Displacement, block_moments
+from rawnind.imaging.change.moments import Displacement, block_moments
+from rawnind.imaging.coordinates import BLOCK
 
 
 def frames(seed, shape, shift=(0, 0)):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rawnind.imaging.change.region import Odds, changed_area, followed
+from rawnind.imaging.change.region import Odds, changed_area, hysteresis
 
 SHAPE = (40, 60)
 FOUND = np.zeros(SHAPE, np.bool_)
@@ -30,7 +30,7 @@ def odds_of(white, level):
 def test_odds_are_even_where_nothing_can_be_seen_low_where_nothing_is_and_high_where_something_is(
     white, level, low, high
 ):
-    odds = odds_of(np.full(SHAPE, white), np.full(SHAPE, level)).log(1)
+    odds = odds_of(np.full(SHAPE, white), np.full(SHAPE, level)).log_ratio(1)
     assert low <= odds[~FOUND].min() <= odds[~FOUND].max() <= high
     assert not odds[FOUND].any()
 
@@ -64,6 +64,6 @@ def test_what_is_seen_beyond_a_gap_belongs_to_the_change_unless_the_gap_is_still
 def test_weak_evidence_counts_where_it_touches_what_was_found():
     weak = np.zeros(SHAPE, np.bool_)
     weak[8:10, 20:30] = weak[35:37, 50:55] = True
-    blocks = followed(FOUND, weak)
+    blocks = hysteresis(FOUND, weak)
     assert blocks[8:10, 20:30].all()
     assert not blocks[35:37, 50:55].any()

@@ -1,0 +1,52 @@
+"""A photo and what all its pairs need of it, computed once."""
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawnind.imaging import exposure
+from rawnind.imaging.alignment.align import Features, extract_features
+from rawnind.imaging.demosaic.camera_rgb import CameraRgb, demosaic
+from rawnind.imaging.hot_pixels import hot_pixels
+from rawnind.imaging.photo import Photo
+
+
+class Prepared:
+    """A photo and what all its pairs need of it; each part is computed when first used, and cached.
+
+    Args:
+        photo: the decoded photo, a ground truth (GT) or a noisy one.
+    """
+
+    def __init__(self, photo: Photo) -> None:
+        self.photo = photo
+
+    @cached_property
+    def features(self) -> Features:
+        """Input of alignment."""
+        return extract_features(self.photo)
+
+    @cached_property
+    def rgb(self) -> CameraRgb:
+        """The demosaiced photo, 6 bytes per site; `release_rgb` frees it."""
+        return demosaic(self.photo)
+
+    @cached_property
+    def overexposed(self) -> NDArray[np.bool_]:
+        """(h, w) bool per cell of the frame: any site is overexposed."""
+        return exposure.overexposed(self.photo.mosaic, self.photo.sensor)
+
+    @cached_property
+    def underexposed(self) -> NDArray[np.bool_]:
+        """(h, w) bool per cell of the frame: all sites are underexposed."""
+        return exposure.underexposed(self.photo.mosaic, self.photo.sensor)
+
+    @cached_property
+    def hot(self) -> NDArray[np.bool_]:
+        """(h, w) bool per cell of the frame: a site is a hot pixel."""
+        return hot_pixels(self.photo.mosaic, self.photo.sensor)
+
+    def release_rgb(self) -> None:
+        """Frees the demosaiced photo; its next use computes it again."""
+        self.__dict__.pop("rgb", None)
