@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH := .venv-bench
 
-.PHONY: demo test check bench chaos setup clean
+.PHONY: demo test check docs bench chaos setup clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -24,11 +24,16 @@ demo: $(READY)  ## a sample data set from nothing to 20 training steps, in out/d
 test: $(READY)  ## every test
 	$(BIN)/python -m pytest
 
-check: $(READY)  ## format, lint, types, layers
+check: $(READY)  ## format, lint, types, layers, pages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs: $(READY)  ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "to read it: $(BIN)/python -m http.server --directory site"
 
 # The formats that the feed is measured beside: one of them wants an older numpy than rawnind is tested with.
 $(BENCH)/.ready: pyproject.toml constraints.txt
@@ -44,4 +49,4 @@ chaos: $(READY)  ## fifty runs whose processes are killed at random
 	$(BIN)/python tests/chaos.py --runs 50
 
 clean:  ## remove what make made
-	rm -rf $(VENV) $(BENCH) out
+	rm -rf $(VENV) $(BENCH) out site

@@ -1,57 +1,145 @@
-"""What README.md promises."""
+"""What README.md and the pages in docs/ promise: their commands run, their examples run, what they name exists."""
 
+import importlib
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from rawnind.cli import main
+
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAPERS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+RUN = ["README.md", "own-pairs.md", "read-elsewhere.md", "train.md"]
+"""Pages whose blocks run in this order in one folder; of README.md, the blocks before the cluster's."""
 
 
-def blocks(kind):
-    return re.findall(rf"```{kind}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(page, *kinds):
+    """(kind, text) of every fenced block."""
+    found = re.findall(
+        r"^```(\w+)\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    return [(kind, text) for kind, text in found if kind in kinds]
+
+
+def commands(text):
+    """Commands of a shell block, without comments and with continued lines joined."""
+    lines = (line.partition("#")[0].strip() for line in text.replace("\\\n", " ").splitlines())
+    return [line for line in lines if line]
+
+
+def runnable(page):
+    for kind, text in blocks(page, "sh", "python"):
+        if kind == "python":
+            yield [sys.executable, "-c", text]
+        else:
+            yield from (shlex.split(line) for line in commands(text) if line.startswith("rawnind "))
+
+
+def photos_of_one_s_own(folder):
+    """The two photos that own-pairs.md takes as given."""
+    for number, photo in enumerate((folder / "pairs").rglob("Bayer_cat_*ISO*"), 1):
+        shutil.copy(photo, folder / f"DSC{number:04}.dng")
 
 
 @pytest.mark.ray
 def test_every_command_and_every_example_runs_one_after_the_other(cluster, tmp_path):
-    commands = [line.partition("#")[0].strip() for line in blocks("sh")[0].splitlines()]
-    assert commands[0] == "source .venv/bin/activate"
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "RAY_ADDRESS": cluster}
-    for command in commands[1:]:
-        done = subprocess.run(
-            command.split(), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{command}: {done.stderr}"
-    for example in blocks("python"):
-        done = subprocess.run(
-            [sys.executable, "-c", example],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{example}: {done.stderr}"
-        assert done.stdout
+    for page in (page for name in RUN for page in PAGES if page.name == name):
+        if page.name == "own-pairs.md":
+            photos_of_one_s_own(tmp_path)
+        for command in runnable(page):
+            done = subprocess.run(
+                command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{page.name}: {command}: {done.stderr}"
+            assert done.stdout, f"{page.name}: {command} prints nothing"
 
 
-def test_every_make_target_that_it_names_is_there():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    assert set(re.findall(r"(?<=make )[a-z]+(?=[`\n])", README)) - {"python"} <= targets
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_line_has_options_that_exist(page):
+    for _, text in blocks(page, "sh", "text"):
+        for line in commands(text):
+            words = shlex.split(line)
+            if words[0] == "rawnind" and len(words) > 1:
+                name, given = words[1], words[2:]
+            elif job := re.search(r"python jobs/(prepare|train|smoke_test)\.py (.*)", line):
+                name, given = job[1], shlex.split(job[2])
+            else:
+                continue
+            if name == "smoke_test":
+                continue  # it takes no argument there
+            main.commands[name].make_context(name, given)
 
 
-def test_every_file_that_it_names_is_there():
-    for name in re.findall(r"`((?:jobs|docs|rawnind|benchmarks)/[\w./]+)`", README):
-        assert (ROOT / name).exists(), name
+def test_the_command_line_check_finds_an_option_that_does_not_exist():
+    with pytest.raises(click.NoSuchOption):
+        main.commands["prepare"].make_context("prepare", ["pairs", "--output", "out", "--no-such-option"])
+
+
+@pytest.mark.parametrize("page", PAPERS, ids=lambda page: page.name)
+def test_every_make_target_that_it_names_exists(page):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = re.findall(
+        r"`make ([a-z-]+)`|^ +make ([a-z-]+)$|^make ([a-z-]+)", page.read_text(), flags=re.MULTILINE
+    )
+    assert {word for match in named for word in match if word} <= targets
+
+
+@pytest.mark.parametrize("page", PAPERS, ids=lambda page: page.name)
+def test_every_file_and_every_python_name_that_it_mentions_exists(page):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"\b(?:jobs|docs|rawnind|benchmarks|tests)/[\w./-]*\w", text):
+        assert (ROOT / name).exists(), f"{page.name} names {name}"
+    for name in re.findall(r"\brawnind(?:\.\w+)+", text):
+        assert found(name), f"{page.name} names {name}"
+
+
+def found(name):
+    """Whether a dotted name is a module, or something in one."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            value = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            if not hasattr(value, part):
+                return False
+            value = getattr(value, part)
+        return True
+    return False
+
+
+def test_a_name_that_does_not_exist_is_found_out():
+    assert found("rawnind.imaging.pair.align_pair")
+    assert not found("rawnind.imaging.pear")
+    assert not found("rawnind.imaging.pair.align_pear")
+
+
+def test_every_link_of_the_readme_leads_to_a_file():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text()):
+        assert (ROOT / target).exists(), target
 
 
 def test_the_cluster_file_passes_ray_s_own_check():
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     validate_config(prepare_config(config))
+
+
+def test_the_exit_codes_are_the_same_in_both_places():
+    tables = [re.findall(r"^\| (\d+) \| (.+) \|$", page.read_text(), flags=re.MULTILINE) for page in
+              (README, ROOT / "docs/exit-codes.md")]  # fmt: skip
+    assert tables[0] == tables[1]
+    assert [int(code) for code, _ in tables[0]] == [0, 1, 2, 3, 4, 5]

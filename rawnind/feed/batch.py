@@ -151,7 +151,7 @@ def to_device(batch: NativeBatch | Batch, device: torch.device | str = "cpu") ->
         batch: from `collate`, in pinned memory for an asynchronous copy; one that is float32 already is moved.
         device: where the training loop runs.
 
-    Example:
+    Examples:
         >>> loader = DataLoader(CropDataset("out"), 8, num_workers=2, pin_memory=True, collate_fn=collate)  # doctest: +SKIP
         >>> for batch in loader:  # doctest: +SKIP
         ...     batch = to_device(batch, "cuda")

@@ -73,7 +73,7 @@ class CropDataset(Dataset[Batch]):
         ConfigError: An option is wrong, or no row is left; the message says which filter removed how many.
         ManifestError: The folder has no manifest that can be read.
 
-    Example:
+    Examples:
         >>> dataset = CropDataset("out", crop_size=256, iso=(800, 12800), min_msssim=0.8)  # doctest: +SKIP
         >>> dataset[0]["x_crops"].shape  # doctest: +SKIP
         torch.Size([1, 3, 256, 256])

@@ -63,7 +63,7 @@ class CropLoader:
     Raises:
         ConfigError: A number is out of range.
 
-    Example:
+    Examples:
         >>> loader = CropLoader(CropDataset("out"), batch_size=8, workers=2, device="cuda")  # doctest: +SKIP
         >>> for epoch in range(10):  # doctest: +SKIP
         ...     for batch in loader:

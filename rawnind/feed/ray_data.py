@@ -33,7 +33,7 @@ def ray_dataset(
         ConfigError: An option is wrong, or no row is left.
         ManifestError: The folder has no manifest that can be read.
 
-    Example:
+    Examples:
         >>> for batch in ray_dataset("out", crop_size=128).iter_torch_batches(batch_size=8):  # doctest: +SKIP
         ...     print(batch["y_crops"].shape)
     """

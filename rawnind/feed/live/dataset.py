@@ -82,7 +82,7 @@ class LiveCropDataset(IterableDataset[Batch]):
     Raises:
         ConfigError: An option is wrong.
 
-    Example:
+    Examples:
         >>> for batch in LiveCropDataset("out", batch_size=8, workers=2, device="cuda"):  # doctest: +SKIP
         ...     loss = masked_l1(model(batch["y_crops"]), batch["x_crops"], batch["mask_crops"])
     """
