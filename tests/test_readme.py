@@ -69,18 +69,14 @@ def test_every_command_and_every_example_runs_one_after_the_other(cluster, tmp_p
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_line_has_options_that_exist(page):
-    for _, text in blocks(page, "sh", "text"):
+    for _, text in blocks(page, "sh"):
         for line in commands(text):
-            words = shlex.split(line)
-            if words[0] == "rawnind" and len(words) > 1:
-                name, given = words[1], words[2:]
-            elif job := re.search(r"python jobs/(prepare|train|smoke_test)\.py (.*)", line):
-                name, given = job[1], shlex.split(job[2])
-            else:
-                continue
-            if name == "smoke_test":
-                continue  # it takes no argument there
-            main.commands[name].make_context(name, given)
+            if match := re.match(r"(?:rawnind|.* python) (?:jobs/)?([a-z_]+)(?:\.py)?( .*|$)", line):
+                name, given = match[1], shlex.split(match[2])
+                if name in main.commands:
+                    main.commands[name].make_context(name, given)
+                else:
+                    assert (ROOT / f"jobs/{name}.py").exists(), line
 
 
 def test_the_command_line_check_finds_an_option_that_does_not_exist():
