@@ -4,33 +4,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
-from rawnind.errors import (
-    ConfigError,
-    FolderInUseError,
-    IndexInvalidError,
-    OutputError,
-    RawnindError,
-    RecipeMismatchError,
-    SourceLostError,
-    StoppedEarlyError,
-    WorkersDyingError,
-)
+from rawnind import api
+from rawnind.errors import OutputError, RawnindError
+from rawnind.exit_codes import ExitCode, exit_code
 from rawnind.options import Options, load_config
 from rawnind.recipe import Compression, Pairing
 from rawnind.records import Cfa, Counts, Outcome, Reason, Summary
 
-COMPLETE, USAGE, STOPPED, NOTHING, FAILED = 0, 2, 3, 4, 5
-
-_WRONG_USAGE = (ConfigError, IndexInvalidError, RecipeMismatchError, FolderInUseError)
-_TRY_AGAIN = (StoppedEarlyError, SourceLostError, OutputError, WorkersDyingError)
-
 
 class _Commands(click.Group):
-    """Commands in the order of a user's way, and errors as one sentence with an exit code."""
+    """Lists commands in the order of their use, and ends with one sentence and an exit code where there was an error."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -41,16 +28,10 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except RawnindError as error:
             click.echo(f"rawnind: {error}", err=True)
-            ctx.exit(_exit_code(error))
+            ctx.exit(exit_code(error))
         except KeyboardInterrupt:
             click.echo("rawnind: interrupted; run the same command again to resume", err=True)
-            ctx.exit(STOPPED)
-
-
-def _exit_code(error: RawnindError) -> int:
-    if isinstance(error, _WRONG_USAGE):
-        return USAGE
-    return STOPPED if isinstance(error, _TRY_AGAIN) else 1
+            ctx.exit(ExitCode.STOPPED)
 
 
 @click.group(
@@ -70,7 +51,9 @@ def main() -> None:
 
 @main.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--seed", default=0, show_default=True, help="Of the noise and of the cuts.")
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of the noise and of where the photos are cut from."
+)
 @click.option("--height", default=800, show_default=True, help="Rows of each photo.")
 @click.option("--width", default=1216, show_default=True, help="Columns of each photo.")
 def sample(out: Path, seed: int, height: int, width: int) -> None:
@@ -84,7 +67,7 @@ def sample(out: Path, seed: int, height: int, width: int) -> None:
 
     truth = make_sample(out, seed=seed, height=height, width=width)
     click.echo(
-        f"{out}: {len(truth.scenes)} scenes, {len(truth.files)} files; what is true of them is in truth.json"
+        f"{out}: {len(truth.scenes)} scenes, {len(truth.files)} files; truth.json holds their true shifts, gains and noise"
     )
 
 
@@ -120,7 +103,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that `plan` and `prepare` share. None of them has a default here: a config file may set it."""
+    """Adds the options that `plan` and `prepare` share. They have no default here, because a config file may set them."""
     for option in reversed(_RUN_OPTIONS):
         command = option(command)
     return command
@@ -130,19 +113,19 @@ _RUN_OPTIONS = (
     click.option("--max-scenes", type=int, metavar="N", help="Scenes in flight at once.  [default: one per worker]"),
     click.option("--limit", type=int, metavar="N", help="Scenes in all.  [default: every one]"),
     click.option("--timeout", type=int, metavar="SECONDS",
-                 help="Stop cleanly that long after the first scene began; run again to resume."),
-    click.option("--scene-timeout", type=float, metavar="SECONDS", help="Give a scene up after that time."),
+                 help="Stop cleanly that long after the first scene started; run again to resume."),
+    click.option("--scene-timeout", type=float, metavar="SECONDS", help="Fail a scene that takes longer."),
     click.option("--cfa", type=click.Choice([str(cfa) for cfa in Cfa]), help="Only scenes with this CFA."),
     click.option("--exclude-test-reserve", is_flag=True, default=None, help="Leave out scenes reserved for testing."),
     click.option("--crop-size", type=int, metavar="SITES", help="Side of a crop, a multiple of 32.  [default: 512]"),
-    click.option("--stride", type=int, metavar="SITES", help="From one crop to the next.  [default: 512]"),
+    click.option("--stride", type=int, metavar="SITES", help="Distance of two neighbouring crops.  [default: 512]"),
     click.option("--pairing", type=click.Choice([str(pairing) for pairing in Pairing]),
                  help="Each noisy photo with the GT that aligns best, or with all.  [default: best]"),
     click.option("--min-msssim", type=float, metavar="0..1", help="Leave out crops that score lower.  [default: none]"),
     click.option("--compression", type=click.Choice([str(kind) for kind in Compression]),
-                 help="Of the shards; zstd for slow storage.  [default: none]"),
-    click.option("--cpus-per-scene", type=float, metavar="N", help="CPUs that a worker takes.  [default: 1]"),
-    click.option("--gpus-per-scene", type=float, metavar="N", help="GPUs that a worker takes.  [default: 0]"),
+                 help="Compression of the shards; zstd for slow storage.  [default: none]"),
+    click.option("--cpus-per-scene", type=float, metavar="N", help="CPUs per worker; a worker processes one scene at a time.  [default: 1]"),
+    click.option("--gpus-per-scene", type=float, metavar="N", help="GPUs per worker.  [default: 0]"),
     click.option("--address", metavar="ADDRESS", help="Ray cluster.  [default: RAY_ADDRESS, or a local one]"),
     click.option("--retry-failed", metavar="REASON", is_flag=False, flag_value="all",
                  help="Try failed scenes again: all, or those with this reason."),
@@ -161,7 +144,7 @@ def _options(values: dict[str, Any]) -> Options:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--output", required=True, metavar="OUT", help="Folder or URI (such as s3://bucket/folder).")
 @click.option("--progress", type=click.Choice(["auto", "live", "plain", "none"]), default="auto", show_default=True,
-              help="A live view, plain lines, or nothing.")  # fmt: skip
+              help="A live view, plain lines, or no output; auto: live on a terminal.")  # fmt: skip
 @_run_options
 def prepare(source: Path, output: str, progress: str, **values: Any) -> None:
     """Process every scene of SOURCE and write OUT/manifest.parquet; running it again resumes.
@@ -181,14 +164,14 @@ def prepare(source: Path, output: str, progress: str, **values: Any) -> None:
     options = _options(values)
     summary = run(source, output, options, choose(progress))
     click.echo(describe(summary, output))
-    sys.exit(_code(summary, options))
+    sys.exit(_exit_code_of(summary, options))
 
 
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @_run_options
 def plan(source: Path, **values: Any) -> None:
-    """Say what `prepare` would do with SOURCE: scenes, pairs, memory, disk, workers. Reads headers only.
+    """Estimate what `prepare` would do with SOURCE: scenes, pairs, memory, disk, workers. Reads headers only.
 
     \b
     Example:
@@ -203,16 +186,13 @@ def plan(source: Path, **values: Any) -> None:
 @main.command()
 @click.argument("output")
 def status(output: str) -> None:
-    """Say where the run in OUTPUT stands, and list every file that failed.
+    """Print what was committed to OUTPUT, and every file and scene that failed.
 
     \b
     Example:
       rawnind status out
     """
-    from rawnind.output.status import status_lines
-    from rawnind.output.store import Store
-
-    for line in status_lines(Store(output)):
+    for line in api.status(output).lines():
         click.echo(line)
 
 
@@ -225,19 +205,11 @@ def verify(output: str) -> None:
     Example:
       rawnind verify out
     """
-    from rawnind.output.store import Store
-    from rawnind.output.verify import verify as find_problems
-
-    store = Store(output)
-    if not store.exists("manifest.yaml"):
-        raise ConfigError(
-            f"{output} has no manifest.yaml; run `rawnind prepare SOURCE --output {output}` first"
-        )
-    problems = list(find_problems(store))
+    problems = api.verify(output)
     for problem in problems:
         click.echo(problem, err=True)
     click.echo(f"{output}: {f'{len(problems)} problems' if problems else 'everything is as it was written'}")
-    sys.exit(1 if problems else COMPLETE)
+    sys.exit(ExitCode.PROBLEM if problems else ExitCode.COMPLETE)
 
 
 @main.command()
@@ -245,11 +217,12 @@ def verify(output: str) -> None:
 @click.option("--to", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="A new folder, or one that an export wrote.")  # fmt: skip
 @click.option("--format", "format_", type=click.Choice(["research-yaml"]), default="research-yaml",
-              show_default=True, help="Who is to read it.")  # fmt: skip
-def export(output: str, to: Path, format_: str) -> None:
-    """Write OUTPUT's pairs below DIR as the RawNIND research code's loaders read them, and check the result.
+              show_default=True, help="Layout of the exported files.")  # fmt: skip
+def export(output: str, to: Path, format_: Literal["research-yaml"]) -> None:
+    """Write OUTPUT's pairs below DIR in the layout of the RawNIND research code, and check the result.
 
-    Its validation takes crops of 1024: prepare with --crop-size 1024 for its defaults. Exit 1 when the check finds something.
+    The research code validates on crops of 1024 by default: prepare with --crop-size 1024 for that. Exit 1 when the check
+    finds something.
 
     \b
     Example:
@@ -264,20 +237,20 @@ def export(output: str, to: Path, format_: str) -> None:
     for problem in problems:
         click.echo(problem, err=True)
     click.echo(describe_export(report, to, len(problems)))
-    sys.exit(1 if problems else COMPLETE)
+    sys.exit(ExitCode.PROBLEM if problems else ExitCode.COMPLETE)
 
 
 def _every_two_seconds(what: str) -> Callable[[int, int], None]:
-    """Says how far something is, once it has taken two seconds, and every two seconds after that."""
+    """A progress callback that prints the number of crops every two seconds."""
     last = time.monotonic()
 
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         nonlocal last
         if time.monotonic() - last >= 2:
             last = time.monotonic()
             click.echo(f"{what} {done} of {total} crops", err=True)
 
-    return tell
+    return report
 
 
 @main.command()
@@ -289,17 +262,17 @@ def _every_two_seconds(what: str) -> Callable[[int, int], None]:
 @click.option(
     "--crop-size", default=128, show_default=True, type=click.IntRange(min=32), help="Side of a sub-crop."
 )
-@click.option("--seed", default=0, show_default=True, help="Of weights, crops and order.")
+@click.option("--seed", default=0, show_default=True, help="Seed of weights, crops and order.")
 @click.option(
     "--workers", default=1, show_default=True, type=click.IntRange(min=1),
-    help="Ray workers; each takes a CPU, and a GPU where there are enough. One trains without Ray.",
+    help="Ray workers; each takes a CPU, and a GPU where there are enough. 1 trains without Ray.",
 )  # fmt: skip
 @click.option("--checkpoint", type=click.Path(path_type=Path, dir_okay=False),
-              help="Where the weights go; an existing one is resumed.  [default: OUTPUT/checkpoint.pt]")  # fmt: skip
+              help="File for the weights; training resumes from an existing one.  [default: OUTPUT/checkpoint.pt]")  # fmt: skip
 def train(
     output: str, steps: int, batch_size: int, crop_size: int, seed: int, workers: int, checkpoint: Path | None
 ) -> None:
-    """Train a small U-Net on OUTPUT, to see that the data can be learned from.
+    """Train a small U-Net on OUTPUT, as a check that the data can be learned from.
 
     \b
     Example:
@@ -318,14 +291,14 @@ def train(
     click.echo(run_training(output, **options))
 
 
-def _code(summary: Summary, options: Options) -> int:
+def _exit_code_of(summary: Summary, options: Options) -> ExitCode:
     if options.strict and (summary.scenes.failed or summary.pairs.failed):
-        return FAILED
-    return COMPLETE if summary.crops else NOTHING
+        return ExitCode.FAILED
+    return ExitCode.COMPLETE if summary.crops else ExitCode.NOTHING_COLLECTED
 
 
 def describe(summary: Summary, output: str) -> str:
-    """The end of a run, for people."""
+    """The last lines that `rawnind prepare` prints."""
     lines = [
         f"Scenes: {_sum(summary.scenes)}",
         f"Pairs:  {_sum(summary.pairs)}",

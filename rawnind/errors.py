@@ -43,6 +43,10 @@ class ManifestError(RawnindError):
     """The output folder's contents contradict themselves."""
 
 
+class NotPreparedError(ManifestError):
+    """The folder holds no result of `rawnind prepare`. Name another folder, or prepare this one first."""
+
+
 class RecipeMismatchError(ManifestError):
     """The folder was made with another recipe. Choose a new --output, or pass the old recipe with --config."""
 

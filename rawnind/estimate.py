@@ -62,7 +62,7 @@ class Estimate:
         yield f"Workers: {self.workers} on this machine, at most {self.worker_bytes / 1e9:.1f} GB of memory each"
 
 
-def estimate(source: Path, options: Options) -> Estimate:
+def estimate(source: str | Path, options: Options) -> Estimate:
     """Plans a run and reads one header for each selected scene.
 
     Raises:

@@ -1,38 +1,72 @@
 """The options of `prepare`, from keywords or a YAML file, checked when made."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypedDict, TypeVar
 
 import yaml
 
 from rawnind.errors import ConfigError
-from rawnind.recipe import Recipe
+from rawnind.recipe import Compression, Pairing, Recipe
 from rawnind.records import Cfa, Outcome, Reason
 
 _Kind = TypeVar("_Kind", bound=StrEnum)
 
 
+class RunOptions(TypedDict, total=False):
+    """The keyword options of `rawnind.prepare` and `rawnind.plan`: the fields of `Options` and of `Recipe`.
+
+    An option that is left out takes its default there. `retry_failed` is True for all failed scenes, or the names of the
+    reasons to try again.
+    """
+
+    max_scenes: int | None
+    limit: int | None
+    timeout: int | None
+    scene_timeout: float | None
+    cfa: Cfa | Literal["bayer", "x-trans"] | None
+    exclude_test_reserve: bool
+    cpus_per_scene: float
+    gpus_per_scene: float
+    address: str | None
+    retry_failed: bool | str | Collection[str]
+    strict: bool
+
+    crop_size: int
+    stride: int
+    pairing: Pairing | Literal["best", "all"]
+    min_msssim: float | None
+    min_valid_fraction: float
+    max_shift: int
+    min_alignment_score: float
+    max_alignment_loss: float
+    min_mask_mean: float
+    max_bad_exposure: float
+    compression: Compression | Literal["none", "zstd"]
+    algorithm: int
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """How a run goes about its work; only `recipe` changes what it makes.
+    """The options of a run; only `recipe` changes its results.
 
     Attributes:
-        recipe: parameters of the pair chain.
+        recipe: every parameter that changes a pair's pixels, numbers or bytes.
         max_scenes: scenes in flight at once; None: as many as there are workers.
         limit: scenes in all; None: every one.
-        timeout: seconds, from the beginning of the first scene, after which the run stops cleanly, to be resumed; None:
-            never.
-        scene_timeout: seconds after which one scene is given up; None: never.
+        timeout: seconds from the start of the first scene after which the run stops cleanly and can be resumed; None:
+            no limit.
+        scene_timeout: seconds after which one scene fails; None: no limit.
         cfa: only scenes with this CFA; None: all.
         exclude_test_reserve: leave out the scenes that are reserved for testing.
         cpus_per_scene: CPUs that a worker takes.
         gpus_per_scene: GPUs that a worker takes.
-        address: a Ray cluster; None: the one that RAY_ADDRESS names or that runs here, or else a new local one.
+        address: a Ray cluster; None: that of RAY_ADDRESS, else one that runs on this machine, else a new local one.
         retry_failed: reasons for which failed scenes are tried again; empty: none.
-        strict: whether a failed scene or pair makes the command fail.
+        strict: whether the command fails when a scene or a pair failed.
     """
 
     recipe: Recipe = field(default_factory=Recipe)

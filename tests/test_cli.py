@@ -6,7 +6,8 @@ import os
 import pytest
 from click.testing import CliRunner
 
-from rawnind.cli import USAGE, main
+from rawnind.cli import main
+from rawnind.exit_codes import ExitCode
 
 
 @pytest.fixture
@@ -133,10 +134,32 @@ def test_nothing_collected_has_its_own_exit_code(rawnind, cluster, sample_set, t
     assert "1 no_ground_truth" in output
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["index", "nowhere"],
+        ["plan", "nowhere"],
+        ["prepare", "nowhere", "--output", "out"],
+        ["status", "nowhere"],
+        ["verify", "nowhere"],
+        ["export", "nowhere", "--to", "exported"],
+        ["train", "nowhere"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_missing_folder_has_the_same_exit_code_in_every_command(rawnind, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    code, said, _ = rawnind(*words)
+    assert code == ExitCode.USAGE
+    assert said.startswith("rawnind: ")
+    assert "nowhere" in said
+    assert not list(tmp_path.iterdir())
+
+
 def test_status_and_verify_of_a_folder_that_was_never_prepared(rawnind, tmp_path):
     for command in ("status", "verify"):
         code, said, _ = rawnind(command, tmp_path)
-        assert code == 2
+        assert code == ExitCode.USAGE
         assert said.startswith("rawnind: ")
 
 
@@ -166,7 +189,7 @@ def test_a_pipe_for_an_index_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "dataset_index.yaml")
     for source in (tmp_path, tmp_path / "dataset_index.yaml"):
         said = CliRunner().invoke(main, ["index", str(source)])
-        assert said.exit_code == USAGE
+        assert said.exit_code == ExitCode.USAGE
         assert "is not a file" in said.stderr
 
 
@@ -180,7 +203,7 @@ def test_what_another_program_wrote_is_neither_swept_nor_replaced(sample_set, tm
     said = CliRunner().invoke(
         main, ["prepare", str(sample_set), "--output", str(tmp_path), "--progress", "none"]
     )
-    assert said.exit_code == USAGE
+    assert said.exit_code == ExitCode.USAGE
     assert "Choose a new --output" in said.stderr
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
     assert mine.read_text() == "precious"

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ import tifffile
 import yaml
 from numpy.typing import NDArray
 
-from rawnind.errors import ConfigError, ManifestError
+from rawnind.errors import ConfigError, ManifestError, NotPreparedError
 from rawnind.feed.manifest_view import Pair, manifest_digest, pair_of, read_groups
 from rawnind.feed.noisy_rgb import noisy_rgb
 from rawnind.imaging.color import camera_to_rec2020
@@ -66,12 +66,12 @@ def export(
     output: str | Path,
     to: str | Path,
     *,
-    format: str = "research-yaml",  # noqa: A002 the command's word
+    format: Literal["research-yaml"] = "research-yaml",  # noqa: A002 the command's word
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> ExportReport:
     """Writes every collected pair below `to`, and nothing elsewhere; the same folder gives the same bytes.
 
-    An export is gone over again where it was stopped; what does not belong to it any more is removed.
+    Running it again finishes an export that was stopped; files that no longer belong to the export are removed.
 
     Args:
         output: the folder that `rawnind prepare` wrote.
@@ -79,16 +79,23 @@ def export(
         format: "research-yaml".
         progress: called with (crops written, crops in all).
 
+    Returns:
+        How many pairs and crops were written.
+
     Raises:
         ConfigError: The folder holds something else, or the format is unknown.
-        ManifestError: The output folder, or a shard in it, is not what it should be.
+        NotPreparedError: `output` has no manifest.
+        ManifestError: A file in `output` is damaged.
         OutputError: The folder cannot be written.
+
+    Example:
+        >>> rawnind.export("out", "research")  # doctest: +SKIP
     """
     if format not in FORMATS:
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     source, target = Store(str(output)), Store(str(Path(to).absolute()))
     if not source.exists(MANIFEST):
-        raise ManifestError(f"{output} has no {MANIFEST}; run `rawnind prepare` first")
+        raise NotPreparedError(f"{output} has no {MANIFEST}; run `rawnind prepare` first")
     _claim(target, manifest_digest(source))
     report = _Export(source, target, progress).run()
     target.write(MARK, _mark(manifest_digest(source), complete=True), replace=True)

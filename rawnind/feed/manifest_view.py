@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rawnind.errors import ConfigError, ManifestError
+from rawnind.errors import ConfigError, ManifestError, NotPreparedError
 from rawnind.feed.selection import Selection, Split, validation_scenes
 from rawnind.output.manifest import MANIFEST, PAIRS
 from rawnind.output.shards import crop_name
@@ -157,11 +157,12 @@ def load_view(
         validation_share: expected share of scenes in split "val".
 
     Raises:
-        ManifestError: There is no manifest, or it cannot be read.
+        NotPreparedError: There is no manifest.
+        ManifestError: It cannot be read.
         ConfigError: No row is left, or an expression does not fit the columns.
     """
     if not store.exists(MANIFEST):
-        raise ManifestError(f"{store.location} has no {MANIFEST}; run `rawnind prepare` first")
+        raise NotPreparedError(f"{store.location} has no {MANIFEST}; run `rawnind prepare` first")
     filters = [*split_filters(store, selection.split, validation_share), *extra, *selection.filters()]
     left_out = dict.fromkeys((name for name, _ in filters), 0)
     parts, total = [], 0

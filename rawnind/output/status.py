@@ -1,68 +1,124 @@
-"""Where a run stands, from its journal and manifest, for people."""
+"""The state of a run, from its journal and manifest."""
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from rawnind.errors import ConfigError
+from rawnind.errors import NotPreparedError
 from rawnind.output.events import read_events
 from rawnind.output.journal.commits import OUTCOMES
 from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import read_summary
 from rawnind.output.store import Store
-from rawnind.records import Outcome
+from rawnind.records import Outcome, Reason, Summary
+
+_ADVICE = "(try again with `rawnind prepare ... --retry-failed`)"
 
 
-def status_lines(store: Store) -> Iterator[str]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """A file that could not be processed, or a scene that failed as a whole.
+
+    Attributes:
+        scene: name of the scene.
+        whole_scene: whether the scene failed without one file as the cause.
+        attempts: how often workers started the scene, over all runs; 0 where events.jsonl does not say.
+    """
+
+    scene: str
+    reason: Reason
+    detail: str
+    whole_scene: bool
+    attempts: int
+
+    def __str__(self) -> str:
+        attempts = f" [{self.attempts} attempt{'s' if self.attempts > 1 else ''}]" if self.attempts else ""
+        return f"{self.reason}: {self.scene}: {self.detail}{attempts}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """What was committed to an output folder.
+
+    Attributes:
+        scenes: (outcome, number of committed scenes) for each outcome.
+        crops: number of committed crops.
+        summary: the manifest's counts; None while the manifest is not written.
+        failures: whole scenes first, then files.
+    """
+
+    scenes: tuple[tuple[Outcome, int], ...]
+    crops: int
+    summary: Summary | None
+    failures: tuple[Failure, ...]
+
+    def lines(self) -> Iterator[str]:
+        """The text that `rawnind status` prints."""
+        total = sum(count for _, count in self.scenes)
+        committed = ", ".join(f"{count} {outcome}" for outcome, count in self.scenes if count)
+        yield f"Committed: {total} scenes ({committed}), {self.crops} crops"
+        if self.summary is None:
+            yield "Manifest:  not written yet; run `rawnind prepare` again to resume"
+        else:
+            counts = self.summary
+            yield f"Manifest:  {counts.scenes.planned} scenes, {counts.pairs.collected} pairs, {counts.crops} crops"
+        for whole, title in ((True, "Failed scenes without a file as the cause"), (False, "Failed files")):
+            failures = [failure for failure in self.failures if failure.whole_scene is whole]
+            if failures:
+                yield f"{title}: {len(failures)} {_ADVICE}"
+            yield from (f"  {failure}" for failure in failures)
+
+
+def read_status(store: Store) -> Status:
     """Counts over everything committed, the manifest's counts, and every failure.
 
     Raises:
-        ConfigError: Nothing was ever committed there.
+        NotPreparedError: No scene was ever committed there.
         ManifestError: The journal is damaged.
     """
     journal = Journal(store)
     if not journal.latest:
-        raise ConfigError(
+        raise NotPreparedError(
             f"{store.location} holds no committed scene; is it the --output of `rawnind prepare`?"
         )
     rows = journal.latest.all_rows()
-    scenes = Counter(OUTCOMES[place] for place in rows["outcome"])
-    committed = ", ".join(f"{scenes[outcome]} {outcome}" for outcome in Outcome if scenes[outcome])
-    crops = int(rows["crops"].sum())
-    yield f"Committed: {len(rows)} scenes ({committed}), {crops} crops"
+    scenes = Counter(OUTCOMES[code] for code in rows["outcome"])
+    return Status(
+        scenes=tuple((outcome, scenes[outcome]) for outcome in Outcome),
+        crops=int(rows["crops"].sum()),
+        summary=_summary(store),
+        failures=tuple(sorted(_failures(journal, store), key=lambda failure: not failure.whole_scene)),
+    )
+
+
+def _summary(store: Store) -> Summary | None:
     try:
-        summary = read_summary(store)
+        return read_summary(store)
     except FileNotFoundError:
-        yield "Manifest:  not written yet; run `rawnind prepare` again to resume"
-    else:
-        yield f"Manifest:  {summary.scenes.planned} scenes, {summary.pairs.collected} pairs, {summary.crops} crops"
-    yield from _failures(journal, store)
+        return None
 
 
-def _failures(journal: Journal, store: Store) -> Iterator[str]:
+def _failures(journal: Journal, store: Store) -> Iterator[Failure]:
     failed = [journal.read(key) for key, commit in sorted(journal.latest.items()) if commit.failures]
-    files = [file for result in failed for file in result.failed_files]
-    scenes = [result for result in failed if result.outcome is Outcome.FAILED and not result.failed_files]
-    advice = "(try again with `rawnind prepare ... --retry-failed`)"
     attempts = _attempts(store) if failed else Counter()
-    if scenes:
-        yield f"Failed scenes without a file to blame: {len(scenes)} {advice}"
-    for result in scenes:
-        yield f"  {result.reason}: {result.scene.name}: {result.detail}{_tried(attempts[result.scene.key])}"
-    if files:
-        yield f"Failed files: {len(files)} {advice}"
-    for file in files:
-        scene = f"{file.photo.cfa}/{file.photo.scene}"
-        yield f"  {file.reason}: {file.photo.scene}: {file.detail}{_tried(attempts[scene])}"
+    for result in failed:
+        causes = [(file.reason, file.detail) for file in result.failed_files]
+        if result.outcome is Outcome.FAILED and result.reason and not causes:
+            causes = [(result.reason, result.detail)]
+        for reason, detail in causes:
+            yield Failure(
+                scene=result.scene.name,
+                reason=reason,
+                detail=detail,
+                whole_scene=not result.failed_files,
+                attempts=attempts[result.scene.key],
+            )
 
 
 def _attempts(store: Store) -> Counter[str]:
-    """How often workers began each scene, over all runs, as far as events.jsonl knows."""
+    """How often workers started each scene, by the scene's key."""
     attempts: Counter[str] = Counter()
     for line in read_events(store):
         if line.get("event") == "commit":
             attempts[line["scene"]] += int(line["telemetry"].get("attempts", 1))
     return attempts
-
-
-def _tried(times: int) -> str:
-    return f" [{times} attempt{'s' if times > 1 else ''}]" if times else ""

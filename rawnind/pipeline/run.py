@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import rawpy
 import ray
@@ -14,7 +14,7 @@ import yaml
 
 from rawnind.bridge.bridge import Bridge
 from rawnind.errors import ConfigError, ManifestError, RecipeMismatchError
-from rawnind.options import Options
+from rawnind.options import Options, RunOptions
 from rawnind.output import attempts
 from rawnind.output.journal.journal import Journal
 from rawnind.output.lock import only_run
@@ -34,28 +34,31 @@ RECIPE = "recipe.yaml"
 
 
 def prepare(
-    source: str | Path, output: str | Path, *, progress: Progress | None = None, **options: Any
+    source: str | Path, output: str | Path, *, progress: Progress | None = None, **options: Unpack[RunOptions]
 ) -> Summary:
     """Processes every scene of a source that has no outcome yet, and writes the manifest.
 
     Args:
-        source: a folder of RAW files or an index YAML (see `storage.index.load_index`).
+        source: a folder of RAW files or an index YAML (see `rawnind.load_index`).
         output: a local folder, or a URI that pyarrow.fs opens.
-        progress: told what happens; None: silence.
-        options: names and values of `options.Options` and of `config.Recipe`, e.g. `crop_size=512, limit=10`.
+        progress: receives progress events; None: no reports.
+        options: see `Options` and `Recipe`, e.g. `crop_size=512, limit=10`.
 
     Returns:
         Counts over all planned scenes, also those that an earlier run collected.
 
     Raises:
         ConfigError: An option is wrong.
-        IndexInvalidError: The source is not one.
+        IndexInvalidError: The source is not a data set.
         RecipeMismatchError: The folder was made with another recipe.
         FolderInUseError: Another run works on the folder.
         StoppedEarlyError: The run was stopped or ran out of time; run again to resume.
         OutputError: The output cannot be written; what was committed stays.
+
+    Example:
+        >>> summary = rawnind.prepare("RawNIND", "out", cfa="bayer", limit=10)  # doctest: +SKIP
     """
-    return run(source, output, Options.from_dict(options), progress or Silent())
+    return run(source, output, Options.from_dict(dict(options)), progress or Silent())
 
 
 def run(source: str | Path, output: str | Path, options: Options, progress: Progress) -> Summary:

@@ -71,9 +71,16 @@ def load_index(source: str | Path, root: Path | None = None) -> Index:
         root: where the files of an index YAML lie, flat or nested; beside the YAML by default. A file that is not
             there keeps the path that it would have in a flat folder: that is for the decoder to say.
 
+    Returns:
+        The scenes, sorted, and what was refused or set aside.
+
     Raises:
         IndexInvalidError: The source is not there, cannot be read, or names no scene.
         ConfigError: `root` was given for a source that is no YAML.
+
+    Example:
+        >>> len(load_index("dataset_index.yaml", root=Path("RawNIND")).scenes)  # doctest: +SKIP
+        307
     """
     path = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links and change the user's spelling
     try:

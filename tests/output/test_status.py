@@ -2,11 +2,11 @@
 
 import pytest
 
-from rawnind.errors import ConfigError, ManifestError
+from rawnind.errors import ManifestError, NotPreparedError
 from rawnind.outcomes import whole_scene
 from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import write_manifest
-from rawnind.output.status import status_lines
+from rawnind.output.status import read_status
 from rawnind.output.store import Store
 from rawnind.records import Reason
 from tests.output.made import RECIPE, make_result, make_scene
@@ -27,7 +27,7 @@ def store(tmp_path):
 
 
 def text(store):
-    return "\n".join(status_lines(store))
+    return "\n".join(read_status(store).lines())
 
 
 def test_it_counts_what_was_committed(store):
@@ -50,7 +50,7 @@ def test_it_names_every_file_that_failed_and_how_to_try_again(store):
             assert f"{file.reason}: {result.scene.name}: {file.detail}" in found
 
 
-def test_it_names_scenes_that_failed_without_a_file_to_blame(store):
+def test_it_names_scenes_that_failed_without_a_file_as_the_cause(store):
     Journal(store).append([whole_scene(make_scene("slow"), RECIPE, Reason.TIMEOUT, "gave up after 5 s")])
     assert "timeout: slow: gave up after 5 s" in text(store)
     assert "Failed files: 3" in text(store)
@@ -63,7 +63,7 @@ def test_a_scene_that_was_tried_again_with_success_is_no_failure_any_more(store)
 
 
 def test_an_empty_folder_is_no_output(tmp_path):
-    with pytest.raises(ConfigError, match="holds no committed scene"):
+    with pytest.raises(NotPreparedError, match="holds no committed scene"):
         text(Store(str(tmp_path / "nowhere")))
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from rawnind.errors import OutputError, ProgramError, SourceLostError, StoppedEarlyError, WorkersDyingError
 from rawnind.output.events import read_events
-from rawnind.output.status import status_lines
+from rawnind.output.status import read_status
 from rawnind.output.store import Store
 from rawnind.output.verify import verify
 
@@ -71,7 +71,7 @@ def test_a_raw_that_kills_whoever_opens_it_costs_itself(prepare, accidents, phot
     assert sorted(found.values()) == ["sha1_mismatch", "timeout", "truncated", "worker_died"]
     assert summary.scenes.collected == 3  # cat has another noisy photo; tissue and moon have not
     assert list(verify(Store(str(output)))) == []
-    shown = "\n".join(status_lines(Store(str(output))))
+    shown = "\n".join(read_status(Store(str(output))).lines())
     assert all(name in shown for name in (killer.name, hanging.name))
     accidents.remove()
     prepare(retry_failed="worker_died")
