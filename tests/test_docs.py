@@ -1,15 +1,20 @@
 """The documentation as a built site: complete, true to the code, and independent of other servers."""
 
 import html
+import importlib
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+import rawnind
 from rawnind.cli import main
-from rawnind.records import Reason
+from rawnind.imaging.coordinates import frame_in_visible, grid, overlap, to_visible
+from rawnind.imaging.levels import tile_planes
+from rawnind.records import Cfa, Reason
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,12 +49,8 @@ def test_the_page_of_commands_has_every_command(site):
 
 def test_the_api_page_documents_what_people_import(site):
     page = (site / "api/index.html").read_text()
-    for name in (
-        "rawnind.pipeline.run.prepare",
-        "rawnind.feed.dataset.CropDataset",
-        "rawnind.records.Reason",
-    ):
-        assert f'id="{name}"' in page
+    for name in {*rawnind.__all__, "records.Reason", "errors.ConfigError"} - {"__version__"}:
+        assert f'id="rawnind.{name}"' in page
 
 
 def test_no_page_loads_anything_from_another_server(site):
@@ -69,3 +70,48 @@ def test_every_drawing_stands_on_its_own():
         text = drawing.read_text()
         assert not re.search(r"(?:href|src)=|url\((?!#)", text), drawing
         assert "<title>" in text, drawing
+
+
+def test_the_architecture_page_names_every_module_once():
+    page = (ROOT / "docs/architecture.md").read_text()
+    named = Counter(re.findall(r"`(rawnind/[\w/]+\.py)`", page))
+    modules = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "rawnind").rglob("*.py") if path.stem[:2] != "__"
+    }
+    assert named == dict.fromkeys(modules, 1)
+
+
+def test_the_pixel_of_the_architecture_page_goes_where_the_page_says():
+    cfa, site, origin, shift = Cfa.BAYER, (100, 200), (1, 0), (3, -2)
+    frame = frame_in_visible((2001, 3000), origin, cfa.period)
+    y, x = site[0] - frame.top, site[1] - frame.left
+    rect = overlap((frame.height, frame.width), shift, cfa.period)
+    first = grid(rect, 512, 512, cfa.period)[:1]
+    ((top, left),) = first.tolist()
+    in_window = y - top, x - left - 128
+    plane = tile_planes(cfa)[in_window[0] % 2, in_window[1] % 2]
+    page = (ROOT / "docs/architecture.md").read_text()
+    for said in (
+        f"our site is ({y}, {x}) of the",
+        f"partner is ({y + shift[0]}, {x + shift[1]}) in the",
+        f"in cell ({y // cfa.cell}, {x // cfa.cell}) of",
+        f"starts at ({top}, {left}) of the frame",
+        f"`y, x` = {tuple(to_visible(first, origin)[0].tolist())}",
+        f"`noisy_raw[{y - top}, {x - left}]`",
+        f"row {in_window[0]}, column {in_window[1]}: `[{in_window[0] // 2}, {in_window[1] // 2}]` of the third",
+    ):
+        assert said in " ".join(page.split()), said
+    assert plane == 2
+
+
+def test_every_constant_of_a_page_has_the_value_that_the_page_says():
+    rows = [
+        row
+        for page in (ROOT / "docs").glob("*.md")
+        for row in re.findall(
+            r"^\| `(rawnind[\w.]+)\.(\w+)` \| ([-\d.]+) \|", page.read_text(), flags=re.MULTILINE
+        )
+    ]
+    assert rows
+    for module, name, value in rows:
+        assert getattr(importlib.import_module(module), name) == pytest.approx(float(value)), name
