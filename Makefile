@@ -4,11 +4,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH := .venv-bench
 
-.PHONY: demo test check docs bench chaos setup clean
+.PHONY: demo test test-fast check docs bench chaos setup clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 setup: $(READY)  ## create .venv and install rawnind with its tools
 
@@ -21,8 +21,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## a sample data set from nothing to 20 training steps, in out/demo
 	$(BIN)/python jobs/demo.py
 
+# One worker process runs what needs Ray, one the rest (see tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+
 test: $(READY)  ## every test
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: $(READY)  ## for the edit loop: no Ray, nothing slow, under a minute
+	$(PYTEST) -m "not ray and not slow" tests rawnind
 
 check: $(READY)  ## format, lint, types, layers, pages
 	$(BIN)/ruff format --check .
@@ -46,7 +52,7 @@ bench: $(READY) $(BENCH)/.ready  ## every benchmark, with its competitors
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only -s
 
 chaos: $(READY)  ## fifty runs whose processes are killed at random
-	$(BIN)/python tests/chaos.py --runs 50
+	$(BIN)/python -m tests.chaos --runs 50
 
 clean:  ## remove what make made
 	rm -rf $(VENV) $(BENCH) out site

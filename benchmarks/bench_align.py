@@ -15,7 +15,7 @@ from skimage.registration import phase_cross_correlation
 from rawnind.imaging.alignment.align import align, extract_features
 from rawnind.imaging.levels import planes, site_colors
 from rawnind.records import Cfa
-from tests.imaging.synthetic import Case, draw_case, draw_strangers, render
+from tests.imaging.shifted_pairs import Case, draw_case, draw_strangers, render
 
 GATE = 8.0
 PAIRS = 200

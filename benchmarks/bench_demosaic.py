@@ -17,7 +17,7 @@ from rawnind.imaging.demosaic.camera_rgb import demosaic, planes_at_shift
 from rawnind.imaging.levels import planes
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
-from tests.imaging.mosaics import PHOTOGRAPHS, expose, opencv_demosaic, photograph, psnr, timed_libraw
+from tests.imaging.demosaicers import PHOTOGRAPHS, expose, opencv_demosaic, photograph, psnr, timed_libraw
 
 SITES = 24e6
 SONY = (0.7374, -0.2389, -0.0551, -0.5435, 1.3162, 0.2519, -0.1006, 0.1795, 0.6552)  # ILCE-7C, LibRaw's table

@@ -16,7 +16,7 @@ from rawnind.imaging.exposure import gain, overexposed
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.msssim import score_map, windowed_ms_ssim
 from rawnind.records import Cfa
-from tests.imaging.pairs import ISOS, draw_case, rect_cells, render
+from tests.imaging.changed_pairs import ISOS, draw_case, rect_cells, render
 
 PAIRS_PER_ISO = 18
 

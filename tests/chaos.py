@@ -1,14 +1,13 @@
 """Runs `rawnind prepare` many times while its processes are killed at random; `make chaos` does it fifty times.
 
-Each run has its own output folder. One process of it after the other is killed, by its own id: a worker, the bridge, or the command
-itself, which is then started again, as its user would. In the end every folder must be, byte for byte, what an undisturbed
-run makes, with nothing left over, and nobody may have been blamed.
+Each run has its own output folder. Its processes are killed by id, one after the other: a worker, the bridge, or the
+command itself, which is then started again, as its user would. In the end every folder must be, byte for byte, what an
+undisturbed run makes, with nothing left over and no file reported as failed that is sound.
 
-    python tests/chaos.py --runs 50 --seed 0
+    python -m tests.chaos --runs 50 --seed 0
 """
 
 import argparse
-import hashlib
 import random
 import shutil
 import subprocess
@@ -26,34 +25,16 @@ from rawnind.output.store import Store
 from rawnind.output.verify import verify
 from rawnind.records import Reason
 from rawnind.sample import make_sample
+from tests.small_set import CROPS, SAMPLE_SIZE, SCENES, copy_small_set, digests, leftovers
 
-SCENES = ("cameraman", "cat", "coins", "moon", "tissue")
 EXPECTED = {Reason.SHA1_MISMATCH, Reason.TRUNCATED}
 PATIENCE = 240
 VICTIMS = {"worker": "ray::MapWorker(Map(SceneWorker))", "bridge": "ray::Bridge", "command": ""}
 
 
-def small_sample(folder):
-    make_sample(folder / "sample", height=288, width=384)
-    source = folder / "source"
-    source.mkdir()
-    for path in (folder / "sample").glob("*.dng"):
-        if any(f"_{scene}_" in path.name for scene in SCENES):
-            shutil.copy2(path, source)
-    return source
-
-
-def digests(output):
-    return {
-        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(output.rglob("*.parquet"))
-        if path.parent.name != "parts"
-    }
-
-
 def command(source, output):
-    words = [sys.executable, "-m", "rawnind.cli", "prepare", str(source), "--output", str(output), "--crop-size", "64",
-             "--stride", "96", "--progress", "none", "--address", "local"]  # fmt: skip
+    words = [sys.executable, "-m", "rawnind.cli", "prepare", str(source), "--output", str(output),
+             "--crop-size", str(CROPS["crop_size"]), "--stride", str(CROPS["stride"]), "--progress", "none", "--address", "local"]  # fmt: skip
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -76,8 +57,8 @@ def kill_plan(chance, kills):
     return [(kind, chance.uniform(0, 10 if kind == "command" else 2.5)) for kind in kinds]
 
 
-def hurt(source, output, plan):
-    """Runs to the end and kills on the way; what was killed."""
+def run_and_kill(source, output, plan):
+    """Runs to the end and kills as planned; what was killed."""
     killed, seen = [], None
     process, begun = command(source, output), time.monotonic()
     while True:
@@ -87,11 +68,8 @@ def hurt(source, output, plan):
             process.stderr.close()
             if code == 0:
                 return killed
-            by_us, busy = (
-                killed[-1:] == ["command"],
-                "timed out during startup" in said,
-            )  # Ray, on a busy machine
-            assert by_us or busy, f"exit {code} after {killed}: {said[-2000:]}"
+            busy = "timed out during startup" in said  # Ray, on a busy machine
+            assert killed[-1:] == ["command"] or busy, f"exit {code} after {killed}: {said[-2000:]}"
             process, seen = command(source, output), None
         if time.monotonic() - begun > PATIENCE:
             process.kill()
@@ -111,20 +89,16 @@ def check(output, expected):
     store = Store(str(output))
     assert digests(output) == expected, "the bytes differ"
     assert list(verify(store)) == []
-    leftovers = [
-        path
-        for path in output.rglob("*")
-        if path.name.startswith(".tmp-") or path.name in {"attempts", "run.lock"}
-    ]
-    assert not leftovers, leftovers
+    assert leftovers(output) == []
     assert {reason for reason, _ in read_summary(store).reasons} == EXPECTED
     seqs = [line["seq"] for line in read_events(store) if line["event"] == "commit"]
     assert sorted(seqs) == list(range(len(SCENES))), seqs
 
 
 def chaos(folder, runs, seed, *, first=0, kills=4):
-    """Raises AssertionError when a run loses something, has it twice, or blames somebody."""
-    source = small_sample(folder)
+    """Raises AssertionError when a run loses a scene, commits it twice, or reports a sound file as failed."""
+    make_sample(folder / "sample", **SAMPLE_SIZE)
+    source = copy_small_set(folder / "sample", folder / "source")
     process = command(source, folder / "undisturbed")
     _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
@@ -134,10 +108,10 @@ def chaos(folder, runs, seed, *, first=0, kills=4):
         chance = random.Random(f"{seed}-{number}")
         output = folder / f"run-{number}"
         begun = time.monotonic()
-        killed = hurt(source, output, kill_plan(chance, chance.randint(1, kills)))
+        killed = run_and_kill(source, output, kill_plan(chance, chance.randint(1, kills)))
         check(output, expected)
         print(
-            f"run {number}: whole after {', '.join(killed) or 'nobody'} killed; {time.monotonic() - begun:.0f} s",
+            f"run {number}: whole, killed: {', '.join(killed) or 'nothing'}; {time.monotonic() - begun:.0f} s",
             flush=True,
         )
         shutil.rmtree(output)

@@ -1,10 +1,11 @@
-"""One local Ray and one prepared sample for the whole session, and accidents that happen where a test wants them."""
+"""Fixtures that many folders use: one Ray and one prepared sample per session, and injected faults."""
 
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,98 +15,121 @@ import ray
 import rawnind
 from rawnind.records import Cfa
 from rawnind.sample import make_sample
-from tests.feed.made import FolderMaker
+from tests.feed.folder_maker import FolderMaker
+from tests.polling import free_port, poll
+from tests.small_set import CROPS, SAMPLE_SIZE, copy_small_set, digests, leftovers
 
-ACCIDENTS = Path(__file__).parent / "accidents"
-SIZE = {"crop_size": 64, "stride": 96}
-"""Recipe of every test run: few small crops."""
+FAULTS = Path(__file__).parent / "faults"
 
 
-class Accidents:
-    """Plants accidents for worker, bridge and command processes (see accidents/sitecustomize.py)."""
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects and xdist distributes
+def pytest_collection_modifyitems(items):
+    """Marks what uses the session's Ray; under xdist one worker runs all of it, and a module stays in one worker."""
+    for item in items:
+        if "_ray" in getattr(item, "fixturenames", ()):
+            item.add_marker("ray")
+        group = "ray" if item.get_closest_marker("ray") else item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+class Faults:
+    """Injects faults into worker, bridge and command processes (see faults/sitecustomize.py)."""
 
     def __init__(self, folder):
         self.folder = folder
 
-    def plant(self, place, action, how_often="once"):
+    def inject(self, place, action, how_often="once"):
         (self.folder / place).write_text(f"{action} {how_often}")
 
-    def plant_at(self, photo, action, how_often="once"):
-        self.plant(f"imread-{hashlib.sha1(photo.read_bytes()).hexdigest()}", action, how_often)
+    def inject_on_read(self, photo, action, how_often="once"):
+        """Injects a fault where LibRaw opens this photo."""
+        self.inject(f"imread-{hashlib.sha1(photo.read_bytes()).hexdigest()}", action, how_often)
 
-    def remove(self):
+    def clear(self):
         for path in self.folder.iterdir():
             path.unlink(missing_ok=True)
 
-    def happened(self, place):
+    def triggered(self, place):
         return not (self.folder / place).exists()
 
-    def waiting(self, timeout=60):
-        """Waits until a process waits at a planted place; its pid."""
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
-            for path in self.folder.glob("waiting-*"):
-                return int(path.name.rsplit("-", 1)[1])
-            time.sleep(0.01)
-        raise TimeoutError(f"nobody came by in {timeout} s")
+    def wait_until_reached(self):
+        """Blocks until a process waits at a place with the action `wait`; its process id."""
+        mark = poll(lambda: next(self.folder.glob("waiting-*"), None))
+        return int(mark.name.rsplit("-", 1)[1])
 
-    def go_on(self):
+    def release(self):
+        """Lets waiting processes continue."""
         for path in self.folder.glob("waiting-*"):
             path.unlink()
 
 
 @pytest.fixture(scope="session")
-def _accidents():
-    folder = Path(tempfile.mkdtemp(prefix="rawnind-accidents-"))
-    yield Accidents(folder)
+def _faults():
+    folder = Path(tempfile.mkdtemp(prefix="rawnind-faults-"))
+    yield Faults(folder)
     shutil.rmtree(folder)
 
 
 @pytest.fixture
-def accidents(_accidents):
-    yield _accidents
-    _accidents.remove()
+def faults(_faults):
+    yield _faults
+    _faults.clear()
 
 
 @pytest.fixture(scope="session")
-def _settings(_accidents):
-    path = os.pathsep.join(filter(None, [str(ACCIDENTS), os.environ.get("PYTHONPATH")]))
-    return {"PYTHONPATH": path, "RAWNIND_ACCIDENTS": str(_accidents.folder)}
-
-
-@pytest.fixture
-def environment(_settings):
-    """Environment of processes that tests start, with what `ray.init` has put there (its token)."""
-    return os.environ | _settings
+def environment(_faults):
+    """Environment of processes that tests start: they run with fault injection."""
+    path = os.pathsep.join(filter(None, [str(FAULTS), os.environ.get("PYTHONPATH")]))
+    return os.environ | {"PYTHONPATH": path, "RAWNIND_FAULTS": str(_faults.folder)}
 
 
 @pytest.fixture(scope="session")
-def cluster(_settings):
-    """The session's Ray; its address."""
-    folder = tempfile.mkdtemp(prefix="rn-", dir="/tmp")  # a socket's path must be short
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in _settings.items():
-            patch.setenv(name, value)
-        context = ray.init(
-            address="local",
-            num_cpus=2,
-            namespace="rawnind",
-            log_to_driver=False,
-            include_dashboard=True,  # the job server
-            dashboard_port=0,
-            object_store_memory=200 << 20,
-            _temp_dir=folder,
-        )
-    yield context.address_info["gcs_address"]
+def _ray(environment):
+    """The session's Ray in processes of its own, on free ports; the context of the connection to it.
+
+    `ray.init` could start one too, but always has the job agent listen on port 52365, which another Ray may occupy.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp"))  # a socket's path must be short
+    words = [
+        Path(sys.executable).parent / "ray", "start", "--head", "--block", "--num-cpus=2", "--port=0",
+        "--dashboard-port=0", "--dashboard-agent-listen-port=0", f"--ray-client-server-port={free_port()}",
+        "--include-dashboard=true", f"--object-store-memory={200 << 20}", f"--temp-dir={folder}", "--disable-usage-stats",
+    ]  # fmt: skip
+    log = (folder / "start.log").open("w")
+    unprotected = environment | {"RAY_AUTH_MODE": "disabled"}  # this process has imported ray without a token
+    head = subprocess.Popen(words, env=unprotected, stdout=log, stderr=subprocess.STDOUT)
+
+    def started():
+        assert head.poll() is None, (folder / "start.log").read_text()
+        return (folder / "ray_current_cluster").exists()
+
+    poll(started, timeout=120)
+    address = (folder / "ray_current_cluster").read_text()
+    yield ray.init(address, namespace="rawnind", log_to_driver=False)
     ray.shutdown()
+    head.terminate()
+    head.wait(60)
+    log.close()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(_ray):
+    """Address of the session's Ray."""
+    return _ray.address_info["gcs_address"]
+
+
+@pytest.fixture(scope="session")
+def dashboard(_ray):
+    """URL of the dashboard and job server of the session's Ray."""
+    return f"http://{_ray.dashboard_url}"
 
 
 @pytest.fixture(scope="session")
 def sample_set(tmp_path_factory):
     """The whole sample, small."""
     folder = tmp_path_factory.mktemp("sample") / "pairs"
-    make_sample(folder, height=288, width=384)
+    make_sample(folder, **SAMPLE_SIZE)
     return folder
 
 
@@ -113,26 +137,14 @@ def sample_set(tmp_path_factory):
 def prepared(cluster, sample_set, tmp_path_factory):
     """What `prepare` makes of the whole sample. Read only."""
     output = tmp_path_factory.mktemp("prepared") / "out"
-    rawnind.prepare(sample_set, output, **SIZE)
+    rawnind.prepare(sample_set, output, **CROPS)
     return output
-
-
-SMALL = ("cameraman", "cat", "coins", "moon", "tissue")
-"""Five scenes: test reserve, a clean one, one with a damaged noisy photo, one that fails, and an X-Trans one."""
 
 
 @pytest.fixture
 def small_set(sample_set, tmp_path):
     """Five scenes of the sample, to be damaged at will."""
-    return _copy_small(sample_set, tmp_path / "small")
-
-
-def _copy_small(sample_set, folder):
-    folder.mkdir()
-    for path in sample_set.glob("*.dng"):
-        if any(f"_{scene}_" in path.name for scene in SMALL):
-            shutil.copy2(path, folder)
-    return folder
+    return copy_small_set(sample_set, tmp_path / "small")
 
 
 class Photos:
@@ -151,31 +163,14 @@ def photos(small_set):
     return Photos(small_set)
 
 
-def digests(output):
-    """SHA-256 of everything that must not depend on what happened on the way."""
-    return {
-        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(Path(output).rglob("*"))
-        if path.is_file() and (path.suffix == ".parquet" and path.parent.name != "parts")
-    }
-
-
 @pytest.fixture(scope="session")
 def undisturbed(cluster, sample_set, tmp_path_factory):
     """Digests of what an undisturbed run makes of the five scenes."""
-    source = _copy_small(sample_set, tmp_path_factory.mktemp("undisturbed") / "small")
+    source = copy_small_set(sample_set, tmp_path_factory.mktemp("undisturbed") / "small")
     output = source.parent / "out"
-    rawnind.prepare(source, output, **SIZE)
+    rawnind.prepare(source, output, **CROPS)
     assert leftovers(output) == []
     return digests(output)
-
-
-def leftovers(output):
-    """Files and folders that a finished run must not leave behind."""
-    known = {"manifest.parquet", "pairs.parquet", "manifest.yaml", "recipe.yaml", "events.jsonl"}
-    found = [path for path in Path(output).rglob("*") if path.name.startswith(".tmp-")]
-    found += [path for path in Path(output).iterdir() if path.name not in known | {"shards", "parts"}]
-    return found
 
 
 @pytest.fixture
@@ -194,7 +189,7 @@ def start(cluster, small_set, tmp_path):
     with ThreadPoolExecutor(1) as pool:
 
         def start(source=small_set, output=tmp_path / "out", **options):
-            return pool.submit(rawnind.prepare, source, output, **SIZE | options)
+            return pool.submit(rawnind.prepare, source, output, **CROPS | options)
 
         yield start
 

@@ -1,45 +1,35 @@
-"""The scripts in jobs/, submitted for real through the session's job server."""
+"""The scripts in jobs/, submitted to the job server of the session's Ray."""
 
 import sys
-import time
 from pathlib import Path
 
-import pytest
-import ray
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from tests.polling import poll
+
 ROOT = Path(__file__).parent.parent
-EXCLUDED = ["out", ".mypy_cache", ".ruff_cache", ".hypothesis", ".pytest_cache"]
+EXCLUDED = ["out", ".mypy_cache", ".ruff_cache", ".hypothesis", ".pytest_cache", ".venv", ".venv-bench"]
 
 
 def submit(client, command):
-    """Submits once the job server has an agent, which comes up some seconds after Ray does.
-
-    It listens on port 52365, which `ray.init` cannot change: while another Ray on this machine has that port, there is none.
-    """
-    end = time.monotonic() + 60
-    while True:
-        try:
-            return client.submit_job(
-                entrypoint=command, runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDED}
-            )
-        except RuntimeError as error:
-            if "No available agent" not in str(error) or time.monotonic() > end:
-                raise
-            time.sleep(1)
+    """Submits a job; its id, or None while the job server has no agent: it starts some seconds after Ray."""
+    try:
+        return client.submit_job(
+            entrypoint=command, runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDED}
+        )
+    except RuntimeError as error:
+        if "No available agent" not in str(error):
+            raise
+        return None
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("cluster")
-def test_a_submitted_smoke_test_ends_with_both_counters_at_what_the_manifest_says():
-    context = ray.init(ignore_reinit_error=True, log_to_driver=False)
-    client = JobSubmissionClient(f"http://{context.dashboard_url}")
-    job = submit(client, f"{sys.executable} jobs/smoke_test.py --max-scenes 2 --timeout 200 --steps 2")
-    end = time.monotonic() + 200
-    while not (status := client.get_job_status(job)).is_terminal() and time.monotonic() < end:
-        time.sleep(0.5)
+def test_a_submitted_smoke_test_ends_with_both_counters_at_what_the_manifest_says(dashboard):
+    client = JobSubmissionClient(dashboard)
+    command = f"{sys.executable} jobs/smoke_test.py --max-scenes 2 --timeout 200 --steps 2"
+    job = poll(lambda: submit(client, command), every=0.5)
+    poll(lambda: client.get_job_status(job).is_terminal(), timeout=200, every=0.2)
     said = client.get_job_logs(job)
-    assert status == JobStatus.SUCCEEDED, said
+    assert client.get_job_status(job) == JobStatus.SUCCEEDED, said
     bridge = next(line for line in said.splitlines() if line.startswith("Bridge:     "))
     loader = next(line for line in said.splitlines() if line.startswith("DataLoader: "))
     assert bridge == "Bridge:     9 collected, 0 filtered, 2 rejected, 1 failed of 12 scenes; 36 crops"

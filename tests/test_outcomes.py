@@ -18,7 +18,16 @@ from rawnind.outcomes import (
 )
 from rawnind.recipe import Pairing, Recipe
 from rawnind.records import Cfa, Measurements, Outcome, Reason
-from tests.output.made import FAULTS, RECIPE, collected, make_result, make_scene, make_sensor, photo, results
+from tests.output.result_maker import (
+    FAULTS,
+    RECIPE,
+    collected,
+    make_result,
+    make_scene,
+    make_sensor,
+    photo,
+    results,
+)
 
 scenes = st.builds(make_scene, cfa=st.sampled_from(Cfa), truths=st.integers(0, 4), noisy=st.integers(0, 4))
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rawnind.outcomes import planned_pairs, problems
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.records import Cfa, Outcome, Reason
-from tests.output.made import RECIPE, make_scene
+from tests.output.result_maker import RECIPE, make_scene
 
 scenes = st.lists(
     st.builds(make_scene, st.sampled_from("abcdef"), st.sampled_from(Cfa), truths=st.integers(0, 2),

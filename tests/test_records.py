@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rawnind import records
 from rawnind.records import Cfa, Counts, ImageRef, Outcome, Reason, Scene, SceneName, SceneResult, pair_id
-from tests.output.made import make_result, make_scene, photo
+from tests.output.result_maker import make_result, make_scene, photo
 
 CLASSES = [
     kind

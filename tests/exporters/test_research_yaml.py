@@ -18,7 +18,7 @@ from rawnind.exporters.research_yaml import MARK, export
 from rawnind.imaging.color import camera_to_rec2020
 from rawnind.output.shards import CropPixels, crop_name, read_crop
 from rawnind.records import Cfa
-from tests.feed.made import MATRIX, FolderMaker
+from tests.feed.folder_maker import MATRIX, FolderMaker
 
 
 class Textured(FolderMaker):

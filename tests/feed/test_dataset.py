@@ -8,8 +8,10 @@ from torch.utils.data import DataLoader
 
 from rawnind.errors import DamagedShardError
 from rawnind.feed.sampling import Orientation, Window
+from rawnind.imaging.color import camera_to_rec2020
 from rawnind.records import Cfa
 from rawnind.training import CropDataset, collate, to_device
+from tests.feed.folder_maker import MATRIX
 
 KEYS = {"x_crops", "y_crops", "mask_crops", "rgb_xyz_matrix", "gain"}
 ORIENTATIONS = [Orientation(bool(n & 1), bool(n & 2), bool(n & 4)) for n in range(8)]
@@ -108,9 +110,6 @@ def test_raw_input_says_how_many_rows_it_leaves_out(folder, caplog):
 @pytest.mark.parametrize("cfa", list(Cfa))
 @pytest.mark.parametrize("size", [32, 64])
 def test_colour_input_shows_what_the_noisy_photo_saw(maker, cfa, size):
-    from rawnind.imaging.color import camera_to_rec2020
-    from tests.feed.made import MATRIX
-
     maker.scene("a", cfa=cfa, crops=2)
     dataset = CropDataset(maker.finish(), crop_size=size, input="rgb")
     for item in dataset:

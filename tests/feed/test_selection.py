@@ -9,6 +9,7 @@ from rawnind.errors import ConfigError, ManifestError
 from rawnind.feed.selection import validation_scenes
 from rawnind.records import Cfa
 from rawnind.training import CropDataset
+from tests.feed.folder_maker import FolderMaker
 
 names = st.sets(st.text("abcdef", min_size=1, max_size=6), max_size=30)
 
@@ -73,8 +74,6 @@ def test_filters_keep_what_they_say(variety, options, kept):
 
 @pytest.fixture(scope="module")
 def variety(tmp_path_factory):
-    from tests.feed.made import FolderMaker
-
     maker = FolderMaker(tmp_path_factory.mktemp("variety") / "out")
     maker.scene("good", crops=2).scene("bad", crops=2, msssim=0.5, loss=0.03, valid=0.6, gain=3.0)
     maker.scene("night", crops=2, iso=65535, msssim=None, camera="Canon").scene(

@@ -9,8 +9,8 @@ from rawnind.imaging import exposure
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.levels import planes
 from rawnind.records import Cfa
-from tests.imaging.pairs import Case, Kind, render
-from tests.imaging.synthetic import make_sensor
+from tests.imaging.changed_pairs import Case, Kind, render
+from tests.imaging.shifted_pairs import make_sensor
 
 
 def grey(cfa, *, level=0.3, noise=0.0, seed=0, side=60):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from rawnind.imaging.levels import level_lines, planes, site_colors, site_lines, site_planes
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
-from tests.imaging.mosaics import sensor
+from tests.imaging.demosaicers import sensor
 
 BLACK = {Cfa.BAYER: (500.0, 510.0, 520.0, 530.5), Cfa.X_TRANS: (1020.0, 1024.0, 1030.0)}
 

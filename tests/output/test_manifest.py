@@ -27,7 +27,7 @@ from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, crop_row, pair_
 from rawnind.output.store import Store
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa, Outcome, Reason
-from tests.output.made import FAULTS, RECIPE, make_result, make_scene, make_sensor, results
+from tests.output.result_maker import FAULTS, RECIPE, make_result, make_scene, make_sensor, results
 
 PROMISED = [
     "crop_id",

@@ -12,7 +12,7 @@ from rawnind.errors import DamagedShardError, OutputError
 from rawnind.output.shards import CropPixels, crop_name, read_crop, shard_name, shard_schema, write_shard
 from rawnind.output.store import Store
 from rawnind.records import Cfa
-from tests.output.made import make_crops, make_pixels
+from tests.output.result_maker import make_crops, make_pixels
 
 NAME = shard_name(Cfa.BAYER, "kitchen", "aaa-bbb")
 

@@ -9,7 +9,7 @@ from rawnind.output.manifest import write_manifest
 from rawnind.output.status import read_status
 from rawnind.output.store import Store
 from rawnind.records import Reason
-from tests.output.made import RECIPE, make_result, make_scene
+from tests.output.result_maker import RECIPE, make_result, make_scene
 
 RESULTS = [
     make_result(make_scene("attic", noisy=2)),

@@ -8,7 +8,6 @@ import pickle
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,12 +28,12 @@ from rawnind.output.journal.journal import Journal
 from rawnind.output.shards import CropPixels, read_crop, shard_name, write_shard
 from rawnind.output.store import TEMPORARY, Store
 from rawnind.records import Cfa
+from tests.polling import free_port, poll
 
 
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def _answers(request):
+    with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(request, timeout=5):  # noqa: S310
+        return True
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +42,7 @@ def s3():
     program = shutil.which("moto_server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if program is None:
         pytest.skip("moto_server is not installed: no S3 server to test against")
-    port = _free_port()
+    port = free_port()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     with (
         subprocess.Popen([program, "-p", str(port)], env=environment, stdout=subprocess.DEVNULL,
@@ -58,10 +57,7 @@ def s3():
             ):
                 patch.setenv(f"AWS_{name}", value)
             request = urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT")
-            for _ in range(100):
-                with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(request, timeout=5):  # noqa: S310
-                    break
-                time.sleep(0.1)
+            poll(lambda: _answers(request))
             yield f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
         finally:
             server.terminate()

@@ -21,7 +21,7 @@ from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA
 from rawnind.output.store import Store
 from rawnind.output.verify import verify
 from rawnind.records import Cfa, Reason
-from tests.output.made import FAULTS, RECIPE, make_result, make_scene
+from tests.output.result_maker import FAULTS, RECIPE, make_result, make_scene
 
 LEFT_OUT = whole_scene(make_scene("secret", noisy=2, test_reserve=True), RECIPE, Reason.TEST_RESERVE)
 

@@ -41,13 +41,13 @@ def disk(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["publish-shards", "publish-parts", "publish-manifest"])
-def test_a_full_disk_stops_the_run_and_blames_no_file(start, prepare, accidents, disk, is_whole, place):
+def test_a_full_disk_stops_the_run_and_blames_no_file(start, prepare, faults, disk, is_whole, place):
     """Whoever comes to the place waits until the disk is full; what is written next does not fit."""
-    accidents.plant(place, "wait")
+    faults.inject(place, "wait")
     run = start(output=disk.out)
-    accidents.waiting()
+    faults.wait_until_reached()
     disk.fill()
-    accidents.go_on()
+    faults.release()
     with pytest.raises(OutputError, match="No space left on device"):
         run.result()
     disk.free()

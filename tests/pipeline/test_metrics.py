@@ -22,6 +22,7 @@ from rawnind.planning import SceneFilter, make_plan
 from rawnind.recipe import Recipe
 from rawnind.records import Outcome, Reason
 from rawnind.source.index import load_index
+from tests.polling import poll
 
 SAMPLE = re.compile(r"^ray_(rawnind_\w+)\{(.*)\} ([\d.e+-]+)$", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -105,8 +106,8 @@ def test_counts_survive_a_bridge_that_dies_and_gauges_show_what_goes_on(cluster,
         ray.get(bridge.heartbeat.remote(third.key, "decode"))
         ray.get(bridge.loader_report.remote("rank-0", scenes=1, crops=12, batches=3, wait_seconds=0.5))
         ray.get(bridge.loader_report.remote("rank-0", scenes=2, crops=24, batches=5, wait_seconds=1.5))
-        time.sleep(1.1)  # gauges are written once a second
-        ray.get(bridge.snapshot.remote())
+        reported = ray.get(bridge.snapshot.remote()).now
+        poll(lambda: ray.get(bridge.snapshot.remote()).now > reported + 1)  # gauges are written once a second
     finally:
         ray.kill(bridge)  # it exports what it counted
     series = scraped(bridge_name(output), lambda found: total(found, "rawnind_in_flight_scenes") == 1)

@@ -38,20 +38,25 @@ def command(cluster, environment, small_set, tmp_path):
         process.communicate()
 
 
+def wait_for_line(process, text):
+    """Reads the command's messages up to the line that contains `text`."""
+    return next(line for line in process.stderr if text in line)
+
+
 def commits(output):
     return [line["scene"] for line in read_events(Store(str(output))) if line["event"] == "commit"]
 
 
 @pytest.mark.parametrize("own_ray", [True, False])
 def test_the_driver_killed_then_the_same_command(
-    command, accidents, photos, tmp_path, is_whole, cluster, own_ray
+    command, faults, photos, tmp_path, is_whole, cluster, own_ray
 ):
     address = None if own_ray else cluster
-    accidents.plant_at(photos.find("_tissue_", "ISO6400"), "wait")
+    faults.inject_on_read(photos.find("_tissue_", "ISO6400"), "wait")
     process = command(address=address)
-    accidents.waiting()
+    faults.wait_until_reached()
     process.kill()
-    accidents.remove()
+    faults.clear()
     again = command(address=address)
     _, said = again.communicate(timeout=120)
     assert again.returncode == 0, said
@@ -60,17 +65,15 @@ def test_the_driver_killed_then_the_same_command(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_scenes_in_flight_finish(
-    command, accidents, photos, tmp_path, is_whole, prepare, number
-):
-    accidents.plant_at(photos.find("_cat_", "ISO1600"), "wait")
+def test_a_signal_lets_scenes_in_flight_finish(command, faults, photos, tmp_path, is_whole, prepare, number):
+    faults.inject_on_read(photos.find("_cat_", "ISO1600"), "wait")
     process = command("--max-scenes", "1")
-    accidents.waiting()
+    faults.wait_until_reached()
     process.send_signal(number)
-    time.sleep(1)
-    accidents.go_on()
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 3, said
+    wait_for_line(process, "Stopping")
+    faults.release()
+    said = process.stderr.read()
+    assert process.wait(60) == 3, said
     assert "run the same command again to resume" in said
     done = commits(tmp_path / "out")
     assert "bayer/cat" in done  # it was in flight
@@ -79,35 +82,35 @@ def test_a_signal_lets_scenes_in_flight_finish(
     assert is_whole(tmp_path / "out")
 
 
-def test_a_second_signal_stops_at_once(command, accidents, photos, tmp_path, is_whole, prepare):
-    accidents.plant_at(photos.find("_cat_", "ISO1600"), "wait")
+def test_a_second_signal_stops_at_once(command, faults, photos, tmp_path, is_whole, prepare):
+    faults.inject_on_read(photos.find("_cat_", "ISO1600"), "wait")
     process = command("--max-scenes", "1")
-    accidents.waiting()
+    faults.wait_until_reached()
     process.send_signal(signal.SIGINT)
-    time.sleep(1)
+    wait_for_line(process, "Stopping")
     process.send_signal(signal.SIGINT)
     begun = time.monotonic()
-    _, said = process.communicate(timeout=60)
+    said = process.stderr.read()
+    assert process.wait(60) == 3, said
     assert time.monotonic() - begun < 20
-    assert process.returncode == 3, said
     assert "bayer/cat" not in commits(tmp_path / "out")
-    accidents.remove()
+    faults.clear()
     prepare()
     assert is_whole(tmp_path / "out")
 
 
 def test_a_second_run_is_refused_with_the_name_of_the_first(
-    start, command, accidents, photos, tmp_path, is_whole
+    start, command, faults, photos, tmp_path, is_whole
 ):
-    accidents.plant_at(photos.find("_cat_", "ISO1600"), "wait")
+    faults.inject_on_read(photos.find("_cat_", "ISO1600"), "wait")
     run = start()
-    accidents.waiting()
+    faults.wait_until_reached()
     first = json.loads((tmp_path / "out" / "run.lock").read_text())
     second = command(address=None)  # it never comes to need a Ray
     _, said = second.communicate(timeout=60)
     assert second.returncode == 2
     assert f"is in use by run {first['run']} (process {os.getpid()} on {first['host']}" in said
-    accidents.go_on()
+    faults.release()
     run.result()
     assert is_whole(tmp_path / "out")
 

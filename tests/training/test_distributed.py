@@ -2,7 +2,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ray.util.state import list_actors
 from rawnind.errors import ConfigError
 from rawnind.training import CropDataset, ray_dataset, train_distributed
 from rawnind.training.loop import train
+from tests.polling import poll
 
 pytestmark = pytest.mark.ray
 
@@ -87,17 +87,17 @@ def test_two_workers_go_on_after_one_was_killed_and_from_and_to_a_training_alone
 
 
 def _kill_a_rank_after_a_checkpoint(cluster, output, killed):
-    """Ray takes notice of a checkpoint within two seconds; before that it is as if there were none."""
-    end = time.monotonic() + 100
-    while not killed and time.monotonic() < end:
-        time.sleep(0.05)
-        for snapshot in output.glob("train/run-*/checkpoint_manager_snapshot.json"):
-            if '"checkpoint_2' in snapshot.read_text():
-                workers = list_actors(
-                    address=cluster, filters=[("state", "=", "ALIVE"), ("class_name", "=", "RayTrainWorker")]
-                )
-                os.kill(workers[0].pid, signal.SIGKILL)
-                killed.append(workers[0].pid)
+    """Ray Train registers a checkpoint within two seconds; it resumes from registered ones only."""
+
+    def registered():
+        snapshots = output.glob("train/run-*/checkpoint_manager_snapshot.json")
+        return any('"checkpoint_2' in snapshot.read_text() for snapshot in snapshots)
+
+    poll(registered, timeout=100)
+    filters = [("state", "=", "ALIVE"), ("class_name", "=", "RayTrainWorker")]
+    worker = list_actors(address=cluster, filters=filters)[0]
+    os.kill(worker.pid, signal.SIGKILL)
+    killed.append(worker.pid)
 
 
 def test_more_workers_than_the_cluster_has_are_refused_at_once(cluster, folder):

@@ -15,6 +15,7 @@ from rawnind.output.journal.journal import encode_result
 from rawnind.output.store import Store
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.training import FeedError, LiveCropDataset
+from tests.feed.folder_maker import FolderMaker
 
 BATCH = {"batch_size": 4, "crop_size": 32}
 
@@ -96,8 +97,6 @@ def happenings():
 )
 @given(events=happenings())
 def test_every_crop_is_given_once_whatever_happens(tmp_path_factory, events):
-    from tests.feed.made import FolderMaker
-
     maker = FolderMaker(tmp_path_factory.mktemp("feed") / "out", size=32)
     for number in range(3):
         maker.scene(f"scene{number}", crops=4)

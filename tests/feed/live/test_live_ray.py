@@ -25,6 +25,7 @@ from rawnind.output.verify import verify
 from rawnind.pipeline.graph import NAMESPACE, bridge_name
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.training import FeedError, LiveCropDataset, replay
+from tests.polling import poll
 
 pytestmark = pytest.mark.ray
 
@@ -170,13 +171,12 @@ for batch in live:
 
 @pytest.fixture
 def start(cluster, environment):
-    """Starts a Python process that finds the session's Ray, and ends it with the test."""
+    """Starts a Python process, which is ended with the test."""
     started = []
-    with_token = os.environ | environment  # Ray has put into os.environ that it asks for a token
 
     def start(*words):
         process = subprocess.Popen(
-            [sys.executable, *words], env=with_token, stdout=subprocess.PIPE, text=True
+            [sys.executable, *words], env=environment, stdout=subprocess.PIPE, text=True
         )
         started.append(process)
         return process
@@ -230,10 +230,7 @@ def _kill_a_worker(cluster):
 
 
 def _wait_for_commits(out, count):
-    end = time.monotonic() + 100
-    while len(list(out.glob("parts/0*"))) < count:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    poll(lambda: len(list(out.glob("parts/0*"))) >= count, timeout=100)
 
 
 def _first_commit(out):

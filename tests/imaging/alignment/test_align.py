@@ -16,7 +16,7 @@ from rawnind.imaging.alignment.features import reduced_green
 from rawnind.imaging.alignment.lucas_kanade import View, _green_sites
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
-from tests.imaging.synthetic import Case, color_index, draw_case, draw_strangers, make_sensor, render
+from tests.imaging.shifted_pairs import Case, color_index, draw_case, draw_strangers, make_sensor, render
 
 GATE = 8.0  # between unrelated motifs (at most 6.7) and true pairs (at least 8.8) among 500 of each
 both_cfas = pytest.mark.parametrize("cfa", Cfa)

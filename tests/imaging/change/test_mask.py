@@ -12,7 +12,7 @@ from rawnind.imaging.change.mask import INVALID, Cause, combine, scene_change, v
 from rawnind.imaging.exposure import gain, overexposed
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.records import Cfa
-from tests.imaging.pairs import Case, Kind, draw_case, rect_cells, render
+from tests.imaging.changed_pairs import Case, Kind, draw_case, rect_cells, render
 
 
 def judge(case):

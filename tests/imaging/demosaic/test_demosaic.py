@@ -12,7 +12,7 @@ from rawnind.imaging.demosaic.camera_rgb import CameraRgb, demosaic, planes_at_s
 from rawnind.imaging.levels import mosaic, planes, site_colors, site_planes
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
-from tests.imaging.mosaics import (
+from tests.imaging.demosaicers import (
     BALANCE,
     PHOTOGRAPHS,
     expose,

@@ -26,7 +26,7 @@ from rawnind.output.journal.journal import (
 )
 from rawnind.output.store import TEMPORARY, Store
 from rawnind.records import Outcome, Reason
-from tests.output.made import RECIPE, make_result, make_scene, results
+from tests.output.result_maker import RECIPE, make_result, make_scene, results
 
 NAMES = ("a", "b", "c")
 EAGER = Merging(few=2, many=3, small=3000, large=5000)

@@ -1,9 +1,9 @@
-"""Accidents on demand, for processes that tests start with this folder on PYTHONPATH; the package knows nothing of it.
+"""Injects faults into processes that tests start with this folder on PYTHONPATH; the package itself has no test hooks.
 
-A file `<place>` in the folder that RAWNIND_ACCIDENTS names says what shall happen to a process which comes to that
-place, and its last word how often: `once` or `always`. Places are `imread-<SHA-1>` (LibRaw is about to open these
-bytes), `worker` (a SceneWorker was made) and `publish-<folder>` or `published-<folder>` (a file of that folder, or the manifest, is about to appear, or has just
-appeared). Whoever comes first to a `once` has it alone.
+RAWNIND_FAULTS names a folder. A file `<place>` in it holds an action for the process that reaches this place, and how
+often it applies: `once` or `always`. Places are `imread-<SHA-1>` (before LibRaw opens these bytes), `worker` (after a
+SceneWorker is made), and `publish-<folder>` or `published-<folder>` (before or after a file of that folder, or the
+manifest, is linked or renamed into place). A `once` applies to the first process that deletes the file.
 """
 
 import ctypes
@@ -14,11 +14,11 @@ import signal
 import sys
 import time
 
-FOLDER = os.environ.get("RAWNIND_ACCIDENTS", "")
+FOLDER = os.environ.get("RAWNIND_FAULTS", "")
 
 
 def reach(place):
-    """The process has come to a place."""
+    """Performs the action that is injected at this place, if there is one."""
     path = os.path.join(FOLDER, place)
     try:
         with open(path) as file:
@@ -27,7 +27,7 @@ def reach(place):
             os.unlink(path)
     except (FileNotFoundError, ValueError):
         return
-    print(f"accident at {place}: {action}", file=sys.stderr, flush=True)
+    print(f"fault at {place}: {action}", file=sys.stderr, flush=True)
     if action == "wait":
         _wait(place)
     elif action == "hang":
@@ -35,10 +35,10 @@ def reach(place):
     elif action == "freeze":
         ctypes.PyDLL(None).sleep(3600)  # no other thread of the process runs meanwhile
     elif action == "bug":
-        raise ZeroDivisionError("a bug that a test has planted")
+        raise ZeroDivisionError("a bug injected by a test")
     elif action.startswith("SIG"):
         os.kill(os.getpid(), getattr(signal, action))
-        time.sleep(60)  # the signal may need a moment
+        time.sleep(60)  # the signal may be delivered a little later
 
 
 def _wait(place):
@@ -49,13 +49,13 @@ def _wait(place):
         time.sleep(0.01)
 
 
-def _watch_publishing():
+def _wrap_publishing():
     for name in ("link", "replace"):
-        setattr(os, name, _watched(getattr(os, name)))
+        setattr(os, name, _wrapped(getattr(os, name)))
 
 
-def _watched(publish):
-    def watched(source, target, *args, **kwargs):
+def _wrapped(publish):
+    def wrapped(source, target, *args, **kwargs):
         folder = _folder(os.fspath(target))
         if folder:
             reach(f"publish-{folder}")
@@ -63,7 +63,7 @@ def _watched(publish):
         if folder:
             reach(f"published-{folder}")
 
-    return watched
+    return wrapped
 
 
 def _folder(target):
@@ -72,8 +72,8 @@ def _folder(target):
     return next((name for name in ("parts", "shards", "attempts") if f"/{name}/" in str(target)), "")
 
 
-class _Watch:
-    """Finds a module as ever, and puts a place into a function of it once it is there."""
+class _PatchOnImport:
+    """Import hook: calls `change` with one module after its import."""
 
     def __init__(self, module, change):
         self.module = module
@@ -94,27 +94,30 @@ class _Watch:
         return spec
 
 
-def _watch_imread(rawpy):
+def _wrap_imread(rawpy):
     imread = rawpy.imread
 
-    def watched(source):
+    def wrapped(source):
         if hasattr(source, "getvalue"):
             reach(f"imread-{hashlib.sha1(source.getvalue()).hexdigest()}")
         return imread(source)
 
-    rawpy.imread = watched
+    rawpy.imread = wrapped
 
 
-def _watch_making(worker):
+def _wrap_worker(worker):
     make = worker.SceneWorker.__init__
 
-    def watched(self, **values):
+    def wrapped(self, **values):
         make(self, **values)
         reach("worker")
 
-    worker.SceneWorker.__init__ = watched
+    worker.SceneWorker.__init__ = wrapped
 
 
 if FOLDER:
-    _watch_publishing()
-    sys.meta_path[:0] = [_Watch("rawpy", _watch_imread), _Watch("rawnind.pipeline.worker", _watch_making)]
+    _wrap_publishing()
+    sys.meta_path[:0] = [
+        _PatchOnImport("rawpy", _wrap_imread),
+        _PatchOnImport("rawnind.pipeline.worker", _wrap_worker),
+    ]

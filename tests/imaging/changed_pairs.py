@@ -17,7 +17,15 @@ from rawnind.imaging.demosaic.camera_rgb import demosaic, planes_at_shift
 from rawnind.imaging.levels import planes
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
-from tests.imaging.synthetic import ADC_NOISE, FULL_WELL, MOTIFS, READ_NOISE, canvas, color_index, make_sensor
+from tests.imaging.shifted_pairs import (
+    ADC_NOISE,
+    FULL_WELL,
+    MOTIFS,
+    READ_NOISE,
+    canvas,
+    color_index,
+    make_sensor,
+)
 
 ISOS = (100, 400, 1600, 6400, 25600, 65535)
 RESPONSE = np.array([0.55, 1.0, 0.7], np.float32)  # what a daylight-balanced sensor sees of white

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from rawnind.output.events import read_events
 from rawnind.output.status import read_status
 from rawnind.output.store import Store
 from rawnind.output.verify import verify
+from rawnind.progress.progress import Silent
 
 
 def failed_files(output):
@@ -25,11 +27,11 @@ def events(output, event):
     return [each for each in read_events(Store(str(output))) if each["event"] == event]
 
 
-def test_a_worker_killed_in_the_middle_of_a_scene(start, accidents, photos, tmp_path, is_whole):
-    accidents.plant_at(photos.find("_cat_", "ISO65535"), "wait")
+def test_a_worker_killed_in_the_middle_of_a_scene(start, faults, photos, tmp_path, is_whole):
+    faults.inject_on_read(photos.find("_cat_", "ISO65535"), "wait")
     run = start()
-    os.kill(accidents.waiting(), signal.SIGKILL)
-    accidents.go_on()
+    os.kill(faults.wait_until_reached(), signal.SIGKILL)
+    faults.release()
     run.result()
     assert is_whole(tmp_path / "out")
     (cat,) = (line for line in events(tmp_path / "out", "commit") if line["scene"] == "bayer/cat")
@@ -39,30 +41,30 @@ def test_a_worker_killed_in_the_middle_of_a_scene(start, accidents, photos, tmp_
 @pytest.mark.parametrize(
     "place", ["publish-shards", "published-shards", "publish-attempts", "published-attempts"]
 )
-def test_a_worker_killed_around_a_file_of_its_own(prepare, accidents, tmp_path, is_whole, place):
-    accidents.plant(place, "SIGKILL")
+def test_a_worker_killed_around_a_file_of_its_own(prepare, faults, tmp_path, is_whole, place):
+    faults.inject(place, "SIGKILL")
     prepare()
-    assert accidents.happened(place)
+    assert faults.triggered(place)
     assert is_whole(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     "place", ["publish-parts", "published-parts", "publish-manifest", "published-manifest"]
 )
-def test_the_bridge_killed_during_a_commit(prepare, accidents, tmp_path, is_whole, place):
-    accidents.plant(place, "SIGKILL")
+def test_the_bridge_killed_during_a_commit(prepare, faults, tmp_path, is_whole, place):
+    faults.inject(place, "SIGKILL")
     prepare()
-    assert accidents.happened(place)
+    assert faults.triggered(place)
     assert is_whole(tmp_path / "out")
     commits = events(tmp_path / "out", "commit")
     assert sorted(line["seq"] for line in commits) == list(range(5))  # each commit is one line
     assert [line["to"] for line in events(tmp_path / "out", "state")] == ["collecting", "ready", "closed"]
 
 
-def test_a_raw_that_kills_whoever_opens_it_costs_itself(prepare, accidents, photos, tmp_path, is_whole):
+def test_a_raw_that_kills_whoever_opens_it_costs_itself(prepare, faults, photos, tmp_path, is_whole):
     killer, hanging = photos.find("_cat_", "ISO1600"), photos.find("_tissue_", "ISO6400")
-    accidents.plant_at(killer, "SIGSEGV", "always")
-    accidents.plant_at(hanging, "hang", "always")
+    faults.inject_on_read(killer, "SIGSEGV", "always")
+    faults.inject_on_read(hanging, "hang", "always")
     summary = prepare(scene_timeout=15)  # children that decode start slowly on a busy machine
     output = tmp_path / "out"
     found = failed_files(output)
@@ -73,7 +75,7 @@ def test_a_raw_that_kills_whoever_opens_it_costs_itself(prepare, accidents, phot
     assert list(verify(Store(str(output)))) == []
     shown = "\n".join(read_status(Store(str(output))).lines())
     assert all(name in shown for name in (killer.name, hanging.name))
-    accidents.remove()
+    faults.clear()
     prepare(retry_failed="worker_died")
     assert killer.name not in failed_files(output)
     assert hanging.name in failed_files(output)
@@ -81,29 +83,29 @@ def test_a_raw_that_kills_whoever_opens_it_costs_itself(prepare, accidents, phot
     assert is_whole(output)
 
 
-def test_workers_that_die_before_they_begin_end_the_run(prepare, accidents, tmp_path, is_whole):
-    accidents.plant("worker", "SIGKILL", "always")
+def test_workers_that_die_before_they_begin_end_the_run(prepare, faults, tmp_path, is_whole):
+    faults.inject("worker", "SIGKILL", "always")
     with pytest.raises(WorkersDyingError, match="workers die before they begin a scene, 5 times in a row"):
         prepare(max_scenes=1)
-    accidents.remove()
+    faults.clear()
     prepare()
     assert is_whole(tmp_path / "out")
 
 
-def test_a_decoder_that_stops_its_whole_process_is_stopped(prepare, accidents, photos, tmp_path, is_whole):
-    accidents.plant_at(photos.find("_cat_", "ISO1600"), "freeze")
+def test_a_decoder_that_stops_its_whole_process_is_stopped(prepare, faults, photos, tmp_path, is_whole):
+    faults.inject_on_read(photos.find("_cat_", "ISO1600"), "freeze")
     prepare(scene_timeout=8)
     assert is_whole(tmp_path / "out")
 
 
 def test_a_source_that_goes_away_blames_no_file(
-    start, prepare, accidents, photos, small_set, tmp_path, is_whole
+    start, prepare, faults, photos, small_set, tmp_path, is_whole
 ):
-    accidents.plant_at(photos.find("_cat_", "GT"), "wait")
+    faults.inject_on_read(photos.find("_cat_", "GT"), "wait")
     run = start()
-    accidents.waiting()
+    faults.wait_until_reached()
     small_set.rename(tmp_path / "away")
-    accidents.go_on()
+    faults.release()
     with pytest.raises(SourceLostError, match="bring it back"):
         run.result()
     (tmp_path / "away").rename(small_set)
@@ -111,13 +113,13 @@ def test_a_source_that_goes_away_blames_no_file(
     assert is_whole(tmp_path / "out")
 
 
-def test_an_output_that_goes_away_blames_no_file(start, prepare, accidents, photos, tmp_path, is_whole):
+def test_an_output_that_goes_away_blames_no_file(start, prepare, faults, photos, tmp_path, is_whole):
     output = tmp_path / "out"
-    accidents.plant_at(photos.find("_cat_", "ISO65535"), "wait")
+    faults.inject_on_read(photos.find("_cat_", "ISO65535"), "wait")
     run = start()
-    accidents.waiting()
+    faults.wait_until_reached()
     output.rename(tmp_path / "away")
-    accidents.go_on()
+    faults.release()
     with pytest.raises(OutputError, match="bring it back"):
         run.result()
     for path in sorted(output.rglob("*"), reverse=True):  # what workers have written there meanwhile
@@ -128,40 +130,49 @@ def test_an_output_that_goes_away_blames_no_file(start, prepare, accidents, phot
     assert is_whole(output)
 
 
-def test_a_bug_stops_the_run_at_once_and_says_where(prepare, accidents, photos, tmp_path, is_whole):
-    accidents.plant_at(photos.find("_cat_", "ISO1600"), "bug", "always")
+def test_a_bug_stops_the_run_at_once_and_says_where(prepare, faults, photos, tmp_path, is_whole):
+    faults.inject_on_read(photos.find("_cat_", "ISO1600"), "bug", "always")
     begun = time.monotonic()
-    with pytest.raises(
-        ProgramError, match=r"ZeroDivisionError: a bug that a test has planted .*sitecustomize"
-    ):
+    with pytest.raises(ProgramError, match=r"ZeroDivisionError: a bug injected by a test .*sitecustomize"):
         prepare()
     assert time.monotonic() - begun < 60
     assert events(tmp_path / "out", "state")[-1]["to"] == "error"
-    accidents.remove()
+    faults.clear()
     prepare()
     assert is_whole(tmp_path / "out")
 
 
+class StopSeen(Silent):
+    """Progress that sets an event when the run begins to stop."""
+
+    def __init__(self):
+        self.seen = threading.Event()
+
+    def stopping(self, why):
+        self.seen.set()
+
+
 def test_a_run_out_of_time_stops_cleanly_and_goes_on_later(
-    start, prepare, accidents, photos, tmp_path, is_whole
+    start, prepare, faults, photos, tmp_path, is_whole
 ):
     for photo in (photos.find("_cat_", "ISO1600"), photos.find("_tissue_", "ISO6400")):
-        accidents.plant_at(photo, "wait")
-    run = start(timeout=1, max_scenes=1)
-    accidents.waiting()
-    time.sleep(2)
-    accidents.go_on()
+        faults.inject_on_read(photo, "wait")
+    progress = StopSeen()
+    run = start(timeout=1, max_scenes=1, progress=progress)
+    faults.wait_until_reached()
+    assert progress.seen.wait(60)
+    faults.release()
     with pytest.raises(StoppedEarlyError, match="--timeout of 1 s is over; run the same command again"):
         run.result()
     assert 0 < len(events(tmp_path / "out", "commit")) < 5  # what was in flight is finished
-    accidents.remove()
+    faults.clear()
     prepare()
     assert len(events(tmp_path / "out", "commit")) == 5
     assert is_whole(tmp_path / "out")
 
 
-def test_scenes_in_flight_never_exceed_the_limit(prepare, accidents, tmp_path):
-    accidents.plant("published-parts", "SIGKILL")  # the bridge forgets who is at work
+def test_scenes_in_flight_never_exceed_the_limit(prepare, faults, tmp_path):
+    faults.inject("published-parts", "SIGKILL")  # the bridge forgets who is at work
     prepare(max_scenes=1)
     (ready,) = (line for line in events(tmp_path / "out", "state") if line["to"] == "ready")
     assert ready["peak_in_flight"] == 1

@@ -41,9 +41,9 @@ cluster.shutdown()
 """
 
 
-def test_a_node_that_crashes(environment, accidents, photos, small_set, tmp_path, is_whole):
-    accidents.plant_at(photos.find("_cat_", "ISO1600"), "wait")
-    words = [sys.executable, "-c", CRASH, str(small_set), str(tmp_path / "out"), str(accidents.folder)]
+def test_a_node_that_crashes(environment, faults, photos, small_set, tmp_path, is_whole):
+    faults.inject_on_read(photos.find("_cat_", "ISO1600"), "wait")
+    words = [sys.executable, "-c", CRASH, str(small_set), str(tmp_path / "out"), str(faults.folder)]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     said = done.stdout.split()
