@@ -17,7 +17,14 @@ from rawnind.imaging.demosaic.camera_rgb import demosaic, planes_at_shift
 from rawnind.imaging.levels import planes
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
-from tests.imaging.demosaicers import PHOTOGRAPHS, expose, opencv_demosaic, photograph, psnr, timed_libraw
+from tests.imaging.demosaicers import (
+    PHOTOGRAPHS,
+    noiseless_photo,
+    opencv_demosaic,
+    photograph,
+    psnr,
+    timed_libraw,
+)
 
 SITES = 24e6
 SONY = (0.7374, -0.2389, -0.0551, -0.5435, 1.3162, 0.2519, -0.1006, 0.1795, 0.6552)  # ILCE-7C, LibRaw's table
@@ -53,11 +60,11 @@ def padded(name: str) -> np.ndarray:
 
 
 def frame_24mp(cfa: Cfa) -> Photo:
-    tile = photograph("astronaut")[:, :504, :504]
+    tile = photograph("astronaut.png")[:, :504, :504]
     repeated = np.tile(tile, (1, 8, 12))[
         :, : 4000 // cfa.period * cfa.period, : 6000 // cfa.period * cfa.period
     ]
-    return expose(repeated, cfa)
+    return noiseless_photo(repeated, cfa)
 
 
 @pytest.fixture
@@ -74,7 +81,7 @@ def test_nobody_else_is_as_close_to_the_photographs(cfa, benchmark):
     names = PHOTOGRAPHS if benchmark.enabled else PHOTOGRAPHS[:1]
     rows: dict[str, list[tuple[float, float, float]]] = {}
     for name in names:
-        photo = expose(padded(name), cfa)
+        photo = noiseless_photo(padded(name), cfa)
         truth = padded(name)[:, : photo.mosaic.shape[0], : photo.mosaic.shape[1]]
         for candidate, levels, seconds in candidates(photo):
             quality = psnr(levels, truth), psnr(levels, truth, display=True)
@@ -84,7 +91,7 @@ def test_nobody_else_is_as_close_to_the_photographs(cfa, benchmark):
         print(f"\n{cfa}, mean of {', '.join(names)}\n{'':18}  linear  display  CPU s per 24 MP")
         for candidate, (linear, display, seconds) in means.items():
             print(f"{candidate:18} {linear:7.2f} {display:8.2f} {seconds:16.2f}")
-    photo = expose(photograph(names[0]), cfa)
+    photo = noiseless_photo(photograph(names[0]), cfa)
     benchmark(demosaic, photo)
     ours = means.pop("rawnind")
     assert all(ours[0] > linear + 1 and ours[1] > display + 1 for linear, display, _ in means.values())
@@ -92,7 +99,7 @@ def test_nobody_else_is_as_close_to_the_photographs(cfa, benchmark):
 
 @pytest.mark.parametrize("cfa", Cfa)
 def test_stages_of_a_24_megapixel_photo(cfa, benchmark):
-    whole = frame_24mp(cfa) if benchmark.enabled else expose(photograph("astronaut"), cfa)
+    whole = frame_24mp(cfa) if benchmark.enabled else noiseless_photo(photograph("astronaut.png"), cfa)
     height, width = whole.mosaic.shape
     rgb, matrix = demosaic(whole), camera_to_rec2020(SONY)
     rect = Rect(0, 0, (height - 1) // cfa.period * cfa.period, (width - 1) // cfa.period * cfa.period)

@@ -16,7 +16,7 @@ from rawnind.imaging.exposure import gain, overexposed
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.msssim import score_map, windowed_ms_ssim
 from rawnind.records import Cfa
-from tests.imaging.changed_pairs import ISOS, draw_case, rect_cells, render
+from tests.imaging.changed_pairs import ISOS, draw_case, render
 
 PAIRS_PER_ISO = 18
 
@@ -79,7 +79,7 @@ def study(pairs_per_iso, isos=ISOS):
 
 def prepared(pair):
     """Usable cells and the gain-matched noisy planes."""
-    cells, photo = rect_cells(pair.case), pair.noisy_photo
+    cells, photo = pair.cells, pair.noisy_photo
     usable = (pair.ground_truth < 0.99).all(axis=0)
     usable &= ~(overexposed(photo.mosaic, photo.sensor) | hot_pixels(photo.mosaic, photo.sensor))[cells]
     return usable, pair.noisy * np.float32(gain(pair.ground_truth, pair.noisy, usable))

@@ -215,8 +215,8 @@ class Noise:
         return cls(electrons=FULL_WELL / amplification, read=read, row=ROW_ELECTRONS)
 
 
-def expose(levels: Levels, noise: Noise, *, black: NDArray[np.int64], white: int,
-           margins: tuple[int, int, int, int], rng: np.random.Generator) -> NDArray[np.uint16]:  # fmt: skip
+def expose(levels: Levels, noise: Noise, *, black: NDArray[np.number], white: float, margins: tuple[int, int, int, int],
+           rng: np.random.Generator, pattern: NDArray[np.float32] | None = None) -> NDArray[np.uint16]:  # fmt: skip
     """Sensor values with photon, read and row noise, rounded and cut to 0..white.
 
     Args:
@@ -226,6 +226,7 @@ def expose(levels: Levels, noise: Noise, *, black: NDArray[np.int64], white: int
         white: sensor value of level 1.
         margins: top, left, bottom, right; they get no light. Top and left are multiples of the period.
         rng: where the noise comes from.
+        pattern: (top + H + bottom, left + W + right) electrons that the sensor adds at each site, such as hot pixels.
 
     Returns:
         (top + H + bottom, left + W + right).
@@ -244,6 +245,8 @@ def expose(levels: Levels, noise: Noise, *, black: NDArray[np.int64], white: int
         electrons = rng.poisson(light * noise.electrons).astype(np.float32)
         electrons += np.float32(noise.read) * rng.standard_normal((rows, width), np.float32)
         electrons += np.float32(noise.row) * rng.standard_normal((rows, 1), np.float32)
+        if pattern is not None:
+            electrons += pattern[start : start + rows]
         signal = electrons * ((np.float32(white) - floor[:rows]) / np.float32(noise.electrons)) + floor[:rows]
         values[start : start + rows] = np.clip(np.rint(signal), 0, white)
     return values

@@ -5,31 +5,33 @@ rounding, demosaicing of the ground truth, planes at the whole shift, gain. Ever
 how far it stands out of the noise.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.imaging.coordinates import Rect
+from rawnind.imaging.coordinates import cells_of, overlap
 from rawnind.imaging.demosaic.camera_rgb import demosaic, planes_at_shift
-from rawnind.imaging.levels import planes
+from rawnind.imaging.levels import planes, site_colors
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
-from tests.imaging.shifted_pairs import (
-    ADC_NOISE,
-    FULL_WELL,
+from tests.imaging.simulation import (
     MOTIFS,
-    READ_NOISE,
+    RESPONSE,
     canvas,
-    color_index,
+    fixed_pattern,
     make_sensor,
+    noise_at,
+    take,
+    through_filters,
+    view,
 )
 
 ISOS = (100, 400, 1600, 6400, 25600, 65535)
-RESPONSE = np.array([0.55, 1.0, 0.7], np.float32)  # what a daylight-balanced sensor sees of white
-MARGIN = 24  # sites around the frame
+MARGIN = 24  # sites of the canvas around the frame
+INNER = np.s_[MARGIN:-MARGIN, MARGIN:-MARGIN]
 OPTICS = 0.7  # standard deviation in sites of what a lens and its low-pass filter blur
 GAP = 16  # sites around a change that belong neither to it nor to the still area
 
@@ -104,6 +106,7 @@ class MaskPair:
     """Planes of both photos on the noisy frame, and the truth in cells.
 
     Attributes:
+        cells: which cells of the noisy photo the planes show.
         ground_truth: (P, h, w).
         noisy: (P, h, w), not gain-matched.
         still: (h, w) cells at least 16 sites from every change.
@@ -112,6 +115,7 @@ class MaskPair:
     case: Case
     gt_photo: Photo
     noisy_photo: Photo
+    cells: tuple[slice, slice]
     ground_truth: NDArray[np.float32]
     noisy: NDArray[np.float32]
     changes: tuple[Changed, ...]
@@ -144,43 +148,32 @@ def draw_case(seed: int, iso: int) -> Case:
 def render(case: Case) -> MaskPair:
     """The pair of a case."""
     rng = np.random.default_rng([case.seed, case.iso, 1])
-    shape = (case.height + 2 * MARGIN, case.width + 2 * MARGIN)
-    light = (
-        canvas(MOTIFS[rng.integers(len(MOTIFS))], shape, case.seed)
-        * RESPONSE
-        * np.float32(rng.uniform(0.3, 1.0))
-    )
-    light = cv2.GaussianBlur(light, (0, 0), OPTICS)
-    if case.lamp:
-        _lamp(light, rng)
+    shape = (case.height, case.width)
+    light = _light(case, rng)
     gt_light, noisy_light, places = _place_changes(case, light, rng)
-    sensor = make_sensor(case.cfa, case.height, case.width)
-    gt_seen = _turned(gt_light, case)
-    noisy_seen = noisy_light[MARGIN:-MARGIN, MARGIN:-MARGIN]
-    drift = _drift(case, rng)
-    noisy_seen = noisy_seen**case.response * drift[..., None]
-    colors = color_index(case.cfa, case.height, case.width)[..., None].astype(np.intp)
-    gt_photo = Photo(
-        mosaic=_expose(
-            np.take_along_axis(gt_seen, colors, 2)[..., 0], case.gt_iso, replace(case, hot_pixels=0), rng
-        ),
-        sensor=sensor,
+    displacement = (case.shift[0] + case.residual[0], case.shift[1] + case.residual[1])
+    gt_seen = view(gt_light, shape, (MARGIN, MARGIN), displacement=displacement, rotation=case.rotation)
+    noisy_seen = noisy_light[INNER] ** case.response * _drift(case, rng)[..., None] / np.float32(case.gain)
+    sensor = make_sensor(case.cfa, shape)
+    gt_noise, noise = noise_at(case.gt_iso, case.row_noise), noise_at(case.iso, case.row_noise)
+    gt_photo = take(through_filters(gt_seen, case.cfa), sensor, gt_noise, rng)
+    pattern = fixed_pattern(shape, noise, rng, hot_pixels=case.hot_pixels)
+    noisy_photo = take(through_filters(noisy_seen, case.cfa), sensor, noise, rng, pattern)
+    rect = overlap(shape, case.shift, case.cfa.period)
+    cells = cells_of(rect, case.cfa.cell)
+    contrast = through_filters((noisy_light - gt_light)[INNER], case.cfa) / _sigma(
+        light, case, gt_noise, noise
     )
-    noisy_site = np.take_along_axis(noisy_seen, colors, 2)[..., 0] / np.float32(case.gain)
-    noisy_photo = Photo(mosaic=_expose(noisy_site, case.iso, case, rng), sensor=sensor)
-    rect = _shared(case)
-    cells = np.s_[rect.top // case.cfa.cell : (rect.top + rect.height) // case.cfa.cell,
-                  rect.left // case.cfa.cell : (rect.left + rect.width) // case.cfa.cell]  # fmt: skip
-    sigma = _sigma(np.take_along_axis(light[MARGIN:-MARGIN, MARGIN:-MARGIN], colors, 2)[..., 0], case)
-    changes = tuple(_measured(place, case, gt_light, noisy_light, colors, sigma, cells) for place in places)
-    near = np.zeros((case.height, case.width), np.uint8)
+    changes = tuple(_measured(place, case, contrast, cells) for place in places)
+    near = np.zeros(shape, np.uint8)
     for _, _, mask in places:
-        near |= mask[MARGIN:-MARGIN, MARGIN:-MARGIN]
+        near |= mask[INNER]
     near = cv2.dilate(near, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * GAP + 1, 2 * GAP + 1)))
     return MaskPair(
         case=case,
         gt_photo=gt_photo,
         noisy_photo=noisy_photo,
+        cells=cells,
         ground_truth=planes_at_shift(demosaic(gt_photo), case.shift, case.cfa, rect),
         noisy=np.ascontiguousarray(planes(noisy_photo)[(slice(None), *cells)]),
         changes=tuple(change for change in changes if change.sites),
@@ -188,24 +181,15 @@ def render(case: Case) -> MaskPair:
     )
 
 
-def rect_cells(case: Case) -> tuple[slice, slice]:
-    """Where the cells of `MaskPair` lie in the noisy photo's."""
-    rect, cell = _shared(case), case.cfa.cell
-    return (
-        slice(rect.top // cell, (rect.top + rect.height) // cell),
-        slice(rect.left // cell, (rect.left + rect.width) // cell),
-    )
-
-
-def _shared(case: Case) -> Rect:
-    """The whole tiles of the noisy frame that the GT shows too."""
-    period, spans = case.cfa.period, []
-    for shift, length in zip(case.shift, (case.height, case.width), strict=True):
-        first = -(-max(0, -shift) // period) * period
-        last = min(length, length - shift) // period * period
-        spans.append((first, last - first))
-    (top, height), (left, width) = spans
-    return Rect(top=top, left=left, height=height, width=width)
+def _light(case, rng):
+    """The canvas in front of both cameras, before anything changes."""
+    shape = (case.height + 2 * MARGIN, case.width + 2 * MARGIN)
+    motif = MOTIFS[rng.integers(len(MOTIFS))]
+    light = canvas(motif, shape, case.seed) * RESPONSE * np.float32(rng.uniform(0.3, 1.0))
+    light = cv2.GaussianBlur(light, (0, 0), OPTICS)
+    if case.lamp:
+        _lamp(light, rng)
+    return light
 
 
 def _lamp(light, rng):
@@ -216,18 +200,6 @@ def _lamp(light, rng):
     light += cv2.GaussianBlur(glow, (0, 0), 2.0)[..., None]
 
 
-def _turned(light, case):
-    """The GT's view of the canvas: shifted and turned about the centre."""
-    dy, dx = (s + r for s, r in zip(case.shift, case.residual, strict=True))
-    cos, sin = np.cos(np.deg2rad(case.rotation)), np.sin(np.deg2rad(case.rotation))
-    turn = np.array([[cos, sin], [-sin, cos]])
-    centre = np.array([(case.width - 1) / 2, (case.height - 1) / 2])
-    offset = centre - turn @ (centre + np.array([dx, dy])) + MARGIN
-    seen = cv2.warpAffine(light, np.column_stack([turn, offset]), (case.width, case.height),
-                          flags=cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT)  # fmt: skip
-    return np.maximum(seen, 0)
-
-
 def _drift(case, rng):
     y, x = np.mgrid[-1 : 1 : case.height * 1j, -1 : 1 : case.width * 1j].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
@@ -235,35 +207,12 @@ def _drift(case, rng):
     return 1 + np.float32(case.drift) * wave.astype(np.float32)
 
 
-def _noise(iso):
-    """Electrons of a full sensor and read noise in levels."""
-    well = FULL_WELL * 100 / iso
-    return well, float(np.hypot(READ_NOISE / well, ADC_NOISE / 15871))
-
-
-def _sigma(light, case):
-    """Noise of the gain-matched difference at each site: of photons, of reading, of the row."""
-    well, read = _noise(case.iso)
-    gt_well, gt_read = _noise(case.gt_iso)
-    reading = (1 + case.row_noise**2) * ((case.gain * read) ** 2 + gt_read**2)
-    return np.sqrt(case.gain * light / well + light / gt_well + reading)
-
-
-def _expose(light, iso, case, rng):
-    well, read = _noise(iso)
-    level = rng.poisson(light * well).astype(np.float32) / np.float32(well)
-    level += rng.standard_normal(level.shape, np.float32) * np.float32(read)
-    level += (rng.standard_normal((level.shape[0], 1)) * case.row_noise * read).astype(np.float32)
-    hot = rng.random(level.shape, np.float32) < case.hot_pixels
-    level[hot] += rng.exponential(0.3, int(hot.sum()))
-    sensor = make_sensor(case.cfa, case.height, case.width)
-    index = color_index(case.cfa, case.height, case.width).astype(np.intp)
-    if case.cfa is Cfa.BAYER:
-        index = np.array([[0, 1], [2, 3]])[np.arange(case.height)[:, None] % 2, np.arange(case.width) % 2]
-    black = np.array(sensor.black_level, np.float32)[index]
-    return np.clip(np.rint(level * (sensor.white_level - black) + black), 0, sensor.white_level).astype(
-        np.uint16
-    )
+def _sigma(light, case, gt_noise, noise):
+    """(H, W): standard deviation of the gain-matched difference of the photos: photon, read and row noise, in levels."""
+    light = through_filters(light[INNER], case.cfa)
+    photons = case.gain * light / noise.electrons + light / gt_noise.electrons
+    reading = (case.gain * noise.read / noise.electrons) ** 2 + (gt_noise.read / gt_noise.electrons) ** 2
+    return np.sqrt(photons + (1 + case.row_noise**2) * reading)
 
 
 def _place_changes(case, light, rng):
@@ -330,22 +279,20 @@ def _texture(shape, rng):
     return np.clip(band / band.std(), -2, 2)[..., None]
 
 
-def _measured(place, case, gt_light, noisy_light, colors, sigma, cells):
+def _measured(place, case, contrast, cells):
+    """A change as its truth; `contrast` is (H, W), in standard deviations of the noise."""
     kind, size, mask = place
-    inner = np.s_[MARGIN:-MARGIN, MARGIN:-MARGIN]
-    inside = mask[inner] > 0
-    delta = np.take_along_axis((noisy_light - gt_light)[inner], colors, 2)[..., 0]
-    z = (delta / sigma)[inside]
+    inside = mask[INNER] > 0
+    z, color = contrast[inside], site_colors(case.cfa, inside.shape)[inside]
     if kind is Kind.TEXTURE:
-        contrast = float(z.std())
+        strength = float(z.std())
     else:
-        color = colors[..., 0][inside]
-        contrast = sum(float(abs(z[color == c].mean()) * (color == c).mean()) for c in range(3))
+        strength = sum(float(abs(z[color == c].mean()) * (color == c).mean()) for c in range(3))
     return Changed(
         kind=kind,
         size=size,
-        cells=_cells(mask[inner], case.cfa, any_=False)[cells],
-        contrast=contrast,
+        cells=_cells(mask[INNER], case.cfa, any_=False)[cells],
+        contrast=strength,
         sites=int(inside.sum()),
     )
 

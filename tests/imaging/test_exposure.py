@@ -10,11 +10,11 @@ from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.levels import planes
 from rawnind.records import Cfa
 from tests.imaging.changed_pairs import Case, Kind, render
-from tests.imaging.shifted_pairs import make_sensor
+from tests.imaging.simulation import make_sensor
 
 
 def grey(cfa, *, level=0.3, noise=0.0, seed=0, side=60):
-    sensor = make_sensor(cfa, side, side)
+    sensor = make_sensor(cfa, (side, side))
     rng = np.random.default_rng(seed)
     values = sensor.black_level[0] + level * (sensor.white_level - sensor.black_level[0])
     return (values + noise * rng.standard_normal((side, side))).astype(np.uint16), sensor
@@ -95,7 +95,7 @@ def test_the_alignment_loss_is_the_mean_absolute_difference_of_usable_cells(seed
 
 
 def test_levels_and_limits_agree_for_each_colour():
-    sensor = make_sensor(Cfa.BAYER, 4, 4)
+    sensor = make_sensor(Cfa.BAYER, (4, 4))
     pair = render(Case(seed=1, cfa=Cfa.BAYER, iso=100, height=64, width=96))
     levels = planes(pair.gt_photo)
     expected = (levels >= exposure.OVER * sensor.overexposure_lb).any(axis=0)

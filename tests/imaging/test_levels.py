@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from rawnind.imaging.levels import level_lines, planes, site_colors, site_lines, site_planes
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
-from tests.imaging.demosaicers import sensor
+from tests.imaging.simulation import make_sensor
 
 BLACK = {Cfa.BAYER: (500.0, 510.0, 520.0, 530.5), Cfa.X_TRANS: (1020.0, 1024.0, 1030.0)}
 
@@ -14,7 +14,7 @@ BLACK = {Cfa.BAYER: (500.0, 510.0, 520.0, 530.5), Cfa.X_TRANS: (1020.0, 1024.0, 
 def random_photo(cfa: Cfa, tiles: tuple[int, int], seed: int = 0, top: int = 65536) -> Photo:
     shape = (tiles[0] * cfa.period, tiles[1] * cfa.period)
     values = np.random.default_rng(seed).integers(0, top, shape).astype(np.uint16)
-    return Photo(mosaic=values, sensor=sensor(cfa, shape, BLACK[cfa], 15000.0))
+    return Photo(mosaic=values, sensor=make_sensor(cfa, shape, black=BLACK[cfa], white=15000.0))
 
 
 def reference(photo: Photo) -> np.ndarray:
@@ -43,7 +43,10 @@ def test_planes_are_the_mean_level_of_each_colour_in_each_cell(cfa, rows, column
 def test_values_under_black_are_negative_and_values_over_white_above_one(cfa):
     for value, expected in ((0, -0.1), (16000, 1.5)):
         shape = (2 * cfa.period, 3 * cfa.period)
-        flat = Photo(mosaic=np.full(shape, value, np.uint16), sensor=sensor(cfa, shape, 1000.0, 11000.0))
+        flat = Photo(
+            mosaic=np.full(shape, value, np.uint16),
+            sensor=make_sensor(cfa, shape, black=1000.0, white=11000.0),
+        )
         np.testing.assert_allclose(planes(flat), expected, atol=1e-6)
 
 
@@ -63,23 +66,27 @@ def test_the_planes_of_a_colour_show_that_colour_alone(cfa):
     for color in range(3):
         lit = np.where(site_colors(cfa, shape) == color, 15000, 0).astype(np.uint16)
         for plane, own in zip(
-            planes(Photo(mosaic=lit, sensor=sensor(cfa, shape, 0.0, 15000.0))), cfa.plane_colors, strict=True
+            planes(Photo(mosaic=lit, sensor=make_sensor(cfa, shape, black=0.0, white=15000.0))),
+            cfa.plane_colors,
+            strict=True,
         ):
             np.testing.assert_allclose(plane, float(own == color), atol=1e-6)
 
 
 @pytest.mark.parametrize("cfa", Cfa)
 def test_site_lines_say_for_each_site_what_level_lines_say_for_its_plane(cfa):
-    factor, bias = level_lines(sensor(cfa, (6, 6), BLACK[cfa]))
+    factor, bias = level_lines(make_sensor(cfa, (6, 6), black=BLACK[cfa]))
     index = site_planes(cfa, (cfa.period, cfa.period))
-    np.testing.assert_array_equal(site_lines(sensor(cfa, (6, 6), BLACK[cfa])), [factor[index], bias[index]])
+    np.testing.assert_array_equal(
+        site_lines(make_sensor(cfa, (6, 6), black=BLACK[cfa])), [factor[index], bias[index]]
+    )
 
 
 def test_a_white_level_that_is_not_above_black_is_refused():
     with pytest.raises(ValueError, match="must lie above black"):
-        level_lines(sensor(Cfa.BAYER, (2, 2), 1000.0, 1000.0))
+        level_lines(make_sensor(Cfa.BAYER, (2, 2), black=1000.0, white=1000.0))
 
 
 def test_black_levels_for_another_filter_array_are_refused():
     with pytest.raises(ValueError, match="black"):
-        level_lines(sensor(Cfa.X_TRANS, (6, 6), (1.0, 1.0, 1.0, 1.0)))
+        level_lines(make_sensor(Cfa.X_TRANS, (6, 6), black=(1.0, 1.0, 1.0, 1.0)))

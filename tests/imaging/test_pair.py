@@ -11,7 +11,8 @@ from rawnind.imaging.photo import Photo
 from rawnind.imaging.prepared import Prepared
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa, Reason
-from tests.imaging.shifted_pairs import MOTIFS, Case, render
+from tests.imaging.shifted_pairs import Case, render
+from tests.imaging.simulation import MOTIFS
 
 MATRIX = (0.7374, -0.2389, -0.0551, -0.5435, 1.3162, 0.2519, -0.1006, 0.1795, 0.6552)
 RECIPE = Recipe(crop_size=96, stride=96)

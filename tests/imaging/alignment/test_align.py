@@ -14,9 +14,11 @@ from skimage.registration import phase_cross_correlation
 from rawnind.imaging.alignment.align import align, extract_features
 from rawnind.imaging.alignment.features import reduced_green
 from rawnind.imaging.alignment.lucas_kanade import View, _green_sites
+from rawnind.imaging.levels import site_colors
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
-from tests.imaging.shifted_pairs import Case, color_index, draw_case, draw_strangers, make_sensor, render
+from tests.imaging.shifted_pairs import Case, draw_case, draw_strangers, render
+from tests.imaging.simulation import make_sensor
 
 GATE = 8.0  # between unrelated motifs (at most 6.7) and true pairs (at least 8.8) among 500 of each
 both_cfas = pytest.mark.parametrize("cfa", Cfa)
@@ -32,7 +34,7 @@ def total(alignment):
 
 
 def photo(mosaic, cfa=Cfa.BAYER):
-    sensor = make_sensor(cfa, *mosaic.shape)
+    sensor = make_sensor(cfa, mosaic.shape)
     return Photo.from_visible(np.clip(np.rint(mosaic), 0, 16383).astype(np.uint16), sensor)
 
 
@@ -227,13 +229,13 @@ def test_the_same_photos_give_the_same_bits():
 def test_reduced_greens_are_means_without_extremes(cfa):
     mosaic = np.random.default_rng(5).integers(600, 16000, (48, 60))
     block = {Cfa.BAYER: 4, Cfa.X_TRANS: 3}[cfa]
-    green = color_index(cfa, *mosaic.shape) == 1
+    green = site_colors(cfa, mosaic.shape) == 1
     found = reduced_green(photo(mosaic, cfa))
     for y, x in np.ndindex(found.shape):
         site = np.s_[y * block : (y + 1) * block, x * block : (x + 1) * block]
         values = np.sort(mosaic[site][green[site]])
         assert found[y, x] == pytest.approx(
-            values[1:-1].mean() - make_sensor(cfa, 1, 1).black_level[1], abs=0.01
+            values[1:-1].mean() - make_sensor(cfa, (1, 1)).black_level[1], abs=0.01
         )
 
 
@@ -241,7 +243,7 @@ def test_reduced_greens_are_means_without_extremes(cfa):
 @pytest.mark.parametrize("corner", [(5, 7), (6, 6), (9, 8)])
 def test_green_at_sites_is_the_mean_without_extremes_wherever_the_tile_starts(cfa, corner):
     mosaic = np.random.default_rng(6).integers(600, 16000, (48, 60)).astype(np.uint16)
-    green = color_index(cfa, *mosaic.shape) == 1
+    green = site_colors(cfa, mosaic.shape) == 1
     values = np.where(green, mosaic, np.nan).astype(float)
 
     def trimmed(window):

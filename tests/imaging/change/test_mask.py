@@ -12,13 +12,14 @@ from rawnind.imaging.change.mask import INVALID, Cause, combine, scene_change, v
 from rawnind.imaging.exposure import gain, overexposed
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.records import Cfa
-from tests.imaging.changed_pairs import Case, Kind, draw_case, rect_cells, render
+from tests.imaging.changed_pairs import Case, Kind, draw_case, render
+from tests.imaging.simulation import noise_at
 
 
 def judge(case):
     """(pair, usable cells, gain, change) of a case."""
     pair = render(case)
-    cells, photo = rect_cells(case), pair.noisy_photo
+    cells, photo = pair.cells, pair.noisy_photo
     usable = (pair.ground_truth < 0.99).all(axis=0)
     usable &= ~(overexposed(photo.mosaic, photo.sensor) | hot_pixels(photo.mosaic, photo.sensor))[cells]
     factor = gain(pair.ground_truth, pair.noisy, usable)
@@ -88,9 +89,9 @@ def test_the_residual_shift_is_measured(cfa):
 @pytest.mark.parametrize("iso", [400, 25600])
 def test_the_noise_model_is_the_renderers(iso):
     pair, _, factor, change = judge(Case(seed=5, cfa=Cfa.BAYER, iso=iso, gt_iso=50))
-    well = 50_000 * 100 / iso
+    noise = noise_at(iso)
     level = float(np.median(pair.ground_truth[1]))
-    expected = factor * level / well + (factor * np.hypot(2.5 / well, 1.5 / 15871)) ** 2
+    expected = factor * level / noise.electrons + (factor * noise.read / noise.electrons) ** 2
     assert change.noise_gain * level + change.noise_floor == pytest.approx(expected, rel=0.2)
 
 

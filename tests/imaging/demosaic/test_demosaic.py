@@ -15,13 +15,13 @@ from rawnind.records import Cfa
 from tests.imaging.demosaicers import (
     BALANCE,
     PHOTOGRAPHS,
-    expose,
     libraw_demosaic,
+    noiseless_photo,
     opencv_demosaic,
     photograph,
     psnr,
-    sensor,
 )
+from tests.imaging.simulation import make_sensor
 
 cfas = pytest.mark.parametrize("cfa", Cfa)
 
@@ -33,12 +33,12 @@ def own_levels(photo: Photo) -> np.ndarray:
 
 def noise_photo(cfa: Cfa, shape: tuple[int, int], seed: int = 0, top: int = 16384) -> Photo:
     values = np.random.default_rng(seed).integers(0, top, shape).astype(np.uint16)
-    return Photo(mosaic=values, sensor=sensor(cfa, shape))
+    return Photo(mosaic=values, sensor=make_sensor(cfa, shape, black=512.0))
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_bayer_is_far_above_opencvs_edge_aware_demosaicing(name):
-    photo = expose(photograph(name), Cfa.BAYER)
+    photo = noiseless_photo(photograph(name), Cfa.BAYER)
     height, width = photo.mosaic.shape
     truth = photograph(name)[:, :height, :width]
     ours, theirs = demosaic(photo).levels(), opencv_demosaic(photo, cv2.COLOR_BayerRGGB2RGB_EA)
@@ -52,8 +52,10 @@ def test_bayer_is_far_above_opencvs_edge_aware_demosaicing(name):
 def test_demosaicing_is_above_libraws(
     cfa, algorithm
 ):  # for X-Trans LibRaw has one of its own, whatever the name
-    truth = np.pad(photograph("astronaut"), ((0, 0), (0, 16), (0, 16)), mode="reflect")  # it needs 512 sites
-    photo = expose(truth, cfa)
+    truth = np.pad(
+        photograph("astronaut.png"), ((0, 0), (0, 16), (0, 16)), mode="reflect"
+    )  # it needs 512 sites
+    photo = noiseless_photo(truth, cfa)
     truth = truth[:, : photo.mosaic.shape[0], : photo.mosaic.shape[1]]
     ours, theirs = demosaic(photo).levels(), libraw_demosaic(photo, rawpy.DemosaicAlgorithm[algorithm])
     assert psnr(ours, truth) > psnr(theirs, truth) + 2
@@ -87,7 +89,9 @@ def test_whatever_the_sensor_counts_one_step_holds_at_most_1_2_of_its_steps_and_
     cfa, black, span, top
 ):
     photo = noise_photo(cfa, (12, 12), top=top + 1)
-    photo = Photo(mosaic=photo.mosaic, sensor=sensor(cfa, (12, 12), float(black), float(black + span)))
+    photo = Photo(
+        mosaic=photo.mosaic, sensor=make_sensor(cfa, (12, 12), black=float(black), white=float(black + span))
+    )
     rgb = demosaic(photo)
     seen = mosaic(rgb.levels().astype(np.float64), cfa) * span + black
     assert np.abs(seen - photo.mosaic).max() <= 0.62
@@ -97,21 +101,24 @@ def test_whatever_the_sensor_counts_one_step_holds_at_most_1_2_of_its_steps_and_
 @pytest.mark.parametrize("level", [-0.02, 0.0, 0.3, 1.1])
 def test_a_flat_photo_stays_flat_below_black_and_above_white_too(cfa, level):
     value = 1000 + round(level * 10000)
-    flat = Photo(mosaic=np.full((24, 36), value, np.uint16), sensor=sensor(cfa, (24, 36), 1000.0, 11000.0))
+    flat = Photo(
+        mosaic=np.full((24, 36), value, np.uint16),
+        sensor=make_sensor(cfa, (24, 36), black=1000.0, white=11000.0),
+    )
     np.testing.assert_allclose(demosaic(flat).levels(), level, atol=1e-4)
 
 
 @cfas
 def test_a_uniform_colour_stays_that_colour_up_to_the_edge(cfa):
     rgb = np.array([0.1, 0.5, 0.8])[:, None, None] * np.ones((1, 30, 42))
-    np.testing.assert_allclose(demosaic(expose(rgb, cfa)).levels(), rgb, atol=2e-3)
+    np.testing.assert_allclose(demosaic(noiseless_photo(rgb, cfa)).levels(), rgb, atol=2e-3)
 
 
 @cfas
 def test_noise_around_black_keeps_its_mean(cfa):
     rng = np.random.default_rng(0)
     dark = np.round(512 + rng.normal(0, 5, (300, 300))).astype(np.uint16)
-    levels = demosaic(Photo(mosaic=dark, sensor=sensor(cfa, (300, 300)))).levels()
+    levels = demosaic(Photo(mosaic=dark, sensor=make_sensor(cfa, (300, 300), black=512.0))).levels()
     assert levels.min() < -1e-4
     # 5 sensor values are 3.2e-4 levels: the mean moves by less than a twentieth of the noise.
     assert np.abs(levels.mean(axis=(1, 2))).max() < 3.2e-4 / 20
@@ -130,9 +137,9 @@ def test_frames_of_any_whole_number_of_tiles_are_filled(cfa, tiles):
 @cfas
 def test_the_work_in_tiles_leaves_no_seams(cfa):
     # The second frame is the first one moved by half a tile of the work: other sites lie on its seams.
-    truth = np.pad(photograph("chelsea"), ((0, 0), (0, 0), (0, 120)), mode="reflect")[:, :288]
-    one = demosaic(expose(truth, cfa)).levels()
-    other = demosaic(expose(truth[:, 48:, 192:], cfa)).levels()
+    truth = np.pad(photograph("chelsea.png"), ((0, 0), (0, 0), (0, 120)), mode="reflect")[:, :288]
+    one = demosaic(noiseless_photo(truth, cfa)).levels()
+    other = demosaic(noiseless_photo(truth[:, 48:, 192:], cfa)).levels()
     inner = other[:, 12:-12, 12:-12]
     gains_differ = np.abs(one[:, 60:-12, 204:][:, : inner.shape[1], : inner.shape[2]] - inner)
     assert np.quantile(gains_differ, 0.999) < 5e-3  # the balance is the frame's own
@@ -147,12 +154,14 @@ def test_demosaicing_twice_gives_the_same_bytes(cfa):
 @cfas
 def test_an_illuminant_of_another_colour_does_not_cost_quality(cfa):
     # Tungsten light: red much stronger than blue, without a balance that anybody told.
-    truth = photograph("astronaut") / BALANCE[:, None, None] * np.array([0.9, 0.6, 0.25])[:, None, None]
-    photo = expose(truth, cfa)
+    truth = photograph("astronaut.png") / BALANCE[:, None, None] * np.array([0.9, 0.6, 0.25])[:, None, None]
+    photo = noiseless_photo(truth, cfa)
     truth = truth[:, : photo.mosaic.shape[0], : photo.mosaic.shape[1]]
     scale = (BALANCE / np.array([0.9, 0.6, 0.25]))[:, None, None]
-    usual = expose(photograph("astronaut"), cfa)
-    reference = psnr(demosaic(usual).levels(), photograph("astronaut")[:, : truth.shape[1], : truth.shape[2]])
+    usual = noiseless_photo(photograph("astronaut.png"), cfa)
+    reference = psnr(
+        demosaic(usual).levels(), photograph("astronaut.png")[:, : truth.shape[1], : truth.shape[2]]
+    )
     assert psnr(demosaic(photo).levels() * scale, truth * scale) > reference - 0.5
 
 
@@ -213,6 +222,6 @@ def test_colours_are_in_the_order_red_green_blue():
         lit = np.zeros((3, 24, 24))
         lit[color] = 0.5
         for cfa in Cfa:
-            photo = expose(lit, cfa)
+            photo = noiseless_photo(lit, cfa)
             assert np.array_equal(photo.mosaic > 1000, site_colors(cfa, (24, 24)) == color)
             assert demosaic(photo).levels().mean(axis=(1, 2)).argmax() == color
