@@ -13,6 +13,7 @@ import pytest
 import ray
 
 import rawnind
+from rawnind.output.store import Store
 from rawnind.records import Cfa
 from rawnind.sample import make_sample
 from tests.feed.folder_maker import FolderMaker
@@ -198,6 +199,12 @@ def start(cluster, small_set, tmp_path):
 def prepare(start):
     """Runs `prepare`; its summary."""
     return lambda *args, **options: start(*args, **options).result()
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An output folder in which nothing is yet."""
+    return Store(str(tmp_path / "out"))
 
 
 @pytest.fixture

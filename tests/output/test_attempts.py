@@ -1,14 +1,10 @@
 """The ledger of attempts: what it knows, and that its removal takes nothing else along."""
 
+from pathlib import Path
+
 import pytest
 
 from rawnind.output.attempts import Ledger, TimedOut, remove_marks
-from rawnind.output.store import Store
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(str(tmp_path))
 
 
 def test_attempts_are_counted_by_run_and_scene(store):
@@ -22,20 +18,21 @@ def test_attempts_are_counted_by_run_and_scene(store):
     assert Ledger(store, "run2", "bayer/cat").begin() == Ledger(store, "run1", "bayer/dog").begin() == 0
 
 
-def test_a_sweep_takes_marks_and_the_empty_folder(store, tmp_path):
+def test_a_sweep_takes_marks_and_the_empty_folder(store):
     ledger = Ledger(store, "run1", "bayer/cat")
     ledger.begin()
     ledger.mark_timeout("decode", None)
     remove_marks(store)
-    assert list(tmp_path.iterdir()) == []
+    assert list(Path(store.location).iterdir()) == []
     remove_marks(store)  # nothing there is fine
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "run1/notes.txt", "run1/{scene}/begun/notes.txt"])
-def test_a_sweep_leaves_what_no_run_wrote(store, tmp_path, name):
+def test_a_sweep_leaves_what_no_run_wrote(store, name):
     Ledger(store, "run1", "bayer/cat").begin()
-    (mark,) = (path for path in (tmp_path / "attempts").rglob("*") if path.is_file())
-    mine = tmp_path / "attempts" / name.format(scene=mark.parent.parent.name)
+    folder = Path(store.location)
+    (mark,) = (path for path in (folder / "attempts").rglob("*") if path.is_file())
+    mine = folder / "attempts" / name.format(scene=mark.parent.parent.name)
     mine.write_text("mine")
     remove_marks(store)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+    assert [path for path in folder.rglob("*") if path.is_file()] == [mine]

@@ -10,11 +10,6 @@ from rawnind.output.events import NAME, EventLog, read_events
 from rawnind.output.store import Store
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(str(tmp_path / "out"))
-
-
 def lines(store):
     return [json.loads(line) for line in store.read(NAME).splitlines()]
 

@@ -88,11 +88,6 @@ EXAMPLES = [
 
 
 @pytest.fixture
-def store(tmp_path):
-    return Store(str(tmp_path / "out"))
-
-
-@pytest.fixture
 def written(store):
     write(store, EXAMPLES)
     return store

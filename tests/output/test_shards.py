@@ -21,11 +21,6 @@ def rows(count=3, size=32, seed=0):
     return list(make_pixels("aaa-bbb", make_crops(count=count), seed=seed, size=size))
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(str(tmp_path / "out"))
-
-
 def same(one, other):
     return one.crop_id == other.crop_id and all(
         np.array_equal(getattr(one, name), getattr(other, name), equal_nan=name == "gt_rgb")

@@ -20,8 +20,8 @@ RESULTS = [
 
 
 @pytest.fixture
-def store(tmp_path):
-    store = Store(str(tmp_path))
+def committed(store):
+    """A store with the results in its journal."""
     Journal(store).append(RESULTS)
     return store
 
@@ -30,19 +30,19 @@ def text(store):
     return "\n".join(read_status(store).lines())
 
 
-def test_it_counts_what_was_committed(store):
+def test_it_counts_what_was_committed(committed):
     crops = sum(len(pair.crops) for result in RESULTS for pair in result.pairs)
-    assert f"Committed: 4 scenes (2 collected, 1 rejected, 1 failed), {crops} crops" in text(store)
+    assert f"Committed: 4 scenes (2 collected, 1 rejected, 1 failed), {crops} crops" in text(committed)
 
 
-def test_it_says_whether_there_is_a_manifest(store):
-    assert "not written yet; run `rawnind prepare` again to resume" in text(store)
-    summary = write_manifest(store, RESULTS, RECIPE, versions={}, contents="")
-    assert f"Manifest:  4 scenes, {summary.pairs.collected} pairs, {summary.crops} crops" in text(store)
+def test_it_says_whether_there_is_a_manifest(committed):
+    assert "not written yet; run `rawnind prepare` again to resume" in text(committed)
+    summary = write_manifest(committed, RESULTS, RECIPE, versions={}, contents="")
+    assert f"Manifest:  4 scenes, {summary.pairs.collected} pairs, {summary.crops} crops" in text(committed)
 
 
-def test_it_names_every_file_that_failed_and_how_to_try_again(store):
-    found = text(store)
+def test_it_names_every_file_that_failed_and_how_to_try_again(committed):
+    found = text(committed)
     assert "Failed files: 3" in found
     assert "--retry-failed" in found
     for result in RESULTS:
@@ -50,16 +50,16 @@ def test_it_names_every_file_that_failed_and_how_to_try_again(store):
             assert f"{file.reason}: {result.scene.name}: {file.detail}" in found
 
 
-def test_it_names_scenes_that_failed_without_a_file_as_the_cause(store):
-    Journal(store).append([whole_scene(make_scene("slow"), RECIPE, Reason.TIMEOUT, "gave up after 5 s")])
-    assert "timeout: slow: gave up after 5 s" in text(store)
-    assert "Failed files: 3" in text(store)
+def test_it_names_scenes_that_failed_without_a_file_as_the_cause(committed):
+    Journal(committed).append([whole_scene(make_scene("slow"), RECIPE, Reason.TIMEOUT, "gave up after 5 s")])
+    assert "timeout: slow: gave up after 5 s" in text(committed)
+    assert "Failed files: 3" in text(committed)
 
 
-def test_a_scene_that_was_tried_again_with_success_is_no_failure_any_more(store):
-    Journal(store).append([make_result(make_scene("broken")), make_result(make_scene("half broken"))])
-    assert "Failed" not in text(store)
-    assert "3 collected" in text(store)
+def test_a_scene_that_was_tried_again_with_success_is_no_failure_any_more(committed):
+    Journal(committed).append([make_result(make_scene("broken")), make_result(make_scene("half broken"))])
+    assert "Failed" not in text(committed)
+    assert "3 collected" in text(committed)
 
 
 def test_an_empty_folder_is_no_output(tmp_path):
@@ -67,7 +67,7 @@ def test_an_empty_folder_is_no_output(tmp_path):
         text(Store(str(tmp_path / "nowhere")))
 
 
-def test_a_damaged_journal_is_a_manifest_error(store):
-    store.write("parts/0000000004-1-0123456789abcdef.parquet", b"")
+def test_a_damaged_journal_is_a_manifest_error(committed):
+    committed.write("parts/0000000004-1-0123456789abcdef.parquet", b"")
     with pytest.raises(ManifestError, match="damaged"):
-        text(store)
+        text(committed)

@@ -64,9 +64,10 @@ def s3():
 
 
 @pytest.fixture(params=["local", "s3"])
-def store(request, tmp_path):
+def each_store(request, store):
+    """An empty folder on a local disk, and one on S3."""
     if request.param == "local":
-        return Store(str(tmp_path / "out"))
+        return store
     return Store(f"s3://bucket/{uuid.uuid4().hex}?{request.getfixturevalue('s3')}")
 
 
@@ -78,38 +79,42 @@ def everything(store):
     )
 
 
-def test_what_is_written_is_what_is_read(store):
+def test_what_is_written_is_what_is_read(each_store):
     data = np.random.default_rng(0).bytes(100_000)
-    assert store.write("a/b/c.bin", data) == hashlib.sha256(data).hexdigest() == store.digest("a/b/c.bin")
-    assert store.read("a/b/c.bin") == data
-    with store.open("a/b/c.bin") as file:
+    assert (
+        each_store.write("a/b/c.bin", data)
+        == hashlib.sha256(data).hexdigest()
+        == each_store.digest("a/b/c.bin")
+    )
+    assert each_store.read("a/b/c.bin") == data
+    with each_store.open("a/b/c.bin") as file:
         assert file.read_at(1000, 50_000) == data[50_000:51_000]
-    assert [(entry.path, entry.size) for entry in store.list("a")] == [("a/b/c.bin", len(data))]
-    assert store.exists("a/b/c.bin")
-    assert not store.exists("a/b")
+    assert [(entry.path, entry.size) for entry in each_store.list("a")] == [("a/b/c.bin", len(data))]
+    assert each_store.exists("a/b/c.bin")
+    assert not each_store.exists("a/b")
 
 
-def test_an_empty_file_is_a_file(store):
-    assert store.write("empty", b"") == hashlib.sha256(b"").hexdigest() == store.digest("empty")
-    assert store.read("empty") == b""
+def test_an_empty_file_is_a_file(each_store):
+    assert each_store.write("empty", b"") == hashlib.sha256(b"").hexdigest() == each_store.digest("empty")
+    assert each_store.read("empty") == b""
 
 
-def test_files_are_listed_by_name_at_any_depth_and_a_missing_folder_is_empty(store):
+def test_files_are_listed_by_name_at_any_depth_and_a_missing_folder_is_empty(each_store):
     for name in ("x/b", "x/a/z", "x/a/b", "y"):
-        store.write(name, name.encode())
-    assert [entry.path for entry in store.list("x")] == ["x/a/b", "x/a/z", "x/b"]
-    assert [entry.path for entry in store.list()] == ["x/a/b", "x/a/z", "x/b", "y"]
-    assert store.list("nowhere") == []
-    assert all(abs(entry.modified - time.time()) < 60 for entry in store.list())
+        each_store.write(name, name.encode())
+    assert [entry.path for entry in each_store.list("x")] == ["x/a/b", "x/a/z", "x/b"]
+    assert [entry.path for entry in each_store.list()] == ["x/a/b", "x/a/z", "x/b", "y"]
+    assert each_store.list("nowhere") == []
+    assert all(abs(entry.modified - time.time()) < 60 for entry in each_store.list())
 
 
-def test_a_folder_goes_with_everything_in_it_and_nothing_else(store):
+def test_a_folder_goes_with_everything_in_it_and_nothing_else(each_store):
     for name in ("x/a/b", "x/c", "xa/b", "y"):
-        store.write(name, b"")
-    store.remove_folder("x")
-    store.remove_folder("x")
-    store.remove_folder("nowhere/at/all")
-    assert everything(store) == ["xa/b", "y"]
+        each_store.write(name, b"")
+    each_store.remove_folder("x")
+    each_store.remove_folder("x")
+    each_store.remove_folder("nowhere/at/all")
+    assert everything(each_store) == ["xa/b", "y"]
 
 
 def test_a_folder_that_was_exchanged_is_told_from_the_one_that_was_there(tmp_path):
@@ -125,66 +130,66 @@ def test_a_folder_that_was_exchanged_is_told_from_the_one_that_was_there(tmp_pat
     assert store.root_identity() not in {None, before}
 
 
-def test_proving_that_the_root_can_be_written_leaves_nothing_there(store):
-    store.prepare_root()
-    assert everything(store) == []
+def test_proving_that_the_root_can_be_written_leaves_nothing_there(each_store):
+    each_store.prepare_root()
+    assert everything(each_store) == []
 
 
-def test_a_file_is_removed_once_or_twice(store):
-    store.write("a/b", b"")
-    store.remove("a/b")
-    store.remove("a/b")
-    assert everything(store) == []
+def test_a_file_is_removed_once_or_twice(each_store):
+    each_store.write("a/b", b"")
+    each_store.remove("a/b")
+    each_store.remove("a/b")
+    assert everything(each_store) == []
 
 
-def test_a_name_that_is_taken_is_refused_and_the_file_stays(store):
-    store.write("a", b"first")
+def test_a_name_that_is_taken_is_refused_and_the_file_stays(each_store):
+    each_store.write("a", b"first")
     with pytest.raises(FileExistsError):
-        store.write("a", b"second")
-    assert store.read("a") == b"first"
-    assert everything(store) == ["a"]
-    store.write("a", b"third", replace=True)
-    assert store.read("a") == b"third"
+        each_store.write("a", b"second")
+    assert each_store.read("a") == b"first"
+    assert everything(each_store) == ["a"]
+    each_store.write("a", b"third", replace=True)
+    assert each_store.read("a") == b"third"
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
 @pytest.mark.parametrize("replace", [False, True])
-def test_after_an_error_in_the_middle_nothing_new_is_there(store, error, replace):
+def test_after_an_error_in_the_middle_nothing_new_is_there(each_store, error, replace):
     if replace:
-        store.write("f/a", b"old")
+        each_store.write("f/a", b"old")
 
     def fail():
-        with store.create("f/a", replace=replace) as sink:
+        with each_store.create("f/a", replace=replace) as sink:
             sink.write(b"x" * 100_000)
             raise error
 
     with pytest.raises(OutputError if error is OSError else error):
         fail()
-    assert everything(store) == (["f/a"] if replace else [])
-    assert not replace or store.read("f/a") == b"old"
+    assert everything(each_store) == (["f/a"] if replace else [])
+    assert not replace or each_store.read("f/a") == b"old"
 
 
-def test_nothing_can_be_seen_while_it_is_written(store):
-    with store.create("f/a") as sink:
+def test_nothing_can_be_seen_while_it_is_written(each_store):
+    with each_store.create("f/a") as sink:
         sink.write(b"x" * 100_000)
-        assert not store.exists("f/a")
-        assert all(TEMPORARY in name for name in everything(store))
-    assert store.read("f/a") == b"x" * 100_000
-    assert everything(store) == ["f/a"]
+        assert not each_store.exists("f/a")
+        assert all(TEMPORARY in name for name in everything(each_store))
+    assert each_store.read("f/a") == b"x" * 100_000
+    assert everything(each_store) == ["f/a"]
 
 
-def test_a_missing_file_is_told_from_storage_that_refuses(store):
-    for call in (store.read, store.digest):
+def test_a_missing_file_is_told_from_storage_that_refuses(each_store):
+    for call in (each_store.read, each_store.digest):
         with pytest.raises(FileNotFoundError):
             call("nowhere")
 
 
-def test_a_store_travels_between_processes(store):
-    store.write("a", b"here")
-    assert pickle.loads(pickle.dumps(store)).read("a") == b"here"
+def test_a_store_travels_between_processes(each_store):
+    each_store.write("a", b"here")
+    assert pickle.loads(pickle.dumps(each_store)).read("a") == b"here"
 
 
-def test_a_shard_and_a_damaged_one_on_either_store(store):
+def test_a_shard_and_a_damaged_one_on_either_store(each_store):
     rng = np.random.default_rng(0)
     rows = [
         CropPixels(
@@ -197,37 +202,37 @@ def test_a_shard_and_a_damaged_one_on_either_store(store):
         for n in range(3)
     ]
     name = shard_name(Cfa.BAYER, "scene", "a-b")
-    shard = write_shard(store, name, rows, 32)
-    assert shard.sha256 == store.digest(name)
-    assert shard.size == len(store.read(name))
-    np.testing.assert_array_equal(read_crop(store, name, 2, 32).gt_raw, rows[2].gt_raw)
-    store.write(name, store.read(name)[:-100], replace=True)
+    shard = write_shard(each_store, name, rows, 32)
+    assert shard.sha256 == each_store.digest(name)
+    assert shard.size == len(each_store.read(name))
+    np.testing.assert_array_equal(read_crop(each_store, name, 2, 32).gt_raw, rows[2].gt_raw)
+    each_store.write(name, each_store.read(name)[:-100], replace=True)
     with pytest.raises(DamagedShardError):
-        read_crop(store, name, 2, 32)
+        read_crop(each_store, name, 2, 32)
     with pytest.raises(DamagedShardError):
-        read_crop(store, "shards/none.parquet", 0, 32)
+        read_crop(each_store, "shards/none.parquet", 0, 32)
 
 
-def test_a_damaged_part_on_either_store(store):
-    store.write("parts/0000000000-1-0123456789abcdef.parquet", b"nonsense")
+def test_a_damaged_part_on_either_store(each_store):
+    each_store.write("parts/0000000000-1-0123456789abcdef.parquet", b"nonsense")
     with pytest.raises(ManifestError, match="damaged"):
-        Journal(store)
+        Journal(each_store)
 
 
-def test_events_are_kept_on_either_store(store):
-    log = EventLog(store, "run1")
+def test_events_are_kept_on_either_store(each_store):
+    log = EventLog(each_store, "run1")
     log.add("begin", next_seq=3)
     log.add_all("commit", ({"seq": seq} for seq in range(10_500)))
     log.add("state", to="collecting")
-    again = EventLog(store, "run1")
+    again = EventLog(each_store, "run1")
     assert again.last("begin")["next_seq"] == 3
     assert again.last("commit", any_run=True)["seq"] == 10_499
     again.add_all("commit", ({"seq": seq} for seq in range(10_500, 10_600)))
     again.add("begin", next_seq=5)
-    assert EventLog(store, "run1").last("begin")["next_seq"] == 5
-    assert EventLog(store, "run1").last("commit", any_run=True)["seq"] == 10_599
-    assert EventLog(store, "run2").last("begin") is None
-    events = list(read_events(store))
+    assert EventLog(each_store, "run1").last("begin")["next_seq"] == 5
+    assert EventLog(each_store, "run1").last("commit", any_run=True)["seq"] == 10_599
+    assert EventLog(each_store, "run2").last("begin") is None
+    events = list(read_events(each_store))
     assert [event["seq"] for event in events if event["event"] == "commit"] == list(range(10_600))
     assert (events[0]["event"], events[-1]["event"]) == ("begin", "begin")
 

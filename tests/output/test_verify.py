@@ -54,7 +54,8 @@ def sound(tmp_path_factory):
 
 
 @pytest.fixture
-def store(sound, tmp_path):
+def finished(sound, tmp_path):
+    """A copy of the finished folder."""
     shutil.copytree(sound, tmp_path / "out")
     return Store(str(tmp_path / "out"))
 
@@ -89,10 +90,10 @@ def found(store):
     return "\n".join(verify(store))
 
 
-def test_a_sound_folder_has_nothing_wrong(store):
-    assert found(store) == ""
-    seal(store)
-    assert found(store) == ""
+def test_a_sound_folder_has_nothing_wrong(finished):
+    assert found(finished) == ""
+    seal(finished)
+    assert found(finished) == ""
 
 
 def shards(store):
@@ -101,28 +102,28 @@ def shards(store):
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_flipped_bit_anywhere_in_any_shard_is_found(store, data):
-    name = data.draw(st.sampled_from(shards(store)))
-    before = store.read(name)
+def test_a_flipped_bit_anywhere_in_any_shard_is_found(finished, data):
+    name = data.draw(st.sampled_from(shards(finished)))
+    before = finished.read(name)
     place, bit = data.draw(st.integers(0, len(before) - 1)), data.draw(st.integers(0, 7))
     changed = before[:place] + bytes([before[place] ^ 1 << bit]) + before[place + 1 :]
-    store.write(name, changed, replace=True)
-    assert found(store) == f"{name} was changed after it was written"
-    store.write(name, before, replace=True)
+    finished.write(name, changed, replace=True)
+    assert found(finished) == f"{name} was changed after it was written"
+    finished.write(name, before, replace=True)
 
 
-def test_each_missing_shard_is_found(store):
-    names = shards(store)
+def test_each_missing_shard_is_found(finished):
+    names = shards(finished)
     assert len(names) > 4
     for name in names:
-        store.remove(name)
-    assert all(f"{name} is missing" in found(store) for name in names)
+        finished.remove(name)
+    assert all(f"{name} is missing" in found(finished) for name in names)
 
 
-def test_a_shard_in_another_ones_place_is_found(store):
-    one, other = shards(store)[:2]
-    store.write(one, store.read(other), replace=True)
-    assert found(store) == f"{one} was changed after it was written"
+def test_a_shard_in_another_ones_place_is_found(finished):
+    one, other = shards(finished)[:2]
+    finished.write(one, finished.read(other), replace=True)
+    assert found(finished) == f"{one} was changed after it was written"
 
 
 CROP_CHANGES = {
@@ -139,103 +140,103 @@ CROP_CHANGES = {
 
 @pytest.mark.parametrize("column", CROP_CHANGES)
 @pytest.mark.parametrize("sealed", [True, False])
-def test_a_changed_value_of_any_column_is_found(store, column, sealed):
-    crops = rows(store, MANIFEST)
+def test_a_changed_value_of_any_column_is_found(finished, column, sealed):
+    crops = rows(finished, MANIFEST)
     crops[3][column] = CROP_CHANGES[column](crops[3][column])
-    put_rows(store, MANIFEST, crops)
+    put_rows(finished, MANIFEST, crops)
     if sealed:
-        seal(store)
-        assert found(store)
+        seal(finished)
+        assert found(finished)
     else:
-        assert f"{MANIFEST} is not the file" in found(store)
+        assert f"{MANIFEST} is not the file" in found(finished)
 
 
-def test_a_score_that_was_not_measured_and_is_there_now_is_found(store):
-    crops = rows(store, MANIFEST)
+def test_a_score_that_was_not_measured_and_is_there_now_is_found(finished):
+    crops = rows(finished, MANIFEST)
     unmeasured = next(row for row in crops if row["rotation"] is None)
     unmeasured["rotation"] = 0.0
-    put_rows(store, MANIFEST, crops)
-    seal(store)
-    assert "rotation of crop" in found(store)
+    put_rows(finished, MANIFEST, crops)
+    seal(finished)
+    assert "rotation of crop" in found(finished)
 
 
 @pytest.mark.parametrize("name", [MANIFEST, PAIRS])
 @pytest.mark.parametrize("place", [0, 5, -1])
-def test_a_removed_row_is_found(store, name, place):
-    less = rows(store, name)
+def test_a_removed_row_is_found(finished, name, place):
+    less = rows(finished, name)
     del less[place]
-    put_rows(store, name, less)
-    seal(store)
-    assert "says" in found(store)
-    assert "committed" in found(store) or "not in" in found(store) or "pairs are" in found(store)
+    put_rows(finished, name, less)
+    seal(finished)
+    assert "says" in found(finished)
+    assert "committed" in found(finished) or "not in" in found(finished) or "pairs are" in found(finished)
 
 
 @pytest.mark.parametrize("name", [MANIFEST, PAIRS])
 @pytest.mark.parametrize("place", [0, 5, -1])
-def test_an_added_row_is_found(store, name, place):
-    more = rows(store, name)
+def test_an_added_row_is_found(finished, name, place):
+    more = rows(finished, name)
     extra = dict(more[place])
     extra |= {"scene": "zoo"} if place == -1 else {}
     more.insert(len(more) if place == -1 else place, extra)
-    put_rows(store, name, more)
-    seal(store)
-    assert found(store)
+    put_rows(finished, name, more)
+    seal(finished)
+    assert found(finished)
 
 
-def test_an_invented_crop_with_matching_counts_is_found(store):
+def test_an_invented_crop_with_matching_counts_is_found(finished):
     """Everything that the manifest says of itself adds up; only the journal knows better."""
-    crops, pairs = rows(store, MANIFEST), rows(store, PAIRS)
+    crops, pairs = rows(finished, MANIFEST), rows(finished, PAIRS)
     extra = dict(crops[-1], x=crops[-1]["x"] + 36, row_group=crops[-1]["row_group"] + 1, crop_id="invented")
     crops.append(extra)
     for row in pairs:
         row["crops"] += row["pair_id"] == extra["pair_id"]
-    put_rows(store, MANIFEST, crops)
-    put_rows(store, PAIRS, pairs)
+    put_rows(finished, MANIFEST, crops)
+    put_rows(finished, PAIRS, pairs)
 
     def count(whole):
         whole["counts"]["crops"] += 1
         next(entry for entry in whole["scenes"] if entry["scene"] == extra["scene"])["crops"] += 1
 
-    edit_yaml(store, count)
-    seal(store)
-    assert "were committed" in found(store)
+    edit_yaml(finished, count)
+    seal(finished)
+    assert "were committed" in found(finished)
 
 
-def test_a_crop_of_a_scene_that_was_left_out_is_found(store):
-    crops, pairs = rows(store, MANIFEST), rows(store, PAIRS)
+def test_a_crop_of_a_scene_that_was_left_out_is_found(finished):
+    crops, pairs = rows(finished, MANIFEST), rows(finished, PAIRS)
     secret = next(row for row in pairs if row["outcome"] == "filtered")
     extra = dict(crops[-1], scene=secret["scene"], pair_id=secret["pair_id"])
     put_rows(
-        store,
+        finished,
         MANIFEST,
         sorted([*crops, extra], key=lambda row: (row["scene"], row["pair_id"], row["y"], row["x"])),
     )
-    seal(store)
-    assert "was left out and yet has crops" in found(store)
+    seal(finished)
+    assert "was left out and yet has crops" in found(finished)
 
 
-def test_rows_out_of_order_are_found(store):
+def test_rows_out_of_order_are_found(finished):
     for name in (MANIFEST, PAIRS):
-        before = store.read(name)
-        put_rows(store, name, rows(store, name)[::-1])
-        seal(store)
-        assert found(store)
-        store.write(name, before, replace=True)
+        before = finished.read(name)
+        put_rows(finished, name, rows(finished, name)[::-1])
+        seal(finished)
+        assert found(finished)
+        finished.write(name, before, replace=True)
 
 
 @pytest.mark.parametrize("name", [MANIFEST, PAIRS])
-def test_a_file_that_is_gone_or_broken_or_another_is_named(store, name):
-    data = store.read(name)
-    store.write(name, data[: len(data) // 2], replace=True)
-    assert f"{name} in {store.location} cannot be read" in found(store)
+def test_a_file_that_is_gone_or_broken_or_another_is_named(finished, name):
+    data = finished.read(name)
+    finished.write(name, data[: len(data) // 2], replace=True)
+    assert f"{name} in {finished.location} cannot be read" in found(finished)
     table = pq.read_table(io.BytesIO(data))
     table = table.rename_columns([column.upper() for column in table.column_names])
     sink = io.BytesIO()
     pq.write_table(table, sink)
-    store.write(name, sink.getvalue(), replace=True)
-    assert "does not have the columns of this version" in found(store)
-    store.remove(name)
-    assert found(store) == f"{name} is missing"
+    finished.write(name, sink.getvalue(), replace=True)
+    assert "does not have the columns of this version" in found(finished)
+    finished.remove(name)
+    assert found(finished) == f"{name} is missing"
 
 
 COUNTS = [
@@ -250,13 +251,13 @@ COUNTS = [
 
 @pytest.mark.parametrize(("change", "kind"), COUNTS)
 @pytest.mark.parametrize("by", [1, 2])
-def test_a_changed_count_is_found(store, change, kind, by):
-    edit_yaml(store, lambda whole: change(whole, by))
-    assert kind in found(store)
+def test_a_changed_count_is_found(finished, change, kind, by):
+    edit_yaml(finished, lambda whole: change(whole, by))
+    assert kind in found(finished)
 
 
 @pytest.mark.parametrize("kind", ["scenes", "pairs"])
-def test_counts_that_were_changed_so_that_they_still_add_up_are_found(store, kind):
+def test_counts_that_were_changed_so_that_they_still_add_up_are_found(finished, kind):
     def swap(whole):
         counts = whole["counts"][kind]
         counts["collected"] += 1
@@ -267,8 +268,8 @@ def test_counts_that_were_changed_so_that_they_still_add_up_are_found(store, kin
             .replace(f"{counts['rejected'] + 1} rejected", f"{counts['rejected']} rejected")
         )
 
-    edit_yaml(store, swap)
-    assert f"collected {kind}, manifest.yaml says" in found(store)
+    edit_yaml(finished, swap)
+    assert f"collected {kind}, manifest.yaml says" in found(finished)
 
 
 @pytest.mark.parametrize(
@@ -295,9 +296,9 @@ def test_counts_that_were_changed_so_that_they_still_add_up_are_found(store, kin
         lambda whole: whole["scenes"].append({}),
     ],
 )
-def test_whatever_is_changed_in_the_yaml_is_found(store, change):
-    edit_yaml(store, change)
-    assert found(store)
+def test_whatever_is_changed_in_the_yaml_is_found(finished, change):
+    edit_yaml(finished, change)
+    assert found(finished)
 
 
 def part(store, number):
@@ -305,41 +306,41 @@ def part(store, number):
 
 
 @pytest.mark.parametrize("number", range(7))
-def test_a_changed_part_is_found(store, number):
-    name = part(store, number)
-    data = store.read(name)
-    store.write(name, data[:-20] + bytes([data[-20] ^ 1]) + data[-19:], replace=True)
-    assert f"{name} is damaged" in found(store)
+def test_a_changed_part_is_found(finished, number):
+    name = part(finished, number)
+    data = finished.read(name)
+    finished.write(name, data[:-20] + bytes([data[-20] ^ 1]) + data[-19:], replace=True)
+    assert f"{name} is damaged" in found(finished)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
-def test_a_missing_part_is_found(store, number):
-    store.remove(part(store, number))
-    assert f"parts with the commits {number} to {number} are missing" in found(store)
+def test_a_missing_part_is_found(finished, number):
+    finished.remove(part(finished, number))
+    assert f"parts with the commits {number} to {number} are missing" in found(finished)
     if number in {1, 2}:  # the first one holds a commit that was overtaken by the fourth
-        assert "was never committed" in found(store)
+        assert "was never committed" in found(finished)
     elif number == 3:
-        assert "is not what was committed" in found(store)
+        assert "is not what was committed" in found(finished)
 
 
-def test_the_last_part_missing_is_found(store):
-    store.remove(part(store, -1))
-    assert "pair" in found(store)
-    assert "was never committed" in found(store)
+def test_the_last_part_missing_is_found(finished):
+    finished.remove(part(finished, -1))
+    assert "pair" in found(finished)
+    assert "was never committed" in found(finished)
 
 
-def test_a_later_commit_that_the_manifest_does_not_know_is_found(store):
-    result = Journal(store).read("bayer/kitchen")
+def test_a_later_commit_that_the_manifest_does_not_know_is_found(finished):
+    result = Journal(finished).read("bayer/kitchen")
     pairs = (replace(result.pairs[0], crops=result.pairs[0].crops[:1], measured=replace(result.pairs[0].measured, gain=2.0)),
              *result.pairs[1:])  # fmt: skip
-    Journal(store).append([replace(result, pairs=pairs)])
-    assert "gain in pairs.parquet is not what was committed" in found(store)
+    Journal(finished).append([replace(result, pairs=pairs)])
+    assert "gain in pairs.parquet is not what was committed" in found(finished)
 
 
-def test_a_commit_with_another_recipe_is_found(store):
-    result = Journal(store).read("bayer/kitchen")
-    Journal(store).append([replace(result, recipe="0" * 16)])
-    assert "was made with recipe 0000000000000000" in found(store)
+def test_a_commit_with_another_recipe_is_found(finished):
+    result = Journal(finished).read("bayer/kitchen")
+    Journal(finished).append([replace(result, recipe="0" * 16)])
+    assert "was made with recipe 0000000000000000" in found(finished)
 
 
 def test_without_a_manifest_there_is_nothing_to_verify(tmp_path):
@@ -347,10 +348,10 @@ def test_without_a_manifest_there_is_nothing_to_verify(tmp_path):
         list(verify(Store(str(tmp_path))))
 
 
-def test_a_yaml_that_is_none_cannot_be_verified(store):
-    store.write(MANIFEST_YAML, b"[", replace=True)
+def test_a_yaml_that_is_none_cannot_be_verified(finished):
+    finished.write(MANIFEST_YAML, b"[", replace=True)
     with pytest.raises(ManifestError):
-        list(verify(store))
+        list(verify(finished))
 
 
 MEASURE = """

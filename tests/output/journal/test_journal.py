@@ -193,9 +193,8 @@ def test_the_journal_says_what_was_committed_whatever_happens(tmp_path):
 
 
 @pytest.fixture
-def store(tmp_path):
-    """A journal of four parts."""
-    store = Store(str(tmp_path))
+def filled(store):
+    """A store with a journal of four parts."""
     journal = Journal(store)
     for name in ("a", "b", "c", "d"):
         journal.append([make_result(make_scene(name))])
@@ -206,30 +205,30 @@ def parts(store):
     return [entry.path for entry in store.list("parts")]
 
 
-def test_a_part_is_named_by_its_place_count_and_hash(store):
-    assert [name.split("/")[1][:13] for name in parts(store)] == [f"{n:010d}-1-" for n in range(4)]
-    assert all(store.digest(name)[:16] == name[-24:-8] for name in parts(store))
+def test_a_part_is_named_by_its_place_count_and_hash(filled):
+    assert [name.split("/")[1][:13] for name in parts(filled)] == [f"{n:010d}-1-" for n in range(4)]
+    assert all(filled.digest(name)[:16] == name[-24:-8] for name in parts(filled))
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_changed_byte_of_any_part_is_found(store, data):
-    name = data.draw(st.sampled_from(parts(store)))
-    before = store.read(name)
+def test_any_changed_byte_of_any_part_is_found(filled, data):
+    name = data.draw(st.sampled_from(parts(filled)))
+    before = filled.read(name)
     place = data.draw(st.integers(0, len(before) - 1))
     changed = before[:place] + bytes([before[place] ^ data.draw(st.integers(1, 255))]) + before[place + 1 :]
-    store.write(name, changed, replace=True)
+    filled.write(name, changed, replace=True)
     with pytest.raises(ManifestError, match=f"{name} is damaged"):
-        Journal(store)
-    store.write(name, before, replace=True)
+        Journal(filled)
+    filled.write(name, before, replace=True)
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, -1])
-def test_a_part_that_was_cut_is_found(store, length):
-    name = parts(store)[1]
-    store.write(name, store.read(name)[:length], replace=True)
+def test_a_part_that_was_cut_is_found(filled, length):
+    name = parts(filled)[1]
+    filled.write(name, filled.read(name)[:length], replace=True)
     with pytest.raises(ManifestError, match="Remove it and run `rawnind prepare` again"):
-        Journal(store)
+        Journal(filled)
 
 
 @pytest.mark.parametrize(
@@ -243,63 +242,63 @@ def test_a_part_that_was_cut_is_found(store, length):
         lambda _: "parts/part.parquet",
     ],
 )
-def test_a_part_that_was_renamed_is_found(store, rename):
-    name = parts(store)[1]
-    data = store.read(name)
-    store.remove(name)
-    store.write(rename(name), data)
+def test_a_part_that_was_renamed_is_found(filled, rename):
+    name = parts(filled)[1]
+    data = filled.read(name)
+    filled.remove(name)
+    filled.write(rename(name), data)
     with pytest.raises(ManifestError, match=r"parts/.*parquet"):
-        Journal(store)
+        Journal(filled)
 
 
-def test_a_part_that_is_there_twice_is_found(store):
-    name = parts(store)[1]
-    store.write(name.replace("0000000001", "0000000004"), store.read(name))
-    assert Journal(store).latest["bayer/b"].seq == 4  # the same scene committed anew is no contradiction
-    store.write(name.replace("0000000001", "0000000002"), store.read(name))
+def test_a_part_that_is_there_twice_is_found(filled):
+    name = parts(filled)[1]
+    filled.write(name.replace("0000000001", "0000000004"), filled.read(name))
+    assert Journal(filled).latest["bayer/b"].seq == 4  # the same scene committed anew is no contradiction
+    filled.write(name.replace("0000000001", "0000000002"), filled.read(name))
     with pytest.raises(ManifestError, match="come before it"):
-        Journal(store)
+        Journal(filled)
 
 
-def test_a_removed_part_costs_its_scenes_alone_and_is_known_as_a_gap(store):
-    for name in parts(store)[1:3]:
-        store.remove(name)
-    journal = Journal(store)
+def test_a_removed_part_costs_its_scenes_alone_and_is_known_as_a_gap(filled):
+    for name in parts(filled)[1:3]:
+        filled.remove(name)
+    journal = Journal(filled)
     assert set(journal.latest) == {"bayer/a", "bayer/d"}
     assert journal.gaps == [(1, 3)]
     (commit,) = journal.append([make_result(make_scene("b"))])
     assert commit.seq == 4
-    assert Journal(store).latest == journal.latest
+    assert Journal(filled).latest == journal.latest
     assert journal.read("bayer/b").scene.name == "b"
     assert [seq for seq, _ in journal.since(0)] == [0, 3, 4]
 
 
-def test_a_part_that_goes_away_meanwhile_is_a_manifest_error(store):
-    journal = Journal(store)
-    for name in parts(store):
-        store.remove(name)
+def test_a_part_that_goes_away_meanwhile_is_a_manifest_error(filled):
+    journal = Journal(filled)
+    for name in parts(filled):
+        filled.remove(name)
     with pytest.raises(ManifestError, match="is gone"):
         journal.read("bayer/a")
 
 
-def test_files_that_are_no_parts_are_left_alone(store):
-    store.write("parts/.DS_Store", b"")
-    store.write("parts/notes.txt", b"")
-    assert len(Journal(store).latest) == 4
+def test_files_that_are_no_parts_are_left_alone(filled):
+    filled.write("parts/.DS_Store", b"")
+    filled.write("parts/notes.txt", b"")
+    assert len(Journal(filled).latest) == 4
 
 
-def test_a_part_of_another_version_is_no_part_of_this_one(store):
+def test_a_part_of_another_version_is_no_part_of_this_one(filled):
     sink = io.BytesIO()
     pq.write_table(pa.table({"key": ["a"]}), sink)
     data = sink.getvalue()
-    store.write(f"parts/0000000004-1-{hashlib.sha256(data).hexdigest()[:16]}.parquet", data)
+    filled.write(f"parts/0000000004-1-{hashlib.sha256(data).hexdigest()[:16]}.parquet", data)
     with pytest.raises(ManifestError, match="damaged"):
-        Journal(store)
+        Journal(filled)
 
 
-def test_what_was_never_committed_is_a_key_error(store):
+def test_what_was_never_committed_is_a_key_error(filled):
     with pytest.raises(KeyError):
-        Journal(store).read("bayer/z")
+        Journal(filled).read("bayer/z")
 
 
 def test_a_given_up_scene_keeps_its_reason(tmp_path):
