@@ -97,8 +97,11 @@ def _ray(environment):
         "--include-dashboard=true", f"--object-store-memory={200 << 20}", f"--temp-dir={folder}", "--disable-usage-stats",
     ]  # fmt: skip
     log = (folder / "start.log").open("w")
-    unprotected = environment | {"RAY_AUTH_MODE": "disabled"}  # this process has imported ray without a token
-    head = subprocess.Popen(words, env=unprotected, stdout=log, stderr=subprocess.STDOUT)
+    settings = {
+        "RAY_AUTH_MODE": "disabled",  # Ray reads a token at import only, which this process has behind it
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # bridges of finished runs would hold it up for 30 s
+    }
+    head = subprocess.Popen(words, env=environment | settings, stdout=log, stderr=subprocess.STDOUT)
 
     def started():
         assert head.poll() is None, (folder / "start.log").read_text()
