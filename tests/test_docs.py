@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import rawnind
+from docs import generate
 from rawnind.cli import main
 from rawnind.imaging.coordinates import frame_in_visible, grid, overlap, to_visible
 from rawnind.imaging.levels import tile_planes
@@ -27,6 +28,12 @@ def site(tmp_path_factory):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return out
+
+
+def test_generated_parts_of_the_pages_are_what_the_code_says():
+    for page in (ROOT / "docs").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        assert text == generate.generate(text), f"{page.name} differs from the code: run `make docs`"
 
 
 def test_the_page_of_reasons_has_every_reason_with_its_sentence(site):
