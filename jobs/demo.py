@@ -1,12 +1,12 @@
-"""The whole way on the built-in sample, from DNG files to training steps, in out/demo."""
+"""Runs every step on the built-in sample, from DNG files to training steps, in out/demo."""
 
 import time
 from pathlib import Path
 
 import click
 
-from rawnind.cli import describe
-from rawnind.demo import tour
+from rawnind.cli import describe, print_log
+from rawnind.demo import run_demo
 from rawnind.options import Options
 from rawnind.progress.progress import choose
 
@@ -14,16 +14,17 @@ OUT = Path("out/demo")
 
 
 def main() -> None:
-    """Runs it and says what came of it."""
+    """Runs the demo and prints its results."""
     start = time.monotonic()
-    result = tour(OUT, Options(), steps=20, progress=choose("auto"), echo=click.echo)
+    print_log()
+    result = run_demo(OUT, Options(), steps=20, progress=choose("auto"))
     report = result.report
     click.echo(
         f"""
 Done in {time.monotonic() - start:.0f} s.
 {describe(result.summary, str(OUT / "prepared"))}
 Loss:   {report.first_loss:.4f} at first, {report.last_loss:.4f} after {report.steps} steps
-The four bad scenes are part of the sample: `rawnind status {OUT}/prepared` names their files.
+Bad files are part of the sample, so some scenes are rejected or fail: `rawnind status {OUT}/prepared` lists the files.
 Next:   rawnind prepare FOLDER --output OUT     with your own pairs"""
     )
 

@@ -1,4 +1,4 @@
-"""What `rawnind prepare` does, as a script for `ray job submit --working-dir . -- python jobs/prepare.py ...`."""
+"""`rawnind prepare` as a script for `ray job submit --working-dir . -- python jobs/prepare.py ...`."""
 
 import sys
 

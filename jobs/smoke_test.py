@@ -1,7 +1,7 @@
-"""The whole chain on the built-in sample, in a minute: `ray job submit --working-dir . -- python jobs/smoke_test.py`.
+"""Runs every step on the built-in sample in a minute: `ray job submit --working-dir . -- python jobs/smoke_test.py`.
 
-One line per stage, then the Bridge's and the DataLoader's counters; it fails when one of them is zero or differs from the
-manifest.
+It prints one line per stage, then the counters of the Bridge and the DataLoader, and fails when one of them is zero or
+differs from the manifest.
 """
 
 import tempfile
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from rawnind.demo import tour
+from rawnind.cli import print_log
+from rawnind.demo import run_demo
 from rawnind.errors import RawnindError
 from rawnind.options import Options
 from rawnind.output.events import read_events
@@ -22,17 +23,18 @@ from rawnind.progress.progress import choose
 @click.option(
     "--max-scenes", type=int, metavar="N", help="Scenes in flight at once.  [default: one per worker]"
 )
-@click.option("--timeout", type=int, metavar="SECONDS", help="Fail when preparing takes longer.")
+@click.option("--timeout", type=int, metavar="SECONDS", help="Fail when `prepare` takes longer.")
 @click.option("--steps", default=5, show_default=True, type=click.IntRange(min=1), help="Training steps.")
 def main(max_scenes: int | None, timeout: int | None, steps: int) -> None:
     """Run sample, prepare, load and train in a temporary folder."""
+    print_log()
     with tempfile.TemporaryDirectory(prefix="rawnind-smoke-") as folder:
         options = Options(max_scenes=max_scenes, timeout=timeout)
         try:
-            result = tour(Path(folder), options, steps=steps, progress=choose("plain"), echo=click.echo)
+            result = run_demo(Path(folder), options, steps=steps, progress=choose("plain"))
         except RawnindError as error:
             raise click.ClickException(str(error)) from error
-        _say_stages(Path(folder) / "prepared")
+        _print_stages(Path(folder) / "prepared")
     scenes = result.summary.scenes
     click.echo(
         f"Bridge:     {scenes.collected} collected, {scenes.filtered} filtered, {scenes.rejected} rejected, "
@@ -42,7 +44,7 @@ def main(max_scenes: int | None, timeout: int | None, steps: int) -> None:
     click.echo(f"Training:   {result.report.steps} steps, loss {result.report.last_loss:.4f}")
 
 
-def _say_stages(output: Path) -> None:
+def _print_stages(output: Path) -> None:
     seconds: Counter[str] = Counter()
     scenes: Counter[str] = Counter()
     for event in read_events(Store(str(output))):

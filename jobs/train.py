@@ -1,4 +1,4 @@
-"""What `rawnind train` does, as a script for `ray job submit --working-dir . -- python jobs/train.py ...`."""
+"""`rawnind train` as a script for `ray job submit --working-dir . -- python jobs/train.py ...`."""
 
 import sys
 

@@ -1,5 +1,6 @@
 """The `rawnind` command."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -136,8 +137,8 @@ _RUN_OPTIONS = (
 
 def _options(values: dict[str, Any]) -> Options:
     config = values.pop("config")
-    given = {key: value for key, value in values.items() if value is not None}
-    return Options.from_dict((load_config(config) if config else {}) | given)
+    from_command_line = {key: value for key, value in values.items() if value is not None}
+    return Options.from_dict((load_config(config) if config else {}) | from_command_line)
 
 
 @main.command()
@@ -280,21 +281,29 @@ def train(
     """
     options: dict[str, Any] = {
         "steps": steps, "batch_size": batch_size, "crop_size": crop_size, "seed": seed, "checkpoint": checkpoint,
+        "progress": lambda step, loss: click.echo(f"step {step:6d}  loss {loss:.4f}"),
     }  # fmt: skip
     if workers > 1:
         from rawnind.training.distributed import train_distributed
 
         click.echo(train_distributed(output, workers=workers, **options))
-        return
-    from rawnind.training.loop import train as run_training
+    else:
+        from rawnind.training.loop import train as train_alone
 
-    click.echo(run_training(output, **options))
+        click.echo(train_alone(output, **options))
 
 
 def _exit_code_of(summary: Summary, options: Options) -> ExitCode:
     if options.strict and (summary.scenes.failed or summary.pairs.failed):
         return ExitCode.FAILED
     return ExitCode.COMPLETE if summary.crops else ExitCode.NOTHING_COLLECTED
+
+
+def print_log() -> None:
+    """Prints the log messages of the package to stdout."""
+    logger = logging.getLogger("rawnind")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(logging.StreamHandler(sys.stdout))
 
 
 def describe(summary: Summary, output: str) -> str:

@@ -1,10 +1,12 @@
-"""The whole way on the built-in sample: what `make demo` and the smoke test run."""
+"""Sample, plan, prepare, verify, load and train in one go, for `make demo` and the smoke test."""
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rawnind.errors import ConfigError, ManifestError
 from rawnind.estimate import estimate
@@ -20,16 +22,16 @@ from rawnind.sample import make_sample
 from rawnind.training.log import TrainReport
 from rawnind.training.loop import train
 
-Echo = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tour:
-    """What came of it.
+class DemoResult:
+    """The results of a demo.
 
     Attributes:
-        loaded_scenes: scenes of which the loader gave at least one crop.
-        loaded_crops: crops that the loader gave.
+        loaded_scenes: number of scenes of the crops that the loader returned.
+        loaded_crops: number of crops that the loader returned.
     """
 
     summary: Summary
@@ -38,47 +40,52 @@ class Tour:
     loaded_crops: int
 
 
-def tour(folder: Path, options: Options, *, steps: int, progress: Progress, echo: Echo) -> Tour:
-    """Sample -> plan -> prepare -> verify -> every crop through the loader -> training, in `folder`.
+def run_demo(folder: Path, options: Options, *, steps: int, progress: Progress) -> DemoResult:
+    """Makes the sample, prepares it, verifies it, loads every crop, and trains on it, all in `folder`. Logs each step.
+
+    Args:
+        folder: a new folder, or that of an earlier demo.
+        options: of the run.
+        steps: optimiser steps.
+        progress: receives the progress events of the run.
 
     Raises:
-        ManifestError: Something does not add up: a counter is zero, or differs from the manifest.
+        ManifestError: A counter is zero or differs from the manifest.
         RawnindError: A step failed.
     """
     source, output = folder / "pairs", folder / "prepared"
-    with _step("sample", echo):
+    with _step("sample"):
         truth = make_sample(source)
-        echo(f"  {len(truth.scenes)} scenes, {len(truth.files)} DNG files in {source}")
-    with _step("plan", echo):
+        log.info("  %d scenes, %d DNG files in %s", len(truth.scenes), len(truth.files), source)
+    with _step("plan"):
         for line in estimate(source, options).lines():
-            echo(f"  {line}")
-    with _step("prepare", echo):
+            log.info("  %s", line)
+    with _step("prepare"):
         summary = run(source, output, options, progress)
-    with _step("verify", echo):
+    with _step("verify"):
         problems = list(verify(Store(str(output))))
         if problems:
             raise ManifestError("; ".join(problems))
-        echo("  every count, hash and coordinate is as it was written")
-    with _step("load", echo):
+        log.info("  every count, hash and coordinate is as it was written")
+    with _step("load"):
         scenes, crops = _load_everything(output)
-        echo(f"  DataLoader: {scenes} scenes, {crops} crops")
+        log.info("  DataLoader: %d scenes, %d crops", scenes, crops)
     _compare(summary, scenes, crops)
-    with _step("train", echo):
-        report = train(
-            output, steps=steps, progress=lambda step, loss: echo(f"  step {step:3d}  loss {loss:.4f}")
-        )
-    return Tour(summary=summary, report=report, loaded_scenes=scenes, loaded_crops=crops)
+    with _step("train"):
+        report = train(output, steps=steps)
+    return DemoResult(summary=summary, report=report, loaded_scenes=scenes, loaded_crops=crops)
 
 
 def _load_everything(output: Path) -> tuple[int, int]:
-    """Scenes and crops that the loader gives when it goes through every split once."""
+    """The numbers of scenes and crops that the loader returns for all splits together."""
     scenes: set[tuple[str, str]] = set()
     crops = 0
-    for split in ("all", "test"):
+    splits: tuple[Literal["all", "test"], ...] = ("all", "test")
+    for split in splits:
         try:
             dataset = CropDataset(output, split=split, crop_size=256, input="rgb", augment=False)
         except ConfigError:
-            continue  # a split without a crop, e.g. when test-reserve scenes were left out; the sum shows it
+            continue  # a split without a crop; a missing one shows in the sum
         loader = CropLoader(dataset, batch_size=4, shuffle=False)
         for batch in loader:
             crops += len(batch["gain"])
@@ -89,19 +96,17 @@ def _load_everything(output: Path) -> tuple[int, int]:
 
 def _compare(summary: Summary, scenes: int, crops: int) -> None:
     if not summary.scenes.collected or not crops:
-        raise ManifestError(
-            f"a counter stands at zero: Bridge {summary.scenes.collected}, DataLoader {crops}"
-        )
+        raise ManifestError(f"a counter is zero: Bridge {summary.scenes.collected}, DataLoader {crops}")
     if (scenes, crops) != (summary.scenes.collected, summary.crops):
         raise ManifestError(
-            f"the loader gave {crops} crops of {scenes} scenes, the manifest lists {summary.crops} of "
+            f"the loader returned {crops} crops of {scenes} scenes, the manifest lists {summary.crops} of "
             f"{summary.scenes.collected}"
         )
 
 
 @contextmanager
-def _step(name: str, echo: Echo) -> Iterator[None]:
-    echo(f"{name} ...")
+def _step(name: str) -> Iterator[None]:
+    log.info("%s ...", name)
     start = time.monotonic()
     yield
-    echo(f"{name} done in {time.monotonic() - start:.1f} s")
+    log.info("%s done in %.1f s", name, time.monotonic() - start)
