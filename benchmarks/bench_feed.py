@@ -1,14 +1,14 @@
-"""Crops per second and CPU seconds per crop of the feed, beside what people use today: same crops, same batch.
+"""Crops per second and CPU time per crop of the feed and of other data loaders, with the same crops and batches.
 
-`make bench` prints the table. All contenders run in `.venv-bench`, which it sets up, because some pin other versions than
-rawnind is tested with; what is not installed there is named. Alone, with more crops, or some of them only:
+`make bench` prints the table. All contenders run in `.venv-bench`, which it sets up, because some need other versions than
+rawnind is tested with; packages that are not installed there are named. To run it alone, with more crops or some contenders:
 
     make .venv-bench/.ready
     .venv/bin/python -m benchmarks.bench_feed --crops 600 --only CropLoader "litdata, random"
 
-Each contender runs in a process of its own, torch on one core; an epoch that warms the cache comes first, and of the others each
-number is the best. They take turns, so that whatever else the machine does meets all of them. CPU seconds include those of
-workers.
+Each contender runs in a process of its own with torch on one core. The first epoch warms the cache; of the others the best
+number counts. The contenders take turns, so that other load on the machine affects all of them. CPU time includes that of
+the workers.
 """
 
 import argparse
@@ -37,10 +37,10 @@ PYTHON = str(APART) if APART.exists() else sys.executable
 
 
 def cpu_seconds():
-    """Of this process and everything below it."""
-    me = psutil.Process()
+    """The CPU time of this process and all its descendants."""
+    this = psutil.Process()
     total = 0.0
-    for process in [me, *me.children(recursive=True)]:
+    for process in [this, *this.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             total += times.user + times.system
@@ -69,7 +69,7 @@ def measure(name, folder, size, workers, epochs):
 
 
 def here(task, name, folder, *numbers):
-    """Writes a contender's files, or measures it."""
+    """Writes the files of a contender, or measures it."""
     if task == "--write":
         getattr(feed_contenders, name)(Path(folder), *map(int, numbers))
         return {}
@@ -77,7 +77,7 @@ def here(task, name, folder, *numbers):
 
 
 def in_child(*words):
-    """What `here` answers in a process of its own; an error as its last line."""
+    """The result of `here` in a new process; an error is its last line."""
     call = [PYTHON, "-m", "benchmarks.bench_feed", *map(str, words)]
     one_core = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(call, check=False, capture_output=True, text=True, cwd=ROOT, env=one_core)
@@ -87,7 +87,7 @@ def in_child(*words):
 
 
 def compare(root, count, size, epochs, *, workers=WORKERS, rounds=1, only=None, run=in_child):
-    """The best numbers of each contender; rounds go through all of them in turn."""
+    """The best numbers of each contender; each round measures all of them in turn."""
     names = [name for name in CONTENDERS if not only or name in only]
     folders = {write: root / write.__name__ for write in {CONTENDERS[name][1] for name in names}}
     failed = {}

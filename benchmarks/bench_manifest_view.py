@@ -1,4 +1,4 @@
-"""A manifest of 1,000,000 rows: time to open it, and what a spawned worker costs.
+"""A manifest of 1,000,000 rows: time and memory to open it and to send it to a spawned worker.
 
 python benchmarks/bench_manifest_view.py ROWS FOLDER CASE     one case in this process, as JSON
 """
@@ -79,12 +79,12 @@ def table(schema, count, per_pair, pair, rng):
 
 
 def memory():
-    """MB that this process holds."""
+    """The resident memory of this process in MB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def worker(data, answers):
-    """A spawned worker: what it imports anyway is not the data set's."""
+    """A spawned worker; it imports the package before the measurement."""
     import rawnind.training  # noqa: F401
 
     before, started = memory(), time.perf_counter()
@@ -96,7 +96,7 @@ def worker(data, answers):
 def measure(folder, filters):
     from rawnind.training import CropDataset
 
-    CropDataset(folder, split="all", iso=(0, 100))  # libraries are loaded and the file is in the cache
+    CropDataset(folder, split="all", iso=(0, 100))  # loads the libraries and warms the file cache
     before, cpu, wall = memory(), time.process_time(), time.perf_counter()
     dataset = CropDataset(folder, split="all", **filters)
     opened = {

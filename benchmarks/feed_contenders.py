@@ -1,7 +1,7 @@
-"""What the feed is measured beside: how each contender writes the same crops, and how it reads them into float32 batches.
+"""The contenders of bench_feed: how each writes the same crops, and how it reads them into float32 batches.
 
-Every contender stores the same numbers (uint16 mosaic, float16 target, packed mask). Its own package is imported where it is
-used: not all of them need be installed.
+Every contender stores the same numbers (uint16 mosaic, float16 target, packed mask). A contender's package is imported where
+it is used, because not all of them need be installed.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ def stored(number, size):
 
 
 def sample(noisy, gt, mask):
-    """What a plain data set makes of them: float32 tensors in the keys of the research code."""
+    """A sample of a plain data set: float32 tensors with the keys of the research code."""
     h, w = noisy.shape
     y = torch.from_numpy(noisy.reshape(h // 2, 2, w // 2, 2).transpose(1, 3, 0, 2).astype(np.float32))
     valid = torch.from_numpy(np.unpackbits(mask, axis=1).view(np.bool_))
@@ -106,6 +106,20 @@ def ours_torch(folder, size, workers):
 
     loader = torch_loader(crop_dataset(folder, size), workers, shuffle=True, collate_fn=collate)
     return Mapped(loader, to_device)
+
+
+def ours_new_memory(folder, size, workers):
+    """Batches in new memory, which torch copies to new shared memory: what `feed.shared_memory` saves."""
+    from rawnind.feed.batch import NativeBatchBuilder
+    from rawnind.training import CropDataset, collate, to_device
+
+    class NewMemory(CropDataset):
+        def native(self, indices):
+            builder = NativeBatchBuilder(len(indices), lambda nbytes: torch.empty(nbytes, dtype=torch.uint8))
+            return builder.batch(self.fill(builder, indices, self.epoch))
+
+    dataset = NewMemory(folder, split="all", crop_size=size, augment=False)
+    return Mapped(torch_loader(dataset, workers, shuffle=True, collate_fn=collate), to_device)
 
 
 def ours_default(folder, size, workers):
@@ -245,7 +259,7 @@ def litdata_random(folder, size, workers):  # noqa: ARG001
 
 
 class LitSamples:
-    """litdata's own way: its data set, its loader, shuffled by chunks."""
+    """Samples for litdata's own data set and loader, shuffled by chunks."""
 
     @staticmethod
     def collate(items):
@@ -266,7 +280,7 @@ def litdata_loader(folder, size, workers):  # noqa: ARG001
 
 
 def streaming():
-    """MosaicML's package. It imports torchvision for data sets of images; one that does not fit torch must not keep it out."""
+    """MosaicML's package, also where its import of torchvision fails because it does not fit torch."""
     try:
         import torchvision.datasets
         import torchvision.transforms.functional  # noqa: F401
@@ -325,6 +339,7 @@ CONTENDERS = {
     "CropLoader": (ours, write_ours),
     "CropDataset, DataLoader, collate": (ours_torch, write_ours),
     "CropDataset, DataLoader": (ours_default, write_ours),
+    "the same in new shared memory": (ours_new_memory, write_ours),
     ".npy": (npy, write_npy),
     ".npy, mapped": (npy_mapped, write_npy),
     "litdata, random": (litdata_random, write_litdata),
