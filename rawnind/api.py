@@ -24,7 +24,7 @@ def plan(source: str | Path, **options: Unpack[RunOptions]) -> "Estimate":
         IndexInvalidError: The source is not a data set.
         ConfigError: An option is wrong, or the run could not do anything.
 
-    Example:
+    Examples:
         >>> print(*rawnind.plan("RawNIND", cfa="x-trans").lines(), sep="\n")  # doctest: +SKIP
     """
     from rawnind.estimate import estimate
@@ -46,7 +46,7 @@ def verify(output: str | Path) -> tuple[str, ...]:
         ManifestError: manifest.yaml cannot be read.
         OutputError: The storage cannot be read.
 
-    Example:
+    Examples:
         >>> assert not rawnind.verify("out")  # doctest: +SKIP
     """
     from rawnind.errors import NotPreparedError
@@ -75,7 +75,7 @@ def status(output: str | Path) -> "Status":
         NotPreparedError: No scene was ever committed there.
         ManifestError: The journal is damaged.
 
-    Example:
+    Examples:
         >>> for failure in rawnind.status("out").failures:  # doctest: +SKIP
         ...     print(failure.scene, failure.reason, failure.detail)
     """

@@ -1,19 +1,16 @@
-"""The options of `prepare`, from keywords or a YAML file, checked when made."""
+"""The options of `prepare`, from keywords or a YAML file, checked when they are made."""
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, TypeVar
+from typing import Any, Literal, Self, TypedDict
 
 import yaml
 
 from rawnind.errors import ConfigError
 from rawnind.recipe import Compression, Pairing, Recipe
 from rawnind.records import Cfa, Outcome, Reason
-
-_Kind = TypeVar("_Kind", bound=StrEnum)
+from rawnind.rules import is_number, is_whole, member, require
 
 
 class RunOptions(TypedDict, total=False):
@@ -85,27 +82,29 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("max_scenes", "limit", "timeout"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if not (self.scene_timeout is None or _is_number(self.scene_timeout, above=0)):
-            raise ConfigError(
-                f"scene_timeout must be a number of seconds above 0, got {self.scene_timeout!r}"
+            require(
+                value is None or (is_whole(value) and value > 0),
+                f"{name} must be a whole number of at least 1",
+                value,
             )
-        if not _is_number(self.cpus_per_scene, above=0):
-            raise ConfigError(f"cpus_per_scene must be a number above 0, got {self.cpus_per_scene!r}")
-        if not _is_number(self.gpus_per_scene, above=-math.ulp(0)):
-            raise ConfigError(f"gpus_per_scene must be a number of at least 0, got {self.gpus_per_scene!r}")
+        seconds, cpus, gpus = self.scene_timeout, self.cpus_per_scene, self.gpus_per_scene
+        require(
+            seconds is None or (is_number(seconds) and seconds > 0),
+            "scene_timeout must be a number of seconds above 0",
+            seconds,
+        )
+        require(is_number(cpus) and cpus > 0, "cpus_per_scene must be a number above 0", cpus)
+        require(is_number(gpus) and gpus >= 0, "gpus_per_scene must be a number of at least 0", gpus)
         for name in ("exclude_test_reserve", "strict"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
-        if not isinstance(self.address, str | None):
-            raise ConfigError(f"address must be text, got {self.address!r}")
-        if not isinstance(self.cfa, Cfa | None):
-            raise ConfigError(f"cfa must be one of {', '.join(Cfa)}, got {self.cfa!r}")
+            require(
+                isinstance(getattr(self, name), bool), f"{name} must be true or false", getattr(self, name)
+            )
+        require(isinstance(self.address, str | None), "address must be text", self.address)
+        require(isinstance(self.cfa, Cfa | None), f"cfa must be one of {', '.join(Cfa)}", self.cfa)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Options from plain values; recipe keys stand beside the others.
+        """Options from plain values, with the keys of `Options` and of `Recipe` at one level.
 
         Raises:
             ConfigError: A name is unknown or a value breaks its rule.
@@ -118,7 +117,7 @@ class Options:
                 raise ConfigError(f"unknown option {key!r}; known are {known}")
         own = {key: value for key, value in values.items() if key in own_keys}
         if own.get("cfa") is not None:
-            own["cfa"] = _member(Cfa, "cfa", own["cfa"])
+            own["cfa"] = member(Cfa, "cfa", own["cfa"])
         if "retry_failed" in own:
             own["retry_failed"] = _reasons(own["retry_failed"])
         recipe = Recipe.from_dict({key: value for key, value in values.items() if key in recipe_keys})
@@ -126,7 +125,7 @@ class Options:
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """Plain values from a YAML file: option names and recipe names side by side; dashes may stand for underscores.
+    """Reads plain values from a YAML file, with the keys of `Options` and of `Recipe` at one level; `-` may replace `_`.
 
     Raises:
         ConfigError: The file cannot be read or is not a YAML mapping.
@@ -148,7 +147,7 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def _reasons(value: object) -> frozenset[Reason]:
-    """All failures for True or `all`, none for False, else the named ones."""
+    """Every reason of a failure for True or `all`, none for False, else the named ones."""
     failures = frozenset(reason for reason in Reason if reason.outcome is Outcome.FAILED)
     if value == "all" or isinstance(value, bool):
         return failures if value else frozenset()
@@ -160,15 +159,3 @@ def _reasons(value: object) -> frozenset[Reason]:
             f"retry_failed takes all, {', '.join(sorted(failures))}, got {', '.join(sorted(wrong))}"
         )
     return frozenset(map(Reason, names))
-
-
-def _member(kind: type[_Kind], name: str, value: object) -> _Kind:
-    if not isinstance(value, str) or value not in list(kind):
-        raise ConfigError(f"{name} must be one of {', '.join(kind)}, got {value!r}")
-    return kind(value)
-
-
-def _is_number(value: object, *, above: float) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value) and value > above

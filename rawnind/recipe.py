@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from rawnind.errors import ConfigError
+from rawnind.rules import is_fraction, is_number, is_whole, require
 
 ALGORITHM = 1
 """Raised by whoever changes what a recipe computes, so that old and new results never mix."""
@@ -62,29 +61,27 @@ class Recipe:
     algorithm: int = ALGORITHM
 
     def __post_init__(self) -> None:
-        _require(_is_int(self.crop_size) and self.crop_size > 0 and self.crop_size % 32 == 0,
+        require(is_whole(self.crop_size) and self.crop_size > 0 and self.crop_size % 32 == 0,
                  "crop_size must be a positive multiple of 32", self.crop_size)  # fmt: skip
-        _require(
-            _is_int(self.stride) and self.stride > 0, "stride must be a positive whole number", self.stride
+        require(
+            is_whole(self.stride) and self.stride > 0, "stride must be a positive whole number", self.stride
         )
-        _require(isinstance(self.pairing, Pairing), "pairing must be 'best' or 'all'", self.pairing)
-        _require(
+        require(isinstance(self.pairing, Pairing), "pairing must be 'best' or 'all'", self.pairing)
+        require(
             isinstance(self.compression, Compression),
             "compression must be 'none' or 'zstd'",
             self.compression,
         )
-        _require(self.min_msssim is None or _is_fraction(self.min_msssim),
+        require(self.min_msssim is None or is_fraction(self.min_msssim),
                  "min_msssim must lie between 0 and 1", self.min_msssim)  # fmt: skip
         for name in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure"):
-            _require(
-                _is_fraction(getattr(self, name)), f"{name} must lie between 0 and 1", getattr(self, name)
-            )
+            require(is_fraction(getattr(self, name)), f"{name} must lie between 0 and 1", getattr(self, name))
         for name in ("min_alignment_score", "max_alignment_loss"):
             value = getattr(self, name)
-            _require(_is_number(value) and value >= 0, f"{name} must be a number of at least 0", value)
-        _require(_is_int(self.max_shift) and 0 <= self.max_shift <= 1024,
+            require(is_number(value) and value >= 0, f"{name} must be a number of at least 0", value)
+        require(is_whole(self.max_shift) and 0 <= self.max_shift <= 1024,
                  "max_shift must lie between 0 and 1024", self.max_shift)  # fmt: skip
-        _require(self.algorithm == ALGORITHM, f"this version runs algorithm {ALGORITHM}", self.algorithm)
+        require(self.algorithm == ALGORITHM, f"this version runs algorithm {ALGORITHM}", self.algorithm)
         for name in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure", "min_msssim", "min_alignment_score",
                      "max_alignment_loss"):  # fmt: skip
             value = getattr(self, name)
@@ -112,31 +109,14 @@ class Recipe:
         """
         names = [field.name for field in fields(cls)]
         for key in values:
-            _require(key in names, f"unknown recipe key; known are {', '.join(names)}", key)
+            require(key in names, f"unknown recipe key; known are {', '.join(names)}", key)
         values = dict(values)
         for name, kind in (("pairing", Pairing), ("compression", Compression)):
             if name in values:
                 known = " or ".join(repr(str(each)) for each in kind)
-                _require(values[name] in list(kind), f"{name} must be {known}", values[name])
+                require(values[name] in list(kind), f"{name} must be {known}", values[name])
                 values[name] = kind(values[name])
         return cls(**values)
-
-
-def _require(holds: bool, rule: str, value: object) -> None:  # noqa: FBT001
-    if not holds:
-        raise ConfigError(f"{rule}, got {value!r}")
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return (isinstance(value, float) and math.isfinite(value)) or _is_int(value)
-
-
-def _is_fraction(value: object) -> bool:
-    return isinstance(value, (int, float)) and _is_number(value) and 0 <= value <= 1
 
 
 @lru_cache(maxsize=16)

@@ -50,7 +50,7 @@ def test_functions_are_not_hidden_by_modules_and_say_what_they_take_return_and_r
         import_module(f"rawnind.{module}")
     function = getattr(rawnind, name)
     assert inspect.isfunction(function)
-    for section in ("Args:", "Returns:", "Raises:", "Example:"):
+    for section in ("Args:", "Returns:", "Raises:", "Examples:"):
         assert f"\n{section}\n" in inspect.getdoc(function), section
 
 

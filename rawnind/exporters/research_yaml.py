@@ -88,7 +88,7 @@ def export(
         ManifestError: A file in `output` is damaged.
         OutputError: The folder cannot be written.
 
-    Example:
+    Examples:
         >>> rawnind.export("out", "research")  # doctest: +SKIP
     """
     if format not in FORMATS:

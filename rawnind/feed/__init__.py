@@ -1,4 +1,4 @@
-"""Reads an output folder as training samples: which rows, which windows, which batches."""
+"""Reads an output folder as batches of training samples."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rawnind.feed.loader import CropLoader
     from rawnind.feed.ray_data import ray_dataset
 
-_HOMES = {
+_MODULES = {
     "Batch": "batch",
     "CropDataset": "dataset",
     "CropLoader": "loader",
@@ -39,7 +39,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name at its first use: torch and Ray take seconds to import."""
-    if name in _HOMES:
-        return getattr(import_module(f"rawnind.feed.{_HOMES[name]}"), name)
+    """Imports a public name when it is first used: torch and Ray take seconds to import."""
+    if name in _MODULES:
+        return getattr(import_module(f"rawnind.feed.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'rawnind.feed' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Batches: as they travel between processes (the stored number types), and as a training loop wants them."""
+"""Batches in the number types of the shards, as processes exchange them, and in float32, as a training loop uses them."""
 
 import math
 from collections import UserDict
@@ -16,24 +16,24 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from rawnind.feed.buffers import BufferPool, in_worker
 from rawnind.feed.render import Sample
 
-_START = 64  # every tensor of a native batch starts on a multiple of so many bytes
+_ALIGNMENT = 64  # bytes; every tensor of a native batch starts on a multiple of it
 
-Take = Callable[[int], Tensor]
-"""Gives (nbytes,) uint8 with any contents."""
+Allocate = Callable[[int], Tensor]
+"""Returns (nbytes,) uint8 with any contents."""
 
 Shape = tuple[torch.dtype, tuple[int, ...]]
 
 
 class Batch(TypedDict):
-    """What a training loop gets; row k of every tensor belongs to one sub-crop.
+    """A batch for a training loop; row k of every tensor belongs to one sub-crop.
 
     Attributes:
         x_crops: (n, 3, c, c) float32, the target: the GT in linear Rec.2020.
         y_crops: float32, the input: the noisy photo as (n, 4, c/2, c/2) levels in R, G, G, B order, or as (n, 3, c, c)
             linear Rec.2020.
-        mask_crops: (n, 3, c, c) bool, True where the pair may be trained on; one plane seen three times, not to be written.
+        mask_crops: (n, 3, c, c) bool, True where the pair may be trained on; one plane expanded to three channels: do not write to it.
         rgb_xyz_matrix: (n, 4, 3) float32, XYZ -> camera RGB, fourth row 0; (4, 3) for a single item.
-        gain: (n,) float32 by which y still has to be multiplied to be as bright as x; a float for a single item.
+        gain: (n,) float32, the factor by which y still has to be multiplied to be as bright as x; a float for a single item.
     """
 
     x_crops: Tensor
@@ -67,12 +67,12 @@ class Native(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class NativeBatch:
-    """A batch in the number types of the shards: half the bytes, in one piece, converted where it is used, by `to_device`.
+    """A batch in the number types of the shards: half the bytes of float32, in one block of memory. `to_device` converts it.
 
     Attributes:
-        memory: (nbytes,) uint8 that holds all tensors, one behind the other.
+        memory: (nbytes,) uint8, all tensors one after the other.
         shapes: number type and shape of each tensor, in the order of `Native`.
-        damaged: names of shards that could not be read; other crops stand in their place.
+        damaged: names of shards that could not be read; other crops replace theirs.
     """
 
     memory: Tensor
@@ -88,25 +88,25 @@ class NativeBatch:
         return Native(*_views(self.memory, self.shapes))
 
     def pin_memory(self) -> "NativeBatch":
-        """The batch in page-locked memory; torch's DataLoader calls this when it is told to pin."""
+        """The batch in page-locked memory; torch's DataLoader calls this with `pin_memory=True`."""
         return NativeBatch(self.memory.pin_memory(), self.shapes, self.damaged)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "NativeBatch":
-        """The batch on a device, still in the shards' number types."""
+        """The batch on a device, still in the number types of the shards."""
         return NativeBatch(self.memory.to(device, non_blocking=non_blocking), self.shapes, self.damaged)
 
 
-def room_for(shapes: Sequence[Shape]) -> int:
+def memory_size(shapes: Sequence[Shape]) -> int:
     """Bytes that tensors of these types and shapes take in a native batch.
 
-    >>> room_for([(torch.uint16, (2, 3)), (torch.bool, (1,))])
+    >>> memory_size([(torch.uint16, (2, 3)), (torch.bool, (1,))])
     128
     """
-    return sum(_room(shape) for shape in shapes)
+    return sum(_padded_size(shape) for shape in shapes)
 
 
-def _room(shape: Shape) -> int:
-    return -(-_nbytes(shape) // _START) * _START
+def _padded_size(shape: Shape) -> int:
+    return -(-_nbytes(shape) // _ALIGNMENT) * _ALIGNMENT
 
 
 def _nbytes(shape: Shape) -> int:
@@ -117,14 +117,17 @@ def _views(memory: Tensor, shapes: Sequence[Shape]) -> Iterator[Tensor]:
     start = 0
     for shape in shapes:
         yield memory[start : start + _nbytes(shape)].view(shape[0]).view(shape[1])
-        start += _room(shape)
+        start += _padded_size(shape)
 
 
 def collate(samples: Sequence[NativeBatch]) -> NativeBatch:
-    """For `DataLoader(dataset, collate_fn=collate)`: keeps the native types on the way; then call `to_device`.
+    """For `DataLoader(dataset, collate_fn=collate)`: keeps the number types of the shards; call `to_device` on the result.
 
     Raises:
-        TypeError: These are single items, such as a ConcatDataset asks for.
+        TypeError: These are single items, as a ConcatDataset requests them.
+
+    Examples:
+        >>> loader = DataLoader(CropDataset("out"), 8, num_workers=2, collate_fn=collate)  # doctest: +SKIP
     """
     if not isinstance(samples[0], NativeBatch):
         raise TypeError(
@@ -136,7 +139,7 @@ def collate(samples: Sequence[NativeBatch]) -> NativeBatch:
     count = sum(map(len, samples))
     shapes = tuple((dtype, (count, *rest)) for dtype, (_, *rest) in samples[0].shapes)
     damaged = tuple(name for sample in samples for name in sample.damaged)
-    joined = NativeBatch(torch.empty(room_for(shapes), dtype=torch.uint8), shapes, damaged)
+    joined = NativeBatch(torch.empty(memory_size(shapes), dtype=torch.uint8), shapes, damaged)
     for target, parts in zip(
         joined.tensors, zip(*(sample.tensors for sample in samples), strict=True), strict=True
     ):
@@ -145,11 +148,14 @@ def collate(samples: Sequence[NativeBatch]) -> NativeBatch:
 
 
 def to_device(batch: NativeBatch | Batch, device: torch.device | str = "cpu") -> Batch:
-    """A batch as float32 on a device; the bytes travel there before they are widened.
+    """Copies a batch to a device and converts it to float32 there.
 
     Args:
-        batch: from `collate`, in pinned memory for an asynchronous copy; one that is float32 already is moved.
-        device: where the training loop runs.
+        batch: from `collate`, in pinned memory for an asynchronous copy. One that is float32 already is only copied.
+        device: the device of the training loop.
+
+    Returns:
+        The batch on the device; on a CPU its memory is reused once no tensor uses it any more.
 
     Examples:
         >>> loader = DataLoader(CropDataset("out"), 8, num_workers=2, pin_memory=True, collate_fn=collate)  # doctest: +SKIP
@@ -157,19 +163,21 @@ def to_device(batch: NativeBatch | Batch, device: torch.device | str = "cpu") ->
         ...     batch = to_device(batch, "cuda")
     """
     if not isinstance(batch, NativeBatch):
-        return _moved(batch, device)
+        return _move(batch, device)
     moved = batch.to(device, non_blocking=True)
     where = moved.memory.device
-    take = _pool.take if where.type == "cpu" else partial(torch.empty, dtype=torch.uint8, device=where)
-    plain = empty_batch(moved.shapes, take)
-    widen(moved.tensors, plain)
+    allocate = (
+        _pool.allocate if where.type == "cpu" else partial(torch.empty, dtype=torch.uint8, device=where)
+    )
+    plain = empty_batch(moved.shapes, allocate)
+    to_float32(moved.tensors, plain)
     return plain
 
 
 _pool = BufferPool()
 
 
-def _moved(batch: Batch, device: torch.device | str) -> Batch:
+def _move(batch: Batch, device: torch.device | str) -> Batch:
     mask = batch["mask_crops"][:, :1].to(device, non_blocking=True)
     return Batch(
         x_crops=batch["x_crops"].to(device, non_blocking=True),
@@ -180,17 +188,17 @@ def _moved(batch: Batch, device: torch.device | str) -> Batch:
     )
 
 
-def empty_batch(shapes: Sequence[Shape], take: Take) -> Batch:
+def empty_batch(shapes: Sequence[Shape], allocate: Allocate) -> Batch:
     """A batch with any contents.
 
     Args:
-        shapes: of the native one.
-        take: gives memory for the large tensors.
+        shapes: number types and shapes of the native batch.
+        allocate: returns memory for a tensor.
     """
     (_, (count, _, size, _)), (y_type, _), *_ = shapes
 
     def tensor(dtype: torch.dtype, *shape: int) -> Tensor:
-        return take(math.prod(shape) * dtype.itemsize).view(dtype).view(shape)
+        return allocate(math.prod(shape) * dtype.itemsize).view(dtype).view(shape)
 
     half = size // 2
     y = (4, half, half) if y_type == torch.uint16 else (3, size, size)
@@ -203,13 +211,13 @@ def empty_batch(shapes: Sequence[Shape], take: Take) -> Batch:
     )
 
 
-def widen(native: Native, plain: Batch, first: int = 0) -> None:
-    """Writes samples as float32.
+def to_float32(native: Native, plain: Batch, first: int = 0) -> None:
+    """Writes native samples into a float32 batch.
 
     Args:
-        native: the samples, n of them.
-        plain: where they go to.
-        first: row of the first one.
+        native: n samples.
+        plain: a batch with at least `first` + n rows.
+        first: the row of `plain` for the first sample.
     """
     rows = slice(first, first + len(native.x))
     plain["x_crops"][rows].copy_(native.x)
@@ -238,10 +246,10 @@ def _levels(mosaic: Tensor, black: Tensor, factor: Tensor, *, out: Tensor) -> No
     out.sub_(black[:, :, None, None]).mul_(factor[:, :, None, None])
 
 
-class _OnItsWay(UserDict[str, Any]):
-    """A plain batch in a worker: it is made where somebody looks at it first, which most times is where it arrives."""
+class _LazyBatch(UserDict[str, Any]):
+    """A float32 batch in a worker. It is converted at first access, which is in the consumer unless a worker reads it."""
 
-    def __init__(self, native: NativeBatch) -> None:  # not UserDict's, which would make `data`
+    def __init__(self, native: NativeBatch) -> None:  # UserDict's would set `data`
         self._native = native
 
     @cached_property
@@ -252,20 +260,20 @@ class _OnItsWay(UserDict[str, Any]):
         return (dict, (self.data,)) if "data" in vars(self) else (to_device, (self._native,))
 
 
-def _plain(batch: Sequence[NativeBatch], *, collate_fn_map: object = None) -> Batch | _OnItsWay:  # noqa: ARG001
+def _collate_plain(batch: Sequence[NativeBatch], *, collate_fn_map: object = None) -> Batch | _LazyBatch:  # noqa: ARG001
     joined = collate(batch)
-    return _OnItsWay(joined) if in_worker() else to_device(joined)
+    return _LazyBatch(joined) if in_worker() else to_device(joined)
 
 
-# torch's own hook for batches of a new kind: a DataLoader without collate_fn then gives plain float32 batches.
-default_collate_fn_map[NativeBatch] = _plain
+# The documented way to extend torch.utils.data.default_collate: a DataLoader without collate_fn gives float32 batches.
+default_collate_fn_map[NativeBatch] = _collate_plain
 
 
 _DTYPES = {"e": torch.float16, "f": torch.float32, "H": torch.uint16, "?": torch.bool}
 
 
 class BatchBuilder(Protocol):
-    """A place for the samples of one batch, which come in order."""
+    """Collects the samples of one batch in order."""
 
     def add(self, sample: Sample) -> None:
         """Copies the next sample, which may be a view."""
@@ -273,16 +281,16 @@ class BatchBuilder(Protocol):
 
 
 class NativeBatchBuilder:
-    """Keeps the shards' number types, in one piece of memory.
+    """Builds a batch in the number types of the shards, in one block of memory.
 
     Args:
         count: samples of the batch.
-        take: gives that many bytes of memory.
+        allocate: returns that many bytes of memory.
     """
 
-    def __init__(self, count: int, take: Take) -> None:
+    def __init__(self, count: int, allocate: Allocate) -> None:
         self._count = count
-        self._take = take
+        self._allocate = allocate
         self._filled = 0
 
     def add(self, sample: Sample) -> None:
@@ -290,7 +298,7 @@ class NativeBatchBuilder:
         arrays = _arrays(sample)
         if not self._filled:
             self._shapes = _shapes(arrays, self._count)
-            self._memory = self._take(room_for(self._shapes))
+            self._memory = self._allocate(memory_size(self._shapes))
             self._tensors = NativeBatch(self._memory, self._shapes).tensors
         for target, array in zip(self._tensors, arrays, strict=True):
             target[self._filled].copy_(torch.from_numpy(array))
@@ -302,24 +310,26 @@ class NativeBatchBuilder:
 
 
 class FloatBatchBuilder:
-    """Widens each sample to float32 while its bytes are at hand. Gives what `to_device` gives of a NativeBatchBuilder's batch.
+    """Builds a float32 batch, each sample converted while its bytes are in the cache.
+
+    The result is that of `NativeBatchBuilder` and `to_device`.
 
     Args:
         count: samples of the batch.
-        take: gives that many bytes of memory.
+        allocate: returns that many bytes of memory.
     """
 
-    def __init__(self, count: int, take: Take) -> None:
+    def __init__(self, count: int, allocate: Allocate) -> None:
         self._count = count
-        self._take = take
+        self._allocate = allocate
         self._filled = 0
 
     def add(self, sample: Sample) -> None:
         """Copies the next sample."""
         arrays = _arrays(sample)
         if not self._filled:
-            self._batch = empty_batch(_shapes(arrays, self._count), self._take)
-        widen(Native(*(torch.from_numpy(array)[None] for array in arrays)), self._batch, self._filled)
+            self._batch = empty_batch(_shapes(arrays, self._count), self._allocate)
+        to_float32(Native(*(torch.from_numpy(array)[None] for array in arrays)), self._batch, self._filled)
         self._filled += 1
 
     def batch(self) -> Batch:

@@ -1,8 +1,9 @@
-"""The feed: a map-style torch Dataset over the manifest and the shards."""
+"""A map-style torch Dataset over the manifest and the shards."""
 
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import pyarrow.compute as pc
@@ -12,66 +13,38 @@ from torch.utils.data import Dataset
 from rawnind.errors import DamagedShardError
 from rawnind.feed.batch import Batch, BatchBuilder, NativeBatch, NativeBatchBuilder, to_device
 from rawnind.feed.buffers import BufferPool, in_worker
+from rawnind.feed.crop_options import CropOptions, Input, OnDamage, Verify, checked_options
 from rawnind.feed.manifest_view import Pair, Row, load_view, manifest_digest
 from rawnind.feed.render import Sample, render
 from rawnind.feed.sampling import generator
-from rawnind.feed.selection import (
-    VALIDATION_SHARE,
-    Input,
-    OnDamage,
-    SampleOptions,
-    Selection,
-    Split,
-    TrainingPairing,
-    Verify,
-    choice,
-)
-from rawnind.feed.shared_memory import shared
+from rawnind.feed.shared_memory import allocate_shared
 from rawnind.output.shard_reader import ShardReader
 from rawnind.output.store import Store
 from rawnind.records import Cfa
 
 log = logging.getLogger(__name__)
 
-_PAIRS_AT_HAND = 4096
+_MAX_CACHED_PAIRS = 4096
 
 
 class CropDataset(Dataset[Batch]):
     """Crops of an output folder as training samples; one item is one row of the manifest.
 
-    An item, and every batch, holds the keys of `Batch`. Item `i` of epoch `e` depends on (seed, e, i) alone, whatever the
-    number of workers. `CropLoader` is the fastest way to go through it. Any `torch.utils.data.DataLoader` will do: with fork or
-    spawn, with persistent workers, and without a `collate_fn`; its workers send the shards' number types, half the bytes,
-    and what arrives is float32. Call `set_epoch` before each epoch then.
+    An item, and every batch, has the keys of `Batch`. Item `i` of epoch `e` depends on (seed, e, i) alone, whatever the
+    number of workers. `CropLoader` is the fastest way to iterate over it. Any `torch.utils.data.DataLoader` works as well:
+    with fork or spawn, with persistent workers, and without a `collate_fn`; its workers send the number types of the
+    shards, half the bytes, and the consumer gets float32. With a DataLoader, call `set_epoch` before each epoch.
 
     Args:
         output: the folder that `rawnind prepare` wrote: a local path or a URI such as `s3://bucket/folder`.
-        split: "train", "val" (whole scenes, chosen by the hash of their name), "test" (the test reserve alone), or "all"
-            (train and val).
-        crop_size: side of the sub-crops in sites, a multiple of 32, at most the stored size.
-        num_crops: sub-crops of each row.
-        input: "raw": y is packed Bayer, X-Trans rows are left out (see `rows_without_bayer`); "rgb": y is demosaiced.
-        pairing: "x_y": x is the GT, y the noisy photo; "x_x": both are the GT; "y_y": both are the noisy photo.
-        match_gain: whether y is brought to the brightness of x.
-        augment: random flips and transpositions, and other windows in every epoch; None: in split "train".
-        seed: of everything random.
-        cfa: "bayer" or "x-trans"; None keeps both.
-        min_msssim: lowest mean MS-SSIM of a crop.
-        max_alignment_loss: highest alignment loss of a pair.
-        min_valid_fraction: smallest share of valid pixels of a stored crop.
-        iso: (lowest, highest) ISO of the noisy photo.
-        camera: a name, or several, as the manifest spells them.
-        expression: a `pyarrow.compute` expression over the manifest's columns.
-        least_valid: share of valid pixels that a sub-crop should have.
-        tries: windows that are tried for it; the best one is taken.
-        validation_share: expected share of scenes in split "val".
-        on_damage: "raise", or "skip": the first crop of the next pair stands in for one that cannot be read. It is logged,
-            and counted by `CropLoader.counters` and `NativeBatch.damaged`.
-        verify: "layout", or "sha256": each process also hashes each shard once before it uses it.
+        options: which crops to read and how to make samples of them, see `CropOptions`: for example `split`, `crop_size`,
+            `input`, `iso`, `min_msssim`. With `on_damage="skip"`, a crop that cannot be read is replaced by the first crop
+            of the next pair, logged, and counted by `CropLoader.counters` and `NativeBatch.damaged`.
 
     Raises:
-        ConfigError: An option is wrong, or no row is left; the message says which filter removed how many.
-        ManifestError: The folder has no manifest that can be read.
+        ConfigError: An option is wrong, or no row is left; the message says how many rows each filter removed.
+        NotPreparedError: The folder has no manifest.
+        ManifestError: The manifest cannot be read.
 
     Examples:
         >>> dataset = CropDataset("out", crop_size=256, iso=(800, 12800), min_msssim=0.8)  # doctest: +SKIP
@@ -81,56 +54,13 @@ class CropDataset(Dataset[Batch]):
         ...     loss = masked_l1(model(batch["y_crops"]), batch["x_crops"], batch["mask_crops"])
     """
 
-    def __init__(
-        self,
-        output: str | Path,
-        *,
-        split: str = "train",
-        crop_size: int = 256,
-        num_crops: int = 1,
-        input: str = "raw",  # noqa: A002 the word of the research code
-        pairing: str = "x_y",
-        match_gain: bool = True,
-        augment: bool | None = None,
-        seed: int = 0,
-        cfa: str | None = None,
-        min_msssim: float | None = None,
-        max_alignment_loss: float | None = None,
-        min_valid_fraction: float | None = None,
-        iso: tuple[int, int] | None = None,
-        camera: str | Sequence[str] | None = None,
-        expression: pc.Expression | None = None,
-        least_valid: float = 0.5,
-        tries: int = 8,
-        validation_share: float = VALIDATION_SHARE,
-        on_damage: str = "raise",
-        verify: str = "layout",
-    ) -> None:
-        selection = Selection(
-            split=choice(Split, "split", split),
-            cfa=None if cfa is None else choice(Cfa, "cfa", cfa),
-            min_msssim=min_msssim,
-            max_alignment_loss=max_alignment_loss,
-            min_valid_fraction=min_valid_fraction,
-            iso=iso,
-            cameras=(camera,) if isinstance(camera, str) else tuple(camera or ()),
-            expression=expression,
-        )
-        self.options = SampleOptions(
-            crop_size=crop_size,
-            num_crops=num_crops,
-            input=choice(Input, "input", input),
-            pairing=choice(TrainingPairing, "pairing", pairing),
-            match_gain=match_gain,
-            augment=selection.split is Split.TRAIN if augment is None else augment,
-            seed=seed,
-            least_valid=least_valid,
-            tries=tries,
-            on_damage=choice(OnDamage, "on_damage", on_damage),
-            verify=choice(Verify, "verify", verify),
-        )
+    def __init__(self, output: str | Path, **options: Unpack[CropOptions]) -> None:
+        checked = checked_options(**options)
+        self.options = checked.samples
         self._store = Store(str(output))
-        self.rows = load_view(self._store, selection, self._needs(), validation_share=validation_share)
+        self.rows = load_view(
+            self._store, checked.selection, self._required(), validation_share=checked.validation_share
+        )
         self._reader = ShardReader(self._store, verify=self.options.verify is Verify.SHA256)
         self._pool = BufferPool()
         self._epoch = torch.zeros((), dtype=torch.int64)
@@ -145,14 +75,14 @@ class CropDataset(Dataset[Batch]):
                 self.rows_without_bayer + len(self.rows),
             )
 
-    def _needs(self) -> list[tuple[str, pc.Expression]]:
+    def _required(self) -> list[tuple[str, pc.Expression]]:
         size = [("stored size >= crop_size", pc.field("size") >= self.options.crop_size)]
         raw = [("input raw", pc.field("cfa") == str(Cfa.BAYER))]
         return size + (raw if self.options.input is Input.RAW else [])
 
     @property
     def rows_without_bayer(self) -> int:
-        """Rows of the split that were left out because input="raw" reads Bayer alone."""
+        """Number of rows of the split that were left out because input="raw" reads Bayer alone."""
         return dict(self.rows.left_out).get("input raw", 0)
 
     @property
@@ -161,11 +91,11 @@ class CropDataset(Dataset[Batch]):
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch, in workers that already run as well. Call it between two epochs, not within one."""
+        """Sets the epoch, also in workers that already run. Call it between two epochs, not within one."""
         self._epoch.fill_(epoch)
 
     def digest(self) -> dict[str, str]:
-        """What identifies the samples: the manifest, the chosen rows, and the options."""
+        """What identifies the samples: hashes of the manifest and of the selected rows, and the options."""
         if self._digest is None:  # a million rows are 142 MB to hash
             self._digest = {
                 "manifest": manifest_digest(self._store),
@@ -190,19 +120,24 @@ class CropDataset(Dataset[Batch]):
         return batch
 
     def __getitems__(self, indices: Sequence[int]) -> list[NativeBatch]:
-        """A whole batch at once, in one piece; torch's DataLoader prefers this to single items."""
+        """A whole batch in one block of memory; torch's DataLoader calls this instead of `__getitem__`."""
         return [self.native(indices)]
 
     def native(self, indices: Sequence[int]) -> NativeBatch:
-        """A batch in the shards' number types. Errors as in `__getitem__`."""
+        """A batch in the number types of the shards. Errors as in `__getitem__`."""
         builder = NativeBatchBuilder(
-            len(indices) * self.options.num_crops, shared if in_worker() else self._pool.take
+            len(indices) * self.options.num_crops, allocate_shared if in_worker() else self._pool.allocate
         )
         damaged = self.fill(builder, indices, self.epoch)
         return builder.batch(damaged)
 
     def fill(self, builder: BatchBuilder, indices: Sequence[int], epoch: int) -> tuple[str, ...]:
-        """Gives the samples of some rows to a builder.
+        """Adds the samples of some rows to a batch.
+
+        Args:
+            builder: receives the samples.
+            indices: rows of `self.rows`.
+            epoch: decides the random windows.
 
         Returns:
             The shard of each crop that could not be read; see `on_damage`.
@@ -219,7 +154,7 @@ class CropDataset(Dataset[Batch]):
         index %= len(self)
         rng = generator(self.options.seed, epoch if self.options.augment else 0, index)
         failed = []
-        for candidate in self._stand_ins(index):
+        for candidate in self._candidates(index):
             row = self._row(candidate)
             try:
                 crop = self._reader.crop(
@@ -237,17 +172,17 @@ class CropDataset(Dataset[Batch]):
             f"none of the {len(self.rows.pairs)} shards in {self._store.location} can be read"
         )
 
-    def _stand_ins(self, index: int) -> Iterator[int]:
-        """The row, then the first row of each later pair, round to the row's own."""
+    def _candidates(self, index: int) -> Iterator[int]:
+        """The row, then the first row of every other pair, in order from the next pair on."""
         yield index
-        count, own = len(self.rows.pairs), int(self.rows.pair[index])
+        count, pair = len(self.rows.pairs), int(self.rows.pair[index])
         for step in range(1, count):
-            yield int(np.searchsorted(self.rows.pair, (own + step) % count))
+            yield int(np.searchsorted(self.rows.pair, (pair + step) % count))
 
     def _row(self, index: int) -> Row:
         number = int(self.rows.pair[index])
         if number not in self._pairs:
-            if len(self._pairs) >= _PAIRS_AT_HAND:
+            if len(self._pairs) >= _MAX_CACHED_PAIRS:
                 self._pairs.clear()
             self._pairs[number] = self.rows.pair_at(number)
         return self.rows.row(index, self._pairs[number])

@@ -1,4 +1,4 @@
-"""Going through a CropDataset: batches made by threads, ready on the device, resumable after any of them."""
+"""Batches of a CropDataset, made by threads, on the device of the training; it can be resumed after any batch."""
 
 import threading
 import time
@@ -19,21 +19,21 @@ from rawnind.feed.buffers import BufferPool, pinned
 from rawnind.feed.dataset import CropDataset
 from rawnind.feed.sampling import epoch_order, share_of, step_size
 
-_AHEAD = 2  # batches per thread, as torch's DataLoader has it
+_PREFETCH = 2  # batches per thread, as in torch's DataLoader
 
-_Made: TypeAlias = tuple[Batch | NativeBatch, int]
-_Make: TypeAlias = Callable[[], _Made]
+_Result: TypeAlias = tuple[Batch | NativeBatch, int]
+"""A batch, and how many of its crops were replaced."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Counters:
-    """What a loader has given so far.
+    """What a loader has returned so far.
 
     Attributes:
-        batches: batches given.
-        crops: sub-crops given.
-        skipped: crops for which another one stood in because their shard is damaged.
-        waited: seconds that the consumer waited for a batch.
+        batches: batches returned.
+        crops: sub-crops returned.
+        skipped: crops that were replaced because their shard is damaged.
+        waited: seconds that the consumer waited for batches.
     """
 
     batches: int = 0
@@ -45,20 +45,20 @@ class Counters:
 class CropLoader:
     """Batches of a CropDataset for one rank.
 
-    Each `for` loop gives what is left of the current epoch, then the next epoch begins. Threads make the batches: numpy, torch
-    and the demosaicing leave Python's lock while they work on pixels, nothing is copied between processes, and the memory
-    of batches that are no longer in use is used again.
+    Each `for` loop iterates over the rest of the current epoch; the next loop starts the next epoch. Threads make the batches:
+    numpy, torch and the demosaicing release the GIL while they process pixels, nothing is copied between processes, and the
+    memory of released batches is reused.
 
     Args:
-        dataset: what to give. Its epoch is set by the loader.
-        batch_size: rows in a batch; each gives `num_crops` sub-crops.
-        workers: threads that work ahead; 0 makes each batch when it is asked for.
-        device: where the batches are to be.
-        rank: number of this consumer.
+        dataset: the data set; the loader counts its own epochs.
+        batch_size: rows in a batch; each becomes `num_crops` sub-crops.
+        workers: threads that prefetch batches; 0 makes each batch when it is requested.
+        device: the device of the batches.
+        rank: number of this consumer, from 0.
         ranks: consumers that share an epoch; all get the same number of batches. When fewer rows than ranks are left at
-            the end of an epoch, some of them are given twice.
+            the end of an epoch, some rows are used twice.
         shuffle: whether each epoch has its own random order.
-        drop_last: leaves out the last step of an epoch when it is smaller than the others.
+        drop_last: whether to leave out the last step of an epoch when it is smaller than the others.
 
     Raises:
         ConfigError: A number is out of range.
@@ -100,15 +100,15 @@ class CropLoader:
         self._pool = BufferPool()
 
     def __len__(self) -> int:
-        """Batches that are left in the current epoch."""
+        """Number of batches left in the current epoch."""
         return sum(1 for _ in self._steps())
 
     def __iter__(self) -> Iterator[Batch]:
-        for position, make in self._ahead() if self.workers else self._at_once():
-            asked = time.perf_counter()
-            made, skipped = make()
-            batch = to_device(made, self.device) if isinstance(made, NativeBatch) else made
-            self.counters.waited += time.perf_counter() - asked
+        for position, make in self._prefetched() if self.workers else self._on_request():
+            started = time.perf_counter()
+            result, skipped = make()
+            batch = to_device(result, self.device) if isinstance(result, NativeBatch) else result
+            self.counters.waited += time.perf_counter() - started
             self.counters.batches += 1
             self.counters.crops += len(batch["x_crops"])
             self.counters.skipped += skipped
@@ -117,7 +117,7 @@ class CropLoader:
         self.epoch, self.position = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the next batch begins; `position` counts the rows that all ranks were given, in the epoch's order."""
+        """Where the next batch starts; `position` counts the rows of this epoch that all ranks together have used."""
         return {
             **self.dataset.digest(),
             "epoch": self.epoch,
@@ -126,19 +126,19 @@ class CropLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` was taken, with any batch size and any number of workers and ranks.
+        """Resumes from a `state_dict`, with any batch size and any number of workers and ranks.
 
         Raises:
-            ConfigError: The state belongs to another manifest, other filters or other options.
+            ConfigError: The state is of another manifest, other filters or other options.
         """
         own = self.state_dict()
         for name in sorted(own.keys() - {"epoch", "position"}):
             if state.get(name) != own[name]:
-                raise ConfigError(f"cannot go on: the {name} changed from {state.get(name)} to {own[name]}")
+                raise ConfigError(f"cannot resume: the {name} changed from {state.get(name)} to {own[name]}")
         self.epoch, self.position = state["epoch"], state["position"]
 
     def _steps(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Position after each step, and this rank's rows of it."""
+        """The position after each step, and the rows of this rank in the step."""
         rows, position = len(self.dataset), self.position
         order = epoch_order(rows, self.dataset.options.seed, self.epoch) if self.shuffle else np.arange(rows)
         while position < rows:
@@ -148,44 +148,46 @@ class CropLoader:
             yield position + size, share_of(order[position : position + size], self.rank, self.ranks)
             position += size
 
-    def _at_once(self) -> Iterator[tuple[int, _Make]]:
+    def _on_request(self) -> Iterator[tuple[int, Callable[[], _Result]]]:
         for position, rows in self._steps():
             yield position, partial(self._make, rows, self.epoch)
 
-    def _ahead(self) -> Iterator[tuple[int, _Make]]:
-        waiting: deque[tuple[int, Future[_Made]]] = deque()
+    def _prefetched(self) -> Iterator[tuple[int, Callable[[], _Result]]]:
+        pending: deque[tuple[int, Future[_Result]]] = deque()
         steps, epoch = self._steps(), self.epoch
         threads = _single_threads(self.workers)
         try:
             for position, rows in steps:
-                waiting.append((position, threads.submit(self._make, rows, epoch)))
-                if len(waiting) > _AHEAD * self.workers:
-                    first, future = waiting.popleft()
+                pending.append((position, threads.submit(self._make, rows, epoch)))
+                if len(pending) > _PREFETCH * self.workers:
+                    first, future = pending.popleft()
                     yield first, future.result
-            while waiting:
-                first, future = waiting.popleft()
+            while pending:
+                first, future = pending.popleft()
                 yield first, future.result
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
 
-    def _make(self, rows: NDArray[np.int64], epoch: int) -> _Made:
+    def _make(self, rows: NDArray[np.int64], epoch: int) -> _Result:
         count = len(rows) * self.dataset.options.num_crops
         if self.device.type == "cpu":
-            plain = FloatBatchBuilder(count, self._pool.take)
+            plain = FloatBatchBuilder(count, self._pool.allocate)
             skipped = self.dataset.fill(plain, rows.tolist(), epoch)
             return plain.batch(), len(skipped)
-        native = NativeBatchBuilder(count, pinned if self.device.type == "cuda" else self._pool.take)
+        native = NativeBatchBuilder(count, pinned if self.device.type == "cuda" else self._pool.allocate)
         skipped = self.dataset.fill(native, rows.tolist(), epoch)
         return native.batch(skipped), len(skipped)
 
 
 def _single_threads(count: int) -> ThreadPoolExecutor:
-    """Threads in which torch uses one core each; elsewhere it goes on with as many as before."""
+    """Threads in which torch uses one core each; the number of cores in other threads does not change."""
     cores = torch.get_num_threads()
     threads = ThreadPoolExecutor(count, "crops", initializer=torch.set_num_threads, initargs=(1,))
-    all_there = threading.Barrier(count + 1)
+    all_started = threading.Barrier(count + 1)
     for _ in range(count):
-        threads.submit(all_there.wait)
-    all_there.wait()
-    torch.set_num_threads(cores)  # torch keeps the number per thread, and gives new threads the one set last
+        threads.submit(all_started.wait)
+    all_started.wait()
+    torch.set_num_threads(
+        cores
+    )  # torch stores the number per thread, and new threads inherit the last one that was set
     return threads

@@ -1,4 +1,4 @@
-"""The manifest as a data set needs it: the chosen rows, small enough to be sent to every worker."""
+"""The selected rows of the manifest in a form small enough to be sent to every worker."""
 
 import hashlib
 import logging
@@ -30,22 +30,22 @@ _FILTER_COLUMNS = (
     "test_reserve", "gt_sha1", "noisy_sha1", "msssim", "alignment_loss", "iso", "camera",
 )  # fmt: skip
 _FILTERED_BY = {*_FILTER_COLUMNS, "scene", "cfa", "size", "valid_fraction"}
-_NUMBER = "number of the row"
+_ROW_NUMBER = "number of the row"
 _REPEATED = ("scene", "cfa", "pair_id", "camera", "gt_sha1", "noisy_sha1", "shard", "shard_sha256", "recipe")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """What the crops of one pair share.
+    """The values that all crops of one pair have in common.
 
     Attributes:
         size: side of the stored crops in sites.
         shift: (dy, dx): GT site (y + dy, x + dx) shows what noisy site (y, x) shows.
-        gain: brings the noisy photo to the GT's level.
-        black: of the noisy photo, in plane order.
-        white: of the noisy photo.
-        gt_black: of the GT, in plane order.
-        gt_white: of the GT.
+        gain: factor that brings the noisy photo to the GT's level.
+        black: black levels of the noisy photo, in plane order, sensor values.
+        white: white level of the noisy photo.
+        gt_black: black levels of the GT, in plane order.
+        gt_white: white level of the GT.
         rgb_xyz_matrix: XYZ -> camera RGB, 9 numbers row by row.
     """
 
@@ -76,16 +76,16 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ManifestView:
-    """The chosen rows, in the manifest's order: 20 bytes a row, and what a pair's rows share once per pair.
+    """The selected rows, in the manifest's order: 20 bytes per row, and the common values of a pair once per pair.
 
     Attributes:
         pairs: one row per pair.
         pair: (n,) index into `pairs`.
-        row_group: (n,).
+        row_group: (n,) number of the crop's row group in its shard.
         y: (n,) first row of the crop in the noisy photo's visible area.
         x: (n,) first column.
-        valid_fraction: (n,) share of valid pixels.
-        left_out: how many rows each filter removed, in the order in which they were applied.
+        valid_fraction: (n,) fraction of valid pixels, 0..1.
+        left_out: how many rows each filter removed, in the order of the filters.
     """
 
     pairs: pa.Table
@@ -101,7 +101,7 @@ class ManifestView:
 
     @property
     def digest(self) -> str:
-        """Changes when the chosen rows do."""
+        """SHA-256 that changes when the selected rows change."""
         digest = hashlib.sha256()
         for name in ("shard", "shard_sha256"):
             digest.update("\n".join(self.pairs[name].to_pylist()).encode())
@@ -124,7 +124,7 @@ class ManifestView:
 
 
 def pair_of(value: Mapping[str, Any]) -> Pair:
-    """What a row of the manifest, by column name, says of its pair."""
+    """The pair of a row of the manifest, whose values are given by column name."""
     return Pair(
         scene=value["scene"],
         cfa=Cfa(value["cfa"]),
@@ -148,13 +148,13 @@ Filter = tuple[str, pc.Expression]
 def load_view(
     store: Store, selection: Selection, extra: Sequence[Filter] = (), *, validation_share: float
 ) -> ManifestView:
-    """Reads the manifest group by group and keeps what is chosen.
+    """Reads the manifest one row group at a time and keeps the selected rows.
 
     Args:
         store: the output folder.
-        selection: what to keep.
-        extra: further filters, applied after the split and before the selection's own.
-        validation_share: expected share of scenes in split "val".
+        selection: which rows to keep.
+        extra: further filters, applied after the split and before those of the selection.
+        validation_share: expected fraction of scenes in split "val".
 
     Raises:
         NotPreparedError: There is no manifest.
@@ -193,14 +193,14 @@ def manifest_digest(store: Store) -> str:
 
 
 def read_groups(store: Store, *, everything: bool) -> Iterator[pa.Table]:
-    """The manifest's row groups; repeated texts as dictionaries, so that a million rows stay small.
+    """The manifest's row groups; repeated texts are dictionary-encoded, which keeps a million rows small.
 
     Args:
         store: the output folder.
-        everything: whether to read every column, or those alone that a data set needs.
+        everything: whether to read every column, or only those that a data set needs.
 
     Raises:
-        ManifestError: There is no manifest that can be read.
+        ManifestError: The manifest is missing or cannot be read.
     """
     names = None if everything else [*dict.fromkeys([*_CROP_COLUMNS, *_PAIR_COLUMNS, *_FILTER_COLUMNS])]
     try:
@@ -212,7 +212,12 @@ def read_groups(store: Store, *, everything: bool) -> Iterator[pa.Table]:
 
 
 def split_filters(store: Store, split: Split, share: float) -> list[Filter]:
-    """The split as filters. A photo that the test reserve holds, under whatever name, is in no other split.
+    """The split as filters. A photo of the test reserve, also under another name, is in no other split.
+
+    Args:
+        store: the output folder.
+        split: the split.
+        share: expected fraction of scenes in the validation split.
 
     Raises:
         ManifestError: The list of pairs cannot be read.
@@ -243,16 +248,21 @@ def split_filters(store: Store, split: Split, share: float) -> list[Filter]:
 
 
 def apply_filters(table: pa.Table, filters: Sequence[Filter], left_out: dict[str, int]) -> pa.Table:
-    """The rows that pass every filter; `left_out` counts the others by the filter's name.
+    """The rows that pass every filter.
+
+    Args:
+        table: rows of the manifest.
+        filters: name and expression of each filter.
+        left_out: for each filter, the number of rows that it removed is added here.
 
     Raises:
         ConfigError: A filter's expression does not fit the columns.
     """
-    rows = table.append_column(_NUMBER, pa.array(np.arange(len(table), dtype=np.int32)))
+    rows = table.append_column(_ROW_NUMBER, pa.array(np.arange(len(table), dtype=np.int32)))
     if (
         "expression" not in left_out
-    ):  # which may look at any column; the others are not worth copying for each filter
-        rows = rows.select([_NUMBER, *(name for name in table.column_names if name in _FILTERED_BY)])
+    ):  # an expression may use any column; otherwise the unused ones need not be copied for each filter
+        rows = rows.select([_ROW_NUMBER, *(name for name in table.column_names if name in _FILTERED_BY)])
     for name, expression in filters:
         try:
             kept = rows.filter(expression)
@@ -260,11 +270,11 @@ def apply_filters(table: pa.Table, filters: Sequence[Filter], left_out: dict[str
             raise ConfigError(f"filter {name} does not fit the manifest: {error}") from error
         left_out[name] += len(rows) - len(kept)
         rows = kept
-    return table if len(rows) == len(table) else table.take(rows[_NUMBER])
+    return table if len(rows) == len(table) else table.take(rows[_ROW_NUMBER])
 
 
 def _split_pairs(table: pa.Table) -> tuple[pa.Table, NDArray[np.int64], dict[str, NDArray[Any]]]:
-    """What a pair's rows share, once; each row's pair; and what is each row's own."""
+    """A table with one row per pair, (n,) the pair of each row, and the columns that differ within a pair."""
     shard = table["shard"].combine_chunks()
     codes = np.asarray((shard if pa.types.is_dictionary(shard.type) else shard.dictionary_encode()).indices)
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
@@ -279,10 +289,10 @@ def _split_pairs(table: pa.Table) -> tuple[pa.Table, NDArray[np.int64], dict[str
 def _nothing_left(store: Store, total: int, left_out: dict[str, int]) -> str:
     if not total:
         return f"the manifest of {store.location} lists no crop; `rawnind status` says why"
-    told = ", ".join(f"{name} {count}" for name, count in left_out.items() if count)
+    removed = ", ".join(f"{name} {count}" for name, count in left_out.items() if count)
     advice = "; ".join(text for name, text in _ADVICE.items() if left_out.get(name))
     return (
-        f"no crop is left of the {total} in {store.location}; rows removed by each filter, in order: {told}"
+        f"no crop is left of the {total} in {store.location}; rows removed by each filter, in order: {removed}"
         + (f" ({advice})" if advice else "")
     )
 

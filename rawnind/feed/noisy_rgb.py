@@ -1,4 +1,7 @@
-"""A part of a stored mosaic in linear Rec.2020, demosaiced plainly."""
+"""Demosaics a window of a stored noisy mosaic to linear Rec.2020.
+
+A module of its own, because demosaicing imports numba, which takes a second, and `input="raw"` does not need it.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +13,7 @@ from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa, Sensor
 
 _MARGIN = (
-    6  # sites around the window, whole tiles of either CFA, so that its edge is demosaiced like its middle
+    6  # sites around the window: whole CFA tiles, so that the window's edge is demosaiced like its middle
 )
 
 
@@ -18,8 +21,8 @@ def noisy_rgb(mosaic: NDArray[np.uint16], pair: Pair, top: int, left: int, size:
     """A window of the noisy photo in linear Rec.2020, not gain-matched.
 
     Args:
-        mosaic: (stored, stored) uint16 that starts on the CFA's first site.
-        pair: whose levels and colour matrix to use.
+        mosaic: (stored, stored) uint16 sensor values that start on the CFA's first site.
+        pair: levels and colour matrix of the photo.
         top: first row of the window.
         left: first column of the window.
         size: side of the window.
@@ -36,9 +39,9 @@ def noisy_rgb(mosaic: NDArray[np.uint16], pair: Pair, top: int, left: int, size:
 
 
 def _around(start: int, size: int, stored: int, cfa: Cfa) -> tuple[NDArray[np.intp], int]:
-    """Indices of whole tiles around a window, folded back at the crop's edge; and where in them the window starts.
+    """Indices of whole CFA tiles around a window, mirrored at the crop's edge, and the window's start among them.
 
-    Both CFAs are their own mirror image about a site: any one for Bayer, each third one (2, 5, 8, ...) for X-Trans.
+    Mirroring keeps the CFA: about any site for Bayer, about every third site (2, 5, 8, ...) for X-Trans.
     """
     period = cfa.period
     first = max(start - _MARGIN, 0) // period * period

@@ -2,36 +2,41 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import ray.data
 from numpy.typing import NDArray
 
 from rawnind.feed.batch import to_device
+from rawnind.feed.crop_options import CropOptions
 from rawnind.feed.dataset import CropDataset
 from rawnind.feed.sampling import epoch_order
 
-_BLOCK = 64 << 20  # bytes of samples in one block; Ray Data aims at 128 MiB at most
+_BLOCK = 64 << 20  # bytes of samples in one block; Ray Data's target is at most 128 MiB
 
 
 def ray_dataset(
-    output: str | Path, *, epoch: int = 0, shuffle: bool = True, **options: Any
+    output: str | Path, *, epoch: int = 0, shuffle: bool = True, **options: Unpack[CropOptions]
 ) -> ray.data.Dataset:
-    """Samples of an output folder as a Ray Dataset, one row per sub-crop, read and rendered by Ray's workers.
+    """Samples of an output folder as a Ray Dataset, one row per sub-crop, made by Ray's workers.
 
-    Columns and values are those of `Batch`: `iter_torch_batches` gives what a `CropLoader` gives, and `streaming_split` shares
-    an epoch between Ray Train's workers.
+    Columns and values are those of `Batch`: `iter_torch_batches` returns the batches of a `CropLoader`, and `streaming_split`
+    divides an epoch among the workers of Ray Train.
 
     Args:
-        output: the folder that `rawnind prepare` wrote; workers must see it by the same name.
-        epoch: of the random order and windows.
-        shuffle: whether the rows come in a random order of the epoch, which `seed` decides.
-        options: as in `CropDataset`.
+        output: the folder that `rawnind prepare` wrote; every worker must be able to read it under this name.
+        epoch: the epoch of the random order and windows.
+        shuffle: whether the rows come in a random order, which depends on `seed` and `epoch`.
+        options: see `CropOptions`.
+
+    Returns:
+        A lazy data set: workers read the shards when it is consumed.
 
     Raises:
         ConfigError: An option is wrong, or no row is left.
-        ManifestError: The folder has no manifest that can be read.
+        NotPreparedError: The folder has no manifest.
+        ManifestError: The manifest cannot be read.
 
     Examples:
         >>> for batch in ray_dataset("out", crop_size=128).iter_torch_batches(batch_size=8):  # doctest: +SKIP
@@ -54,5 +59,5 @@ def _rendered(batch: dict[str, NDArray[np.int64]], *, crops: CropDataset) -> dic
 
 
 def location_of(output: str | Path) -> str:
-    """A name that means the same in other processes."""
+    """The output as a URI or an absolute path, valid in other processes."""
     return str(output) if "://" in str(output) else str(Path(output).absolute())

@@ -1,13 +1,13 @@
-"""From a stored crop to one sample: which window, which photo is x and which is y."""
+"""Makes samples of a stored crop: chooses the window, and which photo is x and which is y."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rawnind.feed.crop_options import Input, SampleOptions, TrainingPairing
 from rawnind.feed.manifest_view import Pair, Row
 from rawnind.feed.sampling import Grid, Window, best_window
-from rawnind.feed.selection import Input, SampleOptions, TrainingPairing
 from rawnind.output.shard_reader import StoredCrop
 from rawnind.records import Cfa
 
@@ -20,9 +20,9 @@ class Sample(NamedTuple):
         y: (c, c) uint16 that starts on red, or (3, c, c) float16 or float32.
         mask: (c, c) bool.
         black: (4,) per plane of y; zeros where y is colour.
-        factor: (4,) level per sensor value, times the gain where it is matched.
+        factor: (4,) level per sensor value, times the gain with `match_gain`.
         rgb_xyz_matrix: (4, 3) XYZ -> camera RGB, with a fourth row of zeros for the second green as LibRaw has it.
-        gain: what y still has to be multiplied with to be as bright as x.
+        gain: the factor by which y still has to be multiplied to be as bright as x.
     """
 
     x: NDArray[Any]
@@ -35,17 +35,24 @@ class Sample(NamedTuple):
 
 
 def render(crop: StoredCrop, row: Row, options: SampleOptions, rng: np.random.Generator) -> list[Sample]:
-    """`options.num_crops` sub-crops of one stored crop."""
+    """Makes `options.num_crops` samples of one stored crop.
+
+    Args:
+        crop: the stored crop.
+        row: its row of the manifest.
+        options: how to make samples.
+        rng: chooses the windows.
+    """
     grid = _grid(row.pair, options)
     valid = np.unpackbits(crop.mask, axis=1).view(np.bool_)
-    colors, gain = _matrix(row.pair), _remaining_gain(row.pair, options)
+    matrix, gain = _matrix(row.pair), _remaining_gain(row.pair, options)
     samples = []
     for _ in range(options.num_crops):
         window = _window(grid, valid, row, options, rng)
         x, y = _photos(crop, row.pair, window, options)
         black, factor = _levels(row.pair, window, options)
         mask = window.cut(valid, options.crop_size)
-        samples.append(Sample(x, y, mask, black, factor, colors, gain))
+        samples.append(Sample(x, y, mask, black, factor, matrix, gain))
     return samples
 
 
@@ -76,9 +83,9 @@ def _window(
 ) -> Window:
     tries = 1 if row.valid_fraction == 1 or grid.size == grid.stored else options.tries
     if tries == 1:
-        return grid.draw(rng, turn=options.augment)
+        return grid.draw(rng, augment=options.augment)
     return best_window(
-        lambda: grid.draw(rng, turn=options.augment),
+        lambda: grid.draw(rng, augment=options.augment),
         lambda window: np.count_nonzero(window.upright(valid, grid.size)) / grid.size**2,
         options.least_valid,
         tries,
@@ -109,7 +116,7 @@ def _photos(
 def _noisy(crop: StoredCrop, pair: Pair, window: Window, size: int) -> NDArray[np.float32]:
     from rawnind.feed.noisy_rgb import noisy_rgb  # noqa: PLC0415 numba takes a second to import
 
-    return window.orientation.lay(noisy_rgb(crop.noisy_raw, pair, window.top, window.left, size))
+    return window.orientation.apply(noisy_rgb(crop.noisy_raw, pair, window.top, window.left, size))
 
 
 def _levels(
@@ -121,6 +128,6 @@ def _levels(
     black = np.array(pair.gt_black if of_gt else pair.black)
     white = pair.gt_white if of_gt else pair.white
     gain = pair.gain if options.match_gain and options.pairing is TrainingPairing.X_Y else 1.0
-    if window.orientation.transpose:  # the two greens change places
+    if window.orientation.transpose:  # the two greens are swapped
         black = black[[0, 2, 1, 3]]
     return black.astype(np.float32), (gain / (white - black)).astype(np.float32)

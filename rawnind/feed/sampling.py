@@ -1,4 +1,4 @@
-"""Where sub-crops lie and how they are turned, such that a Bayer mosaic starts on red all the same."""
+"""Random windows and orientations of sub-crops that keep a Bayer mosaic starting on red, and the order of an epoch."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -11,29 +11,29 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Orientation(NamedTuple):
-    """One of the eight ways to lay a square: transposed first, then flipped."""
+    """One of the eight symmetries of a square: transposed first, then flipped."""
 
     transpose: bool
     flip_y: bool
     flip_x: bool
 
-    def lay(self, image: NDArray[Scalar]) -> NDArray[Scalar]:
-        """A square image, or each channel of one, laid so.
+    def apply(self, image: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Transposes and flips a square image, or each of its channels.
 
         Args:
             image: (h, h) or (3, h, h).
 
         Returns:
-            The image itself where nothing is to be done, else a copy; the last axis is contiguous where the image's is.
+            The image itself where nothing changes, else a copy whose last axis is contiguous if the image's is.
 
-        >>> Orientation(transpose=True, flip_y=False, flip_x=True).lay(np.array([[1, 2], [3, 4]], np.uint16))
+        >>> Orientation(transpose=True, flip_y=False, flip_x=True).apply(np.array([[1, 2], [3, 4]], np.uint16))
         array([[3, 1],
                [4, 2]], dtype=uint16)
         """
         if self == UPRIGHT:
             return image
         out = np.empty(image.shape, image.dtype)
-        # OpenCV moves pixels ten times faster than numpy's strides do; it knows no float16, bits are moved all the same.
+        # OpenCV is ten times faster here than numpy; it has no float16, so values are moved as integers of the same size.
         bits = {1: np.uint8, 2: np.uint16, 4: np.float32, 8: np.float64}[image.dtype.itemsize]
         channels = (
             zip(image.view(bits), out.view(bits), strict=True)
@@ -55,7 +55,7 @@ UPRIGHT = Orientation(transpose=False, flip_y=False, flip_x=False)
 
 
 class Window(NamedTuple):
-    """A square of a stored crop, and how it is laid.
+    """A square of a stored crop, and its orientation.
 
     Attributes:
         top: first row.
@@ -67,23 +67,23 @@ class Window(NamedTuple):
     orientation: Orientation
 
     def cut(self, image: NDArray[Scalar], size: int) -> NDArray[Scalar]:
-        """The window of side `size` out of (h, h) or (3, h, h), laid as said; a view where it is upright."""
-        return self.orientation.lay(self.upright(image, size))
+        """The window of side `size` of (h, h) or (3, h, h) in its orientation; a view where it is upright."""
+        return self.orientation.apply(self.upright(image, size))
 
     def upright(self, image: NDArray[Scalar], size: int) -> NDArray[Scalar]:
-        """The window of side `size` as it lies in the image; a view."""
+        """The window of side `size` without transposition and flips; a view."""
         return image[..., self.top : self.top + size, self.left : self.left + size]
 
 
 class Grid(NamedTuple):
-    """What binds windows to the sites of a stored crop.
+    """The constraints on windows of a stored crop.
 
     Attributes:
         stored: side of the stored crop.
         size: side of the window, even and at most `stored`.
         step: windows start on multiples of this from `red`: 2 for Bayer, 6 for X-Trans.
         red: (y, x) of the first red site of the stored crop, for Bayer; (0, 0) otherwise.
-        mosaic: whether the window must start on red after it was laid; colour images may be laid in any way.
+        mosaic: whether the oriented window must start on red; colour images allow every orientation.
     """
 
     stored: int
@@ -92,56 +92,56 @@ class Grid(NamedTuple):
     red: tuple[int, int]
     mosaic: bool
 
-    def draw(self, rng: np.random.Generator, *, turn: bool) -> Window:
-        """A random window; every place and every orientation that the grid allows is equally likely.
+    def draw(self, rng: np.random.Generator, *, augment: bool) -> Window:
+        """A random window; every position and orientation that the grid allows is equally likely.
 
-        A flipped mosaic starts with what was its last site, so that a window to be flipped starts one site beside red. A
-        window as large as the stored crop leaves no room for that: it may only be transposed.
+        A flipped mosaic starts with its former last site, so a window that will be flipped starts one site beside red. A
+        window as large as the stored crop cannot do that: it can only be transposed.
 
         Args:
-            rng: the source of chance.
-            turn: whether to flip and transpose. Without it a mosaic is flipped only where the stored crop does not start
-                on red and has no room for another place.
+            rng: the random generator.
+            augment: whether to flip and transpose. Without it a mosaic is flipped only where the stored crop does not
+                start on red and the window is as large as the crop.
         """
-        (top, flip_y), (left, flip_x) = (self._start(red, rng, turn=turn) for red in self.red)
-        transpose = turn and bool(rng.integers(2))
+        (top, flip_y), (left, flip_x) = (self._start(red, rng, augment=augment) for red in self.red)
+        transpose = augment and bool(rng.integers(2))
         if transpose:
-            flip_y, flip_x = flip_x, flip_y  # flips come after the transposition, places before it
+            flip_y, flip_x = flip_x, flip_y  # flips are applied after the transposition, positions before it
         return Window(top, left, Orientation(transpose, flip_y, flip_x))
 
-    def _start(self, red: int, rng: np.random.Generator, *, turn: bool) -> tuple[int, bool]:
+    def _start(self, red: int, rng: np.random.Generator, *, augment: bool) -> tuple[int, bool]:
         """First site along one axis, and whether to flip it."""
         room = self.stored - self.size
         upright = range(red, room + 1, self.step)
         flipped = range(1 - red if self.mosaic else red, room + 1, self.step)
-        number = int(rng.integers(len(upright) + len(flipped) if turn or not upright else len(upright)))
+        number = int(rng.integers(len(upright) + len(flipped) if augment or not upright else len(upright)))
         return (upright[number], False) if number < len(upright) else (flipped[number - len(upright)], True)
 
 
 def best_window(
-    draw: Callable[[], Window], share: Callable[[Window], float], least: float, tries: int
+    draw: Callable[[], Window], valid_fraction: Callable[[Window], float], least: float, tries: int
 ) -> Window:
-    """The first window with at least the share `least` of valid pixels, or the best of `tries`.
+    """The first window with a valid fraction of at least `least`, or the best of `tries` windows.
 
     Args:
-        draw: gives a window.
-        share: what part of a window is valid.
-        least: 0..1.
-        tries: at least 1.
+        draw: returns a random window.
+        valid_fraction: returns the fraction of valid pixels of a window.
+        least: fraction that is enough, 0..1.
+        tries: how many windows to compare, at least 1.
     """
-    best, best_share = draw(), -1.0
+    best, best_fraction = draw(), -1.0
     window = best
     for _ in range(tries):
-        if (found := share(window)) >= least:
+        if (found := valid_fraction(window)) >= least:
             return window
-        if found > best_share:
-            best, best_share = window, found
+        if found > best_fraction:
+            best, best_fraction = window, found
         window = draw()
     return best
 
 
 def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The source of chance of one item in one epoch, whoever asks for it.
+    """The random generator of one item in one epoch; the same in every process.
 
     >>> bool(generator(1, 2, 3).integers(1000) == generator(1, 2, 3).integers(1000))
     True
@@ -150,15 +150,20 @@ def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order in which an epoch goes through the rows, the same for every rank."""
+    """(rows,) the order of the rows in an epoch, the same for every rank."""
     return generator(seed, epoch, rows).permutation(rows)
 
 
 def step_size(left: int, ranks: int, batch_size: int) -> int:
-    """How many samples all ranks take together in the next step.
+    """The number of samples that all ranks together use in the next step.
 
-    Every step but the last takes ranks * batch_size. The one before the last takes a little less (or, with batches of one, a
-    little more) where the last could not give every rank a sample of its own.
+    Every step but the last uses ranks * batch_size. The last but one uses fewer (or, with batches of one, more) where the
+    last one could otherwise not give every rank a sample of its own.
+
+    Args:
+        left: samples left in the epoch.
+        ranks: number of ranks.
+        batch_size: samples in a rank's batch.
 
     >>> [step_size(left, 2, 4) for left in (20, 9, 2, 1)]
     [8, 7, 2, 1]
@@ -172,7 +177,12 @@ def step_size(left: int, ranks: int, batch_size: int) -> int:
 
 
 def share_of(samples: NDArray[np.int64], rank: int, ranks: int) -> NDArray[np.int64]:
-    """What one rank takes of a step; sizes differ by one at most. With fewer samples than ranks some are taken twice.
+    """The samples of one rank in a step; sizes differ by at most one. With fewer samples than ranks, some are used twice.
+
+    Args:
+        samples: (n,) samples of the step.
+        rank: number of the rank, from 0.
+        ranks: number of ranks.
 
     >>> [share_of(np.arange(5), rank, 2).tolist() for rank in (0, 1)]
     [[0, 1, 2], [3, 4]]

@@ -55,7 +55,7 @@ def prepare(
         StoppedEarlyError: The run was stopped or ran out of time; run again to resume.
         OutputError: The output cannot be written; what was committed stays.
 
-    Example:
+    Examples:
         >>> summary = rawnind.prepare("RawNIND", "out", cfa="bayer", limit=10)  # doctest: +SKIP
     """
     return run(source, output, Options.from_dict(dict(options)), progress or Silent())

@@ -78,7 +78,7 @@ def load_index(source: str | Path, root: Path | None = None) -> Index:
         IndexInvalidError: The source is not there, cannot be read, or names no scene.
         ConfigError: `root` was given for a source that is no YAML.
 
-    Example:
+    Examples:
         >>> len(load_index("dataset_index.yaml", root=Path("RawNIND")).scenes)  # doctest: +SKIP
         307
     """

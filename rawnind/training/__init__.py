@@ -1,4 +1,4 @@
-"""Trains on an output folder. The feed's public names can be imported from here as well."""
+"""Trains on an output folder. All public names of `rawnind.feed` can be imported from here as well."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rawnind.training.distributed import train_distributed
     from rawnind.training.model import UNet, masked_l1
 
-_HOMES = {"UNet": "model", "masked_l1": "model", "train_distributed": "distributed"}
+_MODULES = {"UNet": "model", "masked_l1": "model", "train_distributed": "distributed"}
 
 __all__ = [
     "Batch",
@@ -41,9 +41,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name at its first use: torch and Ray take seconds to import."""
-    if name in _HOMES:
-        return getattr(import_module(f"rawnind.training.{_HOMES[name]}"), name)
+    """Imports a public name when it is first used: torch and Ray take seconds to import."""
+    if name in _MODULES:
+        return getattr(import_module(f"rawnind.training.{_MODULES[name]}"), name)
     if name in __all__:
         return getattr(feed, name)
     raise AttributeError(f"module 'rawnind.training' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Training on any number of workers with Ray Train."""
+"""Trains on several workers with Ray Train."""
 
 import hashlib
 import tempfile
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import ray
 import ray.train
@@ -16,22 +16,28 @@ import torch.distributed
 from torch import Tensor
 
 from rawnind.errors import ConfigError, RawnindError
+from rawnind.feed.crop_options import CropOptions
 from rawnind.feed.dataset import CropDataset
 from rawnind.feed.loader import CropLoader
 from rawnind.feed.ray_data import location_of, ray_dataset
 from rawnind.output.store import Store
-from rawnind.training.log import Numbers, TrainReport, ends_of, read_metrics
-from rawnind.training.loop import Training, TrainingError, place_of, say
+from rawnind.training.log import MetricsLog, TrainReport, first_and_last_loss, read_metrics
+from rawnind.training.loop import CROP_SIZE, Training, TrainingError, checkpoint_path, log_progress
 
 __all__ = ["ray_dataset", "read_metrics", "train_distributed"]
 
 CHECKPOINT = "checkpoint.pt"
-_TIMEOUT = 300  # seconds that a rank waits for the others before it gives up
+_RANK_TIMEOUT = 300  # seconds that a rank waits for the others before it fails
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Plan:
-    """What every rank is told."""
+class _RankConfig:
+    """The configuration of every rank.
+
+    Attributes:
+        dataset: options of `CropDataset`.
+        start: the checkpoint from which the training was started; None: from random weights.
+    """
 
     output: str
     storage: str
@@ -46,9 +52,15 @@ class _Plan:
     start: bytes | None
 
     def name(self) -> str:
-        """The same for trainings that can go on from each other's checkpoints."""
-        kept = [self.output, self.batch_size, self.width, self.learning_rate, sorted(map(repr, self.dataset))]
-        return f"run-{hashlib.sha256(repr(kept).encode()).hexdigest()[:12]}"
+        """The name of the run; equal for trainings that can resume from each other's checkpoints."""
+        identity = [
+            self.output,
+            self.batch_size,
+            self.width,
+            self.learning_rate,
+            sorted(map(repr, self.dataset)),
+        ]
+        return f"run-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}"
 
 
 def train_distributed(
@@ -57,8 +69,6 @@ def train_distributed(
     steps: int,
     workers: int,
     batch_size: int = 4,
-    crop_size: int = 128,
-    seed: int = 0,
     checkpoint: Path | None = None,
     storage: str | Path | None = None,
     gpus: bool | None = None,
@@ -69,45 +79,52 @@ def train_distributed(
     progress_every: int = 5,
     max_failures: int = 3,
     progress: Callable[[int, float], None] | None = None,
-    **dataset: Any,
+    **options: Unpack[CropOptions],
 ) -> TrainReport:
     """Trains on several workers with Ray Train until `steps` steps are done.
 
-    Every rank takes part in every step, with its share of it: numbers of batches are equal, numbers of samples differ by one
-    at most. When a worker dies all begin again at the last checkpoint. A checkpoint of `loop.train` is gone on with, and the other
-    way round. `storage/metrics.jsonl` holds a line of numbers per `progress_every` steps.
+    Every rank takes its share of every step: the ranks have equal numbers of batches, and their numbers of samples differ by
+    at most one. When a worker dies, all ranks restart from the last checkpoint. A training resumes from a checkpoint of either
+    trainer, this one or `loop.train`. `storage/metrics.jsonl` holds a line of metrics per `progress_every` steps.
 
     Args:
-        output: the folder that `rawnind prepare` wrote; every node must see it by the same name.
-        steps: optimiser steps in all.
-        workers: ranks; each takes a CPU, and a GPU where there are enough.
+        output: the folder that `rawnind prepare` wrote; every node must be able to read it under this name.
+        steps: optimiser steps in total, including those before a resume.
+        workers: number of ranks; each takes a CPU, and a GPU where there are enough.
         batch_size: rows in a rank's batch.
-        crop_size: side of a sub-crop, a multiple of 32.
-        seed: of weights, order and windows.
-        checkpoint: where the final one goes; None: `checkpoint.pt` in a local `output`.
-        storage: where Ray Train keeps checkpoints and numbers meanwhile; None: `train` in `output`.
-        gpus: whether each worker takes a GPU; None: where there are as many as workers.
-        threads: of each rank that make batches ahead.
-        width: of the U-Net's first level.
-        learning_rate: Adam's.
-        save_every: steps between two checkpoints; there is one at the end in any case.
-        progress_every: steps between two lines of numbers.
-        max_failures: so many deaths of workers are survived.
-        progress: called with (step, mean loss since the last call) when the training has ended; None prints lines.
-        dataset: further options of `CropDataset`.
+        checkpoint: file of the final checkpoint; None: `checkpoint.pt` in a local `output`.
+        storage: folder in which Ray Train keeps checkpoints and metrics; None: `train` in `output`.
+        gpus: whether each worker takes a GPU; None: where there are at least as many as workers.
+        threads: threads of each rank that prefetch batches.
+        width: channels of the U-Net's first level.
+        learning_rate: that of Adam.
+        save_every: steps between two checkpoints; the last step is always saved.
+        progress_every: steps between two lines of metrics.
+        max_failures: how often the training restarts after the death of a worker.
+        progress: called at the end with (step, mean loss since the last call); None: lines are logged.
+        options: see `CropOptions`; `crop_size` is 128 by default, and `seed` also initialises the weights.
+
+    Returns:
+        Losses, counts and times.
 
     Raises:
         ConfigError: An option is wrong, the cluster has too few CPUs, or there are too few crops.
-        ManifestError: The folder, or a shard in it, cannot be read.
-        TrainingError: The loss is no longer a number, or too many workers died.
+        NotPreparedError: The folder has no manifest.
+        ManifestError: The manifest or a shard cannot be read.
+        TrainingError: The loss is not finite, or too many workers died.
+
+    Examples:
+        >>> report = train_distributed("s3://bucket/out", steps=5000, workers=4, checkpoint=Path("c.pt"))  # doctest: +SKIP
     """
     started = time.perf_counter()
+    options.setdefault("crop_size", CROP_SIZE)
     location = location_of(output)
-    place = place_of(output, checkpoint)
-    _enough(CropDataset(location, crop_size=crop_size, seed=seed, **dataset), workers, batch_size)
+    path = checkpoint_path(output, checkpoint)
+    crops = CropDataset(location, **options)
+    _require_crops(crops, workers, batch_size)
     _connect()
-    use_gpu = _gpus(workers, gpus)
-    plan = _Plan(
+    use_gpu = _use_gpus(workers, gpus)
+    config = _RankConfig(
         output=location,
         storage=location_of(storage or f"{location}/train"),
         steps=steps,
@@ -117,17 +134,17 @@ def train_distributed(
         save_every=save_every,
         progress_every=progress_every,
         threads=threads,
-        dataset=tuple({"crop_size": crop_size, "seed": seed, **dataset}.items()),
-        start=place.read_bytes() if place.exists() else None,
+        dataset=tuple({"seed": crops.options.seed, **options}.items()),
+        start=path.read_bytes() if path.exists() else None,
     )
-    result = _fit(plan, workers, max_failures, use_gpu=use_gpu)
-    report = _report(result, place, time.perf_counter() - started)
-    for line in read_metrics(plan.storage):
-        (progress or say)(line["step"], line["loss"])
+    result = _fit(config, workers, max_failures, use_gpu=use_gpu)
+    report = _report(result, path, time.perf_counter() - started)
+    for line in read_metrics(config.storage):
+        (progress or log_progress)(line["step"], line["loss"])
     return report
 
 
-def _enough(crops: CropDataset, workers: int, batch_size: int) -> None:
+def _require_crops(crops: CropDataset, workers: int, batch_size: int) -> None:
     if workers < 1 or batch_size < 1:
         raise ConfigError(f"workers and batch_size must be at least 1, got {workers} and {batch_size}")
     if len(crops) < workers * batch_size:
@@ -141,25 +158,25 @@ def _connect() -> None:
         ray.init(log_to_driver=False, logging_level="ERROR")
 
 
-def _gpus(workers: int, wanted: bool | None) -> bool:  # noqa: FBT001
-    """Whether workers take GPUs. Ray Train would wait for ever for what the cluster does not have."""
-    there = ray.cluster_resources()
-    use = there.get("GPU", 0) >= workers if wanted is None else wanted
+def _use_gpus(workers: int, wanted: bool | None) -> bool:  # noqa: FBT001
+    """Whether workers take GPUs. Ray Train would wait forever for resources that the cluster does not have."""
+    available = ray.cluster_resources()
+    use = available.get("GPU", 0) >= workers if wanted is None else wanted
     for name, needed in (("CPU", workers), ("GPU", workers if use else 0)):
-        if there.get(name, 0) < needed:
-            raise ConfigError(f"{needed} {name}s are needed, the cluster has {there.get(name, 0):g}")
+        if available.get(name, 0) < needed:
+            raise ConfigError(f"{needed} {name}s are needed, the cluster has {available.get(name, 0):g}")
     return bool(use)
 
 
-def _fit(plan: _Plan, workers: int, max_failures: int, *, use_gpu: bool) -> ray.train.Result:
+def _fit(config: _RankConfig, workers: int, max_failures: int, *, use_gpu: bool) -> ray.train.Result:
     trainer = ray.train.torch.TorchTrainer(
         _train_rank,
-        train_loop_config={"plan": plan},
-        torch_config=ray.train.torch.TorchConfig(timeout_s=_TIMEOUT),
+        train_loop_config={"rank": config},
+        torch_config=ray.train.torch.TorchConfig(timeout_s=_RANK_TIMEOUT),
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu),
         run_config=ray.train.RunConfig(
-            name=plan.name(),
-            storage_path=plan.storage,
+            name=config.name(),
+            storage_path=config.storage,
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
@@ -167,11 +184,11 @@ def _fit(plan: _Plan, workers: int, max_failures: int, *, use_gpu: bool) -> ray.
     try:
         return trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise _ours(error) from error
+        raise _cause_of(error) from error
 
 
-def _ours(error: Exception) -> RawnindError:
-    """What a rank raised on purpose, or that the training failed."""
+def _cause_of(error: Exception) -> RawnindError:
+    """The RawnindError that a rank raised, or else a TrainingError."""
     failures = getattr(error, "worker_failures", {})
     for failure in failures.values():
         cause = getattr(failure, "cause", failure)
@@ -181,20 +198,20 @@ def _ours(error: Exception) -> RawnindError:
 
 
 class _Rank(Training):
-    """One rank's side: gradients and losses are means over all ranks."""
+    """One rank; gradients and losses are means over all ranks."""
 
-    def join(self) -> None:
-        """Puts the network among the others'; to be called after `load`."""
+    def distribute(self) -> None:
+        """Wraps the network for distributed training; call it after `load`."""
         self.forward = ray.train.torch.prepare_model(self.model)
 
     def mean(self, loss: Tensor) -> float:
-        """The mean over ranks."""
+        """The mean loss of the step over all ranks."""
         total = loss.clone()
         torch.distributed.all_reduce(total)
         return float(total) / torch.distributed.get_world_size()
 
-    def counted(self) -> dict[str, float]:
-        """Crops and damaged crops of all ranks, and the longest wait."""
+    def total_counters(self) -> dict[str, float]:
+        """The sums of crops and of replaced crops over all ranks, and the longest wait of a rank."""
         own = self.loader.counters
         device = self.loader.device
         counts = torch.tensor([own.crops, own.skipped], device=device)
@@ -204,87 +221,87 @@ class _Rank(Training):
         return {"crops": int(counts[0]), "skipped": int(counts[1]), "waited": float(waited)}
 
 
-def _train_rank(config: dict[str, Any]) -> None:
-    plan: _Plan = config["plan"]
+def _train_rank(train_loop_config: dict[str, Any]) -> None:
+    config: _RankConfig = train_loop_config["rank"]
     context = ray.train.get_context()
     torch.set_num_threads(1)
-    crops = CropDataset(plan.output, **dict(plan.dataset))
+    crops = CropDataset(config.output, **dict(config.dataset))
     loader = CropLoader(
         crops,
-        plan.batch_size,
-        workers=plan.threads,
+        config.batch_size,
+        workers=config.threads,
         device=ray.train.torch.get_device(),
         rank=context.get_world_rank(),
         ranks=context.get_world_size(),
     )
-    training = _Rank(loader, plan.width, plan.learning_rate)
-    _load_furthest(training, plan)
+    training = _Rank(loader, config.width, config.learning_rate)
+    _load_latest(training, config)
     first = len(training.losses)
-    training.join()
+    training.distribute()
     started = time.perf_counter()
-    numbers = Numbers(plan.storage, first)
-    while (step := len(training.losses)) < plan.steps:
+    metrics = MetricsLog(config.storage, first)
+    while (step := len(training.losses)) < config.steps:
         training.advance()
         step += 1
-        if step % plan.progress_every == 0 or step == plan.steps:
-            numbers.add(training, time.perf_counter() - started)
-        if step % plan.save_every == 0 or step == plan.steps:
-            _save(training, numbers, lead=loader.rank == 0)
-    if first >= plan.steps:
-        _save(training, numbers, lead=loader.rank == 0)
+        if step % config.progress_every == 0 or step == config.steps:
+            metrics.add(training, time.perf_counter() - started)
+        if step % config.save_every == 0 or step == config.steps:
+            _save(training, metrics, first_rank=loader.rank == 0)
+    if first >= config.steps:
+        _save(training, metrics, first_rank=loader.rank == 0)
 
 
-def _load_furthest(training: _Rank, plan: _Plan) -> None:
-    """Goes on at the checkpoint of this run, or at the one that it was started with, whichever is further."""
+def _load_latest(training: _Rank, config: _RankConfig) -> None:
+    """Resumes from this run's checkpoint or from the one that it was started with, whichever has more steps."""
     with tempfile.TemporaryDirectory(prefix="rawnind-") as folder:
-        if plan.start is not None:
-            (Path(folder) / CHECKPOINT).write_bytes(plan.start)
+        if config.start is not None:
+            (Path(folder) / CHECKPOINT).write_bytes(config.start)
             training.load(Path(folder) / CHECKPOINT)
-    kept = ray.train.get_checkpoint()
-    if kept is not None and kept.get_metadata().get("step", 0) >= len(training.losses):
-        with kept.as_directory() as folder:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None and checkpoint.get_metadata().get("step", 0) >= len(training.losses):
+        with checkpoint.as_directory() as folder:
             training.load(Path(folder) / CHECKPOINT)
 
 
-def _save(training: _Rank, numbers: Numbers, *, lead: bool) -> None:
-    """All ranks report, the first one with the checkpoint."""
-    told = {
+def _save(training: _Rank, metrics: MetricsLog, *, first_rank: bool) -> None:
+    """Reports to Ray Train from every rank, from the first one with the checkpoint."""
+    report = {
         "step": len(training.losses),
-        "first": numbers.first,
+        "first": metrics.first,
         "batches": training.loader.counters.batches,
         "device": str(training.loader.device),
-        **training.counted(),
+        **training.total_counters(),
     }
     with tempfile.TemporaryDirectory(prefix="rawnind-") as folder:
-        kept = None
-        if lead:
+        checkpoint = None
+        if first_rank:
             training.save(Path(folder) / CHECKPOINT)
-            kept = ray.train.Checkpoint.from_directory(folder)
-            kept.set_metadata({"step": len(training.losses)})
-            numbers.write()
-        ray.train.report({**told, "loss": training.losses[-1]}, checkpoint=kept)
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+            checkpoint.set_metadata({"step": len(training.losses)})
+            metrics.write()
+        ray.train.report({**report, "loss": training.losses[-1]}, checkpoint=checkpoint)
 
 
-def _report(result: ray.train.Result, place: Path, seconds: float) -> TrainReport:
-    """Puts the final checkpoint into its place and says what the training came to."""
-    told = result.metrics
+def _report(result: ray.train.Result, path: Path, seconds: float) -> TrainReport:
+    """Writes the final checkpoint to `path`; the result of the training."""
+    metrics = result.metrics
     with result.checkpoint.as_directory() as folder:
         data = (Path(folder) / CHECKPOINT).read_bytes()
         state = torch.load(Path(folder) / CHECKPOINT, map_location="cpu", weights_only=True)
-    Store(str(place.absolute().parent)).write(place.name, data, replace=True)
-    first, last = ends_of(state["losses"])
+    Store(str(path.absolute().parent)).write(path.name, data, replace=True)
+    first, last = first_and_last_loss(state["losses"])
     return TrainReport(
-        steps=told["step"],
-        resumed_at=told["first"],
+        steps=metrics["step"],
+        resumed_at=metrics["first"],
         first_loss=first,
         last_loss=last,
         losses=tuple(state["losses"]),
-        batches=told["batches"],
-        crops=told["crops"],
-        skipped=told["skipped"],
-        waited=told["waited"],
+        batches=metrics["batches"],
+        crops=metrics["crops"],
+        skipped=metrics["skipped"],
+        waited=metrics["waited"],
         seconds=seconds,
-        device=told["device"],
+        device=metrics["device"],
         parameters=sum(value.numel() for value in state["model"].values()),
-        checkpoint=str(place),
+        checkpoint=str(path),
     )

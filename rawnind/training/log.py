@@ -1,4 +1,4 @@
-"""What training reports: its summary, and the lines of metrics.jsonl."""
+"""The reports of a training: its summary, and the lines of metrics.jsonl."""
 
 import json
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ _SMOOTHED_OVER = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainReport:
-    """What training came to.
+    """The result of a training.
 
     Attributes:
-        steps: optimiser steps in all, those before a resume included.
-        resumed_at: the step at which this run began; 0 for a fresh start.
+        steps: optimiser steps in total, including those before a resume.
+        resumed_at: the step at which this run started; 0 without a checkpoint.
         first_loss: mean loss of the first steps (a quarter of all, at most ten).
         last_loss: mean loss of as many last steps.
         losses: the loss of every step.
-        batches: given by the loader in this run.
-        crops: sub-crops given by the loader in this run.
-        skipped: crops in damaged shards for which others stood in.
+        batches: batches that this run used.
+        crops: sub-crops that this run used.
+        skipped: crops in damaged shards, which were replaced.
         waited: seconds that training waited for batches.
-        seconds: wall clock of this run.
-        device: where it ran.
-        parameters: numbers that the network learned.
-        checkpoint: where they lie.
+        seconds: wall time of this run.
+        device: device of the network.
+        parameters: number of the network's parameters.
+        checkpoint: file of the checkpoint.
     """
 
     steps: int
@@ -48,20 +48,20 @@ class TrainReport:
     checkpoint: str
 
     def __str__(self) -> str:
-        went = f", of which {self.resumed_at} before this run" if self.resumed_at else ""
+        before = f", of which {self.resumed_at} before this run" if self.resumed_at else ""
         change = 1 - self.last_loss / self.first_loss if self.first_loss else 0.0
         return (
-            f"Trained {self.steps} steps{went}, {self.crops} crops in {self.batches} batches, {self.seconds:.1f} s "
+            f"Trained {self.steps} steps{before}, {self.crops} crops in {self.batches} batches, {self.seconds:.1f} s "
             f"(waited {self.waited:.1f} s for data) on {self.device}.\n"
             f"Loss {self.first_loss:.4f} -> {self.last_loss:.4f} ({-change:+.0%}); {self.parameters} parameters in "
             f"{self.checkpoint}"
         )
 
 
-def ends_of(losses: Sequence[float]) -> tuple[float, float]:
+def first_and_last_loss(losses: Sequence[float]) -> tuple[float, float]:
     """Means of the first and of the last losses: over a quarter of all steps, at most ten.
 
-    >>> ends_of([4.0, 2.0, 2.0, 1.0])
+    >>> first_and_last_loss([4.0, 2.0, 2.0, 1.0])
     (4.0, 1.0)
     """
     count = max(1, min(_SMOOTHED_OVER, len(losses) // 4))
@@ -71,27 +71,27 @@ def ends_of(losses: Sequence[float]) -> tuple[float, float]:
 METRICS = "metrics.jsonl"
 
 
-class Numbers:
-    """Lines of metrics.jsonl; those of steps that are done again after a death are written again.
+class MetricsLog:
+    """The lines of metrics.jsonl. Steps that are repeated after the death of a worker replace their lines.
 
     Args:
-        storage: where the file lies.
-        first: the step at which the training goes on.
+        storage: folder of the file.
+        first: the step at which the training resumes.
     """
 
     def __init__(self, storage: str, first: int) -> None:
         self._storage = storage
         self.first = first
-        self._told = first
+        self._logged = first
         self._lines = [line for line in read_metrics(storage) if line["step"] <= first]
 
     def add(self, training: "Training", seconds: float) -> None:
-        """Remembers where the training stands."""
-        recent = training.losses[self._told :]
-        self._told = len(training.losses)
+        """Adds a line with the current step and the mean loss since the last line."""
+        recent = training.losses[self._logged :]
+        self._logged = len(training.losses)
         self._lines.append(
             {
-                "step": self._told,
+                "step": self._logged,
                 "loss": sum(recent) / len(recent),
                 "epoch": training.loader.epoch,
                 "seconds": round(seconds, 3),
@@ -100,16 +100,16 @@ class Numbers:
         )
 
     def write(self) -> None:
-        """Writes all lines."""
+        """Writes all lines to the file."""
         data = "".join(json.dumps(line) + "\n" for line in self._lines)
         Store(self._storage).write(METRICS, data.encode(), replace=True)
 
 
 def read_metrics(storage: str) -> list[dict[str, Any]]:
-    """The lines of `storage/metrics.jsonl`; none where there is no such file.
+    """The lines of `storage/metrics.jsonl`; empty where the file does not exist.
 
     Raises:
-        OutputError: The storage refuses.
+        OutputError: The file cannot be read.
     """
     try:
         return [json.loads(line) for line in Store(storage).read(METRICS).decode().splitlines()]

@@ -1,6 +1,7 @@
-"""Training a small U-Net on an output folder: the shortest way to see that the data can be learned from."""
+"""Trains a small U-Net on an output folder, as a check that the data can be learned from."""
 
 import contextlib
+import logging
 import math
 import os
 import pickle
@@ -9,26 +10,29 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
-import click
 import torch
 from torch import Tensor, nn
 
 from rawnind.errors import ConfigError, RawnindError
 from rawnind.feed.batch import Batch
+from rawnind.feed.crop_options import CropOptions, Input
 from rawnind.feed.dataset import CropDataset
 from rawnind.feed.loader import CropLoader
-from rawnind.feed.selection import Input
-from rawnind.training.log import TrainReport, ends_of
+from rawnind.training.log import TrainReport, first_and_last_loss
 from rawnind.training.model import UNet, masked_l1
 
+log = logging.getLogger(__name__)
+
 FORMAT = 1
+CROP_SIZE = 128
+"""Default of both trainers: small, so that a step is fast without a GPU."""
 _LEARNING_RATE = 2e-3
 
 
 class TrainingError(RawnindError):
-    """Training went wrong. Try a lower learning rate, or look at the data with `rawnind report`."""
+    """Training failed. Try a lower learning rate, or look at the data with `rawnind report`."""
 
 
 def train(
@@ -36,8 +40,6 @@ def train(
     *,
     steps: int,
     batch_size: int = 4,
-    crop_size: int = 128,
-    seed: int = 0,
     checkpoint: Path | None = None,
     workers: int = 1,
     device: str | None = None,
@@ -47,59 +49,65 @@ def train(
     save_every: int = 500,
     progress_every: int = 5,
     progress: Callable[[int, float], None] | None = None,
-    **dataset: Any,
+    **options: Unpack[CropOptions],
 ) -> TrainReport:
-    """Trains until `steps` steps are done; a checkpoint of the same training is gone on with.
+    """Trains until `steps` steps are done, resuming from a checkpoint of the same training.
 
     Args:
         output: the folder that `rawnind prepare` wrote.
-        steps: optimiser steps in all.
+        steps: optimiser steps in total, including those before a resume.
         batch_size: rows in a batch.
-        crop_size: side of a sub-crop, a multiple of 32.
-        seed: of weights, order and windows.
-        checkpoint: where weights, optimiser and position go; None: `checkpoint.pt` in a local `output`.
-        workers: threads that make batches ahead.
-        device: as torch names it; None: "cuda" where there is one, else "cpu".
-        cores: that torch uses for one operation on a CPU. With one, the result is the same on every machine; more help only
-            where nothing else runs (two on a busy pair of cores were 30 times slower).
-        width: of the U-Net's first level.
-        learning_rate: Adam's.
-        save_every: steps between two checkpoints; there is one at the end in any case.
+        checkpoint: file for weights, optimiser and position; None: `checkpoint.pt` in a local `output`.
+        workers: threads that prefetch batches.
+        device: torch's name of the device; None: "cuda" where there is one, else "cpu".
+        cores: number of cores that torch uses for one operation on a CPU. With one, the result is the same on every
+            machine. More are faster only on an idle machine (on two busy cores, two were 30 times slower).
+        width: channels of the U-Net's first level.
+        learning_rate: that of Adam.
+        save_every: steps between two checkpoints; the last step is always saved.
         progress_every: steps between two calls of `progress`.
-        progress: called with (step, mean loss since the last call); None prints a line.
-        dataset: further options of `CropDataset`.
+        progress: called with (step, mean loss since the last call); None: a line is logged.
+        options: see `CropOptions`; `crop_size` is 128 by default, and `seed` also initialises the weights.
+
+    Returns:
+        Losses, counts and times.
 
     Raises:
         ConfigError: An option is wrong, there are fewer crops than a batch needs, or the checkpoint is of another training.
-        ManifestError: The folder, or a shard in it, cannot be read.
-        TrainingError: The loss is no longer a number.
+        NotPreparedError: The folder has no manifest.
+        ManifestError: The manifest or a shard cannot be read.
+        TrainingError: The loss is not finite.
+
+    Examples:
+        >>> report = train("out", steps=200, batch_size=8, iso=(800, 12800))  # doctest: +SKIP
     """
     started = time.perf_counter()
-    crops = CropDataset(output, crop_size=crop_size, seed=seed, **dataset)
+    options.setdefault("crop_size", CROP_SIZE)
+    crops = CropDataset(output, **options)
     if len(crops) < batch_size:
         raise ConfigError(
             f"a batch of {batch_size} needs as many crops, {output} has {len(crops)} to train on"
         )
-    place = place_of(output, checkpoint)
+    path = checkpoint_path(output, checkpoint)
     found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     training = Training(CropLoader(crops, batch_size, workers=workers, device=found), width, learning_rate)
-    training.load(place)
+    training.load(path)
     resumed_at = len(training.losses)
-    with cores_of_torch(cores):
-        training.run(steps, place, save_every, progress_every, progress or say)
-    return training.report(resumed_at, place, time.perf_counter() - started)
+    with torch_cores(cores):
+        training.run(steps, path, save_every, progress_every, progress or log_progress)
+    return training.report(resumed_at, path, time.perf_counter() - started)
 
 
 class Training:
-    """Network, optimiser and feed, which are saved and loaded together.
+    """Network, optimiser and loader, which are saved and loaded together.
 
     Args:
-        loader: the feed.
-        width: of the U-Net's first level.
-        learning_rate: Adam's.
+        loader: the loader of the batches.
+        width: channels of the U-Net's first level.
+        learning_rate: that of Adam.
 
     Attributes:
-        forward: what is called with the input: `model`, or a module around it.
+        forward: the module that is called with the input: `model`, or a wrapper of it.
         losses: the loss of every step so far.
     """
 
@@ -118,24 +126,32 @@ class Training:
     def run(
         self,
         steps: int,
-        place: Path,
+        path: Path,
         save_every: int,
         progress_every: int,
         progress: Callable[[int, float], None],
     ) -> None:
-        """Steps until `steps` are done in all."""
-        told = len(self.losses)
+        """Takes steps until `steps` are done in total.
+
+        Args:
+            steps: see `train`, as are the others.
+            path: file of the checkpoint.
+            save_every: steps between two checkpoints.
+            progress_every: steps between two calls of `progress`.
+            progress: called with (step, mean loss since the last call).
+        """
+        reported = len(self.losses)
         while (step := len(self.losses) + 1) <= steps:
             self.advance()
             if step % progress_every == 0 or step == steps:
-                recent = self.losses[told:]
+                recent = self.losses[reported:]
                 progress(step, sum(recent) / len(recent))
-                told = step
+                reported = step
             if step % save_every == 0 or step == steps:
-                self.save(place)
+                self.save(path)
 
     def advance(self) -> None:
-        """One optimiser step."""
+        """Takes one optimiser step."""
         loss = masked_l1(*_prediction(self.forward, self._next()))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -145,7 +161,7 @@ class Training:
             raise TrainingError(f"the loss is {self.losses[-1]} at step {len(self.losses)}")
 
     def mean(self, loss: Tensor) -> float:
-        """The loss over everybody who takes part in the step."""
+        """The mean loss of the step over all ranks."""
         return float(loss)
 
     def _next(self) -> Batch:
@@ -154,10 +170,10 @@ class Training:
                 return batch
             self._batches = iter(self.loader)
 
-    def save(self, place: Path) -> None:
-        """Writes beside and moves, so that a killed run leaves the old checkpoint."""
-        beside = place.with_name(f".tmp-{uuid.uuid4().hex}-{place.name}")
-        place.parent.mkdir(parents=True, exist_ok=True)
+    def save(self, path: Path) -> None:
+        """Writes a checkpoint atomically: a killed run leaves the previous one."""
+        temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
+        path.parent.mkdir(parents=True, exist_ok=True)
         state = {
             "format": FORMAT,
             "kind": self._kind(),
@@ -167,31 +183,31 @@ class Training:
             "losses": self.losses,
         }
         try:
-            with beside.open("wb") as file:
+            with temporary.open("wb") as file:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
-            beside.replace(place)
+            temporary.replace(path)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
-    def load(self, place: Path) -> None:
-        """Goes on with a checkpoint where there is one."""
-        if not place.exists():
+    def load(self, path: Path) -> None:
+        """Resumes from a checkpoint, if the file exists."""
+        if not path.exists():
             return
-        if not zipfile.is_zipfile(place):  # torch.save's format; torch.load fails on other files in many ways
-            raise ConfigError(f"{place} is not a checkpoint; choose another one or remove it")
+        if not zipfile.is_zipfile(path):  # torch.save's format; torch.load fails on other files in many ways
+            raise ConfigError(f"{path} is not a checkpoint; choose another one or remove it")
         try:
-            state = torch.load(place, map_location=self.loader.device, weights_only=True)
+            state = torch.load(path, map_location=self.loader.device, weights_only=True)
         except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-            raise ConfigError(f"{place} is not a checkpoint: {error}") from error
+            raise ConfigError(f"{path} is not a checkpoint: {error}") from error
         if state.get("format") != FORMAT or state.get("kind") != self._kind():
-            raise ConfigError(f"{place} is of another network; choose another checkpoint or remove it")
+            raise ConfigError(f"{path} is of another network; choose another checkpoint or remove it")
         try:
             self.loader.load_state_dict(state["feed"])
         except ConfigError as error:
             raise ConfigError(
-                f"{place} is of another training; choose another checkpoint or remove it: {error}"
+                f"{path} is of another training; choose another checkpoint or remove it: {error}"
             ) from error
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -200,9 +216,15 @@ class Training:
     def _kind(self) -> dict[str, int]:
         return {"in_channels": self.model.in_channels, "width": self.model.width}
 
-    def report(self, resumed_at: int, place: Path, seconds: float) -> TrainReport:
-        """What this run came to."""
-        first, last = ends_of(self.losses)
+    def report(self, resumed_at: int, path: Path, seconds: float) -> TrainReport:
+        """The result of this run.
+
+        Args:
+            resumed_at: the step at which it started.
+            path: file of the checkpoint.
+            seconds: wall time of the run.
+        """
+        first, last = first_and_last_loss(self.losses)
         counters = self.loader.counters
         return TrainReport(
             steps=len(self.losses),
@@ -217,13 +239,13 @@ class Training:
             seconds=seconds,
             device=str(self.loader.device),
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
-            checkpoint=str(place),
+            checkpoint=str(path),
         )
 
 
 @contextlib.contextmanager
-def cores_of_torch(count: int) -> Iterator[None]:
-    """Lets torch use so many cores for one operation within the block."""
+def torch_cores(count: int) -> Iterator[None]:
+    """Within the block, torch uses `count` cores for one operation."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -236,17 +258,17 @@ def _prediction(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]
     return model(batch["y_crops"]), batch["x_crops"], batch["mask_crops"]
 
 
-def place_of(output: str | Path, checkpoint: Path | None) -> Path:
-    """Where the checkpoint goes.
+def checkpoint_path(output: str | Path, checkpoint: Path | None) -> Path:
+    """The file of the checkpoint.
 
     Raises:
-        ConfigError: The folder is remote, and nothing else was said.
+        ConfigError: `output` is remote, and `checkpoint` is None.
     """
     if checkpoint is None and "://" in str(output):
-        raise ConfigError(f"{output} is not a local folder; say where the checkpoint goes")
+        raise ConfigError(f"{output} is not a local folder; name a local file with checkpoint (--checkpoint)")
     return checkpoint or Path(output) / "checkpoint.pt"
 
 
-def say(step: int, loss: float) -> None:
-    """Prints a line of progress."""
-    click.echo(f"step {step:6d}  loss {loss:.4f}")
+def log_progress(step: int, loss: float) -> None:
+    """Logs the progress of a training."""
+    log.info("step %6d  loss %.4f", step, loss)

@@ -1,4 +1,4 @@
-"""A small U-Net for packed Bayer or colour input, and the loss that looks at valid pixels alone."""
+"""A small U-Net for packed Bayer or colour input, and a loss over valid pixels."""
 
 import itertools
 
@@ -10,7 +10,7 @@ _DEPTH = 4
 
 
 class UNet(nn.Module):
-    """Four levels, skip connections, no normalisation: brightness passes through.
+    """A U-Net with four levels, skip connections and no normalisation, which would lose the absolute brightness.
 
     Args:
         in_channels: 4 for packed Bayer (the output has twice the height and width), 3 for colour (the same size).

@@ -74,7 +74,7 @@ def find(image, part):
     sites = np.arange(size * size, dtype=np.float64).reshape(size, size)
     windows = []
     for turned in ORIENTATIONS:
-        y, x = divmod(int(turned.lay(sites)[0, 0]), size)  # where the part's first pixel lies in the window
+        y, x = divmod(int(turned.apply(sites)[0, 0]), size)  # where the part's first pixel lies in the window
         alike = (image[:, y : y + room + 1, x : x + room + 1] == part[:, :1, :1]).all(axis=0)
         windows += [Window(int(top), int(left), turned) for top, left in np.argwhere(alike)]
     (match,) = [window for window in windows if np.array_equal(window.cut(image, size), part)]

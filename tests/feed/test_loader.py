@@ -133,15 +133,15 @@ def test_memory_is_used_again_but_never_while_a_batch_is_held(dataset):
 
 def test_a_pool_gives_back_the_same_memory_once_nobody_uses_it():
     pool = BufferPool()
-    tensor = pool.take(100)
+    tensor = pool.allocate(100)
     where = tensor.data_ptr()
     half = tensor[50:].view(torch.int16)
     del tensor
     gc.collect()
-    assert pool.take(100).data_ptr() != where
+    assert pool.allocate(100).data_ptr() != where
     del half
     gc.collect()
-    assert pool.take(100).data_ptr() == where
+    assert pool.allocate(100).data_ptr() == where
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -24,13 +24,13 @@ seeds = st.integers(0, 2**32)
     stored=sizes,
     size=sizes,
     red=st.tuples(st.integers(0, 1), st.integers(0, 1)),
-    turn=st.booleans(),
+    augment=st.booleans(),
     seed=seeds,
 )
 def test_a_laid_window_of_a_mosaic_starts_on_red(stored, size, red, turn, seed):
     size = min(size, stored)
     grid = Grid(stored=stored, size=size, step=2, red=red, mosaic=True)
-    window = grid.draw(generator(seed, 0, 0), turn=turn)
+    window = grid.draw(generator(seed, 0, 0), augment=turn)
     sites = site_colors(Cfa.BAYER, (stored + 2, stored + 2))[
         red[0] : red[0] + stored, red[1] : red[1] + stored
     ]
@@ -51,13 +51,13 @@ def test_laying_is_a_transposition_and_then_flips(shape, kind, turned):
     expected = values.swapaxes(-1, -2) if transpose else values
     expected = np.flip(expected, -2) if flip_y else expected
     expected = np.flip(expected, -1) if flip_x else expected
-    assert np.array_equal(Orientation(*turned).lay(values), expected)
+    assert np.array_equal(Orientation(*turned).apply(values), expected)
 
 
 def test_all_eight_orientations_come_up_equally_often_where_there_is_room():
     grid = Grid(stored=64, size=32, step=2, red=(0, 0), mosaic=True)
     rng = generator(0, 0, 0)
-    drawn = [grid.draw(rng, turn=True).orientation for _ in range(2000)]
+    drawn = [grid.draw(rng, augment=True).orientation for _ in range(2000)]
     counts = [drawn.count(orientation) for orientation in set(drawn)]
     assert len(counts) == 8
     assert min(counts) > 180  # 250 expected, standard deviation 15
@@ -66,14 +66,14 @@ def test_all_eight_orientations_come_up_equally_often_where_there_is_room():
 def test_a_window_as_large_as_the_crop_is_only_transposed():
     grid = Grid(stored=32, size=32, step=2, red=(0, 0), mosaic=True)
     rng = generator(0, 0, 0)
-    drawn = {grid.draw(rng, turn=True) for _ in range(50)}
+    drawn = {grid.draw(rng, augment=True) for _ in range(50)}
     assert drawn == {Window(0, 0, UPRIGHT), Window(0, 0, UPRIGHT._replace(transpose=True))}
 
 
 @given(stored=sizes, seed=seeds)
 def test_colour_windows_of_x_trans_start_on_tiles(stored, seed):
     window = Grid(stored=stored, size=32, step=6, red=(0, 0), mosaic=False).draw(
-        generator(seed, 0, 0), turn=True
+        generator(seed, 0, 0), augment=True
     )
     assert window.top % 6 == window.left % 6 == 0
     assert max(window.top, window.left) + 32 <= stored

@@ -50,7 +50,7 @@ def test_who_holds_every_batch_gets_every_batch(dataset):
 def blocks_after_converting(samples):
     """What a user may do in a worker: the native batch is never sent."""
     gain = to_device(collate(samples))["gain"]
-    return gain, len(shared_memory._own)
+    return gain, len(shared_memory._worker_blocks)
 
 
 def test_a_batch_that_a_worker_keeps_for_itself_gives_its_memory_back(dataset):
@@ -69,10 +69,10 @@ def test_a_collate_function_on_top_of_torchs_sees_and_changes_plain_batches(data
     assert all(torch.equal(one, 2 * other) for one, other in zip(got, expected(dataset), strict=True))
 
 
-def test_blocks_of_workers_that_ended_are_forgotten(dataset):
+def test_blocks_of_workers_that_ended_are_unmapped(dataset):
     for _ in range(3):
         list(loader(dataset))
-    ends = {int(shared_memory._header(block)[2]) for block in shared_memory._known.values()}
+    ends = {int(shared_memory._header(block)[2]) for block in shared_memory._mapped_blocks.values()}
     assert len(ends) <= 1
 
 

@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 import torch
 
@@ -11,13 +13,15 @@ def quiet(_step, _loss):
     pass
 
 
-def test_twenty_steps_lower_the_loss_and_are_told(folder, tmp_path, capsys):
+def test_twenty_steps_lower_the_loss_and_are_logged(folder, tmp_path, caplog, capsys):
+    caplog.set_level(logging.INFO)
     report = train(folder.store.location, steps=20, checkpoint=tmp_path / "c.pt", **{**SMALL, "width": 12})
     assert report.last_loss < 0.8 * report.first_loss
     assert (report.steps, report.batches, report.resumed_at, report.skipped) == (20, 20, 0, 0)
     assert len(report.losses) == 20
     assert report.crops == 30 + 30 + 4 * 4
-    assert "step     20  loss 0." in capsys.readouterr().out
+    assert "step     20  loss 0." in caplog.text
+    assert capsys.readouterr() == ("", "")  # only the command prints
     assert "Trained 20 steps" in str(report)
 
 
@@ -97,7 +101,7 @@ def test_too_few_crops_for_a_batch_are_refused(maker):
 
 
 def test_a_remote_folder_needs_a_place_for_the_checkpoint(folder):
-    with pytest.raises(ConfigError, match="say where the checkpoint goes"):
+    with pytest.raises(ConfigError, match="name a local file with checkpoint"):
         train(f"file://{folder.store.location}", steps=2, **SMALL)
 
 

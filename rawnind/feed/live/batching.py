@@ -1,4 +1,4 @@
-"""Batches of a live feed, made of rows that were given."""
+"""Makes the batches of a live feed from the rows of its source."""
 
 import hashlib
 import time
@@ -14,19 +14,20 @@ import torch
 from rawnind.errors import DamagedShardError
 from rawnind.feed.batch import Batch, FloatBatchBuilder, NativeBatch, NativeBatchBuilder
 from rawnind.feed.buffers import BufferPool, pinned
+from rawnind.feed.crop_options import Input, OnDamage, SampleOptions, Verify
 from rawnind.feed.live.connection import Source
 from rawnind.feed.manifest_view import Filter, Row, apply_filters, pair_of
 from rawnind.feed.render import Sample, render
 from rawnind.feed.sampling import generator
-from rawnind.feed.selection import Input, OnDamage, SampleOptions, Selection, Split, Verify, in_validation
+from rawnind.feed.selection import Selection, Split, in_validation
 from rawnind.output.shard_reader import ShardReader
 from rawnind.output.store import Store
 from rawnind.records import Cfa
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Made:
-    """A batch, or none where no row of it could be read.
+class BatchResult:
+    """A batch, or None where none of its rows could be read.
 
     Attributes:
         skipped: the shard of each row that could not be read.
@@ -36,14 +37,14 @@ class Made:
     skipped: tuple[str, ...]
 
 
-class Maker:
-    """Makes batches, in any number of threads.
+class BatchMaker:
+    """Makes batches; any number of threads may call it.
 
     Args:
         store: the output folder.
         options: how samples are made.
-        device: where the batches are to be.
-        pool: memory for them.
+        device: the device of the batches.
+        pool: memory for the batches.
     """
 
     def __init__(self, store: Store, options: SampleOptions, device: torch.device, pool: BufferPool) -> None:
@@ -52,11 +53,11 @@ class Maker:
         self._pool = pool
         self._shards = ShardReader(store, verify=options.verify is Verify.SHA256)
 
-    def __call__(self, rows: Sequence[Row]) -> Made:
+    def __call__(self, rows: Sequence[Row]) -> BatchResult:
         """One batch.
 
         Raises:
-            DamagedShardError: A shard is not what the manifest says, and that is not to be skipped.
+            DamagedShardError: A shard is not what the manifest says, and `on_damage` is "raise".
         """
         samples: list[Sample] = []
         skipped: list[str] = []
@@ -67,15 +68,17 @@ class Maker:
                 if self._options.on_damage is OnDamage.RAISE:
                     raise
                 skipped.append(row.pair.shard)
-        return Made(batch=self._joined(samples) if samples else None, skipped=tuple(skipped))
+        return BatchResult(batch=self._batch_of(samples) if samples else None, skipped=tuple(skipped))
 
-    def _joined(self, samples: Sequence[Sample]) -> Batch | NativeBatch:
+    def _batch_of(self, samples: Sequence[Sample]) -> Batch | NativeBatch:
         if self._device.type == "cpu":
-            plain = FloatBatchBuilder(len(samples), self._pool.take)
+            plain = FloatBatchBuilder(len(samples), self._pool.allocate)
             for sample in samples:
                 plain.add(sample)
             return plain.batch()
-        native = NativeBatchBuilder(len(samples), pinned if self._device.type == "cuda" else self._pool.take)
+        native = NativeBatchBuilder(
+            len(samples), pinned if self._device.type == "cuda" else self._pool.allocate
+        )
         for sample in samples:
             native.add(sample)
         return native.batch()
@@ -88,15 +91,15 @@ class Maker:
 
 
 class Filters:
-    """Which of the given rows become samples.
+    """Selects the rows that become samples.
 
-    Unlike `CropDataset` it does not know all scenes: it leaves each one to validation whose hash says so, even where that
-    leaves none for training.
+    Unlike `CropDataset` it cannot see all scenes. Every scene whose hash selects it for validation is left out, even where
+    that leaves none for training.
 
     Args:
         selection: what to keep.
         options: how samples are made.
-        share: expected share of scenes that are kept for validation.
+        share: expected fraction of scenes in the validation split.
     """
 
     def __init__(self, selection: Selection, options: SampleOptions, share: float) -> None:
@@ -119,44 +122,44 @@ class Filters:
         ]
 
 
-class Rows:
-    """Rows of a source, in batches.
+class RowQueue:
+    """Groups the rows of a source into batches.
 
     Args:
-        source: where they come from.
-        filters: which of them to keep.
-        batch_size: rows in a batch; the last one may have fewer.
+        source: the source of the rows.
+        filters: which rows to keep.
+        batch_size: rows in a batch; the last batch may have fewer.
 
     Attributes:
-        done: the consumer is done with everything below this position.
-        last_news: when rows came last.
+        done: the consumer has finished with all positions below this one.
+        last_arrival: `time.perf_counter()` of the last rows.
     """
 
     def __init__(self, source: Source, filters: Filters, batch_size: int) -> None:
         self.source = source
         self._filters = filters
         self._batch_size = batch_size
-        self._waiting: deque[tuple[int, Row]] = deque()
+        self._pending: deque[tuple[int, Row]] = deque()
         self.done = 0
-        self.last_news = 0.0
+        self.last_arrival = 0.0
 
     @property
     def ended(self) -> bool:
-        """Whether all were given."""
-        return self.source.ended and not self._waiting
+        """Whether all rows were returned."""
+        return self.source.ended and not self._pending
 
     def batch(self) -> tuple[int, list[Row]] | None:
-        """The next batch and the position behind it; None where there are not enough rows for one at the moment."""
-        while len(self._waiting) < self._batch_size and not self.source.ended:
-            rows = self.source.fetch(self._batch_size - len(self._waiting), self.done)
+        """The next batch and the position after it; None while there are not enough rows for a batch."""
+        while len(self._pending) < self._batch_size and not self.source.ended:
+            rows = self.source.fetch(self._batch_size - len(self._pending), self.done)
             if not len(rows):
                 break
-            self.last_news = time.perf_counter()
+            self.last_arrival = time.perf_counter()
             for row in self._filters(rows):
-                self._waiting.append((row["position"], _row(row)))
-        if not self._waiting or (len(self._waiting) < self._batch_size and not self.source.ended):
+                self._pending.append((row["position"], _row(row)))
+        if not self._pending or (len(self._pending) < self._batch_size and not self.source.ended):
             return None
-        chosen = [self._waiting.popleft() for _ in range(min(self._batch_size, len(self._waiting)))]
+        chosen = [self._pending.popleft() for _ in range(min(self._batch_size, len(self._pending)))]
         return chosen[-1][0] + 1, [row for _, row in chosen]
 
 

@@ -1,4 +1,4 @@
-"""Where a live feed comes from: the bridge while there is one, and the output folder after that."""
+"""The source of a live feed: the bridge while a run is in progress, then the output folder."""
 
 import os
 import re
@@ -14,47 +14,51 @@ import ray.exceptions
 
 from rawnind.bridge.messages import Given, from_bytes
 from rawnind.errors import RawnindError
-from rawnind.feed.live.replay import Who, ending, recorded, rest
+from rawnind.feed.live.history import Consumer, assigned_rows, last_run_end, remaining_rows
 from rawnind.output.store import Store
 from rawnind.pipeline.graph import NAMESPACE, bridge_name
 
 _NAME = re.compile(r"bridge-[\w.-]*[0-9a-f]{12}")
-_PATIENCE = 5.0  # seconds for one answer; a bridge that is started anew takes about one
-_REPORT_EVERY = 0.5  # seconds
+_CALL_TIMEOUT = 5.0  # seconds; a restart of the bridge takes about one
+_REPORT_INTERVAL = 0.5  # seconds
 
 
 class FeedError(RawnindError):
-    """No more crops come. Look at the run of `rawnind prepare` that should make them."""
+    """The feed has no more crops, before its end. Check the run of `rawnind prepare` that makes them."""
 
 
 class Source(Protocol):
-    """Gives rows of the manifest, each with its position, for as long as there are any."""
+    """A source of manifest rows, each with its position.
+
+    Attributes:
+        ended: whether all rows were fetched.
+    """
 
     ended: bool
 
     def fetch(self, count: int, done: int) -> pa.Table:
-        """Up to `count` rows; none where there are none at the moment. `done`: see `feed.Feed.take`."""
+        """Up to `count` rows, none when none is available now; acknowledges all positions below `done`."""
         ...
 
     def report(self, *, final: bool, scenes: int, crops: int, batches: int, wait_seconds: float) -> None:
-        """Says what has been handed out."""
+        """Reports what the consumer got so far."""
         ...
 
     def leave(self, done: int) -> None:
-        """Wants nothing more for now."""
+        """Ends the consumption, with all positions below `done` acknowledged."""
         ...
 
     def missing(self) -> str:
-        """What it waits for, for people."""
+        """A text that says what the source waits for."""
         ...
 
     def store(self) -> Store:
-        """The output folder, once `fetch` has given something."""
+        """The output folder, available after the first `fetch` that returned rows."""
         ...
 
 
 class FolderSource:
-    """A part of a finished folder."""
+    """Rows of a finished folder."""
 
     def __init__(self, store: Store, rows: pa.Table) -> None:
         self._store = store
@@ -69,13 +73,13 @@ class FolderSource:
         return part
 
     def report(self, **counts: Any) -> None:
-        """Nobody listens."""
+        """Does nothing: there is no bridge."""
 
     def leave(self, done: int) -> None:
-        """Nobody listens."""
+        """Does nothing: there is no bridge."""
 
     def missing(self) -> str:
-        """Nothing."""
+        """The rows are all there."""
         return "nothing"
 
     def store(self) -> Store:
@@ -84,26 +88,26 @@ class FolderSource:
 
 
 class BridgeSource:
-    """The bridge of a run, under whatever process and as often as it is started anew; then the folder.
+    """The bridge of a run, also after restarts of the bridge or of the run; the output folder when the run has finished.
 
     Args:
         bridge: its actor handle, its name, or the output folder.
-        who: the consumer.
-        address: the Ray cluster to look for it on; None: the one that this process has, or else that runs here.
-        position: where to go on; None: behind what the consumer has said it was done with.
-        seed: see `live_record.rest`.
+        consumer: the consumer.
+        address: the Ray cluster of the bridge; None: the one that this process is connected to, else one on this machine.
+        position: the first position to get; None: the one after the last that the consumer acknowledged.
+        seed: see `history.remaining_rows`.
     """
 
     def __init__(
-        self, bridge: Any, who: Who, *, address: str | None, position: int | None, seed: int
+        self, bridge: Any, consumer: Consumer, *, address: str | None, position: int | None, seed: int
     ) -> None:
-        self._who = who
+        self._consumer = consumer
         self._address = address
         self._seed = seed
-        self._given_handle: Any = None
+        self._handle: Any = None
         self._location: str | None = None
         if not isinstance(bridge, str | Path):
-            self._given_handle = bridge
+            self._handle = bridge
             self._location = str(ray.get(bridge.location.remote()))
             self._name = bridge_name(self._location)
         elif _NAME.fullmatch(str(bridge)):
@@ -117,7 +121,7 @@ class BridgeSource:
         self._position = position
         self._folder: FolderSource | None = None
         self._oldest: tuple[str, str, float] | None = None
-        self._heard = False
+        self._answered = False
         self._connected = False
         self._reported = 0.0
         self.ended = False
@@ -126,7 +130,7 @@ class BridgeSource:
         """The output folder."""
         if self._store is None:
             if self._location is None:
-                raise FeedError("the bridge has not said yet where its output folder is")
+                raise FeedError("the bridge has not reported its output folder yet")
             self._store = Store(self._location)
         return self._store
 
@@ -134,34 +138,34 @@ class BridgeSource:
         """Up to `count` rows of the bridge, or of the folder where there is no bridge.
 
         Raises:
-            FeedError: The run went wrong; the message is the bridge's reason.
-            ConfigError: Another process goes by the consumer's name, or the feed belongs to others.
+            FeedError: The run failed; the message is the bridge's reason.
+            ConfigError: Another process has the consumer's name, or the feed belongs to other consumers.
         """
-        given = None if self._folder else self._ask(count, done)
-        self._heard = given is not None
-        if given is None:
+        answer = None if self._folder else self._ask(count, done)
+        self._answered = answer is not None
+        if answer is None:
             return self._fetch_from_folder(count, done)
-        rows = from_bytes(given.rows)
-        self._oldest = given.oldest
-        self._position = given.position
+        rows = from_bytes(answer.rows)
+        self._oldest = answer.oldest
+        self._position = answer.position
         if not len(rows):
-            if given.state == "error":
-                raise FeedError(f"the run failed: {given.why}")
-            if given.state == "closed":
+            if answer.state == "error":
+                raise FeedError(f"the run failed: {answer.why}")
+            if answer.state == "closed":
                 return self._fetch_from_folder(count, done)
-            self.ended = given.state == "ready"
+            self.ended = answer.state == "ready"
         return rows
 
     def _fetch_from_folder(self, count: int, done: int) -> pa.Table:
         if self._folder is None:
-            end = ending(self.store()) if self._location else None
+            end = last_run_end(self.store()) if self._location else None
             if end is not None and end.error and not self._joined:
-                end = None  # the failure of an earlier run is no reason not to wait for the next
+                end = None  # an earlier run failed; the next one may still start
             if end is None:
                 return _NOTHING
             if not end.finished:
                 raise FeedError(f"the run failed: {end.error}")
-            rows = rest(self.store(), self._who, self._position, seed=self._seed)
+            rows = remaining_rows(self.store(), self._consumer, self._position, seed=self._seed)
             self._folder = FolderSource(self.store(), rows)
             self._disconnect()
         part = self._folder.fetch(count, done)
@@ -169,7 +173,7 @@ class BridgeSource:
         return part
 
     def _ask(self, count: int, done: int) -> Given | None:
-        handle = self._handle()
+        handle = self._find_bridge()
         if handle is None:
             return None
         try:
@@ -177,14 +181,14 @@ class BridgeSource:
                 self._location = str(self._call(handle.location.remote()))
             if not self._joined:
                 start = self._call(
-                    handle.join.remote(self._who.feed, self._who.consumer, self._token, self._position)
+                    handle.join.remote(self._consumer.feed, self._consumer.name, self._token, self._position)
                 )
                 if start is None:
                     return None
                 self._position, self._joined = start, True
-            given: Given = self._call(
+            answer: Given = self._call(
                 handle.take.remote(
-                    self._who.feed, self._who.consumer, self._token, self._position, count, done=done
+                    self._consumer.feed, self._consumer.name, self._token, self._position, count, done=done
                 )
             )
         except (
@@ -192,30 +196,30 @@ class BridgeSource:
             ray.exceptions.GetTimeoutError,
             ray.exceptions.RaySystemError,
         ):
-            self._given_handle = None  # what a restart or another run makes is found by its name
+            self._handle = None  # a restarted bridge, or that of the next run, is found by its name
             return None
-        return given
+        return answer
 
     def _call(self, reference: Any) -> Any:
         try:
-            return ray.get(reference, timeout=_PATIENCE)
+            return ray.get(reference, timeout=_CALL_TIMEOUT)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, RawnindError):
                 raise error.cause from None
             raise
 
-    def _handle(self) -> Any:
-        if self._given_handle is not None:
-            return self._given_handle
+    def _find_bridge(self) -> Any:
+        if self._handle is not None:
+            return self._handle
         if not ray.is_initialized() and not self._connect():
             return None
         try:
             return ray.get_actor(self._name, namespace=NAMESPACE)
-        except ValueError:  # what Ray says where nobody has that name
+        except ValueError:  # no actor has that name
             return None
 
     def _connect(self) -> bool:
-        if not _listens(self._address or os.environ.get("RAY_ADDRESS", "")):
+        if not _is_reachable(self._address or os.environ.get("RAY_ADDRESS", "")):
             return False
         try:
             ray.init(
@@ -230,42 +234,42 @@ class BridgeSource:
         return True
 
     def _disconnect(self) -> None:
-        """A cluster that goes away takes every process down that is still connected to it."""
+        """Disconnects from the cluster: when it stops, Ray ends every process that is still connected."""
         if self._connected:
             self._connected = False
             ray.shutdown()
 
     def report(self, *, final: bool, scenes: int, crops: int, batches: int, wait_seconds: float) -> None:
-        """Tells the bridge, if there is one, not more than twice a second."""
+        """Reports to the bridge, if there is one, at most twice a second."""
         now = time.monotonic()
-        if not self._heard or not (final or now - self._reported >= _REPORT_EVERY):
+        if not self._answered or not (final or now - self._reported >= _REPORT_INTERVAL):
             return
         self._reported = now
-        handle = self._handle() if ray.is_initialized() else None
+        handle = self._find_bridge() if ray.is_initialized() else None
         if handle is not None:
             handle.loader_report.remote(
-                self._who.consumer, scenes=scenes, crops=crops, batches=batches, wait_seconds=wait_seconds
+                self._consumer.name, scenes=scenes, crops=crops, batches=batches, wait_seconds=wait_seconds
             )
 
     def leave(self, done: int) -> None:
-        """Tells the bridge, if there is one, so that the consumer gets no share of what is left."""
-        handle = self._handle() if self._heard and ray.is_initialized() else None
+        """Leaves the feed, so that the bridge assigns no further crops to this consumer."""
+        handle = self._find_bridge() if self._answered and ray.is_initialized() else None
         if handle is not None and self._joined:
-            handle.leave.remote(self._who.feed, self._who.consumer, self._token, done)
+            handle.leave.remote(self._consumer.feed, self._consumer.name, self._token, done)
         self._disconnect()
 
     def missing(self) -> str:
-        """The oldest scene in flight and its stage, or that there is no run."""
-        if not self._heard:
-            return f"no run of `rawnind prepare` works on {self._location or self._name}"
+        """The oldest scene in flight and its stage, or that no run is in progress."""
+        if not self._answered:
+            return f"no run of `rawnind prepare` is in progress for {self._location or self._name}"
         if self._oldest is None:
-            return "no scene is being worked on"
+            return "no scene is in flight"
         key, stage, seconds = self._oldest
         return f"the oldest scene in flight is {key}, for {seconds:.0f} s, in stage {stage}"
 
 
-def _listens(address: str) -> bool:
-    """Whether somebody is there; Ray itself tries for 45 seconds. An address of another form is left to Ray."""
+def _is_reachable(address: str) -> bool:
+    """Whether a process listens at `host:port`, where Ray would retry for 45 seconds. True for addresses of other forms."""
     host, _, port = address.rpartition(":")
     if not port.isdecimal() or "/" in host:
         return True
@@ -279,10 +283,10 @@ def _listens(address: str) -> bool:
 _NOTHING = pa.table({"position": pa.array([], pa.int64())})
 
 
-def record_source(
+def history_source(
     output: str | Path, *, feed: str, consumer: str | None, sequence: int | None
 ) -> FolderSource:
-    """What was given in a feed, out of the finished folder. Errors as in `live_record.recorded`."""
+    """The crops that consumers got in a feed, from the finished folder. Arguments and errors as in `assigned_rows`."""
     store = Store(str(output))
-    who = Who(feed=feed, consumer=consumer or "")
-    return FolderSource(store, recorded(store, who, sequence=sequence, everybody=consumer is None))
+    who = Consumer(feed=feed, name=consumer or "")
+    return FolderSource(store, assigned_rows(store, who, sequence=sequence, every_consumer=consumer is None))

@@ -1,4 +1,4 @@
-"""Training while the job still runs: batches of crops from the moment their scene is committed."""
+"""Training while the run is still in progress: crops are available once their scene is committed."""
 
 import os
 import socket
@@ -9,75 +9,71 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
-import pyarrow.compute as pc
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from rawnind.errors import ConfigError
 from rawnind.feed.batch import Batch, NativeBatch, to_device
 from rawnind.feed.buffers import BufferPool
-from rawnind.feed.live.batching import Filters, Made, Maker, Rows
-from rawnind.feed.live.connection import BridgeSource, FeedError, Source, record_source
-from rawnind.feed.live.replay import Who
+from rawnind.feed.crop_options import CropOptions, checked_options
+from rawnind.feed.live.batching import BatchMaker, BatchResult, Filters, RowQueue
+from rawnind.feed.live.connection import BridgeSource, FeedError, Source, history_source
+from rawnind.feed.live.history import Consumer
 from rawnind.feed.manifest_view import Row
-from rawnind.feed.selection import (
-    VALIDATION_SHARE,
-    Input,
-    OnDamage,
-    SampleOptions,
-    Selection,
-    Split,
-    TrainingPairing,
-    Verify,
-    choice,
-)
-from rawnind.records import Cfa
+from rawnind.feed.selection import Split
 
 __all__ = ["FeedError", "LiveCropDataset", "replay"]
 
-_POLL = 0.1  # seconds between two questions while there is nothing
-_AHEAD = 2  # batches per thread
+_POLL_INTERVAL = 0.1  # seconds
+_PREFETCH = 2  # batches per thread
 
 
-class _Begun(NamedTuple):
+class _PendingBatch(NamedTuple):
     position: int
     rows: list[Row]
-    make: Callable[[], Made]
+    result: Callable[[], BatchResult]
 
 
 class LiveCropDataset(IterableDataset[Batch]):
-    """Batches of an output folder that `rawnind prepare` is still filling: in this process, in another, or in another job.
+    """Batches of an output folder while `rawnind prepare` still fills it, from any process that can reach its Ray cluster.
 
-    Going through it once is one epoch: it gives each crop that the run collects, once over all consumers of the feed, and ends
-    when the run has finished and everything is given. Whoever is faster gets more. A batch comes as soon as it can be
-    filled; the last one may be smaller. A bridge that dies is waited for. When the run ends, the bridge divides what is left
-    among the consumers, and each goes on from the finished folder. Further epochs are for `CropDataset`.
+    One iteration is one epoch: it returns each crop that the run collects once, over all consumers of the feed, and ends
+    when the run has finished and every crop was returned. Faster consumers get more crops. A batch is returned as soon as
+    it is full; the last one may be smaller. When the bridge dies, the consumer waits for its restart. When the run ends, the
+    bridge divides the remaining crops among the consumers, and each continues from the finished folder. For further epochs
+    use `CropDataset`.
 
-    Give the dataset to `DataLoader(dataset, batch_size=None)`, or go through it as it is; it works ahead in threads.
+    Use it directly or with `DataLoader(dataset, batch_size=None)`; it prefetches batches in threads of its own.
 
-    A consumer that dies keeps what it was given. A process that comes back by the same name gets it again, from behind the
-    last batch that was done with (the next one was asked for), or from where `load_state_dict` says. Torchrun's ranks have
-    lasting names; others need `consumer` for that.
+    The crops assigned to a consumer that dies stay assigned to it. A process that joins again with the same name gets them
+    from the batch after the last one that was finished (the next one was requested), or from the position of
+    `load_state_dict`. Torchrun's ranks keep their names; other processes need `consumer` for that.
 
-    A Ray that a program started for itself lets no other process in without its token: set RAY_AUTH_MODE=token there.
+    A Ray that a program started for itself accepts other processes only with its token: set RAY_AUTH_MODE=token there.
 
     Args:
         bridge: the bridge's actor handle, its name (`rawnind.pipeline.graph.bridge_name`), or the output folder.
-        batch_size: rows in a batch; each gives `num_crops` sub-crops.
+        batch_size: rows in a batch; each becomes `num_crops` sub-crops.
         feed: consumers with the same feed share its crops; another training needs another feed.
-        consumer: this process's name among them. Default: its rank under torchrun, else a new name.
-        max_wait: seconds without a new crop after which it gives up and says what it waited for.
-        split: "train", or "all" for training and validation scenes; the test reserve never comes out.
-        rank: of this consumer, which matters only where nobody had joined the feed when the run ended.
-        ranks: consumers in all; see `rank`.
-        device: where the batches are to be.
-        workers: threads that make batches ahead; 0 makes each when it is asked for.
-        address: the Ray cluster; None: the one that this process has, or RAY_ADDRESS, or the one on this machine.
-        verify: "layout", or "sha256".
-        on_damage: "raise", or "skip": a batch then lacks the crops that cannot be read (see `skipped`).
-        crop_size: this and all that follow are as in `CropDataset`. Samples depend on the seed and the crop alone.
+        consumer: name of this process in the feed. Default: its rank under torchrun, else a new name.
+        max_wait: seconds without a new crop after which iteration fails with a text that says what it waited for.
+        rank: number of this consumer, used only when no consumer had joined the feed before the run ended.
+        ranks: number of consumers; see `rank`.
+        device: the device of the batches.
+        workers: threads that prefetch batches; 0 makes each batch when it is requested.
+        address: the Ray cluster; None: the one that this process is connected to, or RAY_ADDRESS, or one on this machine.
+        options: see `CropOptions`. `split` is "train", or "all" for training and validation scenes; the test reserve is
+            never returned. With `on_damage="skip"` a batch lacks the crops that cannot be read (see `skipped`). A sample
+            depends on the seed and the crop alone.
+
+    Attributes:
+        scenes: keys of the scenes of the crops that were returned.
+        crops: number of sub-crops that were returned.
+        batches: number of batches that were returned.
+        skipped: number of rows that could not be read.
+        wait_seconds: seconds that the consumer waited for batches.
 
     Raises:
         ConfigError: An option is wrong.
@@ -95,63 +91,25 @@ class LiveCropDataset(IterableDataset[Batch]):
         feed: str = "train",
         consumer: str | None = None,
         max_wait: float = 600.0,
-        split: str = "train",
         rank: int = 0,
         ranks: int = 1,
         device: torch.device | str = "cpu",
         workers: int = 0,
         address: str | None = None,
-        crop_size: int = 256,
-        num_crops: int = 1,
-        input: str = "raw",  # noqa: A002 the word of the research code
-        pairing: str = "x_y",
-        match_gain: bool = True,
-        augment: bool = True,
-        seed: int = 0,
-        cfa: str | None = None,
-        min_msssim: float | None = None,
-        max_alignment_loss: float | None = None,
-        min_valid_fraction: float | None = None,
-        iso: tuple[int, int] | None = None,
-        camera: str | Sequence[str] | None = None,
-        expression: pc.Expression | None = None,
-        least_valid: float = 0.5,
-        tries: int = 8,
-        validation_share: float = VALIDATION_SHARE,
-        on_damage: str = "raise",
-        verify: str = "layout",
+        **options: Unpack[CropOptions],
     ) -> None:
         if batch_size < 1 or workers < 0 or not 0 <= rank < ranks or max_wait <= 0:
             raise ConfigError(
                 "batch_size must be at least 1, workers at least 0, rank below ranks, max_wait above 0, got "
                 f"{batch_size}, {workers}, {rank} of {ranks}, {max_wait}"
             )
-        selection = Selection(
-            split=choice(Split, "split", split),
-            cfa=None if cfa is None else choice(Cfa, "cfa", cfa),
-            min_msssim=min_msssim,
-            max_alignment_loss=max_alignment_loss,
-            min_valid_fraction=min_valid_fraction,
-            iso=iso,
-            cameras=(camera,) if isinstance(camera, str) else tuple(camera or ()),
-            expression=expression,
-        )
-        if selection.split not in {Split.TRAIN, Split.ALL}:
-            raise ConfigError(f"split must be train or all while the job runs, got {split!r}")
-        self.options = SampleOptions(
-            crop_size=crop_size,
-            num_crops=num_crops,
-            input=choice(Input, "input", input),
-            pairing=choice(TrainingPairing, "pairing", pairing),
-            match_gain=match_gain,
-            augment=augment,
-            seed=seed,
-            least_valid=least_valid,
-            tries=tries,
-            on_damage=choice(OnDamage, "on_damage", on_damage),
-            verify=choice(Verify, "verify", verify),
-        )
-        self.who = Who(feed=feed, consumer=consumer or _own_name(), rank=rank, ranks=ranks)
+        options.setdefault("augment", True)
+        checked = checked_options(**options)
+        split = checked.selection.split
+        if split not in {Split.TRAIN, Split.ALL}:
+            raise ConfigError(f"split must be train or all while the job runs, got {str(split)!r}")
+        self.options = checked.samples
+        self.consumer = Consumer(feed=feed, name=consumer or _default_name(), rank=rank, ranks=ranks)
         self.batch_size = batch_size
         self.workers = workers
         self.device = torch.device(device)
@@ -160,17 +118,17 @@ class LiveCropDataset(IterableDataset[Batch]):
         self.crops = self.batches = self.skipped = 0
         self.wait_seconds = 0.0
         self.position: int | None = None
-        self._open = partial(BridgeSource, bridge, self.who, address=address, seed=seed)
-        self._filters = Filters(selection, self.options, validation_share)
+        self._open = partial(BridgeSource, bridge, self.consumer, address=address, seed=self.options.seed)
+        self._filters = Filters(checked.selection, self.options, checked.validation_share)
         self._pool = BufferPool()
-        self._made_for: Source | None = None
+        self._source: Source | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the next batch begins: what to keep with a checkpoint."""
-        return {"feed": self.who.feed, "consumer": self.who.consumer, "position": self.position}
+        """The position of the next batch, to be saved with a checkpoint."""
+        return {"feed": self.consumer.feed, "consumer": self.consumer.name, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` was taken, by the same consumer's name.
+        """Resumes from a `state_dict` of the same consumer.
 
         Raises:
             ConfigError: The state is another consumer's.
@@ -179,28 +137,28 @@ class LiveCropDataset(IterableDataset[Batch]):
         for name in ("feed", "consumer"):
             if state.get(name) != own[name]:
                 raise ConfigError(
-                    f"cannot go on: the state is of {name} {state.get(name)}, not of {own[name]}"
+                    f"cannot resume: the state is of {name} {state.get(name)}, not of {own[name]}"
                 )
         self.position = state["position"]
 
     def __iter__(self) -> Iterator[Batch]:
         if get_worker_info() is not None:
             raise ConfigError(
-                "LiveCropDataset works ahead in threads of its own; use DataLoader(num_workers=0)"
+                "LiveCropDataset prefetches in threads of its own; use DataLoader(num_workers=0)"
             )
         return self._batches(self._open(position=self.position))
 
     def _batches(self, source: Source) -> Iterator[Batch]:
-        rows = Rows(source, self._filters, self.batch_size)
-        waiting: deque[_Begun] = deque()
+        rows = RowQueue(source, self._filters, self.batch_size)
+        pending: deque[_PendingBatch] = deque()
         try:
-            with ThreadPoolExecutor(max(1, self.workers), "crops", initializer=_one_thread) as threads:
+            with ThreadPoolExecutor(max(1, self.workers), "crops", initializer=_use_one_core) as threads:
                 while True:
-                    asked = time.perf_counter()
-                    if not self._begin(waiting, rows, threads, asked):
+                    started = time.perf_counter()
+                    if not self._await_batch(pending, rows, threads, started):
                         break
-                    position, chosen, make = waiting.popleft()
-                    batch = self._taken(chosen, make(), asked)
+                    position, chosen, result = pending.popleft()
+                    batch = self._finish(chosen, result(), started)
                     if batch is not None:
                         self._report(source, final=False)
                         yield batch
@@ -209,40 +167,44 @@ class LiveCropDataset(IterableDataset[Batch]):
             self._report(source, final=True)
             source.leave(rows.done)
 
-    def _begin(self, waiting: deque["_Begun"], rows: Rows, threads: ThreadPoolExecutor, asked: float) -> bool:
-        """Begins batches, and waits until there is one; False when there will be none."""
-        self._fill(waiting, rows, threads)
-        while not waiting and not rows.ended:
-            self._wait(rows, asked)
-            self._fill(waiting, rows, threads)
-        return bool(waiting)
+    def _await_batch(
+        self, pending: deque[_PendingBatch], rows: RowQueue, threads: ThreadPoolExecutor, started: float
+    ) -> bool:
+        """Submits batches and waits until one is pending; False at the end of the feed."""
+        self._submit(pending, rows, threads)
+        while not pending and not rows.ended:
+            self._wait(rows, started)
+            self._submit(pending, rows, threads)
+        return bool(pending)
 
-    def _fill(self, waiting: deque["_Begun"], rows: Rows, threads: ThreadPoolExecutor) -> None:
-        """Begins batches of what there is, without waiting for more."""
-        while len(waiting) <= _AHEAD * self.workers and (chosen := rows.batch()):
+    def _submit(self, pending: deque[_PendingBatch], rows: RowQueue, threads: ThreadPoolExecutor) -> None:
+        """Submits the batches that the available rows fill."""
+        while len(pending) <= _PREFETCH * self.workers and (chosen := rows.batch()):
             position, batch = chosen
-            make = self._maker(rows.source)
+            make = self._maker_for(rows.source)
             if self.workers:
-                future: Future[Made] = threads.submit(make, batch)
-                waiting.append(_Begun(position, batch, future.result))
+                future: Future[BatchResult] = threads.submit(make, batch)
+                pending.append(_PendingBatch(position, batch, future.result))
             else:
-                waiting.append(_Begun(position, batch, partial(make, batch)))
+                pending.append(_PendingBatch(position, batch, partial(make, batch)))
 
-    def _maker(self, source: Source) -> Maker:
-        if self._made_for is not source:
-            self._made_for = source
-            self._make = Maker(source.store(), self.options, self.device, self._pool)
-        return self._make
+    def _maker_for(self, source: Source) -> BatchMaker:
+        if self._source is not source:
+            self._source = source
+            self._maker = BatchMaker(source.store(), self.options, self.device, self._pool)
+        return self._maker
 
-    def _wait(self, rows: Rows, asked: float) -> None:
-        if time.perf_counter() - max(asked, rows.last_news) > self.max_wait:
+    def _wait(self, rows: RowQueue, started: float) -> None:
+        if time.perf_counter() - max(started, rows.last_arrival) > self.max_wait:
             raise FeedError(f"no new crop for {self.max_wait:g} s: {rows.source.missing()}")
-        time.sleep(_POLL)
+        time.sleep(_POLL_INTERVAL)
 
-    def _taken(self, rows: Sequence[Row], made: Made, asked: float) -> Batch | None:
-        batch = to_device(made.batch, self.device) if isinstance(made.batch, NativeBatch) else made.batch
-        self.wait_seconds += time.perf_counter() - asked
-        self.skipped += len(made.skipped)
+    def _finish(self, rows: Sequence[Row], result: BatchResult, started: float) -> Batch | None:
+        batch = result.batch
+        if isinstance(batch, NativeBatch):
+            batch = to_device(batch, self.device)
+        self.wait_seconds += time.perf_counter() - started
+        self.skipped += len(result.skipped)
         if batch is not None:
             self.batches += 1
             self.crops += len(batch["x_crops"])
@@ -259,13 +221,13 @@ class LiveCropDataset(IterableDataset[Batch]):
         )
 
 
-def _own_name() -> str:
-    if "RANK" in os.environ:  # set by torchrun, and kept when it starts a rank anew
+def _default_name() -> str:
+    if "RANK" in os.environ:  # set by torchrun; the same after a restart of the rank
         return f"rank-{os.environ['RANK']}"
     return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
 
 
-def _one_thread() -> None:
+def _use_one_core() -> None:
     torch.set_num_threads(1)
 
 
@@ -276,21 +238,28 @@ def replay(
     feed: str = "train",
     consumer: str | None = None,
     sequence: int | None = None,
-    **options: Any,
+    **options: Unpack[CropOptions],
 ) -> Iterator[Batch]:
-    """The batches that a live training got, made anew from the finished folder: the same crops, windows and order.
+    """Repeats the batches of a live training from the finished folder: the same crops, windows and order.
 
     Args:
         output: the output folder.
-        batch_size: the training's.
-        feed: the training's.
-        consumer: whose batches; None: those of all consumers, in the order in which the bridge gave the crops.
-        sequence: only crops of the first `sequence` commits, that is of the manifest as it would have been then.
-        options: the training's, as in `LiveCropDataset`.
+        batch_size: that of the training.
+        feed: that of the training.
+        consumer: the consumer whose batches to repeat; None: all consumers, in the order in which the bridge assigned the
+            crops.
+        sequence: repeats only crops of the first `sequence` commits.
+        options: those of the training, see `LiveCropDataset`.
+
+    Returns:
+        An iterator over the batches.
 
     Raises:
-        ConfigError: Nothing is on record.
+        ConfigError: No crop is recorded for the consumer.
+
+    Examples:
+        >>> batches = list(replay("out", batch_size=8, consumer="rank-0"))  # doctest: +SKIP
     """
     dataset = LiveCropDataset(output, batch_size=batch_size, feed=feed, consumer=consumer, **options)
-    source = record_source(output, feed=feed, consumer=consumer, sequence=sequence)
+    source = history_source(output, feed=feed, consumer=consumer, sequence=sequence)
     return dataset._batches(source)

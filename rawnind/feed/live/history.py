@@ -1,4 +1,4 @@
-"""What the output folder says of a feed whose bridge is gone: how the run ended, and what each consumer was given."""
+"""The history of a feed, from the output folder: how the run ended, and which crops each consumer got."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,98 +17,109 @@ from rawnind.output.store import Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ending:
+class RunEnd:
     """How the last run in a folder ended.
 
     Attributes:
-        finished: whether there is a manifest to go on with.
-        error: the bridge's reason where the run went wrong; else empty.
+        finished: whether the run wrote a manifest.
+        error: the bridge's reason where the run failed; else empty.
     """
 
     finished: bool
     error: str = ""
 
 
-def ending(store: Store) -> Ending | None:
-    """How the last run ended; None where none did: it is still running, was stopped early, or there never was one."""
+def last_run_end(store: Store) -> RunEnd | None:
+    """How the last run ended; None while it runs, when it was stopped early, or when there was no run."""
     try:
         states = [event for event in read_events(store) if event.get("event") == "state"]
     except (FileNotFoundError, OutputError):
         return None
     if not states:
         return None
-    last = max(states, key=lambda event: event["time"])  # the later line of two at one time comes last
+    last = max(states, key=lambda event: event["time"])  # of events with the same time, the later line wins
     last = [event for event in states if event["time"] == last["time"]][-1]
     if last["to"] == "error":
-        return Ending(finished=False, error=str(last["why"]))
+        return RunEnd(finished=False, error=str(last["why"]))
     if "ready" in {last["to"], last["from"]}:
-        return Ending(finished=True)
+        return RunEnd(finished=True)
     return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Who:
+class Consumer:
     """A consumer of a feed.
 
     Attributes:
-        rank: its number, where the feed was joined by nobody while the run went on.
-        ranks: how many consumers there are then.
+        feed: name of the feed; the consumers of one feed share its crops.
+        name: name of the consumer within the feed.
+        rank: number of the consumer, used only when no consumer had joined the feed before the run ended.
+        ranks: how many consumers there are in that case.
     """
 
     feed: str
-    consumer: str
+    name: str
     rank: int = 0
     ranks: int = 1
 
 
-def rest(store: Store, who: Who, position: int | None, *, seed: int = 0, epoch: int = 0) -> pa.Table:
-    """What a consumer has still to get of a finished folder, with each crop's position.
+def remaining_rows(
+    store: Store, consumer: Consumer, position: int | None, *, seed: int = 0, epoch: int = 0
+) -> pa.Table:
+    """The crops that a consumer still has to get from a finished folder, each with its position.
 
-    That is what it was given from `position` on, and its share of what was given to nobody: nothing, where the bridge
-    divided that when it closed; else every n-th crop of a random order, n being the number of consumers on record, or
-    `who.ranks` where there are none.
+    These are the crops that were assigned to it from `position` on, and its share of the unassigned crops. When the bridge
+    closed, it divided the unassigned crops, so that none is left; where it did not close, the share is every n-th crop of a
+    random order, with n the number of recorded consumers, or `consumer.ranks` where none is recorded.
 
     Args:
         store: the output folder.
-        who: the consumer.
-        position: where it goes on; None: behind what it has said it was done with.
-        seed: of the random order.
-        epoch: of the random order.
+        consumer: the consumer.
+        position: the first position to get; None: the one after the last that it acknowledged.
+        seed: seed of the random order.
+        epoch: epoch of the random order.
+
+    Returns:
+        Rows of the manifest with the further column `position`.
 
     Raises:
-        ConfigError: The feed was given to others.
+        ConfigError: The feed belongs to consumers with other names.
         ManifestError: The manifest cannot be read.
     """
-    log = LeaseLog(store, who.feed)
+    log = LeaseLog(store, consumer.feed)
     known = accounts(log.entries())
-    if known and who.consumer not in known:
+    if known and consumer.name not in known:
         raise ConfigError(
-            f"feed {who.feed} of {store.location} was given to {', '.join(sorted(known))} while the run went on; "
-            "go on by one of these names, or choose another feed"
+            f"feed {consumer.feed} of {store.location} belongs to {', '.join(sorted(known))}; "
+            "resume with one of these names, or choose another feed"
         )
-    account = known.get(who.consumer, Account())
+    account = known.get(consumer.name, Account())
     start = account.done if position is None else position
-    wanted = [crop.crop_id for crop in given_to(log, who.consumer, start)]
-    wanted += _share(store, log, known, who, generator(seed, epoch, 0))
+    wanted = [crop.crop_id for crop in given_to(log, consumer.name, start)]
+    wanted += _share(store, log, known, consumer, generator(seed, epoch, 0))
     return _positioned(rows_of(store, wanted), start)
 
 
 def _share(
-    store: Store, log: LeaseLog, known: dict[str, Account], who: Who, rng: np.random.Generator
+    store: Store, log: LeaseLog, known: dict[str, Account], consumer: Consumer, rng: np.random.Generator
 ) -> list[str]:
     if any(entry.last for entry in log.entries()):
         return []
-    there = [name for name, account in known.items() if not account.left]
-    rank, ranks = (there.index(who.consumer), len(there)) if who.consumer in there else (who.rank, who.ranks)
-    given = pa.array([crop.crop_id for crop in given_to(log)], pa.string())
-    names = _open_crops(store)
-    free = names.filter(pc.invert(pc.is_in(names, given)))
-    order = rng.permutation(len(free))
-    return list(free.take(pa.array(order[rank::ranks])).to_pylist())
+    active = [name for name, account in known.items() if not account.left]
+    rank, ranks = (
+        (active.index(consumer.name), len(active))
+        if consumer.name in active
+        else (consumer.rank, consumer.ranks)
+    )
+    assigned = pa.array([crop.crop_id for crop in given_to(log)], pa.string())
+    names = _trainable_crops(store)
+    unassigned = names.filter(pc.invert(pc.is_in(names, assigned)))
+    order = rng.permutation(len(unassigned))
+    return list(unassigned.take(pa.array(order[rank::ranks])).to_pylist())
 
 
-def _open_crops(store: Store) -> pa.Array:
-    """Names of all crops that show no photo of the test reserve."""
+def _trainable_crops(store: Store) -> pa.Array:
+    """IDs of all crops that show no photo of the test reserve."""
     filters = split_filters(store, Split.ALL, 0.0)
     left_out = dict.fromkeys((name for name, _ in filters), 0)
     names = [
@@ -118,7 +129,7 @@ def _open_crops(store: Store) -> pa.Array:
 
 
 def rows_of(store: Store, crop_ids: Sequence[str]) -> pa.Table:
-    """The manifest's rows of some crops, in the order asked for; those that are not there are left out."""
+    """The manifest's rows of some crops, in the order of `crop_ids`; crops that are not listed are left out."""
     wanted = pa.array(crop_ids, pa.string())
     found = pa.concat_tables(
         [
@@ -131,25 +142,27 @@ def rows_of(store: Store, crop_ids: Sequence[str]) -> pa.Table:
     return found.take(places.drop_null())
 
 
-def recorded(store: Store, who: Who, *, sequence: int | None, everybody: bool) -> pa.Table:
-    """Everything that a consumer was given in a feed, in that order, out of the manifest.
+def assigned_rows(
+    store: Store, consumer: Consumer, *, sequence: int | None, every_consumer: bool
+) -> pa.Table:
+    """The manifest's rows of the crops that a consumer got in a feed, in that order.
 
     Args:
         store: the output folder.
-        who: the consumer.
-        sequence: leaves out scenes whose commit has this sequence number or a higher one; None: keeps all.
-        everybody: whether to take what every consumer was given, in the order of the record.
+        consumer: the consumer.
+        sequence: scenes whose commit has this sequence number or a higher one are left out; None: none is.
+        every_consumer: whether to return the crops of all consumers of the feed.
 
     Raises:
-        ConfigError: Nothing is on record.
+        ConfigError: No crop is recorded.
         ManifestError: The manifest cannot be read.
     """
-    log = LeaseLog(store, who.feed)
-    crops: Iterable[Leased] = given_to(log, None if everybody else who.consumer)
+    log = LeaseLog(store, consumer.feed)
+    crops: Iterable[Leased] = given_to(log, None if every_consumer else consumer.name)
     wanted = [crop.crop_id for crop in crops if sequence is None or crop.seq < sequence]
     if not wanted:
         raise ConfigError(
-            f"{store.location} has no record of feed {who.feed} for {who.consumer or 'anybody'}"
+            f"{store.location} has no record of feed {consumer.feed} for {consumer.name or 'any consumer'}"
         )
     return _positioned(rows_of(store, wanted), 0)
 

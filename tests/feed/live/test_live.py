@@ -10,7 +10,7 @@ from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.leases import LeaseLog, given_to
 from rawnind.bridge.messages import from_bytes
 from rawnind.errors import ConfigError
-from rawnind.feed.live.replay import Who, ending, rest
+from rawnind.feed.live.history import Consumer, last_run_end, remaining_rows
 from rawnind.output.journal.journal import encode_result
 from rawnind.output.store import Store
 from rawnind.planning import SceneFilter, make_plan
@@ -52,8 +52,8 @@ class Run:
         }
 
 
-class Consumer:
-    """Asks as the data set does."""
+class TakingConsumer:
+    """A consumer that calls the bridge as `BridgeSource` does."""
 
     def __init__(self, name, process="t"):
         self.name, self.token, self.has, self.position = name, process, [], 0
@@ -101,7 +101,7 @@ def test_every_crop_is_given_once_whatever_happens(tmp_path_factory, events):
     for number in range(3):
         maker.scene(f"scene{number}", crops=4)
     run = Run(maker.scene("secret", test=True, crops=2))
-    consumers = {name: Consumer(name) for name in "abc"}
+    consumers = {name: TakingConsumer(name) for name in "abc"}
     for consumer in consumers.values():
         consumer.join(run)
     for event in events:
@@ -131,7 +131,7 @@ def _happen(event, run, consumers):
 
 
 def test_a_name_that_another_process_has_taken_gets_no_more(run):
-    first, second = Consumer("a", "one"), Consumer("a", "two")
+    first, second = TakingConsumer("a", "one"), TakingConsumer("a", "two")
     first.join(run)
     run.commit("bayer/scene0")
     assert first.take(run, 3)
@@ -142,7 +142,7 @@ def test_a_name_that_another_process_has_taken_gets_no_more(run):
 
 
 def test_who_comes_back_gets_again_what_it_was_not_done_with(run):
-    consumer, again = Consumer("a", "one"), Consumer("a", "two")
+    consumer, again = TakingConsumer("a", "one"), TakingConsumer("a", "two")
     consumer.join(run)
     run.commit("bayer/scene0")
     consumer.take(run, 4)
@@ -158,7 +158,7 @@ def test_who_comes_back_gets_again_what_it_was_not_done_with(run):
 
 
 def test_the_crops_of_several_scenes_are_mixed(run):
-    consumer = Consumer("a")
+    consumer = TakingConsumer("a")
     consumer.join(run)
     for number in range(3):
         run.commit(f"bayer/scene{number}")
@@ -177,7 +177,7 @@ def test_a_photo_of_the_test_reserve_is_given_to_nobody(maker):
     shared = "5" * 40
     maker.scene("open", crops=3, gt_sha1=shared).scene("other", crops=2)
     maker.scene("secret", crops=3, gt_sha1=shared, test=True)
-    run, consumer = Run(maker), Consumer("a")
+    run, consumer = Run(maker), TakingConsumer("a")
     run.finish()
     consumer.join(run)
     while consumer.take(run, 4):
@@ -187,10 +187,10 @@ def test_a_photo_of_the_test_reserve_is_given_to_nobody(maker):
 
 
 def test_a_closing_bridge_divides_the_rest_and_the_folder_says_how(run):
-    consumers = [Consumer("a"), Consumer("b")]
+    consumers = [TakingConsumer("a"), TakingConsumer("b")]
     for consumer in consumers:
         consumer.join(run)
-    gone = Consumer("c")
+    gone = TakingConsumer("c")
     gone.join(run)
     run.bridge.leave("f", "c", "t", 0)
     run.finish()
@@ -198,29 +198,34 @@ def test_a_closing_bridge_divides_the_rest_and_the_folder_says_how(run):
     run.start()  # it has heard of no feed in this life
     run.bridge.close()
     store = Store(run.where)
-    shares = [rest(store, Who(feed="f", consumer=name), position) for name, position in [("a", 3), ("b", 0)]]
+    shares = [
+        remaining_rows(store, Consumer(feed="f", name=name), position)
+        for name, position in [("a", 3), ("b", 0)]
+    ]
     assert [len(share) for share in shares] == [6, 6]
     assert shares[0]["position"].to_pylist() == list(range(3, 9))
     names = [name for share in shares for name in share["crop_id"].to_pylist()]
     assert len(set(names)) == 12
     assert {*names, *consumers[0].has} == run.crops()
-    with pytest.raises(ConfigError, match=r"feed f of .* was given to a, b, c"):
-        rest(store, Who(feed="f", consumer="z"), None)
+    with pytest.raises(ConfigError, match=r"feed f of .* belongs to a, b, c"):
+        remaining_rows(store, Consumer(feed="f", name="z"), None)
 
 
 def test_a_run_that_dies_before_it_divides_leaves_shares_that_need_no_agreement(run):
-    consumers = [Consumer("a"), Consumer("b")]
+    consumers = [TakingConsumer("a"), TakingConsumer("b")]
     for consumer in consumers:
         consumer.join(run)
     run.finish()
     consumers[1].take(run, 4)
-    shares = [rest(Store(run.where), Who(feed="f", consumer=c.name), c.position) for c in consumers]
+    shares = [
+        remaining_rows(Store(run.where), Consumer(feed="f", name=c.name), c.position) for c in consumers
+    ]
     names = [name for share in shares for name in share["crop_id"].to_pylist()] + consumers[1].has
     assert Counter(names) == Counter(run.crops())
 
 
 def test_a_line_that_was_cut_off_is_passed_over(run):
-    consumer = Consumer("a")
+    consumer = TakingConsumer("a")
     consumer.join(run)
     run.commit("bayer/scene0")
     consumer.take(run, 3)
@@ -241,16 +246,16 @@ def test_a_feed_that_would_leave_its_folder_is_refused(run, feed):
 
 def test_how_a_run_ended_is_in_its_events(run):
     store = Store(run.where)
-    assert ending(store) is None
+    assert last_run_end(store) is None
     run.finish()
-    assert ending(store).finished
+    assert last_run_end(store).finished
     run.bridge.close()
-    assert ending(store).finished
+    assert last_run_end(store).finished
     other = Bridge(run.where, "other", run.plan, max_scenes=1)
     other.begin()
-    assert ending(store) is None
+    assert last_run_end(store) is None
     other.fail("it burns")
-    assert ending(store).error == "it burns"
+    assert last_run_end(store).error == "it burns"
 
 
 def crops_of(batches):
@@ -275,7 +280,9 @@ _READY = json.dumps({"time": 1, "run": "r", "event": "state", "from": "collectin
 def test_without_a_run_it_says_so_in_time(tmp_path):
     live = LiveCropDataset(tmp_path / "nothing", address="127.0.0.1:1", max_wait=0.3, **BATCH)
     started = time.monotonic()
-    with pytest.raises(FeedError, match=r"no new crop for 0\.3 s: no run of `rawnind prepare` works on"):
+    with pytest.raises(
+        FeedError, match=r"no new crop for 0\.3 s: no run of `rawnind prepare` is in progress for"
+    ):
         next(iter(live))
     assert time.monotonic() - started < 15
 
