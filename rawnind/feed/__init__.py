@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rawnind.feed.batch import Batch, NativeBatch, collate, to_device
+    from rawnind.feed.crop_options import CropOptions
     from rawnind.feed.dataset import CropDataset
     from rawnind.feed.live.connection import FeedError
     from rawnind.feed.live.dataset import LiveCropDataset, replay
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Batch": "batch",
     "CropDataset": "dataset",
+    "CropOptions": "crop_options",
     "CropLoader": "loader",
     "FeedError": "live.connection",
     "LiveCropDataset": "live.dataset",
@@ -28,6 +30,7 @@ __all__ = [
     "Batch",
     "CropDataset",
     "CropLoader",
+    "CropOptions",
     "FeedError",
     "LiveCropDataset",
     "NativeBatch",

@@ -27,10 +27,10 @@ seeds = st.integers(0, 2**32)
     augment=st.booleans(),
     seed=seeds,
 )
-def test_a_laid_window_of_a_mosaic_starts_on_red(stored, size, red, turn, seed):
+def test_a_laid_window_of_a_mosaic_starts_on_red(stored, size, red, augment, seed):
     size = min(size, stored)
     grid = Grid(stored=stored, size=size, step=2, red=red, mosaic=True)
-    window = grid.draw(generator(seed, 0, 0), augment=turn)
+    window = grid.draw(generator(seed, 0, 0), augment=augment)
     sites = site_colors(Cfa.BAYER, (stored + 2, stored + 2))[
         red[0] : red[0] + stored, red[1] : red[1] + stored
     ]
