@@ -44,9 +44,20 @@ def main() -> None:
 
     \b
     A first try:
-      rawnind sample pairs                      a small data set with known truth
+      rawnind sample pairs                      make a small data set with known truth
+      rawnind plan pairs                        estimate scenes, memory and disk
       rawnind prepare pairs --output out        process it
+      rawnind status out                        list what failed
       rawnind train out --steps 20              train on the result
+
+    \b
+    Exit codes of every command:
+      0  complete
+      1  verify or export found a problem, or an error in rawnind itself
+      2  wrong usage: an option, the source or the output folder
+      3  stopped early; the same command resumes
+      4  prepare collected nothing
+      5  prepare --strict: a scene or a pair failed
     """
 
 
@@ -58,7 +69,9 @@ def main() -> None:
 @click.option("--height", default=800, show_default=True, help="Rows of each photo.")
 @click.option("--width", default=1216, show_default=True, help="Columns of each photo.")
 def sample(out: Path, seed: int, height: int, width: int) -> None:
-    """Write a small RawNIND-like set of DNG files into OUT, with truth.json.
+    """Write a small RawNIND-like data set into OUT.
+
+    It has 34 DNG files of 12 scenes, some of them damaged, and truth.json with their true shifts, gains and noise.
 
     \b
     Example:
@@ -78,7 +91,9 @@ def sample(out: Path, seed: int, height: int, width: int) -> None:
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the index as YAML."
 )
 def index(source: Path, output: Path | None) -> None:
-    """Read SOURCE (a folder or an index YAML) into scenes and print counts.
+    """Print how many scenes and photos SOURCE has.
+
+    SOURCE is a folder of RAW files or an index YAML.
 
     \b
     Example:
@@ -112,14 +127,14 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
 
 _RUN_OPTIONS = (
     click.option("--max-scenes", type=int, metavar="N", help="Scenes in flight at once.  [default: one per worker]"),
-    click.option("--limit", type=int, metavar="N", help="Scenes in all.  [default: every one]"),
+    click.option("--limit", type=int, metavar="N", help="Number of scenes to process.  [default: all]"),
     click.option("--timeout", type=int, metavar="SECONDS",
-                 help="Stop cleanly that long after the first scene started; run again to resume."),
-    click.option("--scene-timeout", type=float, metavar="SECONDS", help="Fail a scene that takes longer."),
+                 help="Stop cleanly that long after the first scene started; run again to resume.  [default: none]"),
+    click.option("--scene-timeout", type=float, metavar="SECONDS", help="Fail a scene that takes longer.  [default: none]"),
     click.option("--cfa", type=click.Choice([str(cfa) for cfa in Cfa]), help="Only scenes with this CFA."),
     click.option("--exclude-test-reserve", is_flag=True, default=None, help="Leave out scenes reserved for testing."),
     click.option("--crop-size", type=int, metavar="SITES", help="Side of a crop, a multiple of 32.  [default: 512]"),
-    click.option("--stride", type=int, metavar="SITES", help="Distance of two neighbouring crops.  [default: 512]"),
+    click.option("--stride", type=int, metavar="SITES", help="Distance between neighbouring crops.  [default: 512]"),
     click.option("--pairing", type=click.Choice([str(pairing) for pairing in Pairing]),
                  help="Each noisy photo with the GT that aligns best, or with all.  [default: best]"),
     click.option("--min-msssim", type=float, metavar="0..1", help="Leave out crops that score lower.  [default: none]"),
@@ -131,7 +146,7 @@ _RUN_OPTIONS = (
     click.option("--retry-failed", metavar="REASON", is_flag=False, flag_value="all",
                  help="Try failed scenes again: all, or those with this reason."),
     click.option("--config", type=click.Path(path_type=Path), help="YAML with any of these options and recipe values."),
-    click.option("--strict", is_flag=True, default=None, help="Exit with 5 when anything failed."),
+    click.option("--strict", is_flag=True, default=None, help="Exit with 5 when a scene or a pair failed."),
 )  # fmt: skip
 
 
@@ -143,36 +158,11 @@ def _options(values: dict[str, Any]) -> Options:
 
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--output", required=True, metavar="OUT", help="Folder or URI (such as s3://bucket/folder).")
-@click.option("--progress", type=click.Choice(["auto", "live", "plain", "none"]), default="auto", show_default=True,
-              help="A live view, plain lines, or no output; auto: live on a terminal.")  # fmt: skip
-@_run_options
-def prepare(source: Path, output: str, progress: str, **values: Any) -> None:
-    """Process every scene of SOURCE and write OUT/manifest.parquet; running it again resumes.
-
-    \b
-    Examples:
-      rawnind prepare RawNIND/ --output out
-      rawnind prepare dataset_index.yaml --output s3://bucket/out --cfa bayer --crop-size 256 --stride 256
-      rawnind prepare RawNIND/ --output out --retry-failed missing_file
-
-    Exit: 0 complete, 2 wrong usage, 3 stopped early (run again to resume), 4 nothing collected, 5 --strict and
-    something failed.
-    """
-    from rawnind.pipeline.run import run
-    from rawnind.progress.progress import choose
-
-    options = _options(values)
-    summary = run(source, output, options, choose(progress))
-    click.echo(describe(summary, output))
-    sys.exit(_exit_code_of(summary, options))
-
-
-@main.command()
-@click.argument("source", type=click.Path(path_type=Path))
 @_run_options
 def plan(source: Path, **values: Any) -> None:
-    """Estimate what `prepare` would do with SOURCE: scenes, pairs, memory, disk, workers. Reads headers only.
+    """Estimate what `prepare` would do and need.
+
+    Prints scenes, pairs, crops, disk, memory and workers, from file headers alone. Refuses a run that could do nothing.
 
     \b
     Example:
@@ -185,13 +175,45 @@ def plan(source: Path, **values: Any) -> None:
 
 
 @main.command()
-@click.argument("output")
-def status(output: str) -> None:
-    """Print what was committed to OUTPUT, and every file and scene that failed.
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--output", required=True, metavar="OUT", help="Folder or URI (such as s3://bucket/folder).")
+@click.option("--progress", type=click.Choice(["auto", "live", "plain", "none"]), default="auto", show_default=True,
+              help="A live view, plain lines, or no output; auto: live on a terminal.")  # fmt: skip
+@_run_options
+def prepare(source: Path, output: str, progress: str, **values: Any) -> None:
+    """Process the scenes of SOURCE; run it again to resume.
+
+    Every scene of SOURCE, a folder of RAW files or an index YAML, ends with an outcome. OUT/manifest.parquet lists the crops.
 
     \b
-    Example:
+    Examples:
+      rawnind prepare RawNIND/ --output out
+      rawnind prepare dataset_index.yaml --output s3://bucket/out --cfa bayer --crop-size 256 --stride 256
+      rawnind prepare RawNIND/ --output out --retry-failed missing_file
+
+    Exit: 0 complete, 2 wrong usage, 3 stopped early (run again to resume), 4 nothing collected, 5 --strict and a scene
+    or a pair failed.
+    """
+    from rawnind.pipeline.run import run
+    from rawnind.progress.progress import choose
+
+    options = _options(values)
+    summary = run(source, output, options, choose(progress))
+    click.echo(describe(summary, output))
+    sys.exit(_exit_code_of(summary, options))
+
+
+@main.command()
+@click.argument("output")
+def status(output: str) -> None:
+    """Print what was committed, and every failure.
+
+    It also works while `prepare` is running on OUTPUT.
+
+    \b
+    Examples:
       rawnind status out
+      rawnind status s3://bucket/out
     """
     for line in api.status(output).lines():
         click.echo(line)
@@ -200,7 +222,9 @@ def status(output: str) -> None:
 @main.command()
 @click.argument("output")
 def verify(output: str) -> None:
-    """Recompute every count, hash and coordinate of OUTPUT. Exit 1 when something is wrong.
+    """Recompute every count, hash and coordinate of OUTPUT.
+
+    Exit 1 when something is wrong; each problem is one line.
 
     \b
     Example:
@@ -220,10 +244,10 @@ def verify(output: str) -> None:
 @click.option("--format", "format_", type=click.Choice(["research-yaml"]), default="research-yaml",
               show_default=True, help="Layout of the exported files.")  # fmt: skip
 def export(output: str, to: Path, format_: Literal["research-yaml"]) -> None:
-    """Write OUTPUT's pairs below DIR in the layout of the RawNIND research code, and check the result.
+    """Write the pairs for the RawNIND research code.
 
-    The research code validates on crops of 1024 by default: prepare with --crop-size 1024 for that. Exit 1 when the check
-    finds something.
+    The pairs of OUTPUT are written below DIR, and the result is checked as the research code's loaders read it. The research code
+    validates on crops of 1024 by default: prepare with --crop-size 1024 for that. Exit 1 when the check finds something.
 
     \b
     Example:
@@ -273,7 +297,9 @@ def _every_two_seconds(what: str) -> Callable[[int, int], None]:
 def train(
     output: str, steps: int, batch_size: int, crop_size: int, seed: int, workers: int, checkpoint: Path | None
 ) -> None:
-    """Train a small U-Net on OUTPUT, as a check that the data can be learned from.
+    """Train a small U-Net on OUTPUT.
+
+    This checks that the data can be learned from. A checkpoint is resumed.
 
     \b
     Example:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -178,6 +179,11 @@ def test_examples_in_the_help_keep_their_lines(command):
     assert "\\b" not in text
     assert "\b" not in text
     assert any(line.startswith("    rawnind ") for line in text.splitlines())
+
+
+def test_the_help_lists_every_exit_code():
+    text = CliRunner().invoke(main, ["--help"]).output
+    assert [int(code) for code in re.findall(r"^    (\d)  \w", text, re.MULTILINE)] == list(ExitCode)
 
 
 def test_index_says_once_what_was_set_aside(sample_set):
