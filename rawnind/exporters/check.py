@@ -1,4 +1,4 @@
-"""Whether an export is what the research code's loaders need."""
+"""Checks that the research code's loaders can read an export."""
 
 import math
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from rawnind.exporters.research_yaml import RESERVE, TEST, TRAIN
 
 MAX_LOSS, MIN_MASK_MEAN = 0.035, 0.8
-"""Pairs beyond these are left out by the loaders' defaults."""
+"""The loaders leave out pairs beyond these by default."""
 
 MAX_SHIFT = 1.0
-"""Pixels by which a GT crop may lie beside the noisy one."""
+"""Largest offset of a GT crop from its noisy crop, in pixels."""
 
 _TEXTS = ("image_set", "f_fpath", "gt_fpath", "mask_fpath")
 _NUMBERS = ("best_alignment_loss", "mask_mean", "raw_gain", "rgb_gain", "overexposure_lb")
@@ -27,7 +27,7 @@ ExportEntry = dict[str, Any]
 
 
 def check(folder: str | Path) -> list[str]:
-    """Reads every file of an export the way the loaders do.
+    """Reads every file of an export as the loaders do.
 
     Checked are: plain YAML scalars; every key, its type and its range; spelled test scenes that are in test.yaml alone;
     absolute paths of files that are there; shapes and number types; masks of 0 and 255 that hold every crop and are valid in
@@ -75,24 +75,24 @@ def _entry(entry: Any, *, reserve: set[str] | None, others: set[str]) -> Iterato
         yield f"{entry['image_set']} is a test scene that {RESERVE} does not name: a loader would train on it"
     if reserve is None and (entry["image_set"] in others or "TEST_" in entry["image_set"][:9]):
         yield f"{entry['image_set']} is a test scene"
-    yield from _pictures(entry)
+    yield from _images(entry)
 
 
-def _pictures(entry: ExportEntry) -> Iterator[str]:
-    """What is wrong with an entry's files."""
+def _images(entry: ExportEntry) -> Iterator[str]:
+    """Problems of an entry's files."""
     mask, found = _mask(entry["mask_fpath"])
     yield from found
     pairs: dict[str, list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = {"colour": [], "Bayer": []}
     for crop in entry["crops"]:
-        pictures = {key: _picture(crop[key]) for key in _expected(entry)}
-        wrong = [picture for picture in pictures.values() if isinstance(picture, str)]
-        found = wrong or list(_shapes(crop, pictures, mask))
+        images_by_key = {key: _image(crop[key]) for key in _expected(entry)}
+        wrong = [image for image in images_by_key.values() if isinstance(image, str)]
+        found = wrong or list(_shapes(crop, images_by_key, mask))
         yield from found
         if found:
             return
-        pairs["colour"].append(_greens(pictures, _COLOR))
+        pairs["colour"].append(_greens(images_by_key, _COLOR))
         if entry["is_bayer"]:
-            pairs["Bayer"].append(_greens(pictures, _BAYER))
+            pairs["Bayer"].append(_greens(images_by_key, _BAYER))
     for (what, images), scale in zip(pairs.items(), (1.0, 2.0), strict=True):
         if images:
             steps = (
@@ -101,13 +101,13 @@ def _pictures(entry: ExportEntry) -> Iterator[str]:
             )
             dy, dx = steps
             if max(abs(dy), abs(dx)) > MAX_SHIFT:
-                yield f"the {what} crops of the GT lie ({dy:+.1f}, {dx:+.1f}) pixels beside the noisy ones"
+                yield f"the {what} crops of the GT are ({dy:+.1f}, {dx:+.1f}) pixels off the noisy ones"
 
 
 def _greens(
-    pictures: dict[str, Any], keys: tuple[str, str]
+    images_by_key: dict[str, Any], keys: tuple[str, str]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    noisy, truth = (pictures[key][1] for key in keys)
+    noisy, truth = (images_by_key[key][1] for key in keys)
     return noisy, truth
 
 
@@ -129,7 +129,7 @@ def _expected(entry: ExportEntry) -> tuple[str, ...]:
 
 
 def _keys(entry: ExportEntry) -> Iterator[str]:
-    """What is missing in an entry, or of another kind than the loaders use it."""
+    """Keys of an entry that are missing or have a value that the loaders cannot use."""
     rules: list[tuple[str, bool, str]] = [
         *((key, isinstance(entry.get(key), str) and entry[key] != "", "must be text") for key in _TEXTS),
         *((key, _number(entry, key) >= 0, "must be a number of at least 0") for key in _NUMBERS),
@@ -162,7 +162,7 @@ def _crop_keys(entry: ExportEntry, crop: Any) -> Iterator[str]:
 
 
 def _number(entry: ExportEntry, key: str) -> float:
-    """The value, or one that breaks every rule."""
+    """The value, or NaN, which breaks every rule."""
     value = entry.get(key)
     return value if isinstance(value, float) else math.nan
 
@@ -182,8 +182,8 @@ def _mask(name: str) -> tuple[NDArray[np.uint8] | None, list[str]]:
     return np.asarray(mask, np.uint8), []
 
 
-def _picture(name: str) -> NDArray[np.float32] | str:
-    """(channels, h, w), or what is wrong."""
+def _image(name: str) -> NDArray[np.float32] | str:
+    """(channels, h, w), or a problem."""
     if not Path(name).is_absolute():
         return f"{name} is not an absolute path"
     image = _read_npy(name) if name.endswith(".npy") else _read_tiff(name)
@@ -192,7 +192,7 @@ def _picture(name: str) -> NDArray[np.float32] | str:
     if image.dtype not in {np.dtype(np.float16), np.dtype(np.float32)} or image.ndim != 3:
         return f"{name} holds {image.dtype} values of shape {image.shape}"
     if not np.isfinite(image).all():
-        return f"{name} holds values that are no numbers"
+        return f"{name} holds values that are not finite"
     return np.asarray(image, np.float32)
 
 
@@ -210,12 +210,14 @@ def _read_tiff(name: str) -> NDArray[Any] | str:
     return np.asarray(np.moveaxis(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), -1, 0))
 
 
-def _shapes(crop: ExportEntry, pictures: dict[str, Any], mask: NDArray[np.uint8] | None) -> Iterator[str]:
-    size = pictures[_COLOR[0]].shape[1]
-    for key, picture in pictures.items():
+def _shapes(
+    crop: ExportEntry, images_by_key: dict[str, Any], mask: NDArray[np.uint8] | None
+) -> Iterator[str]:
+    size = images_by_key[_COLOR[0]].shape[1]
+    for key, image in images_by_key.items():
         expected = (4, size // 2, size // 2) if key in _BAYER else (3, size, size)
-        if picture.shape != expected:
-            yield f"{crop[key]} has shape {picture.shape}, not {expected}"
+        if image.shape != expected:
+            yield f"{crop[key]} has shape {image.shape}, not {expected}"
     if mask is None:
         return
     x, y = crop["coordinates"]
@@ -227,7 +229,7 @@ def _shapes(crop: ExportEntry, pictures: dict[str, Any], mask: NDArray[np.uint8]
 
 
 def offset(pairs: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> tuple[float, float]:
-    """By how much the second images lie beside the first, from the sum of all pairs' Hann-windowed cross-correlations.
+    """The offset of the second images from the first, from the sum of the Hann-windowed cross-correlations of all pairs.
 
     Args:
         pairs: (noisy, GT), all (h, w), of any brightness.
@@ -248,22 +250,22 @@ def offset(pairs: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> tupl
     peak = scipy.fft.irfft2(total, (height, width))
     y, x = np.unravel_index(int(peak.argmax()), peak.shape)
     return (
-        _place(peak[:, x], int(y)),
-        _place(peak[y], int(x)),
+        _peak_position(peak[:, x], int(y)),
+        _peak_position(peak[y], int(x)),
     )
 
 
 def _contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Local contrast between the sizes of noise and of lamps, clipped so that no bright edge outweighs the rest."""
+    """Band-pass contrast (difference of Gaussians of 1.5 and 8 pixels), clipped so that bright edges do not dominate."""
     detail = cv2.GaussianBlur(image, None, 1.5) - cv2.GaussianBlur(image, None, 8)
     typical = float(np.median(np.abs(detail)))
     clipped: NDArray[np.float32] = np.clip(detail / (3 * typical or 1.0), -1, 1)
     return clipped
 
 
-def _place(line: NDArray[np.float32], at: int) -> float:
+def _peak_position(line: NDArray[np.float32], at: int) -> float:
     before, here, after = (float(line[(at + step) % len(line)]) for step in (-1, 0, 1))
-    bend = before - 2 * here + after
-    fraction = 0.5 * (before - after) / bend if bend else 0.0
-    place = at + fraction
-    return place - len(line) if place > len(line) / 2 else place
+    curvature = before - 2 * here + after
+    fraction = 0.5 * (before - after) / curvature if curvature else 0.0
+    position = at + fraction
+    return position - len(line) if position > len(line) / 2 else position

@@ -1,8 +1,8 @@
-"""An output folder as files that the RawNIND research code's loaders read unchanged.
+"""Exports an output folder in the layout that the loaders of the RawNIND research code read.
 
-Below DIR: `train.yaml` and `test.yaml` (one entry per pair), `test_reserve.yaml` (the names that those loaders must be given),
-`crops/` and `masks/`. The crops are aligned: the GT's lies where the noisy photo's does, the listed alignment is [0, 0], and
-the mask and the coordinates, [x, y], are in the frame of the noisy photo's visible area.
+Below DIR: `train.yaml` and `test.yaml` (one entry per pair), `test_reserve.yaml` (the scene names to pass to those loaders),
+`crops/` and `masks/`. The crops are aligned: those of the GT show the same sites as those of the noisy photo, the listed
+alignment is [0, 0], and the mask and the coordinates, [x, y], are in the noisy photo's visible area.
 """
 
 import io
@@ -38,12 +38,12 @@ TRAIN, TEST, RESERVE = "train.yaml", "test.yaml", "test_reserve.yaml"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportReport:
-    """What was written.
+    """How much was written.
 
     Attributes:
         pairs: entries of train.yaml and test.yaml.
-        test_pairs: those of test.yaml.
-        crops: in all.
+        test_pairs: entries of test.yaml.
+        crops: crops of all pairs.
         crop_size: side of the smallest crop in sites.
     """
 
@@ -54,11 +54,17 @@ class ExportReport:
 
 
 def describe_export(report: ExportReport, to: str | Path, problems: int) -> str:
-    """What came of an export, for people."""
-    found = f"{problems} problems" if problems else "it is as the loaders need it"
+    """The last lines that `rawnind export` prints.
+
+    Args:
+        report: how much was written.
+        to: the folder of the export.
+        problems: how many problems `check` found.
+    """
+    found = f"{problems} problems" if problems else "the check found no problem"
     return (
         f"{report.crops} crops of {report.pairs} pairs in {to}, {report.test_pairs} of them of the test reserve; {found}.\n"
-        f"Give the loaders {to}/{TRAIN} to train and {to}/{TEST} to test, with the test scenes of {to}/{RESERVE}."
+        f"Pass {to}/{TRAIN} to the loaders for training and {to}/{TEST} for testing, with the test scenes of {to}/{RESERVE}."
     )
 
 
@@ -66,16 +72,16 @@ def export(
     output: str | Path,
     to: str | Path,
     *,
-    format: Literal["research-yaml"] = "research-yaml",  # noqa: A002 the command's word
+    format: Literal["research-yaml"] = "research-yaml",  # noqa: A002 the name of the command's option
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> ExportReport:
-    """Writes every collected pair below `to`, and nothing elsewhere; the same folder gives the same bytes.
+    """Writes every collected pair below `to`; the same output folder gives the same bytes.
 
     Running it again finishes an export that was stopped; files that no longer belong to the export are removed.
 
     Args:
         output: the folder that `rawnind prepare` wrote.
-        to: a new or empty local folder, or one that an export wrote. Its path stands in the files: export again after a move.
+        to: a new or empty local folder, or one that an export wrote. The files contain its path: export again after moving it.
         format: "research-yaml".
         progress: called with (crops written, crops in all).
 
@@ -117,7 +123,7 @@ def _claim(target: Store, manifest: str) -> None:
 
 
 def image_set(row: dict[str, Any]) -> str:
-    """The scene as the research code spells it, with the prefixes that its list of test scenes has.
+    """The scene's name in the research code, with the prefixes that its list of test scenes has.
 
     >>> image_set({"scene": "board", "unknown_sensor": True, "test_reserve": True})
     'UNK_TEST_board'
@@ -138,7 +144,7 @@ class _Export:
     def run(self) -> ExportReport:
         entries: dict[str, list[dict[str, Any]]] = {TRAIN: [], TEST: []}
         reserve: set[str] = set()
-        total = _rows(self._source)
+        total = _crop_count(self._source)
         with ShardReader(self._source, verify=True) as reader:
             for rows in _pairs(self._source):
                 entry = self._pair(rows, reader)
@@ -147,7 +153,7 @@ class _Export:
                 self._progress(self._crops, total)
         for name, value in (*entries.items(), (RESERVE, {"test_reserve": sorted(reserve)})):
             self._write(name, yaml.safe_dump(value, sort_keys=False, allow_unicode=True).encode())
-        self._sweep()
+        self._remove_outdated()
         return ExportReport(
             pairs=sum(map(len, entries.values())),
             test_pairs=len(entries[TEST]),
@@ -156,7 +162,7 @@ class _Export:
         )
 
     def _pair(self, rows: list[dict[str, Any]], reader: ShardReader) -> dict[str, Any]:
-        """One entry. The mask holds what the pair's crops cover; the rest of the frame counts as not valid."""
+        """Writes the files of a pair; its entry. The mask is 0 outside the pair's crops."""
         pair, first = pair_of(rows[0]), rows[0]
         size = pair.size
         self._sizes.append(size)
@@ -176,7 +182,7 @@ class _Export:
             ]
             crops.append(self._crop(row, pair, stored, noisy))
             self._crops += 1
-        place = self._write(f"masks/{_folder(first)}/{pair.pair_id}.png", _png(mask))
+        mask_path = self._write(f"masks/{_folder(first)}/{pair.pair_id}.png", _png(mask))
         names = self._names[pair.pair_id, str(pair.cfa)]
         score = {} if names["msssim"] is None else {"rgb_msssim_score": names["msssim"]}
         return {
@@ -184,7 +190,7 @@ class _Export:
             "is_bayer": pair.cfa is Cfa.BAYER,
             "f_fpath": names["noisy_file"],
             "gt_fpath": names["gt_file"],
-            "mask_fpath": place,
+            "mask_fpath": mask_path,
             "best_alignment": [0, 0],
             "best_alignment_loss": first["alignment_loss"],
             "mask_mean": first["mask_mean"],
@@ -199,29 +205,29 @@ class _Export:
     def _crop(
         self, row: dict[str, Any], pair: Pair, stored: StoredCrop, noisy: NDArray[np.float32]
     ) -> dict[str, Any]:
-        where = f"crops/{_folder(row)}/{pair.pair_id}/{row['y']}-{row['x']}"
+        prefix = f"crops/{_folder(row)}/{pair.pair_id}/{row['y']}-{row['x']}"
         files = {
-            "f_linrec2020_fpath": (f"{where}-noisy.tif", _tiff(noisy)),
-            "gt_linrec2020_fpath": (f"{where}-gt.tif", _tiff(stored.gt_rgb)),
+            "f_linrec2020_fpath": (f"{prefix}-noisy.tif", _tiff(noisy)),
+            "gt_linrec2020_fpath": (f"{prefix}-gt.tif", _tiff(stored.gt_rgb)),
         }
         if pair.cfa is Cfa.BAYER:
             files["f_bayer_fpath"] = (
-                f"{where}-noisy.npy",
+                f"{prefix}-noisy.npy",
                 _npy(levels(stored.noisy_raw, pair.black, pair.white)),
             )
-            files["gt_bayer_fpath"] = (f"{where}-gt.npy", _npy(gt_bayer(stored, pair)))
+            files["gt_bayer_fpath"] = (f"{prefix}-gt.npy", _npy(gt_bayer(stored, pair)))
         paths = {key: self._write(name, data) for key, (name, data) in files.items()}
         return {"coordinates": [row["x"], row["y"]], **paths}
 
     def _write(self, name: str, data: bytes) -> str:
-        """Writes a file unless it is there already; returns its absolute path."""
+        """Writes a file unless it exists with these bytes; its absolute path."""
         self._written.add(name)
         path = Path(self._target.full(name))
         if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):
             self._target.write(name, data, replace=True)
         return str(path)
 
-    def _sweep(self) -> None:
+    def _remove_outdated(self) -> None:
         for folder in ("crops", "masks"):
             for entry in self._target.list(folder):
                 if entry.path not in self._written:
@@ -232,21 +238,21 @@ def _folder(row: dict[str, Any]) -> str:
     return f"{row['cfa']}/{image_set(row)}"
 
 
-def _rows(source: Store) -> int:
+def _crop_count(source: Store) -> int:
     with source.open(MANIFEST) as file:
         return int(pq.read_metadata(file).num_rows)
 
 
 def _pairs(source: Store) -> Iterator[list[dict[str, Any]]]:
     rows = itertools.chain.from_iterable(
-        group.to_pylist() for table in read_groups(source, everything=True) for group in _small(table)
+        group.to_pylist() for table in read_groups(source, everything=True) for group in _slices(table)
     )
     for _, group in itertools.groupby(rows, key=lambda row: (row["scene"], row["pair_id"])):
         yield list(group)
 
 
-def _small(table: pa.Table) -> Iterable[pa.Table]:
-    """A million rows as Python objects would fill the memory."""
+def _slices(table: pa.Table) -> Iterable[pa.Table]:
+    """Slices of a table: a million rows as Python objects would fill the memory."""
     return (table[start : start + 1024] for start in range(0, len(table), 1024))
 
 
@@ -260,7 +266,15 @@ def _pair_columns(source: Store) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def levels(mosaic: NDArray[np.uint16], black: tuple[float, ...], white: float) -> NDArray[np.float32]:
-    """An RGGB mosaic (h, w) as (4, h/2, w/2) levels, R, G, G, B.
+    """The levels of an RGGB mosaic.
+
+    Args:
+        mosaic: (h, w) uint16 sensor values that start on red.
+        black: black levels of R, G, G, B.
+        white: white level.
+
+    Returns:
+        (4, h/2, w/2) float32 in R, G, G, B order; 0 is black, 1 white.
 
     >>> levels(np.array([[3, 5], [7, 9]], np.uint16), (1.0, 1.0, 1.0, 1.0), 5.0).ravel()
     array([0.5, 1. , 1.5, 2. ], dtype=float32)
@@ -271,10 +285,10 @@ def levels(mosaic: NDArray[np.uint16], black: tuple[float, ...], white: float) -
 
 
 def gt_bayer(stored: StoredCrop, pair: Pair) -> NDArray[np.float32]:
-    """The GT as an RGGB mosaic that lies on the noisy photo's sites, (4, h/2, w/2) levels.
+    """The GT as an RGGB mosaic on the sites of the noisy photo, (4, h/2, w/2) levels.
 
-    After an even shift these are the GT's own values. After an odd one its pattern begins with another colour, and the mosaic is
-    made of the demosaiced GT.
+    With an even shift these are the values of the GT. With an odd one its pattern starts with another colour, and the mosaic is
+    sampled from the demosaiced GT.
     """
     if not any(step % 2 for step in pair.shift):
         return levels(stored.gt_raw, pair.gt_black, pair.gt_white)
@@ -285,7 +299,7 @@ def gt_bayer(stored: StoredCrop, pair: Pair) -> NDArray[np.float32]:
 
 
 def _tiff(image: NDArray[Any]) -> bytes:
-    """(3, h, w) as float32, which OpenCV reads as well; half floats only OpenImageIO does."""
+    """A float32 TIFF of (3, h, w), which OpenCV reads; only OpenImageIO reads half floats."""
     sink = io.BytesIO()
     pixels = np.ascontiguousarray(np.moveaxis(image, 0, -1), np.float32)
     tifffile.imwrite(sink, pixels, photometric="rgb", metadata=None, software=False)
@@ -301,5 +315,5 @@ def _npy(planes: NDArray[np.float32]) -> bytes:
 def _png(mask: NDArray[np.uint8]) -> bytes:
     done, data = cv2.imencode(".png", mask)
     if not done:
-        raise ValueError(f"a mask of shape {mask.shape} does not go into a PNG")
+        raise ValueError(f"a mask of shape {mask.shape} cannot be encoded as PNG")
     return bytes(data)

@@ -160,7 +160,9 @@ def checked_options(
     on_damage: str = "raise",
     verify: str = "layout",
 ) -> CheckedOptions:
-    """Checks `CropOptions` and fills in their defaults.
+    """Checks options and fills in their defaults.
+
+    Args: those of `CropOptions`.
 
     Raises:
         ConfigError: An option breaks its rule.
@@ -192,3 +194,20 @@ def checked_options(
         verify=member(Verify, "verify", verify),
     )
     return CheckedOptions(selection=selection, samples=samples, validation_share=validation_share)
+
+
+def check_batching(batch_size: int, workers: int, rank: int, ranks: int) -> None:
+    """Checks how a loader makes batches.
+
+    Args:
+        batch_size: rows in a batch.
+        workers: threads that prefetch batches.
+        rank: number of this consumer, from 0.
+        ranks: number of consumers.
+
+    Raises:
+        ConfigError: A number is out of range.
+    """
+    require(batch_size >= 1, "batch_size must be at least 1", batch_size)
+    require(workers >= 0, "workers must be at least 0", workers)
+    require(0 <= rank < ranks, "rank must be at least 0 and below ranks", (rank, ranks))

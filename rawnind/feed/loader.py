@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rawnind.errors import ConfigError
 from rawnind.feed.batch import Batch, FloatBatchBuilder, NativeBatch, NativeBatchBuilder, to_device
 from rawnind.feed.buffers import BufferPool, pinned
+from rawnind.feed.crop_options import check_batching
 from rawnind.feed.dataset import CropDataset
 from rawnind.feed.sampling import epoch_order, share_of, step_size
 
@@ -83,11 +84,7 @@ class CropLoader:
         shuffle: bool = True,
         drop_last: bool = False,
     ) -> None:
-        if batch_size < 1 or workers < 0 or not 0 <= rank < ranks:
-            raise ConfigError(
-                f"batch_size must be at least 1, workers at least 0, rank below ranks, got {batch_size}, {workers}, "
-                f"{rank} of {ranks}"
-            )
+        check_batching(batch_size, workers, rank, ranks)
         self.dataset = dataset
         self.batch_size = batch_size
         self.workers = workers

@@ -143,6 +143,11 @@ def best_window(
 def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     """The random generator of one item in one epoch; the same in every process.
 
+    Args:
+        seed: seed of the data set.
+        epoch: number of the epoch.
+        index: number of the item.
+
     >>> bool(generator(1, 2, 3).integers(1000) == generator(1, 2, 3).integers(1000))
     True
     """
@@ -150,7 +155,16 @@ def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """(rows,) the order of the rows in an epoch, the same for every rank."""
+    """The order of the rows in an epoch, the same for every rank.
+
+    Args:
+        rows: number of rows.
+        seed: seed of the data set.
+        epoch: number of the epoch.
+
+    Returns:
+        (rows,) int64, a permutation.
+    """
     return generator(seed, epoch, rows).permutation(rows)
 
 

@@ -167,7 +167,7 @@ SPOILED = {
     ),
     "shift twice": (
         lambda entry: entry.update(best_alignment=[4, -2]),
-        r"the (colour|Bayer) crops of the GT lie \(\+[34]\.\d, -[12]\.\d\) pixels beside",
+        r"the (colour|Bayer) crops of the GT are \(\+[34]\.\d, -[12]\.\d\) pixels off",
     ),
     "relative path": (
         lambda entry: _crop(entry).update(f_linrec2020_fpath="crops/x.tif"),
@@ -195,7 +195,7 @@ SPOILED = {
             crop.update(gt_linrec2020_fpath=other["gt_linrec2020_fpath"])
             for crop, other in zip(entry["crops"], entry["crops"][1:] + entry["crops"][:1], strict=True)
         ],
-        "the colour crops of the GT lie",
+        "the colour crops of the GT are",
     ),
 }
 

@@ -157,9 +157,16 @@ def test_damage_reaches_the_consumer_or_is_counted(maker, workers):
     assert loader.counters.skipped == 4
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 0}, {"workers": -1}, {"rank": 2, "ranks": 2}])
-def test_wrong_numbers_are_refused(dataset, options):
-    with pytest.raises(ConfigError, match="batch_size must be at least 1"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"workers": -1}, "workers must be at least 0, got -1"),
+        ({"rank": 2, "ranks": 2}, r"rank must be at least 0 and below ranks, got \(2, 2\)"),
+    ],
+)
+def test_wrong_numbers_are_refused(dataset, options, message):
+    with pytest.raises(ConfigError, match=message):
         CropLoader(dataset, **{"batch_size": 4, **options})
 
 

@@ -1,4 +1,5 @@
 import hashlib
+import inspect
 
 import pyarrow.compute as pc
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rawnind.errors import ConfigError, ManifestError
+from rawnind.feed.crop_options import CropOptions, checked_options
 from rawnind.feed.selection import validation_scenes
 from rawnind.records import Cfa
 from rawnind.training import CropDataset
@@ -110,6 +112,12 @@ def test_an_empty_choice_says_which_filter_removed_how_many(variety):
 def test_wrong_options_are_named(variety, options, message):
     with pytest.raises(ConfigError, match=message):
         CropDataset(variety, **{"split": "all", "crop_size": 32, **options})
+
+
+def test_the_typed_options_are_those_that_are_checked():
+    assert list(CropOptions.__annotations__) == list(inspect.signature(checked_options).parameters)
+    with pytest.raises(TypeError, match="crop_sise"):
+        CropDataset("out", crop_sise=64)
 
 
 def test_a_folder_without_a_manifest_says_what_to_do(tmp_path):

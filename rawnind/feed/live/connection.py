@@ -41,7 +41,15 @@ class Source(Protocol):
         ...
 
     def report(self, *, final: bool, scenes: int, crops: int, batches: int, wait_seconds: float) -> None:
-        """Reports what the consumer got so far."""
+        """Reports what the consumer got so far.
+
+        Args:
+            final: whether this is the last report.
+            scenes: number of scenes of the returned crops.
+            crops: returned crops.
+            batches: returned batches.
+            wait_seconds: seconds that the consumer waited for batches.
+        """
         ...
 
     def leave(self, done: int) -> None:
@@ -240,7 +248,7 @@ class BridgeSource:
             ray.shutdown()
 
     def report(self, *, final: bool, scenes: int, crops: int, batches: int, wait_seconds: float) -> None:
-        """Reports to the bridge, if there is one, at most twice a second."""
+        """Reports to the bridge, if there is one, at most twice a second. Arguments as in `Source.report`."""
         now = time.monotonic()
         if not self._answered or not (final or now - self._reported >= _REPORT_INTERVAL):
             return
@@ -286,7 +294,19 @@ _NOTHING = pa.table({"position": pa.array([], pa.int64())})
 def history_source(
     output: str | Path, *, feed: str, consumer: str | None, sequence: int | None
 ) -> FolderSource:
-    """The crops that consumers got in a feed, from the finished folder. Arguments and errors as in `assigned_rows`."""
+    """The crops that consumers got in a feed, from the finished folder.
+
+    Args:
+        output: the output folder.
+        feed: name of the feed.
+        consumer: name of the consumer; None: all consumers.
+        sequence: see `assigned_rows`.
+
+    Raises:
+        ConfigError: No crop is recorded.
+    """
     store = Store(str(output))
-    who = Consumer(feed=feed, name=consumer or "")
-    return FolderSource(store, assigned_rows(store, who, sequence=sequence, every_consumer=consumer is None))
+    rows = assigned_rows(
+        store, Consumer(feed=feed, name=consumer or ""), sequence=sequence, every_consumer=consumer is None
+    )
+    return FolderSource(store, rows)

@@ -17,12 +17,13 @@ from torch.utils.data import IterableDataset, get_worker_info
 from rawnind.errors import ConfigError
 from rawnind.feed.batch import Batch, NativeBatch, to_device
 from rawnind.feed.buffers import BufferPool
-from rawnind.feed.crop_options import CropOptions, checked_options
+from rawnind.feed.crop_options import CropOptions, check_batching, checked_options
 from rawnind.feed.live.batching import BatchMaker, BatchResult, Filters, RowQueue
 from rawnind.feed.live.connection import BridgeSource, FeedError, Source, history_source
 from rawnind.feed.live.history import Consumer
 from rawnind.feed.manifest_view import Row
 from rawnind.feed.selection import Split
+from rawnind.rules import require
 
 __all__ = ["FeedError", "LiveCropDataset", "replay"]
 
@@ -98,16 +99,12 @@ class LiveCropDataset(IterableDataset[Batch]):
         address: str | None = None,
         **options: Unpack[CropOptions],
     ) -> None:
-        if batch_size < 1 or workers < 0 or not 0 <= rank < ranks or max_wait <= 0:
-            raise ConfigError(
-                "batch_size must be at least 1, workers at least 0, rank below ranks, max_wait above 0, got "
-                f"{batch_size}, {workers}, {rank} of {ranks}, {max_wait}"
-            )
+        check_batching(batch_size, workers, rank, ranks)
+        require(max_wait > 0, "max_wait must be above 0", max_wait)
         options.setdefault("augment", True)
         checked = checked_options(**options)
         split = checked.selection.split
-        if split not in {Split.TRAIN, Split.ALL}:
-            raise ConfigError(f"split must be train or all while the job runs, got {str(split)!r}")
+        require(split in {Split.TRAIN, Split.ALL}, "split must be train or all in a live feed", str(split))
         self.options = checked.samples
         self.consumer = Consumer(feed=feed, name=consumer or _default_name(), rank=rank, ranks=ranks)
         self.batch_size = batch_size
