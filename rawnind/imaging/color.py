@@ -1,11 +1,8 @@
 """Camera RGB to linear Rec.2020."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import numba
 import numpy as np
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from rawnind.imaging.demosaic.camera_rgb import CameraRgb
@@ -118,16 +115,6 @@ def _convert(
             out[2, y, x] = m20 * r + m21 * g + m22 * b + b2
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _bits(_typing: Any, _value: Any) -> tuple[Any, Any]:
-    """Inside a kernel: the bits of a float32 as a uint32."""
-
-    def cast(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], context.get_value_type(numba.uint32))
-
-    return numba.uint32(numba.float32), cast
-
-
 @kernel
 def _half(value: np.float32) -> np.uint16:
     """The bits of a float32 as float16, rounded to nearest even.
@@ -137,14 +124,14 @@ def _half(value: np.float32) -> np.uint16:
     times as long; the processor's own is not everywhere.
     """
     word = np.uint32  # numba makes 64 bits of each sum of two; vectors of those hold half as many
-    size = abs(value)
-    bits = _bits(size)
+    size = np.float32(abs(value))
+    bits = size.view(np.uint32)
     odd = word((bits >> word(13)) & word(1))
     rounded = word(word(bits + word(0xFFF)) + odd) >> word(13)
     normal = min(word(rounded - word(112 << 10)), word(0x7C00))
-    tiny = word(_bits(size + np.float32(0.5)) - word(0x3F000000))
+    tiny = word(np.float32(size + np.float32(0.5)).view(np.uint32) - word(0x3F000000))
     half = tiny if bits < word(113 << 23) else normal
-    sign = word(_bits(value) >> word(16)) & word(0x8000)
+    sign = word(np.float32(value).view(np.uint32) >> word(16)) & word(0x8000)
     return np.uint16(word(sign) | word(half))
 
 

@@ -1,22 +1,41 @@
-"""`kernel`: numba.njit for loops over pixels, with a disk cache that many workers may share.
+"""`kernel`: numba.njit for loops over pixels, with a disk cache that many processes and checkouts may share.
 
-numba's own cache is not safe for that. Its index and its machine code are two files, each replaced atomically but not
-together: two workers that compile at once, or two kinds of CPU that share a home folder, can leave an index that points to
-somebody else's code. And it raises when a cache folder is full, turns read-only, or holds a damaged file. Here each
-compiled signature is one file that says what it is; whatever else is found counts as absent, and the kernel is compiled.
+numba's own cache (`cache=True`) has three faults here. Its stamp covers one source file, so that a constant or a kernel that
+is changed in another module leaves the old number in the compiled code. Its place depends on the path of the source, so that
+every checkout, and every copy that a Ray job makes of the working directory, compiles again. And its index and its machine
+code are two files, replaced atomically one by one but not together: two processes that compile at once can leave an index
+that points to another signature's code.
+
+Here a file is named by a digest of everything that its machine code depends on, holds one signature, and is replaced as a
+whole. A file that is damaged counts as absent. Where no folder can be written, each process compiles for itself.
 """
 
 import contextlib
+import os
 import pickle
-from collections.abc import Callable, Collection
+import tempfile
+import time
+import types
+from collections.abc import Callable, Collection, Iterator
 from hashlib import sha256
 from typing import Any, TypeVar, overload
 
+import llvmlite
 import numba
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+import numpy as np
+from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+_MOST_FILES = 1000
+"""Files that the folder may hold, some 50 kB each; one version of the package needs about 120."""
+_TOUCHED_AFTER = 24 * 3600
+"""Seconds after which a file that is used gets a new time, so that the oldest file is the one longest unused."""
+
+_CAN_CACHE = hasattr(Dispatcher, "enable_caching") and {"_reduce", "_rebuild"} <= set(dir(CompileResult))
+"""Whether this numba has the private hooks that a cache needs. There are no public ones; without them each process compiles
+for itself. tests/imaging/test_jit.py fails then."""
 
 
 @overload
@@ -30,9 +49,9 @@ def kernel(
 
     Division by zero gives inf or nan, as in NumPy.
 
-    The cache lies in NUMBA_CACHE_DIR, else beside the module in __pycache__, else in the user's cache folder; where none
-    can be written, each process compiles for itself. A cached kernel is fresh while its own file is unchanged: kernels
-    that call each other belong in one file.
+    The cache lies in NUMBA_CACHE_DIR, else in XDG_CACHE_HOME/rawnind/kernels, else in ~/.cache/rawnind/kernels. A cached
+    kernel is used only where its bytecode, that of every kernel it calls, the value of every global that any of them reads,
+    the compiler options, the versions of numba, llvmlite and NumPy, and the CPU are those that it was compiled with.
 
     Args:
         function: what to compile; None when called with options.
@@ -51,56 +70,147 @@ def kernel(
 
 def _compiled(function: Function, fastmath: Collection[str]) -> Function:
     compiled: Any = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath) or False)(function)
-    if isinstance(compiled, Dispatcher):  # with NUMBA_DISABLE_JIT it is the function itself
-        with contextlib.suppress(RuntimeError, OSError):  # no source file, or no folder that can be written
-            compiled._cache = _KernelCache(function)  # type: ignore[attr-defined]  # numba's one place for a cache
+    if isinstance(compiled, Dispatcher) and _CAN_CACHE:  # with NUMBA_DISABLE_JIT it is the function itself
+        compiled._cache = _KernelCache(compiled)  # type: ignore[attr-defined]
     return compiled  # type: ignore[no-any-return]
 
 
-class _OneFilePerSignature(IndexDataCacheFile):  # type: ignore[misc]
-    """Machine code in one file per signature and CPU, sealed with a digest over its key and content.
+class _KernelCache:
+    """The cache of one dispatcher: a file per signature and CPU, sealed with a digest of its content."""
 
-    A file is replaced as a whole (`_open_for_write` writes beside it and calls os.replace) or not at all.
-    """
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._stamp = ""
+        self._enabled = True
 
-    def load(self, key: object) -> Any:
-        """The compiled result under `key`; None where there is no file, or one that is stale or damaged."""
+    @property
+    def cache_path(self) -> str:
+        """The folder."""
+        return _folder()
+
+    def load_overload(self, sig: object, target_context: Any) -> Any:
+        """The compiled result for a signature; None where there is no file, or a damaged one."""
+        target_context.refresh()
+        if not self._enabled:
+            return None
+        path = self._path(sig, target_context.codegen())
         try:
-            with open(self._path(key), "rb") as file:  # noqa: PTH123 - this layer knows no paths
+            with open(path, "rb") as file:  # noqa: PTH123 - this layer has no paths
                 seal, content = file.read(32), file.read()
+            if time.time() - os.stat(path).st_mtime > _TOUCHED_AFTER:  # noqa: PTH116
+                os.utime(path)
         except OSError:
             return None
-        return pickle.loads(content) if seal == self._seal(key, content) else None  # noqa: S301 - sealed by `save`
+        if seal != sha256(content).digest():
+            return None
+        return CompileResult._rebuild(target_context, *pickle.loads(content))  # noqa: S301 - sealed by `save_overload`
 
-    def save(self, key: object, data: object) -> None:
-        """Keeps `data` under `key` for other processes."""
-        content = self._dump(data)
-        with self._open_for_write(self._path(key)) as file:
-            file.write(self._seal(key, content) + content)
+    def save_overload(self, sig: object, data: Any) -> None:
+        """Saves a compiled signature; a folder that cannot be written is no reason to stop."""
+        if not self._enabled or data.library.has_dynamic_globals or any(not x.can_cache for x in data.lifted):
+            return
+        content = numba.core.serialize.dumps(data._reduce())
+        with contextlib.suppress(OSError):
+            _replace(self._path(sig, data.codegen), sha256(content).digest() + content)
 
-    def _path(self, key: Any) -> str:
-        signature, cpu, _ = key
-        digest = sha256(repr((self._version, str(signature), cpu)).encode()).hexdigest()[:16]
-        return str(self._data_path(self._index_name.removesuffix("nbi") + f"{digest}.nbc"))
+    def _path(self, sig: object, codegen: Any) -> str:
+        self._stamp = self._stamp or _stamp(self._dispatcher)
+        key = repr((self._stamp, str(sig), codegen.magic_tuple()))
+        name = f"{self._dispatcher.py_func.__name__}-{sha256(key.encode()).hexdigest()[:32]}.nbc"
+        return os.path.join(_folder(), name)  # noqa: PTH118
 
-    def _seal(self, key: object, content: bytes) -> bytes:
-        return sha256(repr((str(key), self._source_stamp)).encode() + content).digest()
+    def enable(self) -> None:
+        """Turns the cache on."""
+        self._enabled = True
+
+    def disable(self) -> None:
+        """Turns the cache off."""
+        self._enabled = False
+
+    def flush(self) -> None:
+        """Does nothing: what is stale is never read, and the oldest files are removed when others are saved."""
 
 
-class _KernelCache(FunctionCache):  # type: ignore[misc]
-    """numba's cache of a function, with `_OneFilePerSignature` files and without errors from the disk."""
+def _folder() -> str:
+    if numba.config.CACHE_DIR:
+        return str(numba.config.CACHE_DIR)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
+    return os.path.join(base, "rawnind", "kernels")  # noqa: PTH118
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
-        self._cache_file = _OneFilePerSignature(
-            cache_path=self._cache_path,
-            filename_base=self._impl.filename_base,
-            source_stamp=self._impl.locator.get_source_stamp(),
-        )
 
-    def save_overload(self, sig: object, data: object) -> None:
-        """Saves a compiled signature; a folder that cannot be written any more is no reason to stop."""
+def _replace(path: str, content: bytes) -> None:
+    """Writes a file beside its place and moves it there; keeps the folder at `_MOST_FILES`."""
+    folder = os.path.dirname(path)  # noqa: PTH120
+    os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103 - what lies here is executed
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
         try:
-            super().save_overload(sig, data)
+            file.write(content)
+            file.close()
+            os.replace(file.name, path)  # noqa: PTH105
         except OSError:
-            self.disable()
+            os.unlink(file.name)  # noqa: PTH108
+            raise
+    with os.scandir(folder) as entries:
+        files = [entry for entry in entries if entry.name.endswith((".nbc", ".tmp"))]
+    if len(files) > _MOST_FILES:
+        for entry in sorted(files, key=lambda entry: entry.stat().st_mtime)[: len(files) - _MOST_FILES]:
+            os.unlink(entry.path)  # noqa: PTH108
+
+
+def _stamp(dispatcher: Dispatcher) -> str:
+    """Digest of a kernel, of all that it calls and reads, and of the compiler.
+
+    Raises:
+        TypeError: A kernel reads a global whose value does not say what compiled code makes of it.
+    """
+    versions = numba.__version__, llvmlite.__version__, np.__version__
+    return sha256(repr((versions, *_described(dispatcher, set()))).encode()).hexdigest()
+
+
+def _described(dispatcher: Dispatcher, seen: set[int]) -> Iterator[object]:
+    """Everything that a kernel's machine code depends on, kernels that it calls included, each once."""
+    if id(dispatcher) in seen:
+        yield dispatcher.py_func.__qualname__
+        return
+    seen.add(id(dispatcher))
+    function = dispatcher.py_func
+    for option, value in sorted(dispatcher.targetoptions.items()):
+        yield option, _ordered(value)
+    for code in _codes(function.__code__):
+        constants = [_ordered(part) for part in code.co_consts if not isinstance(part, types.CodeType)]
+        yield code.co_code, constants, code.co_names, code.co_varnames
+        for name in code.co_names:
+            if name in function.__globals__:
+                yield name
+                yield from _value(function.__globals__[name], f"{function.__qualname__}: {name}", seen)
+
+
+def _ordered(value: object) -> object:
+    """A set as a sorted list: the order of a set of strings differs from process to process."""
+    return sorted(value, key=repr) if isinstance(value, set | frozenset) else value
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for part in code.co_consts:
+        if isinstance(part, types.CodeType):
+            yield from _codes(part)
+
+
+def _value(value: Any, name: str, seen: set[int]) -> Iterator[object]:
+    """What identifies the value of a global."""
+    if isinstance(value, Dispatcher):
+        yield from _described(value, seen)
+    elif isinstance(value, np.ndarray):
+        yield value.dtype.str, value.shape, value.tobytes()
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _value(part, name, seen)
+    elif isinstance(value, bool | int | float | complex | str | bytes | np.generic | np.dtype | None):
+        yield type(value).__name__, repr(value)
+    elif isinstance(value, type) or (isinstance(value, types.ModuleType) and value in {np, numba}):
+        yield value.__name__, getattr(value, "_fields", None)
+    else:
+        raise TypeError(
+            f"{name} is a {type(value).__name__}: a kernel may read numbers, arrays, tuples and kernels"
+        )

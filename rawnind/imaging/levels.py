@@ -5,6 +5,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rawnind.imaging.coordinates import Rect
 from rawnind.imaging.jit import kernel
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa, Sensor
@@ -64,7 +65,7 @@ def _repeat(tile: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.intp]:
     return tile[np.ix_(np.arange(shape[0]) % period, np.arange(shape[1]) % period)]
 
 
-def planes(photo: Photo) -> NDArray[np.float32]:
+def planes(photo: Photo, rect: Rect | None = None) -> NDArray[np.float32]:
     """Splits a photo's mosaic by colour into planes of levels.
 
     A level is (v - black[c]) / (white - black[c]): below 0 where noise goes under black, above 1 where the sensor counts
@@ -72,6 +73,7 @@ def planes(photo: Photo) -> NDArray[np.float32]:
 
     Args:
         photo: Bayer or X-Trans; an array of whole tiles.
+        rect: whole tiles of the frame that are wanted; None: all of it.
 
     Returns:
         (P, h, w) float32 levels. Bayer: (4, H/2, W/2) in R, G, G, B order, G of the red row first. X-Trans:
@@ -83,10 +85,11 @@ def planes(photo: Photo) -> NDArray[np.float32]:
     array([ 0.  ,  0.5 , -0.05,  1.  ], dtype=float32)
     """
     factor, bias = level_lines(photo.sensor)
-    (height, width), cell = photo.mosaic.shape, photo.cfa.cell
+    top, left, height, width = rect or Rect(0, 0, *photo.mosaic.shape)
+    cell = photo.cfa.cell
     # numpy asks the system for huge pages, numba does not: allocated inside the kernel, this would take twice as long.
     out = np.empty((len(factor), height // cell, width // cell), np.float32)
-    (_bayer_planes if photo.cfa is Cfa.BAYER else _xtrans_planes)(photo.mosaic, factor, bias, out)
+    (_bayer_planes if photo.cfa is Cfa.BAYER else _xtrans_planes)(photo.mosaic, top, left, factor, bias, out)
     return out
 
 
@@ -111,8 +114,10 @@ def site_lines(sensor: Sensor) -> NDArray[np.float32]:
 
 
 @kernel
-def _bayer_planes(
+def _bayer_planes(  # noqa: PLR0917
     mosaic: NDArray[np.uint16],
+    first_row: int,
+    first_column: int,
     factor: NDArray[np.float32],
     bias: NDArray[np.float32],
     out: NDArray[np.float32],
@@ -121,14 +126,16 @@ def _bayer_planes(
     for plane in range(4):
         a, b = factor[plane], bias[plane]
         for y in range(height):
-            row = mosaic[2 * y + plane // 2]
+            row = mosaic[first_row + 2 * y + plane // 2, first_column : first_column + 2 * width]
             for x in range(width):
                 out[plane, y, x] = np.float32(row[2 * x + plane % 2]) * a + b
 
 
 @kernel
-def _xtrans_planes(
+def _xtrans_planes(  # noqa: PLR0917
     mosaic: NDArray[np.uint16],
+    first_row: int,
+    first_column: int,
     factor: NDArray[np.float32],
     bias: NDArray[np.float32],
     out: NDArray[np.float32],
@@ -137,7 +144,8 @@ def _xtrans_planes(
     height, width = out.shape[1:]
     two, five = np.float32(0.5), np.float32(0.2)
     for y in range(height):
-        top, middle, bottom = mosaic[3 * y], mosaic[3 * y + 1], mosaic[3 * y + 2]
+        row, columns = first_row + 3 * y, slice(first_column, first_column + 3 * width)
+        top, middle, bottom = mosaic[row, columns], mosaic[row + 1, columns], mosaic[row + 2, columns]
         for x in range(width):
             i = 3 * x
             green = np.uint32(top[i]) + top[i + 1] + middle[i] + middle[i + 1] + bottom[i + 2]

@@ -250,7 +250,7 @@ def _planes(
     """
     return (
         planes_at_shift(truth.rgb, shift, noisy.photo.cfa, rect),
-        levels.planes(replace(noisy.photo, mosaic=noisy.photo.mosaic[rect.sites])),
+        levels.planes(noisy.photo, rect),
     )
 
 

@@ -29,13 +29,15 @@ class Photo:
 
     @classmethod
     def from_visible(cls, visible: NDArray[np.uint16], sensor: Sensor) -> "Photo":
-        """Cuts the frame out of the visible area; a view, not a copy.
+        """Cuts the frame out of the visible area. Contiguous in memory, so that kernels compile for one layout only.
 
         Args:
             visible: (H, W) uint16 sensor values of the visible area.
             sensor: CFA, black and white levels and colour matrix of the file.
         """
         return cls(
-            mosaic=visible[frame_in_visible(visible.shape, sensor.origin, sensor.cfa.period).sites],
+            mosaic=np.ascontiguousarray(
+                visible[frame_in_visible(visible.shape, sensor.origin, sensor.cfa.period).sites]
+            ),
             sensor=sensor,
         )

@@ -1,43 +1,82 @@
-"""The disk cache of kernels: shared by processes, and never a reason to fail."""
+"""The disk cache of kernels: right after any change, shared by processes and checkouts, and never a reason to fail."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numba
+import numpy as np
 import pytest
 
-MODULE = """
+from rawnind.imaging import jit
 from rawnind.imaging.jit import kernel
 
-@kernel(fastmath={"contract"})
+NUMBERS = "FACTOR = {factor}\nTABLE = np.array([{factor}.0, 0.0])\n"
+CALLED = """
+import numpy as np
+from numbers_of_kernels import FACTOR
+
+from rawnind.imaging.jit import kernel
+
+@kernel(fastmath={"reassoc", "contract", "nsz"})
+def scaled(value):
+    return FACTOR * value
+"""
+CALLER = """
+from called_kernel import scaled
+from numbers_of_kernels import TABLE
+
+from rawnind.imaging.jit import kernel
+
+@kernel
 def total(x):
-    result = FACTOR * 0.0
+    result = TABLE[1]
     for value in x:
-        result += FACTOR * value
+        result += scaled(value)
     return result
 """
 RUN = """
-import numpy as np, some_kernel
-result = some_kernel.total(np.arange({n}, dtype=np.{dtype}))
-print(result, sum(some_kernel.total.stats.cache_hits.values()))
+import numpy as np
+from calling_kernel import total
+print(total(np.arange(5, dtype=np.{dtype})), sum(total.stats.cache_hits.values()))
 """
 
 
-def write_module(folder: Path, factor: int = 2) -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / "some_kernel.py").write_text(MODULE.replace("FACTOR", str(factor)))
+class Package:
+    """Three modules in a folder: numbers, a kernel that reads one of them, and a kernel that calls it."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder = folder
+        self.cache = cache
+        folder.mkdir(exist_ok=True)
+        (folder / "called_kernel.py").write_text(CALLED)
+        (folder / "calling_kernel.py").write_text(CALLER)
+        self.set_factor(2)
+
+    def set_factor(self, factor: int) -> None:
+        (self.folder / "numbers_of_kernels.py").write_text(
+            "import numpy as np\n" + NUMBERS.format(factor=factor)
+        )
+
+    def start(self, dtype: str = "float32", **environment: str) -> "subprocess.Popen[str]":
+        """A process that sums FACTOR * (0 + 1 + 2 + 3 + 4)."""
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_")}
+        clean |= {"PYTHONPATH": f"{self.folder}{os.pathsep}{Path.cwd()}", "NUMBA_CACHE_DIR": str(self.cache)}
+        command = [sys.executable, "-B", "-W", "error", "-c", RUN.format(dtype=dtype)]
+        return subprocess.Popen(
+            command, env=clean | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, dtype: str = "float32", **environment: str) -> tuple[float, bool]:
+        return finish(self.start(dtype, **environment))
+
+    def files(self) -> list[Path]:
+        return sorted(self.cache.rglob("*.nbc"))
 
 
-def start(folder: Path, dtype: str = "float32", **environment: str) -> subprocess.Popen[str]:
-    """A process that imports the module in `folder` and calls its kernel with 0..4."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_")}
-    clean |= {"PYTHONPATH": f"{folder}{os.pathsep}{Path.cwd()}", **environment}
-    command = [sys.executable, "-W", "error", "-c", RUN.format(n=5, dtype=dtype)]
-    return subprocess.Popen(command, env=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[float, bool]:
+def finish(process: "subprocess.Popen[str]") -> tuple[float, bool]:
     """The kernel's result, and whether it came from the cache."""
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
@@ -45,62 +84,102 @@ def finish(process: subprocess.Popen[str]) -> tuple[float, bool]:
     return float(result), hits == "1"
 
 
-def cached(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.nbc"))
-
-
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """A folder whose kernel two processes compiled at the same time, for two types."""
-    folder = tmp_path_factory.mktemp("kernels")
-    write_module(folder)
-    for process in [start(folder, dtype) for dtype in ("float32", "float64", "float32")]:
+    """A package whose kernels three processes compiled at the same time, for two types. Read only."""
+    package = Package(tmp_path_factory.mktemp("kernels"), tmp_path_factory.mktemp("cache"))
+    for process in [package.start(dtype) for dtype in ("float32", "float64", "float32")]:
         assert finish(process)[0] == 20
-    return folder
+    return package
 
 
-def test_processes_that_start_at_once_leave_one_good_file_per_signature(compiled):
-    assert len(cached(compiled)) == 2
-    assert [finish(start(compiled, dtype)) for dtype in ("float32", "float64")] == [(20, True), (20, True)]
-    assert not list(compiled.rglob("*.tmp.*"))
+@pytest.fixture
+def package(compiled, tmp_path):
+    """A copy of the package at another path, with a copy of its cache."""
+    shutil.copytree(compiled.cache, tmp_path / "cache")
+    return Package(tmp_path / "elsewhere", tmp_path / "cache")
 
 
-def test_a_damaged_stale_or_exchanged_file_is_compiled_again(compiled):
-    first, second = cached(compiled)
-    content = first.read_bytes()
-    first.write_bytes(second.read_bytes())  # what numba's own index can do when two processes write it
-    second.write_bytes(content[:1000])
-    assert finish(start(compiled, "float32")) == (20, False)
-    assert finish(start(compiled, "float64")) == (20, False)
-    write_module(compiled, factor=3)
-    assert finish(start(compiled)) == (30, False)
-    assert finish(start(compiled)) == (30, True)
-    assert len(cached(compiled)) == 2
+def test_processes_that_start_at_once_leave_one_good_file_per_kernel_and_signature(compiled):
+    assert len(compiled.files()) == 4
+    assert [compiled.run(dtype) for dtype in ("float32", "float64")] == [(20, True), (20, True)]
+    assert not list(compiled.cache.rglob("*.tmp"))
 
 
-def test_without_any_folder_to_write_to_a_kernel_still_runs(tmp_path):
-    write_module(tmp_path / "package")
-    no_folder = tmp_path / "file"
+def test_a_copy_of_the_package_at_another_path_compiles_nothing(package):
+    assert package.run() == (20, True)
+    assert len(package.files()) == 4
+
+
+def test_a_number_that_changes_in_another_module_changes_the_result(package):
+    package.set_factor(3)
+    assert package.run() == (30, False)
+    assert package.run() == (30, True)
+    package.set_factor(2)
+    assert package.run() == (20, True)
+
+
+def test_a_kernel_that_changes_in_another_module_changes_the_result(package):
+    (package.folder / "called_kernel.py").write_text(CALLED.replace("FACTOR * value", "FACTOR * value + 1"))
+    assert package.run() == (25, False)
+
+
+def test_compiler_options_that_change_are_compiled_again(package):
+    (package.folder / "called_kernel.py").write_text(CALLED.replace('"reassoc", ', ""))
+    assert package.run() == (20, False)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:1000], lambda data: data[:0], lambda data: data[:-1] + b"!"]
+)
+def test_a_damaged_file_is_compiled_again(package, damage):
+    for file in package.files():
+        file.write_bytes(damage(file.read_bytes()))
+    assert package.run() == (20, False)
+    assert package.run() == (20, True)
+
+
+def test_without_any_folder_to_write_to_a_kernel_still_runs(package):
+    no_folder = package.folder / "file"
     no_folder.write_text("a folder cannot be made here, not even by root")
-    (tmp_path / "package" / "__pycache__").write_text("nor here")
     nowhere = {"NUMBA_CACHE_DIR": str(no_folder), "XDG_CACHE_HOME": str(no_folder), "HOME": str(no_folder)}
-    assert finish(start(tmp_path / "package", **nowhere)) == (20, False)
-    assert not cached(tmp_path)
+    assert package.run(**nowhere) == (20, False)
 
 
-def test_a_folder_that_vanishes_or_fills_up_between_import_and_compilation_does_no_harm(
-    tmp_path, monkeypatch
-):
-    import numpy as np
+def test_the_cache_lies_in_the_users_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert doubled(np.float64(4)) == 8
+    assert [path.parent for path in tmp_path.rglob("*.nbc")] == [tmp_path / "rawnind" / "kernels"]
 
-    folder = tmp_path / "package"
-    write_module(folder)
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.delitem(sys.modules, "some_kernel", raising=False)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    import some_kernel
 
-    (folder / "__pycache__").rmdir()
-    (folder / "__pycache__").write_text("a file now")
-    assert some_kernel.total(np.ones(4, np.float32)) == 8
-    monkeypatch.delitem(sys.modules, "some_kernel")
+def test_the_files_longest_unused_are_removed(monkeypatch, tmp_path):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(jit, "_MOST_FILES", 3)
+    for age in range(1, 6):
+        old = tmp_path / f"old-{age}.nbc"
+        old.write_bytes(b"")
+        os.utime(old, (1e9 - age, 1e9 - age))
+    (tmp_path / "a file of the user's.txt").write_text("stays")
+    assert doubled(np.float32(4)) == 8
+    left = {path.name for path in tmp_path.iterdir()}
+    assert {"old-1.nbc", "old-2.nbc", "a file of the user's.txt"} < left
+    assert len(left) == 4
+
+
+def test_a_kernel_that_reads_what_cannot_be_stamped_is_refused():
+    with pytest.raises(TypeError, match="reads_a_list: LIST is a list"):
+        reads_a_list(1)
+
+
+LIST = [1, 2]
+
+
+@kernel
+def reads_a_list(x):
+    return LIST[x]
+
+
+@kernel
+def doubled(x):
+    return 2 * x

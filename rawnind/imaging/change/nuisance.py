@@ -61,7 +61,12 @@ def measure_displacement(
         for top in starts:
             band = slice(top, top + size)
             moments = block_moments(
-                ground_truth[:, band], noisy[:, band], usable[band], displacement, top=top, height=height
+                np.ascontiguousarray(ground_truth[:, band]),
+                np.ascontiguousarray(noisy[:, band]),
+                usable[band],
+                displacement,
+                top=top,
+                height=height,
             )
             rows.append(_gradient_rows(moments, (top / BLOCK, height / BLOCK / 2, width / BLOCK / 2)))
         design, target, scale = (np.concatenate([part[i] for part in rows]) for i in range(3))
@@ -273,4 +278,6 @@ def _huber_step(  # noqa: PLR0917
                 a[x] += weight * z
                 b[x] += weight * one
             if rows:
-                first[p, y], second[p, y] = a.sum(), b.sum()
+                for x in range(width):
+                    first[p, y] += a[x]
+                    second[p, y] += b[x]

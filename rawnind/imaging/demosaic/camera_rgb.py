@@ -77,7 +77,7 @@ def demosaic(photo: Photo) -> CameraRgb:
             np.empty((8, *compressed.shape), np.float32),
         )
         (bayer_chunk if photo.cfa is Cfa.BAYER else xtrans_chunk)(compressed, scratch, interpolated)
-        _expand(interpolated, encoding, values[:, rows[_REACH] :, columns[_REACH] :])
+        _expand(interpolated, encoding, rows[_REACH], columns[_REACH], values)
     _store_measured(
         photo.mosaic,
         lines * np.float32(scale) + np.array([0, offset], np.float32)[:, None, None],
@@ -192,19 +192,21 @@ def _compress(
 
 
 @kernel(fastmath={"contract"})
-def _expand(colors: NDArray[np.float32], lines: NDArray[np.float32], out: NDArray[np.uint16]) -> None:
+def _expand(
+    colors: NDArray[np.float32], lines: NDArray[np.float32], top: int, left: int, out: NDArray[np.uint16]
+) -> None:
     soft, root = _SOFT, np.float32(np.sqrt(_SOFT))
-    height = min(out.shape[1], colors.shape[1] - 2 * _REACH)
-    width = min(out.shape[2], colors.shape[2] - 2 * _REACH)
+    height = min(out.shape[1] - top, colors.shape[1] - 2 * _REACH)
+    width = min(out.shape[2] - left, colors.shape[2] - 2 * _REACH)
     for color in range(3):
         factor, bias = lines[0, color], lines[1, color] + np.float32(0.5)
         for y in range(height):
-            row = colors[color, y + _REACH]
+            row, target = colors[color, y + _REACH], out[color, top + y, left : left + width]
             for x in range(width):
                 size = abs(row[x + _REACH]) + root
                 level = (size * size - soft) * factor
                 value = (level if row[x + _REACH] >= 0 else -level) + bias
-                out[color, y, x] = np.uint16(min(max(value, np.float32(0)), np.float32(65535)))
+                target[x] = np.uint16(min(max(value, np.float32(0)), np.float32(65535)))
 
 
 @kernel
