@@ -55,14 +55,15 @@ __all__ = [
     "verify",
 ]
 
+if not TYPE_CHECKING:  # a type checker would accept every name
 
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used: Ray, torch and numba take seconds to import."""
-    if name == "__version__":
-        return version("rawnind")
-    if name in __all__:
-        return getattr(import_module(_MODULES.get(name, "rawnind.feed")), name)
-    raise AttributeError(f"module 'rawnind' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """Imports a public name when it is first used: Ray, torch and numba take seconds to import."""
+        if name == "__version__":
+            return version("rawnind")
+        if name in __all__:
+            return getattr(import_module(_MODULES.get(name, "rawnind.feed")), name)
+        raise AttributeError(f"module 'rawnind' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

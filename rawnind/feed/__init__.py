@@ -40,9 +40,10 @@ __all__ = [
     "to_device",
 ]
 
+if not TYPE_CHECKING:  # a type checker would accept every name
 
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used: torch and Ray take seconds to import."""
-    if name in _MODULES:
-        return getattr(import_module(f"rawnind.feed.{_MODULES[name]}"), name)
-    raise AttributeError(f"module 'rawnind.feed' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """Imports a public name when it is first used: torch and Ray take seconds to import."""
+        if name in _MODULES:
+            return getattr(import_module(f"rawnind.feed.{_MODULES[name]}"), name)
+        raise AttributeError(f"module 'rawnind.feed' has no attribute {name!r}")

@@ -41,11 +41,12 @@ __all__ = [
     "train_distributed",
 ]
 
+if not TYPE_CHECKING:  # a type checker would accept every name
 
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used: torch and Ray take seconds to import."""
-    if name in _MODULES:
-        return getattr(import_module(f"rawnind.training.{_MODULES[name]}"), name)
-    if name in __all__:
-        return getattr(feed, name)
-    raise AttributeError(f"module 'rawnind.training' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """Imports a public name when it is first used: torch and Ray take seconds to import."""
+        if name in _MODULES:
+            return getattr(import_module(f"rawnind.training.{_MODULES[name]}"), name)
+        if name in __all__:
+            return getattr(feed, name)
+        raise AttributeError(f"module 'rawnind.training' has no attribute {name!r}")
