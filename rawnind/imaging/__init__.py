@@ -1,1 +1,1 @@
-"""The pair science: arrays in, arrays out. No Ray, no disk."""
+"""Image processing of pairs: arrays in, arrays out; no Ray, no disk. `coordinates` defines the units and the frames."""

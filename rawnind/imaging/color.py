@@ -18,15 +18,17 @@ XYZ_TO_REC2020 = np.array(
 """Inverse of ITU-R BT.2020's primaries with white D65, rounded as in the RawNIND research code."""
 XYZ_TO_REC2020.flags.writeable = False
 
-# Matrices of real cameras have a condition number of 2 to 15 (LibRaw's table); beyond this, noise is all that is left.
+# Matrices of real cameras have a condition number of 2 to 15 (LibRaw's table); far beyond, noise would be amplified as much.
 _MAX_CONDITION = 200.0
 
 
 def camera_to_rec2020(rgb_xyz_matrix: Sequence[float]) -> NDArray[np.float64]:
     """The matrix from camera RGB to linear Rec.2020, without white balance.
 
-    It undoes the camera's own matrix: what lit the camera as XYZ white (D65) comes out grey. A grey card under D65 is
-    camera RGB `rgb_xyz_matrix @ (0.9505, 1, 1.0888) * reflectance`, not three equal numbers, and becomes three equal ones.
+        M = XYZ_TO_REC2020 @ inverse(rgb_xyz_matrix)
+
+    Light of the colour of XYZ white (D65) becomes grey: a grey card under D65 is camera RGB
+    `rgb_xyz_matrix @ (0.9505, 1, 1.0888) * reflectance`, not three equal numbers, and becomes three equal ones.
 
     Args:
         rgb_xyz_matrix: XYZ -> camera RGB, 9 numbers row by row.
@@ -50,14 +52,14 @@ def camera_to_rec2020(rgb_xyz_matrix: Sequence[float]) -> NDArray[np.float64]:
 
 
 def to_rec2020(rgb: CameraRgb, matrix: NDArray[np.float64]) -> NDArray[np.float32]:
-    """A whole frame in linear Rec.2020.
+    """Converts a whole frame to linear Rec.2020.
 
     Args:
         rgb: demosaiced photo, (3, H, W).
-        matrix: from `camera_to_rec2020`.
+        matrix: (3, 3) from `camera_to_rec2020`.
 
     Returns:
-        (3, H, W) float32; negative where the noise or the gamut is, not clipped.
+        (3, H, W) float32; negative values from noise and out-of-gamut colours are kept.
     """
     _, height, width = rgb.values.shape
     out = np.empty((3, height, width), np.float32)
@@ -68,14 +70,14 @@ def to_rec2020(rgb: CameraRgb, matrix: NDArray[np.float64]) -> NDArray[np.float3
 def rec2020_crop(
     rgb: CameraRgb, top: int, left: int, size: int, matrix: NDArray[np.float64]
 ) -> NDArray[np.float16]:
-    """A square of a frame in linear Rec.2020, so that the frame need not be converted as a whole.
+    """Converts a square of a frame to linear Rec.2020.
 
     Args:
         rgb: demosaiced photo, (3, H, W).
         top: first row in `rgb`.
         left: first column in `rgb`.
         size: side in sites.
-        matrix: from `camera_to_rec2020`.
+        matrix: (3, 3) from `camera_to_rec2020`.
 
     Returns:
         (3, size, size) float16.
@@ -92,7 +94,7 @@ def rec2020_crop(
 
 
 def _folded(rgb: CameraRgb, matrix: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Matrix and constant that take stored values straight to Rec.2020."""
+    """(3, 3) float32 matrix and (3,) float32 constant from stored values to Rec.2020: decoding and colour matrix in one."""
     return (matrix / rgb.scale).astype(np.float32), (-matrix.sum(axis=1) * rgb.offset / rgb.scale).astype(
         np.float32
     )
@@ -102,6 +104,14 @@ def _folded(rgb: CameraRgb, matrix: NDArray[np.float64]) -> tuple[NDArray[np.flo
 def _convert(
     values: NDArray[np.uint16], m: NDArray[np.float32], bias: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
+    """Stored values to float32 Rec.2020.
+
+    Args:
+        values: (3, H, W) stored values.
+        m: (3, 3) matrix.
+        bias: (3,) constant.
+        out: (3, H, W), written.
+    """
     m00, m01, m02 = m[0, 0], m[0, 1], m[0, 2]
     m10, m11, m12 = m[1, 0], m[1, 1], m[1, 2]
     m20, m21, m22 = m[2, 0], m[2, 1], m[2, 2]
@@ -117,13 +127,13 @@ def _convert(
 
 @kernel
 def _half(value: np.float32) -> np.uint16:
-    """The bits of a float32 as float16, rounded to nearest even.
+    """The bits of a float32 as float16, rounded to nearest, ties to even (IEEE 754).
 
-    Exponents differ by 112, fractions by 13 bits. Below 2**-14 float16 has fixed steps of 2**-24: those of a float32
-    between 0.5 and 1, so that adding 0.5 rounds to them. From 65520 on it is infinite. numpy's own conversion takes ten
-    times as long; the processor's own is not everywhere.
+    The exponents' biases differ by 112, the fractions by 13 bits. Below 2**-14 float16 is subnormal with fixed steps of
+    2**-24: those of a float32 between 0.5 and 1, so that adding 0.5 rounds to them. From 65520 on it is infinite. NumPy's
+    own conversion takes ten times as long; not every processor has an instruction for it.
     """
-    word = np.uint32  # numba makes 64 bits of each sum of two; vectors of those hold half as many
+    word = np.uint32  # numba widens integer sums to 64 bits, which halves the vectors
     size = np.float32(abs(value))
     bits = size.view(np.uint32)
     odd = word((bits >> word(13)) & word(1))
@@ -144,9 +154,17 @@ def _convert_halves(  # noqa: PLR0917
     bias: NDArray[np.float32],
     out: NDArray[np.uint16],
 ) -> None:
-    """As `_convert` for the square of `values` at (top, left), to the bits of float16.
+    """As `_convert` for a square of `values`, to the bits of float16.
 
-    Rows are cut from the whole frame in here: in a view of it, LLVM does not know that a row's values lie side by side.
+    Rows are sliced from the whole frame in here: in a view of it, LLVM cannot prove that a row is contiguous.
+
+    Args:
+        values: (3, H, W) stored values.
+        top: first row of the square.
+        left: its first column.
+        m: (3, 3) matrix.
+        bias: (3,) constant.
+        out: (3, size, size) float16 bits, written.
     """
     size = out.shape[2]
     for y in range(out.shape[1]):

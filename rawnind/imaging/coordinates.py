@@ -36,9 +36,10 @@ Conversions; the shift (dy, dx) leads from the noisy photo to the ground truth (
     cells -> blocks -> cells     `block_shape`, `cells_of_blocks`
     cells -> sites               `mask_crop`
 
-Sizes that only one module works with have other names: a *patch* is matched or averaged on its own (alignment, gain,
-contrast gains), a *chunk* is what a kernel processes at a time so that its scratch memory stays in the processor's cache,
-a *window* is what one MS-SSIM score covers, a *coarse pixel* is 16x16 samples of a plane (MS-SSIM's fifth scale).
+Sizes of single modules have other names: a *reduced pixel* is one sample of the green that alignment correlates (4x4 sites
+Bayer, 3x3 X-Trans), a *patch* is matched or averaged on its own (alignment, gain, contrast gains), a *window* is what one
+MS-SSIM score covers, a *coarse pixel* is 16x16 samples of a plane (MS-SSIM's fifth scale), a *chunk* is what a kernel
+processes at a time so that its scratch memory stays in the processor's cache.
 """
 
 from typing import NamedTuple
@@ -332,6 +333,16 @@ def _integral(
 
 
 def _require_inside(origins: NDArray[np.int64], size: int, shape: tuple[int, int]) -> None:
+    """Raises an error where a crop reaches outside.
+
+    Args:
+        origins: (n, 2) int64 rows (y, x) in sites.
+        size: side of a crop in sites.
+        shape: (H, W) in sites.
+
+    Raises:
+        ValueError: A crop reaches outside.
+    """
     if len(origins) and (origins.min() < 0 or np.any(origins.max(axis=0) + size > shape)):
         raise ValueError(
             f"crops of {size} must lie within {shape[0]}x{shape[1]} sites, got origins {origins}"

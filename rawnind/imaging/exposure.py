@@ -1,4 +1,4 @@
-"""Exposure of a photo and of a pair: what is clipped, what is black, and the gain between two photos."""
+"""Exposure: overexposed and underexposed cells of a photo; gain and alignment loss of a pair."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +13,19 @@ OVER = 0.99
 UNDER = 0.001
 """Level up to which a site counts as underexposed (as in the research code)."""
 
-_PATCH = 16  # cells
-_PATCH_ROWS = 32  # rows of patches that the gain is measured on
+_PATCH = 16  # cells a side: noise averages out, and most patches show one object
+_PATCH_ROWS = 32  # rows of patches that are sampled from a large photo
 
 
 def overexposed(mosaic: NDArray[np.uint16], sensor: Sensor) -> NDArray[np.bool_]:
-    """(h, w) cells in which any site reaches 0.99 of the sensor's overexposure bound.
+    """Cells in which any site reaches 0.99 of the sensor's overexposure bound.
 
     Args:
-        mosaic: (H, W) sensor values that start on the tile, whole cells.
+        mosaic: (H, W) uint16 sensor values; whole cells, starts on the CFA's first site.
         sensor: black and white levels, overexposure bound, CFA.
+
+    Returns:
+        (h, w) bool per cell.
     """
     factor, bias = site_lines(sensor)
     limits = np.ceil((OVER * sensor.overexposure_lb - bias.astype(np.float64)) / factor)
@@ -30,13 +33,31 @@ def overexposed(mosaic: NDArray[np.uint16], sensor: Sensor) -> NDArray[np.bool_]
 
 
 def underexposed(mosaic: NDArray[np.uint16], sensor: Sensor) -> NDArray[np.bool_]:
-    """(h, w) cells in which all sites lie at level 0.001 or below. Arguments as for `overexposed`."""
+    """Cells in which all sites lie at level 0.001 or below.
+
+    Args:
+        mosaic: (H, W) uint16 sensor values; whole cells, starts on the CFA's first site.
+        sensor: black and white levels, CFA.
+
+    Returns:
+        (h, w) bool per cell.
+    """
     factor, bias = site_lines(sensor)
     limits = np.floor((UNDER - bias.astype(np.float64)) / factor) + 1
     return ~_any_from(mosaic, np.clip(limits, 0, 65535).astype(np.uint16), sensor.cfa.cell)
 
 
 def _any_from(mosaic: NDArray[np.uint16], limits: NDArray[np.uint16], cell: int) -> NDArray[np.bool_]:
+    """Cells in which any site reaches its limit.
+
+    Args:
+        mosaic: (H, W) uint16 sensor values.
+        limits: (period, period) uint16 limits of the sites of the CFA's tile.
+        cell: sites per cell in each direction.
+
+    Returns:
+        (h, w) bool per cell.
+    """
     height, width = mosaic.shape
     out = np.empty((height // cell, width // cell), np.bool_)
     _mark(mosaic, np.tile(limits, -(-width // len(limits)))[:, :width], cell, out.view(np.uint8))
@@ -45,7 +66,14 @@ def _any_from(mosaic: NDArray[np.uint16], limits: NDArray[np.uint16], cell: int)
 
 @kernel
 def _mark(mosaic: NDArray[np.uint16], limits: NDArray[np.uint16], cell: int, out: NDArray[np.uint8]) -> None:
-    # down first, on whole rows, then across: so LLVM works on vectors
+    """Kernel of `_any_from`: down the rows of a cell first, on whole rows, then across, so that LLVM vectorises both loops.
+
+    Args:
+        mosaic: (H, W) sensor values.
+        limits: (period, W) limits of a row of tiles.
+        cell: sites per cell in each direction.
+        out: (h, w) 0 or 1, written.
+    """
     marks = np.empty(mosaic.shape[1], np.uint8)
     for y in range(out.shape[0]):
         for i in range(cell):
@@ -68,15 +96,16 @@ def gain(
 ) -> float | None:
     """Factor that brings the noisy photo to the ground truth's level: mean(GT) / mean(noisy) over what both show.
 
-    Patches of 16x16 cells whose ratio the others do not share (moved objects, shadows) count less or not at all.
+    Iteratively reweighted over patches of 16x16 cells with Tukey's biweight, so that patches with another ratio (moved
+    objects, shadows) have little or no weight.
 
     Args:
-        ground_truth: (P, h, w) levels, at the shift that lays it on the noisy frame.
-        noisy: (P, h, w) levels.
-        usable: (h, w) cells that are well exposed in both.
+        ground_truth: (P, h, w) float32 levels, shifted onto the noisy frame.
+        noisy: (P, h, w) float32 levels.
+        usable: (h, w) bool: well exposed in both.
 
     Returns:
-        The gain, or None where nothing is usable or the noisy photo is black.
+        The gain, or None where no cell is usable or the noisy photo is black.
     """
     height, width = usable.shape
     step = _PATCH * max(1, height // (_PATCH * _PATCH_ROWS))
@@ -93,11 +122,10 @@ def gain(
         error = np.abs(g - ratio * n)
         scale = (
             np.sqrt(np.maximum(g, 0) * g.mean()) + 1e-3 * g.mean()
-        )  # between even noise and noise that grows with the level
+        )  # shot noise, and a floor for dark patches
         relative = error / scale
-        unit = (
-            4.685 * 1.4826 * float(np.median(relative[g > 0])) + 1e-9
-        )  # Tukey's biweight on the median deviation
+        # Tukey's constant for 95 % efficiency on Gaussian errors; 1.4826: median absolute deviation to sigma
+        unit = 4.685 * 1.4826 * float(np.median(relative[g > 0])) + 1e-9
         weights = np.clip(1 - (relative / unit) ** 2, 0, None) ** 2
     return ratio
 
@@ -105,7 +133,17 @@ def gain(
 def alignment_loss(
     ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_], gain: float
 ) -> float | None:
-    """Mean absolute difference of the aligned pair at one level, in levels, over usable cells; None where there are none."""
+    """Mean absolute difference of the aligned, gain-matched pair, as in the research code: mean |gt - gain * noisy|.
+
+    Args:
+        ground_truth: (P, h, w) float32 levels, shifted onto the noisy frame.
+        noisy: (P, h, w) float32 levels.
+        usable: (h, w) bool: cells that count.
+        gain: factor of the noisy levels.
+
+    Returns:
+        Levels; None where no cell is usable.
+    """
     count = int(np.count_nonzero(usable)) * len(noisy)
     if not count:
         return None
@@ -120,6 +158,15 @@ def _patch_sums(
     tops: NDArray[np.int64],
     out: NDArray[np.float64],
 ) -> None:
+    """Sums over usable cells and planes of each patch.
+
+    Args:
+        ground_truth: (P, h, w) levels.
+        noisy: (P, h, w) levels.
+        usable: (h, w) 0 or 1.
+        tops: (n,) first rows of the patches.
+        out: (2, n, patches across) float64 sums of GT and noisy, added to.
+    """
     height, width = usable.shape
     columns = np.empty((2, width), np.float32)
     for i in range(len(tops)):
@@ -141,11 +188,19 @@ def _patch_sums(
 def _absolute(
     ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.uint8], gain: np.float32
 ) -> float:
+    """Sum of |gt - gain * noisy| over usable cells and planes; float32 over 64 rows, then float64.
+
+    Args:
+        ground_truth: (P, h, w) levels.
+        noisy: (P, h, w) levels.
+        usable: (h, w) 0 or 1.
+        gain: factor of the noisy levels.
+    """
     height, width = usable.shape
     columns = np.empty(width, np.float32)
     total = 0.0
     for plane in range(len(noisy)):
-        for top in range(0, height, 64):  # float32 sums of few values, then float64
+        for top in range(0, height, 64):
             columns[:] = 0
             for y in range(top, min(top + 64, height)):
                 g, n, use = ground_truth[plane, y], noisy[plane, y], usable[y]

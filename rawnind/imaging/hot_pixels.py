@@ -1,4 +1,4 @@
-"""Hot pixels: sites whose own charge, not light, lifts them out of their surroundings."""
+"""Hot pixels: sites whose dark current lifts them above their surroundings."""
 
 from functools import cache
 
@@ -9,20 +9,27 @@ from rawnind.imaging.jit import kernel
 from rawnind.imaging.levels import site_lines, tile_planes
 from rawnind.records import Cfa, Sensor
 
-_REACH = 4  # sites within which X-Trans has 8 sites of each colour
+_REACH = 4  # sites; X-Trans has 8 sites of each colour within it
 _NEIGHBOURS = 8
-_SAMPLE = 20000
-_HOT = 8.0  # deviations
-_CHUNK = 192  # sites of a Bayer row that are looked at together; in few are any that stand out
-_GLOW = 0.15  # a point of light blurred to 0.7 sites reaches the sites beside it with a third of its strength
+_SAMPLE = 20000  # sites for the noise estimate
+_HOT = 8.0  # standard deviations: no false alarm in 24 million sites of Gaussian noise, with room for heavier tails
+_CHUNK = 192  # sites of a Bayer row that are pre-tested together, vectorised; few chunks have a candidate
+_GLOW = 0.15  # a star blurred by sigma 0.7 sites lights adjacent sites with a third of its strength, a hot pixel with none
 
 
 def hot_pixels(mosaic: NDArray[np.uint16], sensor: Sensor) -> NDArray[np.bool_]:
-    """(h, w) cells with a site that far exceeds all of its nearest same-coloured sites.
+    """Cells with a site that far exceeds all of its nearest same-coloured sites.
 
-    Conservative: the step up must be 8 times what noise does at that level (median over the photo) and twice the spread of
-    the neighbours, and the sites beside it must stay dark, so edges, fine texture, stars and the noise's own tails stay.
-    Arguments as for `overexposed`.
+    Conservative: the step must be 8 standard deviations of the noise at that level (median over the photo) and twice the range
+    of the neighbours, and the adjacent sites of other colours must stay dark. Edges, fine texture, stars and the tails of the
+    noise are not marked.
+
+    Args:
+        mosaic: (H, W) uint16 sensor values; whole cells, starts on the CFA's first site.
+        sensor: black and white levels, CFA.
+
+    Returns:
+        (h, w) bool per cell.
     """
     offsets = _neighbours(sensor.cfa)
     factor, bias = site_lines(sensor)
@@ -38,7 +45,7 @@ def hot_pixels(mosaic: NDArray[np.uint16], sensor: Sensor) -> NDArray[np.bool_]:
 
 @cache
 def _neighbours(cfa: Cfa) -> NDArray[np.int64]:
-    """(period, period, 4, 2): the nearest same-coloured sites of each site of the tile, nearest first."""
+    """(period, period, 8, 2) int64 offsets (dy, dx) from each site of the tile to its same-coloured sites, nearest first."""
     colors, period = tile_planes(cfa), cfa.period
     reach = range(-_REACH, _REACH + 1)
     out = np.empty((period, period, _NEIGHBOURS, 2), np.int64)
@@ -54,7 +61,12 @@ def _neighbours(cfa: Cfa) -> NDArray[np.int64]:
 
 @cache
 def _beside(cfa: Cfa) -> NDArray[np.int64]:
-    """(period, period, 4, 5, 2): each of the four sites that touch a site, and the nearest four of its colour that do not."""
+    """Offsets to the adjacent sites of each site of the tile, and to the surroundings of those.
+
+    Returns:
+        (period, period, 4, 5, 2) int64 (dy, dx): to an adjacent site, then to the four sites of its colour that are nearest to
+        it and do not touch the site itself.
+    """
     colors, period = tile_planes(cfa), cfa.period
     reach = range(-_REACH, _REACH + 1)
     out = np.empty((period, period, 4, 5, 2), np.int64)
@@ -76,7 +88,17 @@ def _noise_line(
     bias: NDArray[np.float32],
     offsets: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Variance of a site against its neighbours' mean: (slope, floor) over level, from medians of a sample of sites."""
+    """Noise variance of a site against its neighbours' mean, as slope * level + floor, from medians over a sample of sites.
+
+    Args:
+        mosaic: (H, W) sensor values.
+        factor: (period, period) of the levels.
+        bias: (period, period) of the levels.
+        offsets: from `_neighbours`.
+
+    Returns:
+        (2,) float32 slope in levels, floor in levels squared.
+    """
     height, width = mosaic.shape
     sites = np.random.default_rng(0).integers(_REACH, (height - _REACH, width - _REACH), (_SAMPLE, 2))
     period = len(factor)
@@ -88,7 +110,8 @@ def _noise_line(
     squared = ((value - mean) * factor[ty, tx]) ** 2
     order = np.array_split(np.argsort(level), 8)
     levels = np.array([np.median(level[group]) for group in order])
-    variances = np.array([np.median(squared[group]) for group in order]) / 0.455  # median of a squared normal
+    # 0.455: median of a chi-square with 1 degree of freedom
+    variances = np.array([np.median(squared[group]) for group in order]) / 0.455
     floor = float(variances.min())
     slope = float(np.median((variances - floor) / np.maximum(levels, 1e-4)))
     return np.array([max(slope, 0.0), floor + 1e-9], np.float32)
@@ -106,9 +129,22 @@ def _find_hot(  # noqa: PLR0917
     cell: int,
     out: NDArray[np.bool_],
 ) -> None:
+    """Marks cells with a hot pixel.
+
+    Args:
+        mosaic: (H, W) sensor values.
+        factor: (period, period) of the levels.
+        bias: (period, period) of the levels.
+        offsets: from `_neighbours`.
+        beside: from `_beside`.
+        noise: (2,) slope and floor.
+        chunk: sites of a row that are pre-tested together; the width for no pre-test.
+        cell: sites per cell in each direction.
+        out: (h, w) bool, set where a hot pixel is found.
+    """
     height, width = mosaic.shape
     period = factor.shape[0]
-    # sensor values that no cool site exceeds its neighbours by
+    # a hot pixel exceeds its neighbours by at least this many sensor values: the step at level 0
     least = int(_HOT * np.sqrt(noise[1]) / factor.max())
     for y in range(_REACH, height - _REACH):
         for left in range(period, width - period, chunk):
@@ -128,7 +164,15 @@ def _find_hot(  # noqa: PLR0917
 
 @kernel
 def _steepest(mosaic: NDArray[np.uint16], y: int, left: int, right: int, place: NDArray[np.int64]) -> int:
-    """The most by which one of a row's sites exceeds all of its four nearest, all neighbours lying in the same places."""
+    """Largest difference in sensor values between a site of a row and the largest of its four nearest neighbours.
+
+    Args:
+        mosaic: (H, W) sensor values.
+        y: the row.
+        left: first column.
+        right: first column that does not count.
+        place: (8, 2) offsets to the neighbours, the same for each site: only the first four count.
+    """
     row = mosaic[y, left:right]
     a = mosaic[y + place[0, 0], left + place[0, 1] : right + place[0, 1]]
     b = mosaic[y + place[1, 0], left + place[1, 1] : right + place[1, 1]]
@@ -152,6 +196,18 @@ def _is_hot(  # noqa: PLR0917
     beside: NDArray[np.int64],
     noise: NDArray[np.float32],
 ) -> bool:
+    """Whether a site is a hot pixel: step, neighbours' range and glow on the adjacent sites.
+
+    Args:
+        mosaic: (H, W) sensor values.
+        y: row of the site.
+        x: its column.
+        factor: (period, period) of the levels.
+        bias: (period, period) of the levels.
+        place: (8, 2) offsets to the nearest same-coloured sites.
+        beside: (4, 5, 2) offsets, see `_beside`.
+        noise: (2,) slope and floor.
+    """
     period, value = factor.shape[0], np.int64(mosaic[y, x])
     low, high = np.int64(65535), np.int64(0)
     for i in range(len(place)):
@@ -162,7 +218,7 @@ def _is_hot(  # noqa: PLR0917
     step = (value - high) * f
     if step <= _HOT * np.sqrt(noise[0] * level + noise[1]) or value - high <= 2 * (high - low):
         return False
-    glow = np.float32(0)  # light spreads to the sites beside it, whatever their colour; charge does not
+    glow = np.float32(0)  # blur spreads light to adjacent sites of any colour; dark current stays in its site
     for i in range(4):
         far = np.int64(0)
         for j in range(1, 5):

@@ -1,4 +1,7 @@
-"""Sensor values as levels: 0 is black, 1 is a full sensor."""
+"""Levels, planes and colour filter arrays: sensor values on a scale from black (0) to the white level (1), split by colour.
+
+A CFA's tile gives each site a colour; a mosaic is a colour image seen through it. Planes hold one sample per cell and colour.
+"""
 
 from typing import TypeVar
 
@@ -14,7 +17,7 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 def tile_colors(cfa: Cfa) -> NDArray[np.intp]:
-    """(period, period) colour indices of the repeating tile: 0 red, 1 green, 2 blue.
+    """(period, period) colour index of each site of the CFA's tile: 0 red, 1 green, 2 blue.
 
     >>> tile_colors(Cfa.BAYER)
     array([[0, 1],
@@ -24,7 +27,7 @@ def tile_colors(cfa: Cfa) -> NDArray[np.intp]:
 
 
 def tile_planes(cfa: Cfa) -> NDArray[np.intp]:
-    """(period, period) plane that each site of the tile belongs to: an index into `cfa.plane_colors`.
+    """(period, period) plane of each site of the CFA's tile: an index into `cfa.plane_colors`.
 
     >>> tile_planes(Cfa.BAYER)
     array([[0, 1],
@@ -34,17 +37,17 @@ def tile_planes(cfa: Cfa) -> NDArray[np.intp]:
 
 
 def site_colors(cfa: Cfa, shape: tuple[int, int]) -> NDArray[np.intp]:
-    """(H, W) colour index of every site of a frame that starts on the tile's first site."""
+    """(H, W) colour index of every site of a frame."""
     return _repeat(tile_colors(cfa), shape)
 
 
 def site_planes(cfa: Cfa, shape: tuple[int, int]) -> NDArray[np.intp]:
-    """(H, W) plane of every site of a frame that starts on the tile's first site."""
+    """(H, W) plane of every site of a frame."""
     return _repeat(tile_planes(cfa), shape)
 
 
 def mosaic(rgb: NDArray[Number], cfa: Cfa) -> NDArray[Number]:
-    """A colour image seen through a filter array: at each site the one colour that the filter lets through.
+    """A colour image seen through a colour filter array: at each site the one colour that the filter transmits.
 
     Args:
         rgb: (3, H, W), any unit.
@@ -61,6 +64,7 @@ def mosaic(rgb: NDArray[Number], cfa: Cfa) -> NDArray[Number]:
 
 
 def _repeat(tile: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.intp]:
+    """(H, W) from the (period, period) values of the CFA's tile."""
     period = len(tile)
     return tile[np.ix_(np.arange(shape[0]) % period, np.arange(shape[1]) % period)]
 
@@ -68,12 +72,12 @@ def _repeat(tile: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.intp]:
 def planes(photo: Photo, rect: Rect | None = None) -> NDArray[np.float32]:
     """Splits a photo's mosaic by colour into planes of levels.
 
-    A level is (v - black[c]) / (white - black[c]): below 0 where noise goes under black, above 1 where the sensor counts
-    past its white level; nothing is clipped.
+    A level is (v - black[p]) / (white - black[p]) for sensor value v in plane p: below 0 where noise falls under the black
+    level, above 1 where the sensor counts past its white level; nothing is clipped.
 
     Args:
-        photo: Bayer or X-Trans; an array of whole tiles.
-        rect: whole tiles of the frame that are wanted; None: all of it.
+        photo: Bayer or X-Trans; its mosaic consists of whole cells and starts on the CFA's first site.
+        rect: whole tiles of the frame; None: all of it.
 
     Returns:
         (P, h, w) float32 levels. Bayer: (4, H/2, W/2) in R, G, G, B order, G of the red row first. X-Trans:
@@ -87,14 +91,17 @@ def planes(photo: Photo, rect: Rect | None = None) -> NDArray[np.float32]:
     factor, bias = level_lines(photo.sensor)
     top, left, height, width = rect or Rect(0, 0, *photo.mosaic.shape)
     cell = photo.cfa.cell
-    # numpy asks the system for huge pages, numba does not: allocated inside the kernel, this would take twice as long.
+    # NumPy allocates with huge pages, numba does not: allocated inside the kernel, this would take twice as long.
     out = np.empty((len(factor), height // cell, width // cell), np.float32)
     (_bayer_planes if photo.cfa is Cfa.BAYER else _xtrans_planes)(photo.mosaic, top, left, factor, bias, out)
     return out
 
 
 def level_lines(sensor: Sensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The line `level = factor[p] * value + bias[p]` of each plane p.
+    """Coefficients of `level = factor[p] * value + bias[p]` for each plane p.
+
+    Returns:
+        (P,) float32 factors, 1 / (white - black), and (P,) float32 biases, -black / (white - black).
 
     Raises:
         ValueError: The sensor's white level does not lie above each of its black levels.
@@ -109,7 +116,7 @@ def level_lines(sensor: Sensor) -> tuple[NDArray[np.float32], NDArray[np.float32
 
 
 def site_lines(sensor: Sensor) -> NDArray[np.float32]:
-    """`level_lines` for each site of the tile: (2, period, period), the factors and the biases."""
+    """`level_lines` for each site of the CFA's tile: (2, period, period) float32, the factors and the biases."""
     return np.stack(level_lines(sensor))[:, tile_planes(sensor.cfa)]
 
 
@@ -122,6 +129,16 @@ def _bayer_planes(  # noqa: PLR0917
     bias: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
+    """Planes of a rectangle of a Bayer mosaic.
+
+    Args:
+        mosaic: (H, W) sensor values of the frame.
+        first_row: of the rectangle.
+        first_column: of the rectangle.
+        factor: (4,) see `level_lines`.
+        bias: (4,) see `level_lines`.
+        out: (4, h, w) levels, written.
+    """
     height, width = out.shape[1:]
     for plane in range(4):
         a, b = factor[plane], bias[plane]
@@ -140,7 +157,18 @@ def _xtrans_planes(  # noqa: PLR0917
     bias: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    # Each 3x3 cell holds green at the same five sites; red and blue swap their two pairs of sites from cell to cell.
+    """Planes of a rectangle of an X-Trans mosaic.
+
+    Each 3x3 cell has green at the same five sites; red and blue swap their two pairs of sites from cell to cell.
+
+    Args:
+        mosaic: (H, W) sensor values of the frame.
+        first_row: of the rectangle.
+        first_column: of the rectangle.
+        factor: (3,) see `level_lines`.
+        bias: (3,) see `level_lines`.
+        out: (3, h, w) levels, written.
+    """
     height, width = out.shape[1:]
     two, five = np.float32(0.5), np.float32(0.2)
     for y in range(height):

@@ -1,14 +1,14 @@
 """The processing of one pair: alignment, gain, mask, MS-SSIM, crops.
 
     align_pair    shift between the photos, what both show (`rect`), gain, alignment loss
-    finish_pair   mask of overexposed, hot and changed cells; MS-SSIM of windows; the crops that are worth keeping
+    finish_pair   mask of overexposed, hot and changed cells; MS-SSIM of windows; the crops that pass
     FinishedPair.pixels   what a shard stores of each crop
 
 Coordinates are sites of the noisy photo's frame (see `coordinates`); `_crops` converts those of the crops to the visible
 area for the records that leave this module. A shift is the same in either.
 
-MS-SSIM and the mask need planes of both photos, 8 bytes per site. They are computed twice, once in each step: between the
-steps a scene holds one aligned pair for each ground truth, and keeping their planes would multiply the memory.
+Both steps compute the planes of both photos (8 bytes per site) and free them: they take more memory than all that an
+aligned pair keeps.
 """
 
 from collections.abc import Iterator
@@ -221,6 +221,15 @@ def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
 def _reject(
     truth: Prepared, noisy: Prepared, reason: Reason, detail: str, measured: Measurements | None = None
 ) -> Rejection:
+    """A rejection with both photos' sensors.
+
+    Args:
+        truth: the GT.
+        noisy: the noisy photo.
+        reason: the failed check.
+        detail: the measured value and its limit.
+        measured: what was measured before; None for nothing.
+    """
     return Rejection(
         reason=reason,
         detail=detail,
@@ -292,7 +301,13 @@ def _share(causes: NDArray[np.uint8], cause: Cause) -> float:
 
 
 def _unsuitable(truth: Prepared, noisy: Prepared, recipe: Recipe) -> Rejection | None:
-    """Checks that need no alignment: CFA, size, colour matrix, exposure; None where all pass."""
+    """Checks that need no alignment: CFA, size, colour matrix, exposure; None where all pass.
+
+    Args:
+        truth: the GT.
+        noisy: the noisy photo.
+        recipe: largest over- and underexposed shares.
+    """
     one, other = truth.photo.sensor, noisy.photo.sensor
     if (one.cfa, one.origin) != (other.cfa, other.origin):
         patterns = f"GT {one.cfa} from {one.origin}, noisy {other.cfa} from {other.origin}"

@@ -1,8 +1,12 @@
-"""Alignment: by how many sites two photos of one scene are shifted, and whether they show one scene at all.
+"""Alignment: the shift between two photos in sites, and whether they show the same scene at all.
 
-Three steps, from far to near. The correlation of the photos' clipped local contrast names a few candidates. Where there
-is more than one (something large moved, or a texture repeats), the patches of the photo vote. Local least squares refine
-the winner to a fraction of a site, and measure rotation and change of size. The mosaics are never resampled.
+1. Cross-correlation of the photos' clipped local contrast (`features`), at a reduced resolution. Its highest peaks are the
+   candidates for the shift.
+2. Where there is more than one candidate (a large object moved, or a texture repeats), the one at which most patches of the
+   photo correlate is selected.
+3. Lucas-Kanade registration refines it to a fraction of a site, and measures rotation and scale (`registration`).
+
+The mosaics are never resampled. A *reduced pixel* is one sample of the reduced green: 4x4 sites (Bayer) or 3x3 (X-Trans).
 """
 
 from dataclasses import dataclass
@@ -18,30 +22,27 @@ from rawnind.imaging.jit import kernel
 
 __all__ = ["Alignment", "Features", "align", "extract_features"]
 
-MIN_CANDIDATE_HEIGHT = (
-    6.0  # a peak this many standard deviations high may be a match; noise alone hardly makes one
-)
+# Thresholds were set with benchmarks/bench_align.py, on drawn pairs at ISO 100 to 65535 and as many unrelated photos.
+MIN_CANDIDATE_HEIGHT = 6.0  # standard deviations; noise alone rarely reaches it, unrelated photos reach 7
 MAX_CANDIDATES = 4
-VOTING_PATCH = 16  # blocks
-MAX_VOTING_PATCHES = 1500  # patches
-MIN_MARGIN = 0.1  # the winner's votes exceed the next's by at least this share, or the score is lowered
-MIN_REACH = 48  # blocks: correlation is looked at this far, so that the peak is judged by enough of it
-MIN_SIDE = 16  # blocks a side, below which nothing is measured
+AGREEMENT_PATCH = 16  # reduced pixels a side
+MAX_PATCHES = 1500  # bounds the time on large photos
+MIN_MARGIN = 0.1  # below this margin over the second candidate, the score is scaled down in proportion
+MIN_REACH = 48  # reduced pixels: enough of the correlation to estimate its standard deviation
+MIN_SIDE = 16  # reduced pixels; a smaller photo is not aligned
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Alignment:
-    """Where the noisy photo's content lies in the GT.
+    """The geometric relation of two photos.
 
     Attributes:
         shift: (dy, dx) whole sites: GT site (y + dy, x + dx) shows what noisy site (y, x) shows.
-        subpixel: what would have to be added to `shift`, in sites, at the middle of the noisy photo.
-        score: height of the correlation peak in standard deviations of the correlation around it; lowered towards 0
-            where another shift explains the photos almost as well; 0 where there is nothing to align, or where what
-            fits lies beyond the largest shift.
-        rotation: degrees that the noisy photo's content is turned against the GT's, counter-clockwise; None where it
-            could not be measured.
-        scale: size of the noisy photo's content relative to the GT's, minus one; None where it could not be measured.
+        subpixel: (dy, dx) in sites, to be added to `shift`; measured at the middle of the noisy photo.
+        score: height of the correlation peak in standard deviations of the correlation; scaled down towards 0 where another
+            shift fits almost as well; 0 where the photos have no contrast or the best shift exceeds the largest allowed.
+        rotation: of the noisy photo's content against the GT's, degrees counter-clockwise; None where not measurable.
+        scale: size of the noisy photo's content relative to the GT's, minus one; None where not measurable.
     """
 
     shift: tuple[int, int]
@@ -53,7 +54,13 @@ class Alignment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Candidate:
-    """A correlation peak: its shift in blocks, the fraction to add to it, and its height in standard deviations."""
+    """A correlation peak.
+
+    Attributes:
+        shift: (dy, dx) in reduced pixels.
+        fraction: (dy, dx) sub-pixel offset of the vertex, -0.5..0.5 reduced pixels.
+        height: in standard deviations of the correlation.
+    """
 
     shift: tuple[int, int]
     fraction: tuple[float, float]
@@ -67,11 +74,12 @@ def align(ground_truth: Features, noisy: Features, *, max_shift: int = 128) -> A
     """Measures the shift between two photos of one size and CFA.
 
     Unrelated photos score up to 7, whatever their size. A true pair scores more the more sites it has: from 9 at 512x768
-    sites of night sky at ISO 57815, usually above 20, to some hundred at 24 MP. A gate of 8 tells them apart.
+    sites of night sky at ISO 57815, usually above 20, to some hundred at 24 MP. A threshold of 8 separates them
+    (benchmarks/bench_align.py).
 
     Args:
-        ground_truth: the clean photo.
-        noisy: the photo in whose frame the shift is given.
+        ground_truth: features of the clean photo.
+        noisy: features of the photo in whose frame the shift is given.
         max_shift: largest shift in sites, in each direction, that is searched; never more than half the photo's size.
 
     Raises:
@@ -84,9 +92,8 @@ def align(ground_truth: Features, noisy: Features, *, max_shift: int = 128) -> A
         raise ValueError("only photos of one size and one CFA can be aligned")
     if min(noisy.green.shape) < MIN_SIDE:
         return _UNALIGNED
-    reach = max(
-        MIN_REACH, -(-3 * max_shift // (2 * noisy.reduction))
-    )  # further than wanted: to know what is too far
+    # 1.5 times the largest shift, so that a peak beyond it is recognised as too far
+    reach = max(MIN_REACH, -(-3 * max_shift // (2 * noisy.reduction)))
     candidates = _candidates(_correlate(ground_truth, noisy, reach))
     if not candidates:
         return _UNALIGNED
@@ -99,7 +106,13 @@ def align(ground_truth: Features, noisy: Features, *, max_shift: int = 128) -> A
 
 
 def _alignment(found: Similarity, score: float, max_shift: int) -> Alignment:
-    """Splits the measured displacement into whole sites and the rest."""
+    """Splits a measured displacement into whole sites and a sub-pixel rest.
+
+    Args:
+        found: displacement, rotation and scale.
+        score: peak height, scaled by the margin over the second candidate.
+        max_shift: in sites; the whole-site part is clipped to it.
+    """
     whole_y, whole_x = (round(float(np.clip(d, -max_shift, max_shift))) for d in found.displacement)
     return Alignment(
         shift=(whole_y, whole_x),
@@ -111,7 +124,16 @@ def _alignment(found: Similarity, score: float, max_shift: int) -> Alignment:
 
 
 def _correlate(ground_truth: Features, noisy: Features, reach: int) -> NDArray[np.float32]:
-    """Correlation at shifts of up to `reach` blocks (less in a small photo); no shift lies in the middle."""
+    """Circular cross-correlation of two half-whitened spectra, cropped around shift 0.
+
+    Args:
+        ground_truth: features of the clean photo.
+        noisy: features of the noisy photo.
+        reach: largest shift kept, in reduced pixels; less in a small photo.
+
+    Returns:
+        (2 * ry + 1, 2 * rx + 1) float32; the middle is shift 0.
+    """
     height, width = noisy.green.shape
     rows = np.arange(-min(reach, height // 2 - 1), min(reach, height // 2 - 1) + 1)
     columns = np.arange(-min(reach, width // 2 - 1), min(reach, width // 2 - 1) + 1)
@@ -122,8 +144,9 @@ def _correlate(ground_truth: Features, noisy: Features, reach: int) -> NDArray[n
 
 
 def _candidates(correlation: NDArray[np.float32]) -> list[_Candidate]:
-    """The highest peak, and others that may be a match, in descending order; none without contrast."""
-    spread = 1.4826 * float(np.median(np.abs(correlation)))  # the standard deviation, hardly changed by peaks
+    """The highest peak of the correlation and others above `MIN_CANDIDATE_HEIGHT`, descending; none without contrast."""
+    # standard deviation from the median absolute deviation, which the peaks hardly change
+    spread = 1.4826 * float(np.median(np.abs(correlation)))
     if spread == 0:
         return []
     ridge = cv2.dilate(correlation, np.ones((5, 5), np.uint8))
@@ -145,7 +168,10 @@ def _candidates(correlation: NDArray[np.float32]) -> list[_Candidate]:
 
 
 def _vertex(line: NDArray[np.float32], at: int) -> float:
-    """Where the parabola through three neighbours has its top, relative to the middle one."""
+    """Sub-pixel offset of a peak: vertex of the parabola through a sample and its two neighbours, -0.5..0.5.
+
+    With samples a, b, c: (a - c) / (2 (a - 2 b + c)); 0 at the ends of the line and where the samples are not concave.
+    """
     if not 0 < at < len(line) - 1:
         return 0.0
     before, here, after = (float(v) for v in line[at - 1 : at + 2])
@@ -156,24 +182,42 @@ def _vertex(line: NDArray[np.float32], at: int) -> float:
 def _select(
     ground_truth: Features, noisy: Features, candidates: list[_Candidate]
 ) -> tuple[_Candidate, float]:
-    """The candidate that most of the photo agrees with, and the share of its votes that the next one lacks."""
+    """The candidate at which most patches correlate, and its margin over the second.
+
+    Args:
+        ground_truth: features of the clean photo.
+        noisy: features of the noisy photo.
+        candidates: at least one.
+
+    Returns:
+        The candidate, and 1 - (second's agreement) / (its own), 0..1; 1 where it is the only one.
+    """
     if len(candidates) == 1:
         return candidates[0], 1.0
-    votes = np.array([_patch_agreement(ground_truth, noisy, c.shift) for c in candidates])
-    first, second = np.argsort(-votes, kind="stable")[:2]
-    margin = 1 - max(votes[second], 0) / votes[first] if votes[first] > 0 else 0.0
+    agreement = np.array([_patch_agreement(ground_truth, noisy, c.shift) for c in candidates])
+    first, second = np.argsort(-agreement, kind="stable")[:2]
+    margin = 1 - max(agreement[second], 0) / agreement[first] if agreement[first] > 0 else 0.0
     return candidates[first], float(margin)
 
 
 def _patch_agreement(ground_truth: Features, noisy: Features, shift: tuple[int, int]) -> float:
-    """Agreement of the photo's patches at the shift's best fraction of a block: the top of a parabola along each axis."""
-    patches = noisy.contrast.size / VOTING_PATCH**2
-    step = VOTING_PATCH * max(1, round((patches / MAX_VOTING_PATCHES) ** 0.5))
+    """Mean correlation of patches at a candidate's shift, at the vertex of a parabola through whole shifts along each axis.
+
+    Args:
+        ground_truth: features of the clean photo.
+        noisy: features of the noisy photo.
+        shift: (dy, dx) in reduced pixels.
+
+    Returns:
+        At most about 1.
+    """
+    patches = noisy.contrast.size / AGREEMENT_PATCH**2
+    step = AGREEMENT_PATCH * max(1, round((patches / MAX_PATCHES) ** 0.5))
 
     def agreement(y: int, x: int) -> float:
         return float(
             _mean_patch_correlation(
-                ground_truth.contrast, noisy.contrast, (shift[0] + y, shift[1] + x), VOTING_PATCH, step
+                ground_truth.contrast, noisy.contrast, (shift[0] + y, shift[1] + x), AGREEMENT_PATCH, step
             )
         )
 
@@ -189,7 +233,18 @@ def _patch_agreement(ground_truth: Features, noisy: Features, shift: tuple[int, 
 def _mean_patch_correlation(
     ground_truth: NDArray[np.int8], noisy: NDArray[np.int8], shift: tuple[int, int], patch: int, step: int
 ) -> float:
-    """Mean over patches of the correlation coefficient after the shift: each part of the photo counts the same."""
+    """Mean over patches of the correlation coefficient at a shift; each patch has the same weight.
+
+    Args:
+        ground_truth: (h, w) int8 local contrast.
+        noisy: (h, w) int8 local contrast.
+        shift: (dy, dx) in reduced pixels.
+        patch: side of a patch in reduced pixels.
+        step: reduced pixels from one patch to the next.
+
+    Returns:
+        -1..1; 0 where no patch lies in both.
+    """
     height, width = noisy.shape
     dy, dx = shift
     total, patches = 0.0, 0

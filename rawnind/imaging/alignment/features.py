@@ -1,4 +1,4 @@
-"""What alignment needs of a photo, computed once for all its pairs."""
+"""Features for alignment: a photo's reduced green, its local contrast and its spectrum, computed once for all its pairs."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
 
 REDUCTION = {Cfa.BAYER: 4, Cfa.X_TRANS: 3}
-"""Sites a side of a reduction: whole periods of green (X-Trans green repeats after 3 sites), about a thousand rows at 24 MP."""
+"""Sites a side of a reduced pixel: whole periods of green (X-Trans green repeats after 3 sites), about 1000 rows at 24 MP."""
 
-CONTRAST_RADIUS = 4  # blocks: details of up to about 9 blocks take part
-CLIP = 2.0  # local contrast counts up to this many median absolute values
-CLIP_VALUE = 63  # what CLIP becomes in int8: the products of 256 samples fit a million times in 32 bit
-READ_NOISE = 32.0  # sensor values over black below which noise no longer falls with the light
+CONTRAST_RADIUS = 4  # reduced pixels: details of up to about 9 reduced pixels remain
+CLIP = 2.0  # in median absolute values
+CLIP_VALUE = 63  # int8 value of CLIP: a patch's sum of 256 products stays below 2**20, exact in integers
+READ_NOISE = 32.0  # sensor values over black below which read noise dominates, so that the root no longer stabilises it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -25,9 +25,10 @@ class Features:
     """A photo, and what `align` needs of it: 14 MB at 24 MP Bayer, 24 MB at 24 MP X-Trans, beside the mosaic.
 
     Attributes:
-        green: (h, w) green in sensor values over black, the mean of each reduction without its largest and smallest site.
-        contrast: (h, w) -63..63, clipped local contrast.
-        spectrum: (h, w // 2 + 1) of the windowed contrast, divided by the root of its magnitude; 0 along both axes.
+        photo: the photo itself.
+        green: (h, w) float32 reduced green in sensor values over black.
+        contrast: (h, w) int8, -63..63, clipped local contrast of `green`.
+        spectrum: (h, w // 2 + 1) complex64 half-whitened spectrum of `contrast`; 0 along both axes.
     """
 
     photo: Photo
@@ -42,16 +43,20 @@ class Features:
 
 
 def extract_features(photo: Photo) -> Features:
-    """Prepares a photo for `align`; 25 to 40 CPU ms at 24 MP."""
+    """Computes a photo's features for `align`; 25 to 40 CPU ms at 24 MP."""
     green = reduced_green(photo)
     contrast = local_contrast(green)
     return Features(photo=photo, green=green, contrast=contrast, spectrum=half_white_spectrum(contrast))
 
 
 def reduced_green(photo: Photo) -> NDArray[np.float32]:
-    """(H // reduction, W // reduction) mean green of each reduction over black, without the reduction's largest and smallest site.
+    """Green at 1/4 (Bayer) or 1/3 (X-Trans) of the resolution: trimmed means of the green sites.
 
-    Leaving out two of the 8 (Bayer) or 5 (X-Trans) sites removes a hot pixel at little cost in noise.
+    The smallest and the largest of the 8 (Bayer) or 5 (X-Trans) green sites are left out: this removes a hot pixel at little
+    cost in noise.
+
+    Returns:
+        (H // reduction, W // reduction) float32, sensor values over black.
     """
     reduction = REDUCTION[photo.cfa]
     height, width = photo.mosaic.shape
@@ -62,13 +67,16 @@ def reduced_green(photo: Photo) -> NDArray[np.float32]:
 
 
 def local_contrast(green: NDArray[np.float32]) -> NDArray[np.int8]:
-    """Difference of the root of the light from its surroundings, clipped at CLIP times its median absolute value.
+    """Square root of the light minus its local mean, clipped at CLIP times its median absolute value.
 
-    In the root of the light, shot noise is the same everywhere. Clipping gives every part of the photo a similar say:
-    a lamp, or a thing with strong edges that moved, cannot outvote the rest.
+    The square root stabilises the variance of shot noise (Anscombe 1948). Clipping bounds the influence of lamps and of strong
+    edges that moved.
+
+    Args:
+        green: (h, w) float32 reduced green in sensor values over black.
 
     Returns:
-        (h, w) in 1/63 of the clipping limit; all 0 where there is no contrast.
+        (h, w) int8, -63..63 in 1/63 of the clipping limit; all 0 where there is no contrast.
     """
     root = np.maximum(green, 0)
     root += READ_NOISE
@@ -84,11 +92,17 @@ def local_contrast(green: NDArray[np.float32]) -> NDArray[np.int8]:
 
 
 def half_white_spectrum(contrast: NDArray[np.int8]) -> NDArray[np.complex64]:
-    """Spectrum under a sine window, divided by the root of its own magnitude; 0 along both axes.
+    """Spectrum under a sine window, divided by the square root of its magnitude; 0 along both axes.
 
-    The product of two such spectra lies halfway between plain correlation, whose peak is broad, and phase correlation,
-    which lifts frequencies that hold nothing but noise. The axes hold what is the same in whole rows or columns, such
-    as the sensor's column pattern, which would speak for no shift at all.
+    The product of two such spectra lies halfway between plain cross-correlation, whose peak is broad, and phase correlation,
+    which amplifies frequencies that hold only noise. The axes hold what is constant along rows or columns, such as the
+    sensor's column pattern, which would raise a peak at shift 0.
+
+    Args:
+        contrast: (h, w) int8.
+
+    Returns:
+        (h, w // 2 + 1) complex64.
     """
     height, width = contrast.shape
     if not contrast.size:
@@ -103,11 +117,13 @@ def half_white_spectrum(contrast: NDArray[np.int8]) -> NDArray[np.complex64]:
 
 
 def _sine_window(size: int) -> NDArray[np.float32]:
+    """(size,) float32: half a period of a sine, the square root of a Hann window."""
     return np.sin(np.pi * (np.arange(size) + 0.5) / size).astype(np.float32)
 
 
 @kernel
 def _half_whiten(spectrum: NDArray[np.complex64]) -> None:
+    """Divides each coefficient by the square root of its magnitude, in place; 1e-12 avoids a division by zero."""
     for y in range(spectrum.shape[0]):
         row = spectrum[y]
         for x in range(row.shape[0]):
@@ -117,6 +133,13 @@ def _half_whiten(spectrum: NDArray[np.complex64]) -> None:
 
 @kernel
 def _reduce_bayer(mosaic: NDArray[np.uint16], black: np.float32, out: NDArray[np.float32]) -> None:
+    """Mean of the 8 green sites of 4x4, without the smallest and the largest.
+
+    Args:
+        mosaic: (H, W) uint16 sensor values.
+        black: green's black level.
+        out: (H // 4, W // 4) float32, written.
+    """
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
             total, low, high = 0, 65535, 0
@@ -131,6 +154,13 @@ def _reduce_bayer(mosaic: NDArray[np.uint16], black: np.float32, out: NDArray[np
 
 @kernel
 def _reduce_xtrans(mosaic: NDArray[np.uint16], black: np.float32, out: NDArray[np.float32]) -> None:
+    """Mean of the 5 green sites of 3x3, without the smallest and the largest.
+
+    Args:
+        mosaic: (H, W) uint16 sensor values.
+        black: green's black level.
+        out: (H // 3, W // 3) float32, written.
+    """
     for y in range(out.shape[0]):
         top, middle, bottom = mosaic[3 * y], mosaic[3 * y + 1], mosaic[3 * y + 2]
         for x in range(out.shape[1]):

@@ -1,11 +1,11 @@
 """Local shifts between two photos, patch by patch, by least squares.
 
-In each patch the noisy photo is explained by the GT and the GT's gradient,
+In each patch the noisy photo is a linear function of the GT and its gradient,
 
     noisy(p) = a * gt(p + offset) + b . gradient(gt)(p + offset) + c,        local shift = offset + b / a
 
-(Lucas and Kanade 1981, with the gain a and the offset c unknown too). All regressors come from the clean photo, so that
-the other's noise does not bias them.
+(B. D. Lucas and T. Kanade, "An iterative image registration technique", IJCAI 1981, with gain a and offset c as further
+unknowns). All regressors come from the clean photo: noise in a regressor would bias the shift towards 0.
 """
 
 from dataclasses import dataclass
@@ -23,27 +23,25 @@ Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]
 
-WELL_EXPOSED = 0.95  # of the white level: above it, what is measured is the sensor's limit
-MODEL_ERROR = 0.03  # sites that a patch's shift is off even without noise
-GAIN_TOLERANCE = (
-    0.25  # a patch whose gain is further off than this, and than 3 standard errors, shows something else
-)
+WELL_EXPOSED = 0.95  # share of the white level above which sensors may clip
+MODEL_ERROR = 0.03  # sites; error of a patch's shift without noise (interpolation, aliasing)
+GAIN_TOLERANCE = 0.25  # relative; beyond this and 3 standard errors, a patch shows another content
 SITE_CORRELATION = (
-    4.0  # variance of a sum of neighbouring interpolated greens against that of independent ones
+    4.0  # variance of a sum of neighbouring interpolated greens over that of independent samples
 )
 XTRANS_PERIOD = Cfa.X_TRANS.period
 PRODUCTS = 15  # distinct products of five columns
-MIN_SAMPLES = 64
+MIN_SAMPLES = 64  # well-exposed samples of a patch, for the four unknowns
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class LocalShifts:
-    """What the patches say.
+    """Measured shifts of N patches.
 
     Attributes:
-        at: (N, 2) middles of the patches (y, x) in sites from the middle of the noisy photo.
-        shift: (N, 2) local (dy, dx) in sites, GT minus noisy.
-        covariance: (N, 2, 2) of `shift`.
+        at: (N, 2) float64 middles of the patches (y, x) in sites from the middle of the noisy photo.
+        shift: (N, 2) float64 local (dy, dx) in sites, GT minus noisy.
+        covariance: (N, 2, 2) float64 of `shift`.
     """
 
     at: Float64s
@@ -52,13 +50,13 @@ class LocalShifts:
 
 
 class View(NamedTuple):
-    """A photo as the kernels see it.
+    """A photo as the kernels take it.
 
     Attributes:
-        values: (h, w) float32 green over black, or (H, W) uint16 mosaic.
-        black: green's black level, to be taken from the mosaic.
+        values: (h, w) float32 reduced green over black, or (H, W) uint16 mosaic.
+        black: green's black level, to be subtracted from the mosaic.
         limit: green over black above which a sample is not well exposed.
-        green: (period, period) where the mosaic's patch is green.
+        green: (period, period) bool: where the CFA's tile is green.
     """
 
     values: NDArray[Any]
@@ -68,7 +66,12 @@ class View(NamedTuple):
 
 
 def view(photo: Photo, values: NDArray[Any]) -> View:
-    """A view of the photo's mosaic, or of its blocks' green."""
+    """A view of a photo's mosaic or of its reduced green.
+
+    Args:
+        photo: sensor levels and CFA.
+        values: the mosaic or the reduced green.
+    """
     black = photo.sensor.black_level[1]
     return View(
         values=values,
@@ -81,11 +84,11 @@ def view(photo: Photo, values: NDArray[Any]) -> View:
 def reduced_shifts(
     ground_truth: View, noisy: View, corners: Int64s, offset: Int64s, patch: int
 ) -> LocalShifts:
-    """Local shifts from the greens of blocks, all in blocks.
+    """Local shifts from the reduced greens, all in reduced pixels.
 
     Args:
-        ground_truth: its values are blocks' greens.
-        noisy: the same.
+        ground_truth: its values are the reduced green.
+        noisy: the same of the noisy photo.
         corners: (N, 2) first sample of each patch in the noisy photo.
         offset: (2,) added to the corners in the GT; one more sample around the patch must exist there.
         patch: samples a side.
@@ -100,7 +103,7 @@ def site_shifts(ground_truth: View, noisy: View, corners: Int64s, offsets: Int64
 
     Args:
         ground_truth: its values are the mosaic.
-        noisy: the same.
+        noisy: the same of the noisy photo.
         corners: (N, 2) first site of each patch in the noisy photo; two more sites around the patch must exist.
         offsets: (N, 2) added to the corners in the GT; three more sites around the patch must exist there.
         patch: sites a side.
@@ -110,26 +113,33 @@ def site_shifts(ground_truth: View, noisy: View, corners: Int64s, offsets: Int64
 
 
 def _middle(noisy: View) -> Float64s:
+    """(2,) position (y, x) of the middle of an image in its own pixels."""
     return (np.array(noisy.values.shape) - 1) / 2
 
 
 def weighted_median(values: Float64s, weights: Float64s) -> float:
-    """The value below which half of the weight lies; there is at least one value."""
+    """The smallest value at which the cumulative weight reaches half of the total; there is at least one value.
+
+    Args:
+        values: (n,).
+        weights: (n,), not negative.
+    """
     order = np.argsort(values, kind="stable")
     total = np.cumsum(weights[order])
     return float(values[order[np.searchsorted(total, total[-1] / 2)]])
 
 
 def _solve(sums: Float64s, at: Float64s, offsets: Int64s, correlation: float) -> LocalShifts:
-    """Local shifts from each patch's products; patches that say nothing, or show something else, are left out.
+    """Solves the normal equations of each patch; patches without contrast, or with a gain unlike the photo's, are left out.
 
-    The gain is taken as one for the whole photo: that of a patch without contrast is as good as random.
+    The shift is b / a with one gain a for the whole photo, the weighted median: a patch's own gain is unreliable where it has
+    little contrast.
 
     Args:
-        sums: (N, 15) products of (gt, gt_y, gt_x, 1, noisy) with each other, upper triangle.
+        sums: (N, 15) sums of products of (gt, gt_y, gt_x, 1, noisy) with each other, upper triangle.
         at: (N, 2) middles of the patches.
         offsets: (N, 2) where the GT's patches were taken.
-        correlation: how much larger a sum's variance is than that of independent samples.
+        correlation: variance of a sum of the samples over that of independent samples.
     """
     full = np.zeros((len(sums), 5, 5))
     rows, columns = np.triu_indices(5)
@@ -152,6 +162,7 @@ def _solve(sums: Float64s, at: Float64s, offsets: Int64s, correlation: float) ->
 
 @kernel
 def _mean(values: Float32s) -> np.float32:
+    """Mean of an image, summed in float64."""
     total = 0.0
     for y in range(values.shape[0]):
         for x in range(values.shape[1]):
@@ -161,7 +172,14 @@ def _mean(values: Float32s) -> np.float32:
 
 @kernel(fastmath={"reassoc", "contract", "nsz"})  # sums in any order: the compiler may use vectors
 def _products(gt: Float32s, noisy: Float32s, limits: tuple[np.float32, np.float32], out: Float64s) -> None:
-    """Sums of products of (gt, gt_y, gt_x, 1, noisy), centred; `gt` has one more sample than `noisy` on each side."""
+    """Sums of products of (gt, gt_y, gt_x, 1, noisy) with each other over a patch, means removed.
+
+    Args:
+        gt: (n + 2, m + 2) float32 green over black, one more sample than `noisy` on each side.
+        noisy: (n, m) float32 green over black.
+        limits: of GT and noisy photo: samples from here on are skipped as overexposed.
+        out: (15,) float64, written: upper triangle row by row.
+    """
     mean_gt, mean_noisy = _mean(gt), _mean(noisy)
     zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
     out[:] = 0
@@ -182,6 +200,18 @@ def _products(gt: Float32s, noisy: Float32s, limits: tuple[np.float32, np.float3
 
 @kernel
 def _reduced_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, patch: int) -> Float64s:
+    """`_products` of each patch of two reduced greens.
+
+    Args:
+        gt: the clean photo.
+        noisy: the noisy photo.
+        corners: (N, 2) int64 first sample of each patch in the noisy photo.
+        offsets: (N, 2) int64 added to the corners in the GT.
+        patch: samples a side.
+
+    Returns:
+        (N, 15) float64.
+    """
     out = np.zeros((len(corners), PRODUCTS))
     for i in range(len(corners)):
         y, x = corners[i]
@@ -193,6 +223,18 @@ def _reduced_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, patch
 
 @kernel
 def _site_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, patch: int) -> Float64s:
+    """`_products` of each patch of two mosaics, with green interpolated at every site.
+
+    Args:
+        gt: the clean photo.
+        noisy: the noisy photo.
+        corners: (N, 2) int64 first site of each patch in the noisy photo.
+        offsets: (N, 2) int64 added to the corners in the GT.
+        patch: sites a side.
+
+    Returns:
+        (N, 15) float64.
+    """
     out = np.zeros((len(corners), PRODUCTS))
     gt_patch, noisy_patch = np.empty((patch + 2, patch + 2), np.float32), np.empty((patch, patch), np.float32)
     for i in range(len(corners)):
@@ -205,10 +247,16 @@ def _site_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, patch: i
 
 @kernel
 def _green_sites(photo: View, top: int, left: int, out: Float32s) -> None:
-    """Green at each site over black; for X-Trans the mean of 3x3 such sites.
+    """Green at each site over black; for X-Trans averaged over 3x3 sites.
 
-    In X-Trans the centre of the greens among 3x3 sites lies up to 0.4 sites off the middle, in a pattern that repeats
-    after 3 sites: the mean over the repeat takes it out.
+    In X-Trans the centroid of the greens among 3x3 sites lies up to 0.4 sites off the middle, in a pattern with a period of
+    3 sites: the mean over the period removes it.
+
+    Args:
+        photo: its mosaic.
+        top: first row.
+        left: first column.
+        out: (n, m) float32 sensor values over black, written.
     """
     if photo.green.shape[0] != XTRANS_PERIOD:
         _interpolate_green(photo, top, left, out)
@@ -229,6 +277,12 @@ def _interpolate_green(photo: View, top: int, left: int, out: Float32s) -> None:
     """Green at each site over black: the mean of the greens among its 3x3 sites without the largest and smallest.
 
     There are 4 or 5 of them (Bayer) or 5 (X-Trans); a hot pixel is always left out.
+
+    Args:
+        photo: its mosaic.
+        top: first row.
+        left: first column.
+        out: (n, m) float32 sensor values over black, written.
     """
     height, width = out.shape
     period, none = photo.green.shape[0], np.float32(1e6)
@@ -256,7 +310,17 @@ def _interpolate_green(photo: View, top: int, left: int, out: Float32s) -> None:
 
 @kernel
 def _green_lines(green: NDArray[np.bool_], left: int, width: int) -> tuple[Float32s, Float32s]:
-    """For each row of the CFA's patch: 1 where sites from `left - 1` on are green; 1 / (greens among 3x3 sites - 2)."""
+    """Where sites are green, and the weight of each in the trimmed mean, for each row of the CFA's tile.
+
+    Args:
+        green: (period, period) bool.
+        left: first column of the interpolated sites.
+        width: their number m.
+
+    Returns:
+        (period, m + 2) float32, 1 where sites from `left - 1` on are green, else 0; (period, m) float32
+        1 / (greens among 3x3 sites - 2).
+    """
     period = green.shape[0]
     is_green = np.empty((period, width + 2), np.float32)
     share = np.zeros((period, width), np.float32)

@@ -1,6 +1,6 @@
-"""Registration: the small displacement, rotation and change of size between two photos, fitted to their local shifts.
+"""Registration: a similarity transform (displacement, rotation, scale) fitted to local shifts of patches.
 
-Done twice: on blocks of sites, which reach over some sites of error, then on the sites themselves.
+Done first on the reduced green, which tolerates an error of several sites, then repeatedly on the green sites themselves.
 """
 
 from dataclasses import dataclass
@@ -19,29 +19,29 @@ from rawnind.imaging.alignment.lucas_kanade import (
 
 Float64s = NDArray[np.float64]
 
-REDUCED_PATCH = 64  # blocks a side
+REDUCED_PATCH = 64  # reduced pixels a side
 SITE_PATCH = 128  # sites a side
-MIN_PATCH = 12
-MAX_PATCHES = (10, 14)  # down and across
-MIN_PATCHES_FOR_SIMILARITY = 6
-MAX_DEPARTURE = (
-    1.5  # blocks: a refinement that leads further away from the correlation peak has lost the track
-)
+MIN_PATCH = 12  # pixels a side: 144 samples for the four unknowns of a patch
+PATCH_GRID = (10, 14)  # most patches down and across: bounds the time on large photos
+MIN_PATCHES_FOR_SIMILARITY = 6  # with fewer, only the displacement is fitted
+MAX_DEPARTURE = 1.5  # reduced pixels from the correlation peak, beyond which the refinement has diverged
 SIGNIFICANT = 3.0  # standard errors
-MAX_ROTATION_ERROR = 0.0125  # degrees: with a larger standard error, 0.05 degrees would not be clear
-MAX_SCALE_ERROR = 0.00025  # the same for 0.1 %
-IRLS_ITERATIONS = 20
+MAX_ROTATION_ERROR = (
+    0.0125  # degrees: with a larger standard error, 0.05 degrees would not be 4 standard errors
+)
+MAX_SCALE_ERROR = 0.00025  # so that a scale of 0.1 % is 4 standard errors
+IRLS_ITERATIONS = 20  # of the iteratively reweighted least squares
 MAX_SITE_ITERATIONS = 4
-CONVERGED = 0.5  # sites: within this, a patch's shift is measured without need to look again
+CONVERGED = 0.5  # sites: a smaller move keeps every patch within the range of the linear model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Similarity:
-    """How the noisy photo's points lie in the GT.
+    """Similarity transform from the noisy photo to the GT.
 
     Attributes:
         displacement: (dy, dx) in sites at the middle of the noisy photo, GT minus noisy.
-        rotation: degrees, noisy against GT, counter-clockwise; None where not measurable.
+        rotation: of the noisy photo's content against the GT's, degrees counter-clockwise; None where not measurable.
         scale: size of the noisy photo's content relative to the GT's, minus one; None where not measurable.
     """
 
@@ -52,22 +52,28 @@ class Similarity:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class _Model:
-    """(4,) dy, dx, rotation in radians, scale; (4,) standard errors, infinite where not fitted."""
+    """A fitted similarity transform.
+
+    Attributes:
+        values: (4,) float64: dy, dx in sites, rotation in radians, scale minus one.
+        errors: (4,) float64 standard errors of `values`; infinite where not fitted.
+    """
 
     values: Float64s
     errors: Float64s
 
 
 def register(ground_truth: Features, noisy: Features, start: tuple[float, float]) -> Similarity:
-    """Refines a displacement that is right to about one reduction.
+    """Refines a displacement that is right to about one reduced pixel.
 
     Args:
-        ground_truth: the clean photo.
-        noisy: of the same size and CFA.
+        ground_truth: features of the clean photo.
+        noisy: features of the noisy photo, of the same size and CFA.
         start: (dy, dx) in sites: GT (y + dy, x + dx) shows noisy (y, x).
 
     Returns:
-        The refined displacement; `start` itself where the photos do not allow it.
+        The refined transform; `start` without rotation and scale where too few patches can be matched, or where the fit
+        departs from `start` by more than `MAX_DEPARTURE`.
     """
     model = _Model(values=np.array([*start, 0, 0]), errors=np.full(4, np.inf))
     for measure in (_reduced_shifts, *[_site_shifts] * MAX_SITE_ITERATIONS):
@@ -86,19 +92,34 @@ def register(ground_truth: Features, noisy: Features, start: tuple[float, float]
 
 
 def _largest_move(model: _Model, before: _Model, shape: tuple[int, ...]) -> float:
-    """How far the photo's corners moved from one model to the next, in sites."""
+    """Largest displacement of the photo's corners between two models, in sites.
+
+    Args:
+        model: the newer one.
+        before: the older one.
+        shape: (H, W) of the photo in sites.
+    """
     corners = (np.array(shape) - 1) / 2 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
     return float(np.abs(_design(corners) @ (model.values - before.values)).max())
 
 
 def _reduced_shifts(ground_truth: Features, noisy: Features, model: _Model) -> LocalShifts:
-    """Local shifts in sites from the blocks' greens."""
+    """Local shifts measured on the reduced green.
+
+    Args:
+        ground_truth: features of the clean photo.
+        noisy: features of the noisy photo.
+        model: its displacement, rounded to reduced pixels, is where patches are matched.
+
+    Returns:
+        Positions and shifts in sites.
+    """
     reduction = noisy.reduction
     offset = np.rint(model.values[:2] / reduction).astype(np.int64)
     corners, patch = _patch_corners(noisy.green.shape, offset, REDUCED_PATCH, margin=1)
     views = view(ground_truth.photo, ground_truth.green), view(noisy.photo, noisy.green)
     local = reduced_shifts(*views, corners, offset, patch)
-    # The mosaic may end with part of a reduction; its middle then lies a little further on than the blocks'.
+    # The mosaic may end with part of a reduced pixel; its middle then lies a little beyond the reduced green's.
     rest = (np.array(noisy.photo.mosaic.shape) - reduction * np.array(noisy.green.shape)) / 2
     return LocalShifts(
         at=local.at * reduction - rest,
@@ -108,7 +129,16 @@ def _reduced_shifts(ground_truth: Features, noisy: Features, model: _Model) -> L
 
 
 def _site_shifts(ground_truth: Features, noisy: Features, model: _Model) -> LocalShifts:
-    """Local shifts in sites from the green sites; each patch is sought where the model puts it."""
+    """Local shifts measured on the green sites; each patch is matched where the model predicts it.
+
+    Args:
+        ground_truth: features of the clean photo.
+        noisy: features of the noisy photo.
+        model: rotation and scale count only where they exceed `SIGNIFICANT` standard errors.
+
+    Returns:
+        Positions and shifts in sites.
+    """
     clear = np.abs(model.values) > SIGNIFICANT * model.errors
     clear[:2] = True
     values = np.where(clear, model.values, 0)
@@ -124,13 +154,24 @@ def _site_shifts(ground_truth: Features, noisy: Features, model: _Model) -> Loca
 def _patch_corners(
     shape: tuple[int, ...], offset: NDArray[np.int64], largest: int, *, margin: int
 ) -> tuple[NDArray[np.int64], int]:
-    """(N, 2) corners of tiles spread over the part of the noisy photo that the GT shows too, and the tiles' side."""
+    """Patches spread evenly over what both photos show.
+
+    Args:
+        shape: (h, w) of the image that is matched.
+        offset: (2,) int64 (dy, dx) of the GT against the noisy photo, in its pixels.
+        largest: side of a patch at most.
+        margin: pixels around each patch that must exist in both photos.
+
+    Returns:
+        (N, 2) int64 first (y, x) of each patch in the noisy photo, and the side of a patch; N is 0 where it would be below
+        `MIN_PATCH`.
+    """
     free = [size - abs(int(shift)) - 2 * margin for size, shift in zip(shape, offset, strict=True)]
     patch = min(largest, *(size // 3 for size in free))
     if patch < MIN_PATCH:
         return np.zeros((0, 2), np.int64), MIN_PATCH
     lines = []
-    for size, shift, most in zip(free, offset, MAX_PATCHES, strict=True):
+    for size, shift, most in zip(free, offset, PATCH_GRID, strict=True):
         first = max(0, -int(shift)) + margin
         lines.append(
             np.rint(np.linspace(first, first + size - patch, min(most, size // patch))).astype(np.int64)
@@ -139,10 +180,18 @@ def _patch_corners(
 
 
 def _design(at: Float64s) -> Float64s:
-    """(N, 2, 4) derivatives of the local shift by dy, dx, rotation and scale.
+    """Derivatives of the local shift at positions from the middle of the photo.
 
-    GT minus noisy = (dy, dx) + rotation * (x, -y) - scale * (y, x) with y downwards from the middle: what is turned
-    counter-clockwise and enlarged in the noisy photo lies clockwise and closer to the middle in the GT.
+        GT minus noisy = (dy, dx) + rotation * (x, -y) - scale * (y, x)
+
+    with y downwards: content that is rotated counter-clockwise and enlarged in the noisy photo lies clockwise and closer
+    to the middle in the GT.
+
+    Args:
+        at: (N, 2) float64 (y, x) in sites from the middle.
+
+    Returns:
+        (N, 2, 4) float64: by dy, dx, rotation and scale.
     """
     design = np.zeros((len(at), 2, 4))
     design[:, 0, 0] = design[:, 1, 1] = 1
@@ -152,9 +201,10 @@ def _design(at: Float64s) -> Float64s:
 
 
 def _fit(local: LocalShifts) -> _Model | None:
-    """Fits a similarity so that tiles in which something moved hardly count; None without tiles.
+    """Fits a similarity transform by iteratively reweighted least squares; None without patches.
 
-    Iterated weighted least squares with Cauchy's weights: a patch two standard deviations off counts half.
+    Cauchy's weights 1 / (1 + distance / 4), with the squared Mahalanobis distance: a patch two standard deviations off
+    has half the weight, so that patches on moved objects have little influence.
     """
     if not len(local.at):
         return None

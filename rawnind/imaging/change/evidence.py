@@ -1,22 +1,35 @@
-"""The tests for a changed scene: what the noise and the floors do not explain, over boxes of growing size."""
+"""The tests for a change: statistics of boxes of 1 to 17 blocks a side against what noise and systematic errors explain.
 
-from typing import Any
+    mean        sum of the residuals of a box: an object or a shadow; as the sum over planes and as a chi-square
+    energy      squared residuals of its blocks: texture that moved
+    excess      variance within its blocks beyond noise: fine texture that appeared or vanished
+
+Each is a normal deviate over its threshold. Boxes grow from small to large; what a size detects is dropped before the next,
+so that a small strong change does not raise the statistic of every large box around it. Systematic errors: FLOOR times the
+level and the slow part of line noise (`floor`, fully correlated within a box), and a residual displacement times the gradient
+(`rough`, correlated along an edge only).
+
+The loops of the kernels run row by row and plane by plane over contiguous arrays, so that LLVM vectorises them.
+"""
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.change.moments import Moments
-from rawnind.imaging.change.noise import NoiseModel
-from rawnind.imaging.change.nuisance import FLOOR, subtract_lines
+from rawnind.imaging.change.noise import FLOOR, NoiseModel, misfit_shift, texture_shift
+from rawnind.imaging.change.nuisance import subtract_lines
 from rawnind.imaging.change.region import Odds, changed_area, hysteresis
 from rawnind.imaging.jit import kernel
 
-_ENERGY = np.float32(8.0)
-_EXCESS = np.float32(5.0)
-_CAP = np.float32(40.0)  # squared deviations that one block adds to the energy of a box
-_VARIANCE_ERROR = np.float32(0.15)  # share by which the noise model may miss a variance
-_TEXTURE_ERROR = np.float32(4.0)  # times the typical excess of textured blocks
+# Thresholds and errors were set with benchmarks/bench_mask.py: 108 drawn pairs, ISO 100 to 65535, with known changes.
+_ENERGY = np.float32(
+    8.0
+)  # standard deviations; above _MEAN: the tails of a sum of squares are heavier than normal
+_EXCESS = np.float32(5.0)  # standard deviations, on top of the two errors below
+_CAP = np.float32(40.0)  # largest contribution of one block to the energy of a box, in variances
+_VARIANCE_ERROR = np.float32(0.15)  # relative error of the noise model's variance
+_TEXTURE_ERROR = np.float32(4.0)  # error of the excess of textured blocks, relative to its typical value
 
 
 @kernel(fastmath={"contract"})
@@ -28,7 +41,16 @@ def deviations(  # noqa: PLR0917
     texture: np.float32,
     out: NDArray[np.float32],
 ) -> None:
-    """Writes what the mean difference of a still block may deviate by: (P, hb, wb)."""
+    """Standard deviation of the mean difference of an unchanged block: sqrt(variance / n + (FLOOR g)^2 + shift^2 gradient).
+
+    Args:
+        n: (hb, wb) usable cells.
+        variance: (P, hb, wb) noise variance of a cell, in levels squared.
+        g: (P, hb, wb) levels.
+        gradient: (P, hb, wb) squared gradient, levels squared per cell squared.
+        texture: squared residual shift in cells squared.
+        out: (P, hb, wb), written, in levels.
+    """
     floor = np.float32(FLOOR**2)
     for p in range(len(g)):
         for y in range(g.shape[1]):
@@ -54,7 +76,23 @@ def fill_maps(  # noqa: PLR0917
     rough: NDArray[np.float32],
     rest: NDArray[np.float32],
 ) -> None:
-    """Fills the maps that boxes sum up: `white` and all after it."""
+    """Fills the maps of `_Maps` from moments, residuals and noise.
+
+    Args:
+        n: (hb, wb) usable cells.
+        residual: (P, hb, wb) mean differences without nuisance terms, in levels.
+        variance: (P, hb, wb) noise variance of a cell.
+        g: (P, hb, wb) levels.
+        dd: (P, hb, wb) sums of squared deviations of the difference.
+        gradient: (P, hb, wb) squared gradient.
+        factors: (3,) FLOOR squared; squared shift for mean differences; squared shift for variances within blocks.
+        left: (P,) variance of the slow part of line noise.
+        white: (P, hb, wb), written; this and the next four as in `_Maps`.
+        level: (hb, wb), written.
+        floor: (hb, wb), written.
+        rough: (hb, wb), written.
+        rest: (5, hb, wb), written.
+    """
     planes, height, width = residual.shape
     one = np.float32(1)
     for y in range(height):
@@ -90,7 +128,7 @@ def fill_maps(  # noqa: PLR0917
 
 @kernel(fastmath={"contract"})
 def _cube_root(x: np.float32) -> np.float32:
-    """Of 1 and more: Halley's steps from x^(5/16), without the branches that keep a library's root off vectors."""
+    """Cube root of x >= 1 by Halley's iteration from x^(5/16); unlike the library's it has no branches, so LLVM vectorises it."""
     fourth = np.sqrt(np.sqrt(x))
     y: np.float32 = fourth * np.sqrt(np.sqrt(fourth))
     for _ in range(3):
@@ -111,7 +149,30 @@ def box_scores(  # noqa: PLR0917
     texture: bool,  # noqa: FBT001
     out: NDArray[np.float32],
 ) -> None:
-    """Writes the strongest test of each box over its threshold; 0 where too little of the box is known."""
+    """The largest test statistic of each box over its threshold; 0 where too few cells of the box are usable.
+
+    With w_p = white, n = cells, P planes and the variances N = P n of noise and S = P (floor^2 + rough) of systematic errors:
+
+        mean, one sign     |sum_p w_p| / sqrt(N + P S)
+        mean, any signs    chi^2 = sum_p w_p^2 / (n + S / P) with P degrees of freedom, as a normal deviate
+        energy             (E - f) / sqrt(2 f) of the f squared normalised residuals of blocks and planes, E their sum
+        excess             (V - X) / v / sqrt(2 / v + _VARIANCE_ERROR^2 + (_TEXTURE_ERROR X / v)^2)
+
+    V is the excess of the variance within blocks in units of the noise's, v its degrees of freedom, X what a residual shift
+    of the texture explains. The planes' noise is independent, their systematic errors are not. A chi-square becomes a normal deviate by
+    its cube root (E. B. Wilson and M. M. Hilferty 1931): ((chi^2 / P)^(1/3) - (1 - 2 / (9 P))) / sqrt(2 / (9 P)).
+
+    Args:
+        white: (P, hb, wb) box sums, see `_Maps`; as are the next four.
+        cells: (hb, wb) box sums.
+        floor: (hb, wb) box sums.
+        rough: (hb, wb) box sums times the box's side.
+        rest: (5, hb, wb) box sums.
+        least: smallest number of usable cells.
+        threshold: of the means, in standard deviations.
+        texture: whether energy and excess are tested too.
+        out: (hb, wb), written.
+    """
     _, height, width = white.shape
     # integers would widen all to float64
     one, two, planes = np.float32(1), np.float32(2), np.float32(len(white))
@@ -127,7 +188,7 @@ def box_scores(  # noqa: PLR0917
                 chi[x] += row[x] * row[x]
                 total[x] += row[x]
         for x in range(width):
-            # the noise of the planes is independent, the floors are not
+            # the planes' noise is independent, their systematic errors are not
             noisy, still = planes * count[x], planes * (floor[y, x] * floor[y, x] + rough[y, x])
             z[x] = abs(total[x]) / np.sqrt(noisy + planes * still) / threshold
             chi[x] /= noisy + still
@@ -144,60 +205,63 @@ def box_scores(  # noqa: PLR0917
                 )
                 z[x] = max(z[x], most)
         for x in range(width):
-            # Wilson and Hilferty: a chi-square as a normal deviate
+            # a chi-square as a normal deviate (Wilson and Hilferty)
             mean = (_cube_root(max(chi[x], one)) - (one - spread)) / root / threshold
             z[x] = (max(z[x], mean) if chi[x] > one else z[x]) if count[x] >= least else np.float32(0)
 
 
-_BOXES = (
-    1,
+_BOXES = (1, 3, 5, 9, 17)  # blocks a side
+_TEXTURE_BOXES = (
     3,
     5,
     9,
-    17,
-)  # blocks; from small to large, so that what is found does not bleed into larger boxes
-_TEXTURE_BOXES = (3, 5, 9)
-_MIN_CELLS = 6  # of a block's 16
-_MIN_SHARE = 0.25  # of a box that must be known
-_MEAN = np.float32(6.0)  # deviations; the false alarms of half a million blocks lie below 5.3
-_RELAXATION = {1: 1.0, 3: 0.9, 5: 0.87, 9: 0.85, 17: 0.8}  # larger boxes are fewer independent tests
-_WEAK = np.float32(0.5)  # of the threshold, beside something found
-_EXTENT = np.float32(0.4)  # of the peak: a box filter's response to an edge falls to a half on the edge
-_WEAK_BESIDE = np.float32(0.5)  # of a threshold, for blocks that touch something found
-_QUIET = np.float32(0.25)  # of the threshold: a box of which no test tells anything
-_TYPICAL = 0.05**2  # cells squared; smallest squared shift that texture is judged against
-_LARGEST = 0.35**2
-_TEXTURE_QUANTILE = 0.85  # of textured blocks, that are taken to be still
-_MISFIT_QUANTILE = 0.9
-_TEXTURED = 0.02  # share of samples: as much as a changed object may have
+)  # sizes that are tested for energy and excess: one block has too few degrees of freedom
+_MIN_CELLS = 6  # usable cells of a block's 16; with fewer the block is ignored
+_MIN_SHARE = 0.25  # of a box's cells that must be usable
+_MEAN = np.float32(6.0)  # standard deviations; half a million unchanged blocks stay below 5.3
+_RELAXATION = {
+    1: 1.0,
+    3: 0.9,
+    5: 0.87,
+    9: 0.85,
+    17: 0.8,
+}  # of the threshold: larger boxes are fewer independent tests
+_WEAK = np.float32(0.5)  # of the threshold: smallest statistic of a block within the extent of a detection
+_EXTENT = np.float32(
+    0.4
+)  # of the local maximum: a box filter's response falls to a half on the edge of an object
+_WEAK_BESIDE = np.float32(0.5)  # low threshold of the hysteresis, relative to the high one
+_QUIET = np.float32(0.25)  # of the threshold, below which no test indicates a change
 
 
 def changed_blocks(
     moments: Moments, residual: NDArray[np.float32], noise: NoiseModel
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Blocks where the scene changed, with a margin, and the strongest evidence of each block over its threshold.
+    """Blocks where the scene changed, with a margin, and each block's largest test statistic over its threshold.
 
     Args:
         moments: of the frame.
-        residual: (P, hb, wb) mean differences without response and drift; row noise is taken out of them, in place.
-        noise: what the sensor explains.
+        residual: (P, hb, wb) mean differences without response and drift, in levels; line noise is subtracted in place.
+        noise: variance of the difference.
+
+    Returns:
+        (hb, wb) bool, and (hb, wb) float32.
     """
     n = np.where(moments.n >= _MIN_CELLS, moments.n, 0).astype(np.float32)
     variance = noise.variance(moments.g)
-    texture = _texture_shift(moments, variance)
+    texture = texture_shift(moments, variance)
     sigma = np.empty_like(residual)
     deviations(n, variance, moments.g, moments.gradient, np.float32(texture), sigma)
     left = subtract_lines(residual, sigma, variance, n)
-    misfit = _misfit_shift(moments, variance, residual)
+    misfit = misfit_shift(moments, variance, residual)
     maps = _Maps(n, len(residual))
     fill_maps(
         n, residual, variance, moments.g, moments.dd, moments.gradient,
         np.array([FLOOR**2, max(misfit, texture), texture], np.float32), left, maps.white, maps.level, maps.floor,
         maps.rough, maps.rest,
     )  # fmt: skip
-    noisy = (
-        maps.cells > maps.floor**2 + maps.rough
-    )  # elsewhere even the smallest box tells a change from what is still
+    # elsewhere systematic errors dominate the noise, and a single block already separates a change from none
+    noisy = maps.cells > maps.floor**2 + maps.rough
     rest = maps.copy()
     found, score = _search(maps)
     found = hysteresis(found, (score >= _WEAK_BESIDE) & noisy)
@@ -210,17 +274,18 @@ def changed_blocks(
 
 
 class _Maps:
-    """Block maps that boxes sum up; what has been found is set to zero in all of them.
+    """Maps of blocks that add up over boxes; blocks that were detected are set to 0 in all of them.
 
     Attributes:
-        white: (P, hb, wb) sums of the residual over its cells, in deviations of a cell.
+        white: (P, hb, wb) sums of the residual over a block's cells, in standard deviations of a cell's noise.
         cells: (hb, wb) usable cells.
-        level: (hb, wb) cells times the level, in deviations of a cell, mean over planes.
-        floor: (hb, wb) cells times what still content may differ by, in deviations of a cell, mean over planes: by its
-            level, and by what lines left. The same sign all over a box.
-        rough: (hb, wb) the square of the same by its gradient: the same sign along an edge, not from edge to edge.
-        rest: (5, hb, wb) energy of the block, 1 where it is known, variance above the noise's in units of it, the share of
-            that which texture explains, degrees of freedom.
+        level: (hb, wb) cells times the level, in standard deviations of a cell, mean over planes.
+        floor: (hb, wb) cells times the systematic error by level and by line noise, in standard deviations of a cell,
+            mean over planes; fully correlated within a box.
+        rough: (hb, wb) squared cells times the systematic error by gradient, in the same unit; correlated along an edge, not
+            between edges.
+        rest: (5, hb, wb): energy of the block; 1 where it is usable; variance beyond the noise's, in units of it; the part of
+            that which a residual shift of the texture explains; degrees of freedom.
     """
 
     def __init__(self, n: NDArray[np.float32], planes: int) -> None:
@@ -232,20 +297,20 @@ class _Maps:
         self.rest = np.empty((5, *n.shape), np.float32)
 
     def copy(self) -> "_Maps":
-        """Maps of their own, so that what is dropped here stays there."""
+        """A deep copy: what is dropped here stays there."""
         out = _Maps(self.cells.copy(), len(self.white))
         for name in ("white", "level", "floor", "rough", "rest"):
             np.copyto(getattr(out, name), getattr(self, name))
         return out
 
     def drop(self, blocks: NDArray[np.bool_]) -> None:
-        """Takes blocks out of every later box."""
+        """Sets blocks to 0 in every map, so that no later box contains them; `blocks` is (hb, wb) bool."""
         gone = np.flatnonzero(blocks)
         for map_ in (self.white, self.cells, self.level, self.floor, self.rough, self.rest):
             map_.reshape(-1, blocks.size)[:, gone] = 0
 
     def scores(self, size: int) -> NDArray[np.float32]:
-        """(hb, wb) strongest test of the box of size x size blocks about each block, over its threshold."""
+        """(hb, wb) float32: largest test statistic over its threshold of the box of size x size blocks around each block."""
         texture = size in _TEXTURE_BOXES
         rest = _box(self.rest, size) if texture else self.rest
         least = max(_MIN_CELLS, _MIN_SHARE * 16 * size * size)
@@ -258,7 +323,11 @@ class _Maps:
 
 
 def _search(maps: _Maps) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Blocks with evidence of a change, box size by box size, and the strongest evidence."""
+    """Tests boxes of growing size, dropping what each size detects.
+
+    Returns:
+        (hb, wb) bool detected blocks; (hb, wb) float32 largest statistic over its threshold.
+    """
     found, score = np.zeros(maps.cells.shape, np.bool_), np.zeros(maps.cells.shape, np.float32)
     for size in _BOXES:
         z = maps.scores(size)
@@ -270,48 +339,8 @@ def _search(maps: _Maps) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     return found, score
 
 
-def _texture_shift(moments: Moments, variance: NDArray[np.float32]) -> float:
-    """What explains the spread within textured blocks."""
-    n, gradient, dd, variance = _sampled(moments, moments.dd, variance)
-    return _typical_shift(n, gradient, dd - np.maximum(n - 1, 0) * variance, n, variance, _TEXTURE_QUANTILE)
-
-
-def _misfit_shift(moments: Moments, variance: NDArray[np.float32], residual: NDArray[np.float32]) -> float:
-    """What explains the mean differences of textured blocks."""
-    n, gradient, residual, level, variance = _sampled(moments, residual, moments.g, variance)
-    noise = variance / 4 + (FLOOR * level) ** 2
-    squared = residual**2 - variance / np.maximum(n, 1)
-    return _typical_shift(n, gradient, squared, np.ones_like(n), noise, _MISFIT_QUANTILE)
-
-
-def _sampled(moments: Moments, *maps: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Usable cells (N,), and (P, N) of gradient and maps, of some blocks spread evenly over the frame."""
-    step = max(1, moments.n.size // 20000)
-    planes = (map_.reshape(len(map_), -1)[:, ::step] for map_ in (moments.gradient, *maps))
-    return [moments.n.ravel()[::step], *planes]
-
-
-def _typical_shift(  # noqa: PLR0917
-    n: NDArray[np.float32],
-    gradient: NDArray[np.float32],
-    excess: NDArray[Any],
-    weight: NDArray[np.float32],
-    variance: NDArray[Any],
-    quantile: float,
-) -> float:
-    """Squared shift, in cells, that explains the excess of most textured blocks: interpolation, demosaicing, a local warp."""
-    # textured: a shift by 0.1 cells would stand out of the noise
-    textured = (n >= 12) & (gradient * 0.1**2 > 0.7 * variance)
-    if np.count_nonzero(textured) < 50:
-        return _TYPICAL
-    # where little is textured, much of it may be what changed
-    quantile *= min(1.0, float(textured.mean()) / _TEXTURED)
-    ratio = float(np.quantile(excess[textured] / (gradient * weight)[textured], quantile))
-    return min(max(ratio, _TYPICAL), _LARGEST)
-
-
 def _box(map_: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Sums over boxes, of a map or of each of several."""
+    """Sums over boxes of size x size blocks around each block, of an (hb, wb) map or of each of (K, hb, wb)."""
     if size == 1:
         return map_
     out = np.empty_like(map_)
@@ -321,7 +350,7 @@ def _box(map_: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 
 
 def _extent(z: NDArray[np.float32], size: int) -> NDArray[np.bool_]:
-    """Blocks that a change above the threshold covers: box responses near their local peak."""
+    """(hb, wb) bool: the blocks that a detected change covers, from the response of its box near its local maximum."""
     if size == 1:
         return z >= 1
     peak = cv2.dilate(z, np.ones((size, size), np.uint8))

@@ -1,4 +1,4 @@
-"""Which cells of an aligned pair are fit for training: what the scene changed, and what exposure and borders spoil."""
+"""Which cells of an aligned pair are fit for training: causes of exclusion per cell, and the detection of changes."""
 
 from dataclasses import dataclass
 from enum import IntFlag
@@ -15,7 +15,7 @@ from rawnind.records import Cfa
 
 
 class Cause(IntFlag):
-    """Why a cell is remarkable; one byte per cell. `INVALID` names the causes that take it out of training."""
+    """Properties of a cell as bits; `INVALID` has those that exclude it from training."""
 
     OVEREXPOSED = 1
     UNDEREXPOSED = 2
@@ -25,20 +25,19 @@ class Cause(IntFlag):
 
 
 INVALID = Cause.OVEREXPOSED | Cause.HOT_PIXEL | Cause.CHANGED | Cause.BORDER
-"""Underexposed cells stay: a dark pixel is signal and noise like any other, and a denoiser has to learn what it looks like."""
+"""Underexposed cells stay valid: a dark pixel is signal and noise like any other, and a denoiser has to learn it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Change:
-    """Where the scene differs between two aligned frames, and what the judgement rests on.
+    """Where the scene differs between two aligned frames, and the estimates that the tests used.
 
     Attributes:
-        changed: (h, w) cells.
-        score: (ceil(h / 4), ceil(w / 4)) evidence per block of 4x4 cells: the strongest test over its threshold. A
-            change begins at 1.
-        noise_gain: variance of the gain-matched difference per level, for a single green site.
-        noise_floor: the same variance at level 0, in levels squared.
-        residual_shift: (dy, dx) in cells, to be added to the shift that was applied; None where it was not measured.
+        changed: (h, w) bool per cell.
+        score: (hb, wb) float32 per block of 4x4 cells: the largest test statistic over its threshold; detected from 1 on.
+        noise_gain: d(variance)/d(level) of the gain-matched difference of single green sites, in levels.
+        noise_floor: variance of the same at level 0, in levels squared.
+        residual_shift: (dy, dx) in cells, to be added to the shift that was applied; None where it was not measurable.
     """
 
     changed: NDArray[np.bool_]
@@ -50,7 +49,13 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class PairStatistics:
-    """Two frames in an eighth of their memory: their `moments`, the `displacement` left between them, and their (h, w)."""
+    """All that the tests need of two frames, in an eighth of their memory.
+
+    Attributes:
+        moments: sums over blocks, with the residual displacement applied.
+        displacement: what was left between the frames after alignment; None where it was not measurable.
+        shape: (h, w) of the frames in cells.
+    """
 
     moments: Moments
     displacement: Displacement | None
@@ -60,23 +65,23 @@ class PairStatistics:
 def scene_change(
     ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_], cfa: Cfa
 ) -> Change:
-    """Finds what moved, came, went or fell into shadow between two frames, whatever their noise.
+    """Detects what moved, appeared, vanished or fell into shadow between two frames.
 
-    The difference of the frames is judged against what explains it without a change of the scene, all of it measured on the
-    pair: noise that grows with the level, a sub-pixel shift or small turn that alignment left, another response, light that
-    drifts over the frame, noise of rows and columns. What remains is tested over boxes of 4 to 68 cells: its mean, its
-    spread from block to block, and its spread within blocks. Uniform changes below about 5 % of the level stay unseen. What
-    is found is filled to a shape without dents, but for blocks in which a change would be seen and is not.
+    Everything that makes the frames differ without a change of the scene is estimated on the pair and removed or allowed for:
+    noise whose variance grows with the level, a residual shift or rotation, a different response, a drift of the light, noise
+    of rows and columns. The rest is tested over boxes of 4 to 68 cells: mean, energy of the block means, variance within
+    blocks. Uniform changes below about 5 % of the level are not detected. Detected regions are filled to their convex
+    hull, except for blocks where a change would be visible and is not.
 
     Args:
-        ground_truth: (P, h, w) levels, at the shift that lays it on the noisy frame.
-        noisy: (P, h, w) levels, gain-matched to the ground truth.
-        usable: (h, w) False where a cell must not be looked at: over- or underexposed, hot, outside.
-            Underexposed cells should stay usable: leaving out what noise drove below black biases the rest.
+        ground_truth: (P, h, w) float32 levels, shifted onto the noisy frame.
+        noisy: (P, h, w) float32 levels times the gain.
+        usable: (h, w) bool; False where a cell must not take part: overexposed, hot, outside. Underexposed cells should stay
+            usable: to drop the values that noise drove below black would bias the rest.
         cfa: of both frames.
 
     Returns:
-        The change, with a noise model for the pair.
+        The change, with the pair's noise model.
     """
     return detect_change(pair_statistics(ground_truth, noisy, usable), cfa)
 
@@ -84,7 +89,13 @@ def scene_change(
 def pair_statistics(
     ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_]
 ) -> PairStatistics:
-    """The first half of `scene_change`: all that it needs of the frames, which then need not be kept."""
+    """First half of `scene_change`: everything that reads the frames, which can be freed afterwards.
+
+    Args:
+        ground_truth: (P, h, w) float32 levels, shifted onto the noisy frame.
+        noisy: (P, h, w) float32 levels times the gain.
+        usable: (h, w) bool; False where a cell must not take part.
+    """
     ground_truth, noisy = np.ascontiguousarray(ground_truth), np.ascontiguousarray(noisy)
     usable = np.ascontiguousarray(usable)
     displacement = measure_displacement(ground_truth, noisy, usable)
@@ -95,7 +106,12 @@ def pair_statistics(
 
 
 def detect_change(statistics: PairStatistics, cfa: Cfa) -> Change:
-    """The second half of `scene_change`."""
+    """Second half of `scene_change`: the tests.
+
+    Args:
+        statistics: of the pair.
+        cfa: of both frames.
+    """
     moments, displacement = statistics.moments, statistics.displacement
     noise = fit_noise(moments)
     smooth = fit_smooth(moments, noise)
@@ -121,7 +137,15 @@ def combine(
     changed: NDArray[np.bool_],
     border: NDArray[np.bool_],
 ) -> NDArray[np.uint8]:
-    """(h, w) causes as `Cause` bits."""
+    """(h, w) uint8 `Cause` bits per cell.
+
+    Args:
+        overexposed: (h, w) bool, a site is overexposed in either photo.
+        underexposed: (h, w) bool, all sites of the noisy photo are underexposed.
+        hot: (h, w) bool, a hot pixel in either photo.
+        changed: (h, w) bool, the scene changed.
+        border: (h, w) bool, not shown by both photos.
+    """
     causes = np.zeros(changed.shape, np.uint8)
     for flag, cells in (
         (Cause.OVEREXPOSED, overexposed), (Cause.UNDEREXPOSED, underexposed), (Cause.HOT_PIXEL, hot),
@@ -132,6 +156,6 @@ def combine(
 
 
 def valid(causes: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """(h, w) cells that are fit for training: no cause among `INVALID`."""
+    """(h, w) bool per cell: no cause among `INVALID`, so fit for training."""
     out: NDArray[np.bool_] = (causes & np.uint8(INVALID)) == 0
     return out

@@ -1,4 +1,8 @@
-"""Block moments: what the test for changes needs to know of two frames, gathered in one pass."""
+"""Block moments: sums over blocks of 4x4 cells, in one pass over two frames.
+
+The ground truth is interpolated where the displacement puts each noisy cell, by Lagrange's parabola through three samples
+along each axis. A chunk of 4 rows and 64 columns is loaded into a scratch array, compared, and reduced to its 16 blocks.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,24 +13,21 @@ from numpy.typing import NDArray
 from rawnind.imaging.coordinates import BLOCK, block_shape
 from rawnind.imaging.jit import kernel
 
-_CHUNK = 64  # cells; a displacement is constant over a chunk of this width: a turn by 0.05 degrees moves 0.06 cells there
-_OUTLIER_SHARE = np.float32(
-    0.6
-)  # share of a block's squared difference that one cell must have to be looked at
-_OUTLIER = np.float32(
-    64.0
-)  # 8 deviations, squared: with 14 degrees of freedom noise alone reaches this in 1e-6 of the samples
+_CHUNK = 64  # cells; the displacement is constant over it: a rotation of 0.05 degrees moves 0.06 cells across a chunk
+_OUTLIER_SHARE = np.float32(0.6)  # of a block's sum of squares: a smaller peak is not tested
+# 8 standard deviations, squared: Student's t with 14 degrees of freedom exceeds this in 1e-6 of the samples
+_OUTLIER = np.float32(64.0)
 _NAMES = ("g", "d", "dd", "gradient")
 
-# A chunk is worked on in one array of lines of _LINE floats. At constant places of one array, LLVM sees that lines do not
-# overlap, and works on vectors; with an array for each line it does not, and the pass takes twice as long.
+# The scratch array has lines of _LINE floats. With constant offsets in one array, LLVM proves that lines do not overlap and
+# vectorises the loops; with an array for each line it does not, and the pass takes twice as long.
 _LINE = 80
 _USE = 0  # 4 rows: 1 where the cell counts
 _GT = 4 * _LINE  # 6 rows: of the ground truth, each from one column before the chunk
 _NOISY = 10 * _LINE  # 4 rows
 _DOWN = 14 * _LINE  # 4 rows: ground truth interpolated down, not yet across
-_G = 18 * _LINE  # 4 rows: what a block is made of, should it hold a hot pixel
-_D = 22 * _LINE  # 4 rows
+_G = 18 * _LINE  # 4 rows: samples of g, needed again where a block has an outlier
+_D = 22 * _LINE  # 4 rows: the same of d
 _SUMS = 26 * _LINE  # of each column: cells, g, d, d squared, gradient, and the largest d squared
 _BLOCKS = 32 * _LINE  # the same of each block
 _SCRATCH = 38 * _LINE
@@ -34,16 +35,16 @@ _SCRATCH = 38 * _LINE
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Moments:
-    """Sums over blocks of 4x4 cells, of usable cells only; P planes, (hb, wb) blocks.
+    """Sums over blocks of 4x4 cells, usable cells only; P planes, (hb, wb) blocks, all float32.
 
     `g` is the ground truth moved onto the noisy frame, `d` the ground truth so moved minus the noisy frame.
 
     Attributes:
         n: (hb, wb) usable cells, 0..16.
-        g: (P, hb, wb) mean of the ground truth, in levels; 0 where no cell is usable. All others alike.
-        d: mean of the difference.
-        dd: sum of the difference's squared deviations from the block's mean.
-        gradient: mean of the squared step from cell to cell of the ground truth, down plus across, in levels squared.
+        g: (P, hb, wb) mean of the ground truth, in levels; 0 where no cell is usable, as are all others.
+        d: (P, hb, wb) mean of the difference, in levels.
+        dd: (P, hb, wb) sum of the difference's squared deviations from the block's mean, in levels squared.
+        gradient: (P, hb, wb) mean of the squared step from cell to cell of the ground truth, down plus across, levels squared.
     """
 
     n: NDArray[np.float32]
@@ -75,12 +76,12 @@ def block_moments(
     top: int = 0,
     height: int | None = None,
 ) -> Moments:
-    """Moments of every block, with the ground truth read where the displacement says (quadratic interpolation).
+    """Moments of every block, with the ground truth interpolated at the displacement.
 
     Args:
-        ground_truth: (P, h, w) levels, finite.
-        noisy: (P, h, w) levels, gain-matched, finite.
-        usable: (h, w).
+        ground_truth: (P, h, w) float32 levels, finite.
+        noisy: (P, h, w) float32 levels times the gain, finite.
+        usable: (h, w) bool.
         displacement: about the centre of the whole frame.
         top: the whole frame's row that the arrays begin with.
         height: rows of the whole frame; None where the arrays show all of it.
@@ -97,7 +98,7 @@ def block_moments(
 
 @kernel
 def _stencil(fraction: float, out: NDArray[np.float32]) -> None:
-    # Lagrange's parabola through three samples
+    """Weights of Lagrange's parabola through samples at -1, 0, 1, evaluated at `fraction`; written to (3,) `out`."""
     out[0] = fraction * (fraction - 1) / 2
     out[1] = 1 - fraction * fraction
     out[2] = fraction * (fraction + 1) / 2
@@ -114,12 +115,24 @@ def _moments(  # noqa: PLR0917
     n: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
+    """Block moments of whole frames.
+
+    Args:
+        gt: (P, h, w) levels.
+        noisy: (P, h, w) levels.
+        usable: (h, w) 0 or 1.
+        coefficients: (2, 3) displacement, rows dy and dx.
+        middle_y: row of the frame's centre in the arrays.
+        middle_x: column of the frame's centre.
+        n: (hb, wb), written.
+        out: (4, P, hb, wb) g, d, dd, gradient, written.
+    """
     planes, height, width = noisy.shape
     w = np.zeros(_SCRATCH, np.float32)
     wy, wx = np.empty(3, np.float32), np.empty(3, np.float32)
     for block_y in range(n.shape[0]):
         top, bottom = block_y * BLOCK, min(block_y * BLOCK + BLOCK, height)
-        for plane in range(planes):  # outside of the tiles: memory is read in long lines
+        for plane in range(planes):  # outside of the chunks: memory is read in long lines
             for chunk in range(0, width, _CHUNK):
                 y, x = (top + bottom - 1) / 2 - middle_y, chunk + _CHUNK / 2 - middle_x
                 uy = coefficients[0, 0] + coefficients[0, 1] * y + coefficients[0, 2] * x
@@ -146,7 +159,18 @@ def _load(  # noqa: PLR0917
     ix: int,
     w: NDArray[np.float32],
 ) -> None:
-    """Copies a chunk; a row or column that the ground truth has nothing for holds any values, and does not count."""
+    """Copies a chunk to the scratch array; cells without a partner in the ground truth are unusable, their values arbitrary.
+
+    Args:
+        gt: (h, w) levels of a plane.
+        noisy: (h, w) levels of the same plane.
+        usable: (h, w) 0 or 1.
+        top: first row of the chunk.
+        chunk: first column of the chunk.
+        iy: whole part of the displacement down.
+        ix: whole part of the displacement across.
+        w: (_SCRATCH,) scratch array; rows _USE, _GT and _NOISY are written.
+    """
     height, width = noisy.shape
     left, right = max(chunk, 1 - ix, 0), min(chunk + _CHUNK, width, width - 1 - ix)
     if left >= right or right - left < _CHUNK:
@@ -167,13 +191,26 @@ def _load(  # noqa: PLR0917
 
 @kernel
 def _copy(values: NDArray[Any], w: NDArray[np.float32], start: int) -> None:
+    """Copies values into a line of the scratch array.
+
+    Args:
+        values: (n,).
+        w: (_SCRATCH,) scratch array.
+        start: index of the first value in it.
+    """
     for x in range(len(values)):
-        w[np.uintp(start + x)] = np.float32(values[x])  # unsigned: no question whether it counts from the end
+        w[np.uintp(start + x)] = np.float32(values[x])  # unsigned: no check for a negative index
 
 
 @kernel(fastmath={"contract"})
 def _compare(wy: NDArray[np.float32], wx: NDArray[np.float32], w: NDArray[np.float32]) -> None:
-    """Ground truth where the noisy frame's cells lie, the difference, and the sums of both over each column's rows."""
+    """Interpolates the ground truth, takes the difference, and sums over each column's four rows.
+
+    Args:
+        wy: (3,) weights down.
+        wx: (3,) weights across.
+        w: (_SCRATCH,) scratch array; rows _DOWN, _G, _D and _SUMS are written.
+    """
     ya, yb, yc = wy[0], wy[1], wy[2]
     xa, xb, xc = wx[0], wx[1], wx[2]
     for i in range(BLOCK):
@@ -203,7 +240,7 @@ def _compare(wy: NDArray[np.float32], wx: NDArray[np.float32], w: NDArray[np.flo
 
 @kernel
 def _add_blocks(w: NDArray[np.float32]) -> None:
-    """From sums over columns to sums over blocks."""
+    """Sums over blocks (_BLOCKS) from sums over columns (_SUMS)."""
     for line in range(5):
         for i in range(_CHUNK // BLOCK):
             j = _SUMS + line * _LINE + BLOCK * i
@@ -215,10 +252,10 @@ def _add_blocks(w: NDArray[np.float32]) -> None:
 
 @kernel
 def _reject_outliers(w: NDArray[np.float32]) -> bool:
-    """Takes hot pixels out of the columns' sums: one sample that stands out of the others of its block by 8 deviations.
+    """Removes hot pixels from the columns' sums: samples 8 standard deviations from the others of their block, one per block.
 
     Returns:
-        Whether there was one.
+        Whether a sample was removed, so that the blocks must be added again.
     """
     changed = False
     for block in range(_CHUNK // BLOCK):
@@ -238,6 +275,19 @@ def _reject_outlier(  # noqa: PLR0917
     peak: np.float32,
     w: NDArray[np.float32],
 ) -> bool:
+    """Removes the largest sample of a block from the sums of its column if it is an outlier.
+
+    Args:
+        left: first column of the block in the chunk.
+        cells: usable cells of the block.
+        total: sum of d over the block.
+        squares: sum of d squared.
+        peak: largest d squared.
+        w: (_SCRATCH,) scratch array; row _SUMS is changed.
+
+    Returns:
+        Whether the sample was removed.
+    """
     changed = False
     for i in range(BLOCK):
         for x in range(left, left + BLOCK):
@@ -265,6 +315,16 @@ def _store(  # noqa: PLR0917
     n: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
+    """Turns a chunk's block sums into means and central moments, and stores them.
+
+    Args:
+        w: (_SCRATCH,) scratch array; row _BLOCKS is changed.
+        plane: index of the plane.
+        block_y: row of the blocks.
+        first: column of the chunk's first block.
+        n: (hb, wb), written.
+        out: (4, P, hb, wb), written.
+    """
     one, zero = np.float32(1), np.float32(0)
     for i in range(_CHUNK // BLOCK):
         at = _BLOCKS + i

@@ -1,4 +1,7 @@
-"""What the noise of a pair explains, measured on the pair itself: variance by level, and what else differs smoothly."""
+"""What differs between unchanged frames: noise whose variance depends on the level, and systematic errors; robust regression.
+
+The noise model and the systematic errors are estimated on the pair itself.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,43 +11,58 @@ from numpy.typing import NDArray
 
 from rawnind.imaging.change.moments import Moments
 
-_SAMPLES = 8000  # blocks; medians of some 200 each
-_LEVELS = 10  # groups by level in which the variance is measured, twice
+FLOOR = 0.02
+"""Relative systematic error of unchanged content: response and light that the smooth model misses.
+
+Without this floor and that of the gradient, 35 % of the unchanged area is masked in drawn pairs.
+"""
+
+_SAMPLES = 8000  # blocks, so that each median has several hundred
+_LEVELS = 10  # groups by level, of each of the two kinds
 _SMALLEST_GROUP = 24  # blocks
-_SMALLEST_VARIANCE = (
-    1e-9  # a tenth of what rounding to 14 bits leaves: (1 / 16384)^2 / 12 is 3e-10 for each photo
-)
-_MEDIAN_OF_VARIANCE = 0.956  # median of a variance of 16 samples over its mean: 1 - 2 / (9 * 15), cubed
+_SMALLEST_VARIANCE = 1e-9  # about that of rounding to 14 bits: (1 / 16384)^2 / 12 = 3e-10 for each photo
+# median over mean of a chi-square with 15 degrees of freedom, (1 - 2 / (9 * 15))^3 (Wilson and Hilferty 1931)
+_MEDIAN_OF_VARIANCE = 0.956
+_TYPICAL = 0.05**2  # cells squared; smallest squared residual shift that is allowed for
+_LARGEST = 0.35**2  # cells squared; a larger one would hide moved texture
+_TEXTURE_QUANTILE = 0.85  # of textured blocks, taken to be unchanged, for the variance within blocks
+_MISFIT_QUANTILE = 0.9  # the same for mean differences
+_TEXTURED = 0.02  # share of textured blocks below which a changed object may hold most of them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class NoiseModel:
-    """Variance of the gain-matched difference of one plane sample: slope * level + floor.
+    """Variance of the gain-matched difference of one plane sample: slope * level + floor (shot noise and read noise).
 
     Attributes:
-        slope: (P,) levels, not negative.
-        floor: (P,) levels squared, above zero.
+        slope: (P,) float32 in levels, not negative.
+        floor: (P,) float32 in levels squared, above zero.
     """
 
     slope: NDArray[np.float32]
     floor: NDArray[np.float32]
 
     def variance(self, level: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(P, ...) variance at each level; below zero as at zero."""
+        """(P, ...) variance in levels squared at (P, ...) levels; constant below level 0."""
         axes = (slice(None),) + (None,) * (level.ndim - 1)
         return self.slope[axes] * np.maximum(level, 0) + self.floor[axes]
 
 
 def sample_blocks(weight: NDArray[np.bool_], count: int) -> NDArray[np.intp]:
-    """Flat indices of at most about `count` blocks where `weight` holds, spread evenly over the frame."""
+    """Flat indices of at most about `count` blocks, spread evenly over the frame.
+
+    Args:
+        weight: (hb, wb) bool: blocks to choose from.
+        count: how many.
+    """
     indices = np.flatnonzero(weight)
     return indices[:: max(1, len(indices) // count)]
 
 
 def fit_noise(moments: Moments) -> NoiseModel:
-    """The noise model of the blocks that the scene leaves alone: the smoother half of each group of like levels.
+    """Fits the noise model to the smoother half of the blocks at each level.
 
-    Medians of block variances, so that moved objects and hot pixels do not count; then a line through the medians.
+    Medians of block variances, which moved objects and hot pixels do not shift; then a robust line through the medians.
     """
     chosen = sample_blocks(moments.n >= 12, _SAMPLES)
     cells, lines = moments.n.ravel()[chosen], []
@@ -62,10 +80,19 @@ def fit_noise(moments: Moments) -> NoiseModel:
 def _variance_by_level(
     level: NDArray[np.float32], dd: NDArray[np.float32], gradient: NDArray[np.float32], n: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Median level and variance of the smoother half of groups of like levels.
+    """Median level and variance of the smoother half of blocks of similar level.
 
-    Half of the groups are equally large, half equally wide in the root of the level: where nearly all of a photo lies at one
-    level, the few dark and bright blocks still say how the noise goes on there.
+    Half of the groups have equally many blocks, half are equally wide in the square root of the level: where nearly all of a
+    photo has one level, the few dark and bright blocks still determine the line there.
+
+    Args:
+        level: (N,) mean level of each block.
+        dd: (N,) sum of squared deviations of the difference.
+        gradient: (N,) mean squared gradient.
+        n: (N,) usable cells.
+
+    Returns:
+        (G,) levels and (G,) variances of one cell.
     """
     order = np.argsort(level, kind="stable")
     root = np.sqrt(np.maximum(level[order], 0))
@@ -82,7 +109,15 @@ def _variance_by_level(
 
 
 def _line(levels: NDArray[np.float64], variances: NDArray[np.float64]) -> tuple[float, float]:
-    """Slope and floor, neither negative, by relative errors; texture only adds, so points far above count less."""
+    """Slope and floor of a line through variances, neither negative.
+
+    Least squares of relative errors, with weights 1 / max(1, |relative error| / 0.2): texture only adds variance, so
+    points far above the line count less.
+
+    Args:
+        levels: (G,).
+        variances: (G,).
+    """
     if not len(levels):
         return 0.0, _SMALLEST_VARIANCE
     design = np.stack([np.maximum(levels, 0), np.ones_like(levels)], axis=1)
@@ -103,24 +138,85 @@ def _line(levels: NDArray[np.float64], variances: NDArray[np.float64]) -> tuple[
     return float(slope), max(float(floor), _SMALLEST_VARIANCE)
 
 
+def texture_shift(moments: Moments, variance: NDArray[np.float32]) -> float:
+    """Squared residual shift, in cells squared, that explains the variance within textured blocks."""
+    n, gradient, dd, variance = _sampled(moments, moments.dd, variance)
+    return _typical_shift(n, gradient, dd - np.maximum(n - 1, 0) * variance, n, variance, _TEXTURE_QUANTILE)
+
+
+def misfit_shift(moments: Moments, variance: NDArray[np.float32], residual: NDArray[np.float32]) -> float:
+    """Squared residual shift, in cells squared, that explains the mean differences of textured blocks.
+
+    Args:
+        moments: of the frame.
+        variance: (P, hb, wb) noise variance of a cell.
+        residual: (P, hb, wb) mean differences in levels.
+    """
+    n, gradient, residual, level, variance = _sampled(moments, residual, moments.g, variance)
+    noise = variance / 4 + (FLOOR * level) ** 2
+    squared = residual**2 - variance / np.maximum(n, 1)
+    return _typical_shift(n, gradient, squared, np.ones_like(n), noise, _MISFIT_QUANTILE)
+
+
+def _sampled(moments: Moments, *maps: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """(N,) usable cells, then (P, N) of the gradient and of each map, of some 20,000 blocks spread evenly over the frame."""
+    step = max(1, moments.n.size // 20000)
+    planes = (map_.reshape(len(map_), -1)[:, ::step] for map_ in (moments.gradient, *maps))
+    return [moments.n.ravel()[::step], *planes]
+
+
+def _typical_shift(  # noqa: PLR0917
+    n: NDArray[np.float32],
+    gradient: NDArray[np.float32],
+    excess: NDArray[Any],
+    weight: NDArray[np.float32],
+    variance: NDArray[Any],
+    quantile: float,
+) -> float:
+    """Squared residual shift that explains the excess of most textured blocks: interpolation, demosaicing, local distortion.
+
+    Args:
+        n: (N,) usable cells.
+        gradient: (P, N) squared gradient.
+        excess: (P, N) squared difference beyond the noise, to be explained by shift^2 * gradient * weight.
+        weight: (N,) cells that `excess` sums over.
+        variance: (P, N) noise variance of a cell.
+        quantile: share of the textured blocks that is taken to be unchanged.
+
+    Returns:
+        Cells squared, within `_TYPICAL`.. `_LARGEST`.
+    """
+    # textured: a shift of 0.1 cells would exceed the noise
+    textured = (n >= 12) & (gradient * 0.1**2 > 0.7 * variance)
+    if np.count_nonzero(textured) < 50:
+        return _TYPICAL
+    # where little is textured, much of it may belong to the change
+    quantile *= min(1.0, float(textured.mean()) / _TEXTURED)
+    ratio = float(np.quantile(excess[textured] / (gradient * weight)[textured], quantile))
+    return min(max(ratio, _TYPICAL), _LARGEST)
+
+
 def robust_fit(
     design: NDArray[np.float64],
     target: NDArray[np.float64],
     scale: NDArray[np.float64],
     prior: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Coefficients that explain most of the rows, whatever the others say: iterated least squares, Huber then Tukey.
+    """Robust regression with a Gaussian prior: iteratively reweighted least squares, Huber's weights first, then Tukey's.
 
     Args:
         design: (N, K).
         target: (N,).
-        scale: (N,) expected deviation of each row.
-        prior: (K,) expected size of each coefficient; what the rows do not decide stays near zero.
+        scale: (N,) expected standard deviation of each row.
+        prior: (K,) standard deviation of each coefficient about 0; coefficients that the rows do not determine stay near 0.
+
+    Returns:
+        (K,) coefficients.
     """
     if not len(target):
         return np.zeros(design.shape[1])
     design, target = design / scale[:, None], target / scale
-    # from zero: what moved must not draw the first fit where few other rows would hold it
+    # start from zero: least squares would follow the moved objects where few other rows constrain it
     error = np.abs(target)
     weights = 1 / np.maximum(1, error / (1.345 * max(1.0, 1.4826 * float(np.median(error)))))
     result: NDArray[Any] = np.zeros(design.shape[1])

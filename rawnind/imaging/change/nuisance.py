@@ -1,4 +1,8 @@
-"""What differs between two frames although the scene does not: a shift left over, a response, a drift of the light, rows."""
+"""Nuisance parameters: what makes two frames differ although the scene does not change.
+
+A residual shift and rotation (`measure_displacement`), a different response and a drift of the light (`fit_smooth`), noise
+of rows and columns (`subtract_lines`). All are fitted robustly, so that changes of the scene do not enter.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,57 +12,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.change.moments import Displacement, Moments, block_moments
-from rawnind.imaging.change.noise import NoiseModel, robust_fit, sample_blocks
+from rawnind.imaging.change.noise import FLOOR, NoiseModel, robust_fit, sample_blocks
 from rawnind.imaging.coordinates import BLOCK
 from rawnind.imaging.jit import kernel
 
-FLOOR = 0.02
-"""Share of the level by which still content may differ: response and light that the smooth model misses."""
-
 _BAND = 8  # block rows per band that the displacement is measured on
-_CONVERGED = 0.01  # cells
+_CONVERGED = 0.01  # cells; far below the 0.05 cells that the tests allow for
 _BANDS = 10
 _SAMPLES = 2000  # blocks that a smooth model is fitted to
 _SMOOTH = np.array([1, 2, 1], np.float32) / 4
-# The derivative of what _SMOOTH passes: sine series of w (1 + cos w) / 2 to third order, per cell.
+# Derivative after _SMOOTH, per cell: a sine series that equals w (1 + cos w) / 2 to third order in the frequency w.
 _SLOPE = np.array([-1, -10, 0, 10, 1], np.float32) / 24 / BLOCK
-_LINES = 17  # block lines; noise of lines is what differs from their mean
-_SAMPLED = 125  # blocks of a line whose median is the start of its mean
-_MEDIAN_SQUARE = 0.455  # median of a squared normal deviate
-_PRIOR = (0.005, 0.05, 0.02)  # expected size of the terms of the response: offset, factor, exponent
-_DARK = np.float32(1e-3)  # level from which an exponent counts
+_LINES = 17  # lines of blocks; line noise is the difference from their mean
+_SAMPLED = 125  # blocks of a line, of which the median starts the M-estimator
+_MEDIAN_SQUARE = 0.455  # median of a chi-square with 1 degree of freedom
+_PRIOR = (0.005, 0.05, 0.02)  # standard deviation of the terms of the response: offset, factor, exponent
+_DARK = np.float32(1e-3)  # level below which ln(g) is held constant
 _DRIFT = 5  # terms of a second-order surface without its constant
-_EXPECTED_DRIFT = 0.05
-_INDEPENDENT = 200  # blocks: how many a photo's content is worth when its response is fitted
-_EXPECTED_SHIFT = 0.15  # cells, constant part: alignment leaves at most half a site
-_EXPECTED_ROTATION = 1e-3  # cells per cell: 0.05 degrees are 0.9e-3, and the scale changes by as much
+_EXPECTED_DRIFT = 0.05  # relative change of the light from the centre to the edge, standard deviation
+_INDEPENDENT = 200  # effective number of independent blocks: errors of neighbouring blocks are correlated
+_EXPECTED_SHIFT = 0.15  # cells, standard deviation: whole-site alignment leaves at most half a site
+_EXPECTED_ROTATION = 1e-3  # cells per cell: 0.05 degrees are 0.9e-3; the same for the scale
 
 
 def measure_displacement(
     ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_]
 ) -> Displacement | None:
-    """Where the noisy frame lies in the ground truth beyond the shift already applied.
+    """Where the noisy frame's cells lie in the ground truth, beyond the shift that alignment applied.
 
-    Robust regression of the difference of smoothed blocks on their gradient, over bands that sample the frame; up to three
-    times, each with what was found applied, because blocks blur thin lines and make a shift look smaller than it is.
+    Robust regression of the difference of smoothed blocks on the ground truth's gradient, d = -(dy, dx) . gradient, over bands
+    of rows that sample the frame. Up to three iterations, each with the previous result applied: blocks blur thin lines, which
+    makes a single step too small.
+
+    Args:
+        ground_truth: (P, h, w) float32 levels, shifted onto the noisy frame.
+        noisy: (P, h, w) float32 levels times the gain.
+        usable: (h, w) bool.
+
+    Returns:
+        The displacement, or None where fewer than 200 blocks can be compared.
     """
     height, width = usable.shape
-    size = _BAND * BLOCK
-    if height <= _BANDS * size:
-        starts = range(0, max(height - size // 2, 1), size // 2)
-    else:
-        starts = (np.linspace(0, height - size, _BANDS) // BLOCK * BLOCK).astype(int).tolist()
-    planes = len(noisy)
+    planes, size = len(noisy), _BAND * BLOCK
     rotation = (_EXPECTED_ROTATION * height / 2, _EXPECTED_ROTATION * width / 2)
     prior = [*_PRIOR * planes, *(_EXPECTED_DRIFT,) * _DRIFT, *(_EXPECTED_SHIFT, *rotation) * 2]
     found = np.zeros(6)
     for _ in range(3):
-        displacement = Displacement(
-            dy=(found[0], found[1] * 2 / height, found[2] * 2 / width),
-            dx=(found[3], found[4] * 2 / height, found[5] * 2 / width),
-        )
+        displacement = _per_cell(found, height, width)
         rows = []
-        for top in starts:
+        for top in _band_starts(height):
             band = slice(top, top + size)
             moments = block_moments(
                 np.ascontiguousarray(ground_truth[:, band]),
@@ -74,11 +76,31 @@ def measure_displacement(
             return None
         step = max(1, len(target) // (3 * _SAMPLES))
         before, design = found, design[::step]
-        # the whole of it, so that what is expected bounds the sum of the steps
+        # regress the total displacement, so that the prior bounds it and not each step
         whole = target[::step] + design[:, -6:] @ before
         found = robust_fit(design, whole, scale[::step], np.array(prior))[-6:]
         if np.abs(found - before).max() < _CONVERGED:
             break
+    return _per_cell(found, height, width)
+
+
+def _band_starts(height: int) -> list[int]:
+    """First rows of the bands: overlapping by half where the frame is low, else `_BANDS` of them spread over it."""
+    size = _BAND * BLOCK
+    if height <= _BANDS * size:
+        return list(range(0, max(height - size // 2, 1), size // 2))
+    starts: list[int] = (np.linspace(0, height - size, _BANDS) // BLOCK * BLOCK).astype(int).tolist()
+    return starts
+
+
+def _per_cell(found: NDArray[np.float64], height: int, width: int) -> Displacement:
+    """A displacement from its coefficients over positions from -1 to 1.
+
+    Args:
+        found: (6,) constant, down and across of dy, then of dx, in cells.
+        height: of the frame in cells.
+        width: of the frame in cells.
+    """
     return Displacement(
         dy=(found[0], found[1] * 2 / height, found[2] * 2 / width),
         dx=(found[3], found[4] * 2 / height, found[5] * 2 / width),
@@ -86,7 +108,15 @@ def measure_displacement(
 
 
 def _gradient_rows(moments: Moments, place: tuple[float, float, float]) -> tuple[NDArray[np.float64], ...]:
-    """Design rows, targets and scales of a band's blocks: response of each plane, slope of the light, displacement."""
+    """Regression rows of a band's blocks: response of each plane, drift of the light, displacement.
+
+    Args:
+        moments: of the band.
+        place: the band's first row in blocks, half the frame's height and half its width in blocks.
+
+    Returns:
+        (N, 3 * P + 11) design, (N,) target, (N,) scale, float64.
+    """
     top, half_height, half_width = place
     planes, height, width = moments.g.shape
     if height < 5 or width < 5:
@@ -122,12 +152,12 @@ def _gradient_rows(moments: Moments, place: tuple[float, float, float]) -> tuple
 
 
 def _subtract_rows(target: NDArray[Any], design: NDArray[Any], first: NDArray[np.intp]) -> None:
-    """Takes out, in place, what is common to a block row: its noise looks like a gradient wherever the scene has rows.
+    """Subtracts, in place, what each block row has in common: row noise correlates with the gradient where the scene has rows.
 
     Args:
-        target: (N,); its median goes.
-        design: (N, K); their means go.
-        first: where each row begins.
+        target: (N,); its median per row is subtracted.
+        design: (N, K); its means per row are subtracted.
+        first: (R,) index of the first block of each row.
     """
     count = np.diff(first, append=len(target))
     for start, length in zip(first, count, strict=True):
@@ -137,12 +167,15 @@ def _subtract_rows(target: NDArray[Any], design: NDArray[Any], first: NDArray[np
 
 
 def _powers(level: NDArray[Any]) -> NDArray[Any]:
-    """The terms of a response, (..., 3): an offset, a factor, an exponent; no more, so that it holds where few blocks are."""
+    """The terms of a response, (..., 3): 1, g, g ln(g); an offset, a factor, and a small change of exponent.
+
+    Three terms only, so that few blocks determine them: g^(1 + e) = g + e g ln(g) + O(e^2).
+    """
     return np.stack([np.ones_like(level), level, level * np.log(np.maximum(level, _DARK))], axis=-1)
 
 
 def _surface(y: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
-    """The terms of a drift of the light, (N, 5); y and x from -1 to 1."""
+    """The terms of a drift of the light, (N, 5): a second-order surface without its constant; y and x from -1 to 1."""
     return np.stack([y, x, y * y, y * x, x * x], axis=-1)
 
 
@@ -151,8 +184,8 @@ class Smooth:
     """Response and drift: d = c0 + c1 g + c2 g ln(g) for each plane, plus g times a second-order surface.
 
     Attributes:
-        response: (P, 3).
-        drift: (5,) of y, x, y^2, yx, x^2, with y and x from -1 to 1.
+        response: (P, 3) float32: c0, c1, c2.
+        drift: (5,) float32 of y, x, y^2, yx, x^2, with y and x from -1 to 1.
     """
 
     response: NDArray[np.float32]
@@ -160,7 +193,12 @@ class Smooth:
 
 
 def fit_smooth(moments: Moments, noise: NoiseModel) -> Smooth:
-    """The response and the drift of the light that most blocks agree on."""
+    """Fits the response and the drift of the light robustly to a sample of the blocks.
+
+    Args:
+        moments: of the frame.
+        noise: variance of the difference.
+    """
     planes, height, width = moments.g.shape
     chosen = sample_blocks(moments.n >= 12, _SAMPLES)
     y, x = np.divmod(chosen, width)
@@ -190,7 +228,15 @@ def subtract_smooth(
     drift: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    """Writes d without response and drift to out; all (P, hb, wb)."""
+    """Subtracts response and drift.
+
+    Args:
+        d: (P, hb, wb) mean differences in levels.
+        g: (P, hb, wb) mean levels of the ground truth.
+        response: (P, 3), see `Smooth`.
+        drift: (5,), see `Smooth`.
+        out: (P, hb, wb), written.
+    """
     planes, height, width = d.shape
     for plane in range(planes):
         for row in range(height):
@@ -210,19 +256,21 @@ def subtract_lines(
     variance: NDArray[np.float32],
     n: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """Takes row noise and column noise out of (P, hb, wb) residuals, in place: only what changes from line to line.
+    """Subtracts row noise and column noise from the residuals, in place: only their differences from line to line.
+
+    The part of a line that its neighbours share (a mean over 17 lines) may belong to the scene and stays.
 
     Args:
-        residual: mean differences.
-        sigma: what a block may deviate by.
-        variance: of a cell's noise.
+        residual: (P, hb, wb) mean differences in levels.
+        sigma: (P, hb, wb) standard deviation of an unchanged block.
+        variance: (P, hb, wb) noise variance of a cell.
         n: (hb, wb) usable cells.
 
     Returns:
-        (P,) variance that the lines' slower part may have left in every block.
+        (P,) variance in levels squared that the lines' slow part may have left in every block.
     """
     left = np.zeros(len(residual), np.float32)
-    # where interpolation and light explain more than noise does, lines of the scene would pass for lines of the sensor
+    # where interpolation and light dominate the noise, lines of the scene would be taken for line noise
     some = np.s_[..., ::4, ::4]
     noisy = np.median(variance[some] / np.maximum(n[some], 1) / sigma[some] ** 2, axis=(1, 2))
     for axis in (2, 1):
@@ -258,9 +306,18 @@ def _huber_step(  # noqa: PLR0917
     first: NDArray[np.float32],
     second: NDArray[np.float32],
 ) -> None:
-    """Adds up one reweighted step of Huber's from each row's or column's median: (P, lines) sums of slope and of weights.
+    """One reweighted step of Huber's M-estimator of each line's location, from its median.
 
-    Weights and not curvatures: where most blocks lie beyond the limit, these would leave next to nothing to divide by.
+    Weights instead of second derivatives: where most blocks lie beyond Huber's limit, the latter would be nearly 0.
+
+    Args:
+        residual: (P, hb, wb) in levels.
+        sigma: (P, hb, wb) standard deviations.
+        n: (hb, wb) usable cells.
+        middle: (P, lines) medians.
+        rows: lines are rows; else columns.
+        first: (P, lines) sums of weighted residuals, added to.
+        second: (P, lines) sums of weights, added to.
     """
     planes, height, width = residual.shape
     limit = np.float32(1.5)

@@ -1,8 +1,8 @@
-"""How far a change reaches: what was found of it, and what around it a shape without dents covers and nothing denies.
+"""The full extent of a change: what the tests detected, and blocks around it that the odds do not exclude.
 
-A change is rarely seen all over: a shadow vanishes where the scene is black, an object where it is as bright as what it hides.
-So each block is asked two things, whether it shows a change and whether it would have shown one. Both are in the odds of a
-contrast against none: low where a change would be seen and is not, even where nothing could be seen.
+A change is rarely detectable over its whole area: a shadow is invisible where the scene is black, an object where it is as
+bright as what it covers. For each block, the log odds of a change of about a quarter of the level against none measure both
+whether a change is visible and whether one would be: they are far below 0 only where a change would be visible and is not.
 """
 
 from dataclasses import dataclass
@@ -13,32 +13,34 @@ from numpy.typing import NDArray
 
 from rawnind.imaging.jit import kernel
 
-_CONTRAST = np.float32(0.25)  # of the level: the expected size of a change
-_STRONG_ODDS = np.float32(
-    2.5
-)  # log_ratio odds of a change where one is near: one to twelve before, even after
-_WEAK_ODDS = np.float32(1.0)  # log_ratio odds of what touches such blocks
-_STILL_ODDS = np.float32(-1.0)  # mean log_ratio odds of 3x3 blocks that a change does not pass
-_STILL_ODDS_BESIDE = np.float32(-1.5)  # log_ratio odds of a single block beside a change
-_REACH = 8  # blocks that evidence is hysteresis through blocks that show some
-_GAP = 4  # and through such as would not
-_MAX_HULL_RATIO = 2  # a changed area is filled to its convex hull where that is at most so many times larger
+# Log odds and distances were set with benchmarks/bench_mask.py.
+_CONTRAST = np.float32(0.25)  # standard deviation of a change relative to the level
+_STRONG_ODDS = np.float32(2.5)  # near a change: makes prior odds of 1 to 12 even
+_WEAK_ODDS = np.float32(1.0)  # of blocks connected to those above _STRONG_ODDS
+_STILL_ODDS = np.float32(-1.0)  # mean of 3x3 blocks, below which a block is unchanged
+_STILL_ODDS_BESIDE = np.float32(-1.5)  # of a single block beside a change, below which it is unchanged
+_REACH = 8  # steps of the hysteresis, in blocks
+_GAP = 4  # blocks without evidence that may lie between parts of one change
+_MAX_HULL_RATIO = (
+    2  # no hull is filled that is more than this many times the change's area: it is no compact object
+)
 _SQUARE = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Odds:
-    """How much likelier blocks are with a change than without: a contrast of either sign, about a quarter of the level in size.
+    """Likelihood ratio of a change: a contrast of random sign, about a quarter of the level in size.
 
-    Maps of the blocks that are not yet known to have changed, (hb, wb), 0 elsewhere; all of them sum up over boxes.
+    All maps are (hb, wb) float32, 0 at blocks already known to have changed; they add up over boxes of blocks.
 
     Attributes:
-        planes: how many `white` is summed over.
-        white: sum over planes and cells of the residual, in deviations of a cell.
+        planes: P, how many `white` is summed over.
+        white: sum over planes and cells of the residual, in standard deviations of a cell's noise.
         cells: usable cells.
-        level: cells times the ground truth's level, in deviations of a cell, mean over planes.
-        floor: cells times what still content may differ by, alike; the same sign all over a box.
-        rough: the square of the same along edges, where the sign changes from block to block.
+        level: cells times the ground truth's level, in standard deviations of a cell, mean over planes.
+        floor: cells times the systematic error of unchanged content, in standard deviations of a cell; fully correlated
+            within a box.
+        rough: squared cells times the error along edges, in the same unit; uncorrelated between blocks.
     """
 
     planes: int
@@ -49,7 +51,7 @@ class Odds:
     rough: NDArray[np.float32]
 
     def log_ratio(self, size: int) -> NDArray[np.float32]:
-        """(hb, wb) logarithm of the odds of the box of size x size blocks about each block; 0 about blocks that are 0."""
+        """(hb, wb) float32 log odds of the box of size x size blocks around each block; 0 at blocks known to have changed."""
         white, cells, level, floor, rough = (
             cv2.boxFilter(map_, -1, (size, size), normalize=False, borderType=cv2.BORDER_CONSTANT)
             for map_ in (self.white, self.cells, self.level, self.floor, self.rough)
@@ -70,7 +72,21 @@ def _log_odds(  # noqa: PLR0917
     planes: np.float32,
     out: NDArray[np.float32],
 ) -> None:
-    """Normal likelihoods: the variance of a still block, and that with the contrast's added."""
+    """Log ratio of two zero-mean normal likelihoods of a box's sum: with variance S (unchanged) and C = S + contrast variance.
+
+        log odds = (w^2 (1 / S - 1 / C) - ln(C / S)) / 2,    S = P n + P^2 (f^2 + r),    C = S + (P c l)^2
+
+    with w = white, n = cells, f = floor, r = rough, l = level, c = _CONTRAST.
+
+    Args:
+        white: (hb, wb) box sums, see `Odds`; as are the next four.
+        cells: box sums.
+        level: box sums.
+        floor: box sums.
+        rough: box sums times the box's side: an edge crosses as many blocks with one sign.
+        planes: P.
+        out: (hb, wb), written.
+    """
     height, width = white.shape
     for y in range(height):
         for x in range(width):
@@ -83,7 +99,15 @@ def _log_odds(  # noqa: PLR0917
 
 
 def hysteresis(found: NDArray[np.bool_], weak: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """What was found, and weaker evidence that touches it, (hb, wb)."""
+    """Hysteresis thresholding: detected blocks, and weaker ones connected to them within `_REACH` steps.
+
+    Args:
+        found: (hb, wb) bool above the high threshold.
+        weak: (hb, wb) bool above the low threshold.
+
+    Returns:
+        (hb, wb) bool.
+    """
     blocks = found.view(np.uint8)
     for _ in range(_REACH):
         blocks = blocks | (cv2.dilate(blocks, _SQUARE) & weak.view(np.uint8))
@@ -92,15 +116,15 @@ def hysteresis(found: NDArray[np.bool_], weak: NDArray[np.bool_]) -> NDArray[np.
 
 
 def changed_area(found: NDArray[np.bool_], odds: Odds, quiet: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The whole of the changes that were found, and a margin for blocks that are covered in part.
+    """The full extent of the detected changes, with a margin for blocks that are covered in part.
 
     Args:
-        found: (hb, wb) blocks that surely changed.
+        found: (hb, wb) bool, detected blocks.
         odds: of the other blocks.
-        quiet: (hb, wb) False where some other test hints at a change.
+        quiet: (hb, wb) bool, False where another test exceeds a part of its threshold.
 
     Returns:
-        (hb, wb) blocks.
+        (hb, wb) bool.
     """
     around = odds.log_ratio(3)
     still = (cv2.blur(around, (3, 3)) < _STILL_ODDS) & quiet & ~found
@@ -115,24 +139,41 @@ def changed_area(found: NDArray[np.bool_], odds: Odds, quiet: NDArray[np.bool_])
 def _assign(
     area: NDArray[np.bool_], still: NDArray[np.bool_], odds: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Number of the change that a block belongs to, 0 for none: those of the area, and what is seen a leap away.
+    """Assigns blocks to changes: those of the area, and those with evidence that are reachable over a gap of `_GAP` blocks.
 
-    The way there must be open: a change that reaches across a block would show there, unless the block can show none.
+    The path must not cross unchanged blocks: a change that extends across a block would be visible there, unless none can be.
+
+    Args:
+        area: (hb, wb) bool, detected blocks with holes closed.
+        still: (hb, wb) bool, unchanged for certain.
+        odds: (hb, wb) log odds of 3x3 blocks.
+
+    Returns:
+        (hb, wb) float32 number of the change, 0 for none.
     """
     labels = cv2.connectedComponents(area.view(np.uint8))[1].astype(np.float32)
     for _ in range(_GAP):
         labels = np.where((labels == 0) & ~still, cv2.dilate(labels, _SQUARE), labels)
     likely = (odds > _WEAK_ODDS) & (labels > 0)
     count, parts = cv2.connectedComponents(likely.view(np.uint8))
-    seen = np.zeros(count, np.bool_)
-    seen[parts[likely & (odds > _STRONG_ODDS)]] = True
-    return np.where(area | (likely & seen[parts]), labels, 0)
+    strong = np.zeros(count, np.bool_)
+    strong[parts[likely & (odds > _STRONG_ODDS)]] = True
+    return np.where(area | (likely & strong[parts]), labels, 0)
 
 
 def _fill_hulls(
     area: NDArray[np.bool_], labels: NDArray[np.float32], still: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Each change filled to its convex hull, but for blocks that are still, and small gaps closed."""
+    """Fills each change to its convex hull, except for unchanged blocks, and closes small gaps.
+
+    Args:
+        area: (hb, wb) bool.
+        labels: (hb, wb) number of the change, 0 for none.
+        still: (hb, wb) bool, unchanged for certain.
+
+    Returns:
+        (hb, wb) bool.
+    """
     out = (area | (labels > 0)).astype(np.uint8)
     rows, columns = np.nonzero(labels)
     order = np.argsort(labels[rows, columns], kind="stable")

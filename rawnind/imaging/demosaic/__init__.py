@@ -1,1 +1,1 @@
-"""Mosaics to camera RGB."""
+"""Demosaicing: the two missing colours of every site, for Bayer and X-Trans."""

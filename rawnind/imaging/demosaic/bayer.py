@@ -1,9 +1,9 @@
-"""Bayer: colour differences, weighted by how smoothly they run in each of the four directions.
+"""Bayer: colour differences, weighted by their smoothness in each of the four directions.
 
 After I. Pekkucuksen and Y. Altunbasak, "Gradient based threshold free color filter array interpolation", ICIP 2010: the
-difference between green and the other colour is estimated along rows and along columns, and each site takes it from the
-sides where it changes least. Written from the paper; the weights fall with the third power instead of the second (0.1 dB
-better on photographs).
+difference between green and the other colour is estimated along rows and along columns, and each site averages those of its
+four sides with weights that decrease with their gradients. Implemented from the paper; the weights are the inverse third
+power instead of the second (0.1 dB better on photographs, benchmarks/bench_demosaic.py).
 """
 
 import numpy as np
@@ -11,20 +11,19 @@ from numpy.typing import NDArray
 
 from rawnind.imaging.jit import kernel
 
-# Loops are split so that each reads and writes few rows: only then does the compiler see that they do not overlap, and
-# works on 8 or 16 sites at once.
+# Loops are split so that each reads and writes few rows: only then can LLVM prove that they do not overlap, and vectorise.
 
-# Keeps the weights finite where nothing changes; compressed levels, far below one step of a sensor.
+# Keeps the weights finite where the gradient is 0: compressed levels, below one step of a sensor.
 _FLOOR = np.float32(1e-3)
 
 
 def bayer_chunk(m: NDArray[np.float32], scratch: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """All three colours of a tile of RGGB.
+    """All three colours of a chunk of an RGGB mosaic.
 
     Args:
-        m: (h, w) compressed, balanced levels; starts on the pattern's first site; h and w are even.
-        scratch: (8, h, w) work space.
-        out: (3, h, w); right from 12 sites inside.
+        m: (h, w) float32 compressed, balanced levels; starts on the CFA's first site; h and w are even.
+        scratch: (8, h, w) float32 scratch memory.
+        out: (3, h, w) float32, written; valid from 12 sites inside.
     """
     rows, columns = scratch[0:3], scratch[3:6]
     diff, other = scratch[6], scratch[7]
@@ -37,7 +36,13 @@ def bayer_chunk(m: NDArray[np.float32], scratch: NDArray[np.float32], out: NDArr
 
 @kernel(fastmath={"contract"})
 def _differences(m: NDArray[np.float32], rows: NDArray[np.float32], columns: NDArray[np.float32]) -> None:
-    """Green minus the other colour, as the row and as the column tell it."""
+    """Green minus the other colour, estimated along rows and along columns (Hamilton and Adams' second-order interpolation).
+
+    Args:
+        m: (h, w) levels.
+        rows: (h, w), written.
+        columns: (h, w), written.
+    """
     height, width = m.shape
     half, quarter = np.float32(0.5), np.float32(0.25)
     signs = np.ones(width + 1, np.float32)
@@ -54,7 +59,12 @@ def _differences(m: NDArray[np.float32], rows: NDArray[np.float32], columns: NDA
 
 @kernel(fastmath={"contract"})
 def _weights(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> None:
-    """Beside each estimate (0): its weight (1), by its change within 5x5 sites, and the weighted mean of five (2)."""
+    """Weights each estimate (index 0) by gradient^-3 over 5x5 sites (1); its mean over five sites times the weight (2).
+
+    Args:
+        rows: (3, h, w); index 0 read, 1 and 2 written.
+        columns: (3, h, w); the same.
+    """
     _, height, width = rows.shape
     fifth = np.float32(0.2)
     row_sums, column_sums = np.empty(width, np.float32), np.empty(width, np.float32)
@@ -79,7 +89,13 @@ def _weights(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> None:
 
 @kernel(fastmath={"contract"})
 def _combine(rows: NDArray[np.float32], columns: NDArray[np.float32], diff: NDArray[np.float32]) -> None:
-    """The difference at red and blue sites, from the four sides."""
+    """The difference at red and blue sites: weighted mean of the four sides.
+
+    Args:
+        rows: (3, h, w) from `_weights`.
+        columns: (3, h, w) from `_weights`.
+        diff: (h, w), written.
+    """
     height, width = diff.shape
     total, weight = np.empty(width, np.float32), np.empty(width, np.float32)
     for y in range(7, height - 7):
@@ -95,7 +111,12 @@ def _combine(rows: NDArray[np.float32], columns: NDArray[np.float32], diff: NDAr
 
 @kernel(fastmath={"contract"})
 def _opposite(diff: NDArray[np.float32], other: NDArray[np.float32]) -> None:
-    """At red sites green minus blue and the reverse, from the diagonals: the paper's 7x7 filter."""
+    """Green minus blue at red sites and the reverse, from the diagonals, with the paper's 7x7 filter.
+
+    Args:
+        diff: (h, w) differences at red and blue sites.
+        other: (h, w), written.
+    """
     height, width = diff.shape
     near, far = np.float32(10 / 32), np.float32(-1 / 32)
     inner, outer = np.empty(width, np.float32), np.empty(width, np.float32)
@@ -112,7 +133,14 @@ def _opposite(diff: NDArray[np.float32], other: NDArray[np.float32]) -> None:
 def _fill(
     m: NDArray[np.float32], diff: NDArray[np.float32], other: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
-    """Red, green and blue of every site. `first` is the colour that shares the row with green, `second` the other."""
+    """Red, green and blue of every site.
+
+    Args:
+        m: (h, w) levels.
+        diff: (h, w) green minus the site's own colour, at red and blue sites.
+        other: (h, w) green minus the opposite colour, at red and blue sites.
+        out: (3, h, w), written. `first` is the colour that shares the row with green, `second` the other.
+    """
     height, width = m.shape
     quarter = np.float32(0.25)
     for y in range(12, height - 12):

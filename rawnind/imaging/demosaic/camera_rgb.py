@@ -1,4 +1,4 @@
-"""The two missing colours of every site: mosaics to camera RGB, and camera RGB seen through another photo's filters."""
+"""Demosaicing of mosaics to camera RGB, and resampling of camera RGB with another photo's colour filter array."""
 
 import math
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
 
 _CHUNK = (96, 384)
-"""Rows and columns worked on at a time, so that the work space stays in the processor's cache; whole tiles of both CFAs."""
+"""Rows and columns that are interpolated at a time, so that scratch memory stays in the cache; whole tiles of both CFAs."""
 
 _REACH = 12
-"""Sites beyond a tile that its colours depend on, rounded up to whole tiles of both patterns."""
+"""Sites around a chunk that its colours depend on, rounded up to whole tiles of both CFAs."""
 
-# Levels are compressed to sqrt(level + soft) - sqrt(soft): the square root would blow up the noise around black.
+# Levels are compressed to sqrt(level + soft) - sqrt(soft): the plain root has infinite slope at 0 and amplifies noise there.
 _SOFT = np.float32(0.002)
 
 
@@ -50,19 +50,19 @@ class CameraRgb:
 
 
 def demosaic(photo: Photo) -> CameraRgb:
-    """Fills in the two colours that each site did not see; the one that it saw stays as it is.
+    """Interpolates the two missing colours of each site; the measured one is kept.
 
-    Exactly so where black levels are whole and equal and the values span less than about 59,000 sensor steps; else to 0.6 of
-    a sensor step.
+    Measured values are exact where black levels are whole and equal and the values span less than about 59,000 sensor
+    steps; else to 0.6 of a sensor step.
 
-    Colours are interpolated as square roots of levels, red and blue scaled to green's contrast: there, differences
-    between colours change least. Negative levels stay negative.
+    Interpolation works on square roots of levels, with red and blue scaled to green's contrast: differences between
+    colours are smoothest there. Negative levels stay negative.
 
     Args:
         photo: Bayer or X-Trans.
 
     Returns:
-        Camera RGB of the photo's size, in the camera's own balance.
+        Camera RGB of the photo's size, without white balance.
     """
     offset, scale = _encoding(photo)
     lines, colors = site_lines(photo.sensor), tile_colors(photo.cfa)
@@ -88,7 +88,7 @@ def demosaic(photo: Photo) -> CameraRgb:
 
 
 def planes_at_shift(rgb: CameraRgb, shift: tuple[int, int], cfa: Cfa, rect: Rect) -> NDArray[np.float32]:
-    """The ground truth as the noisy photo's filters would have seen it: planes that match the noisy photo's.
+    """The ground truth sampled with the noisy photo's colour filter array: planes that match the noisy photo's.
 
     For noisy site (y, x) with colour c it takes `rgb[c, y + dy, x + dx]`, and averages per plane as `levels.planes` does. For
     a shift by whole tiles these are the ground truth's own measured values.
@@ -119,14 +119,14 @@ def planes_at_shift(rgb: CameraRgb, shift: tuple[int, int], cfa: Cfa, rect: Rect
 
 
 def _encoding(photo: Photo) -> tuple[int, float]:
-    """Offset and scale that hold every level of the photo, with a margin for what interpolation overshoots."""
+    """Offset and scale that encode every level of the photo in 16 bits, with a margin for overshoots of the interpolation."""
     black = np.array(photo.sensor.black_level)
     span = photo.sensor.white_level - black
     low = float(np.min((photo.mosaic.min() - black) / span))
     high = float(np.max((photo.mosaic.max() - black) / span))
     margin = 0.05 * max(high - low, 1e-3)
     low, high = min(low, 0.0) - margin, max(high, 0.0) + margin
-    # A whole number of values per sensor step keeps the sensor's own values exactly, where black levels are whole and equal.
+    # an integer number of values per sensor step keeps measured values exact, where black levels are whole and equal
     per_step = 65535 / (high - low) / span.min()
     scale = float(span.min()) * (math.floor(per_step) if per_step >= 1 else per_step)
     return round(-low * scale), scale
@@ -135,10 +135,19 @@ def _encoding(photo: Photo) -> tuple[int, float]:
 def _contrast_gains(
     mosaic: NDArray[np.uint16], lines: NDArray[np.float32], colors: NDArray[np.intp]
 ) -> NDArray[np.float32]:
-    """What red, green and blue are multiplied with so that their contrasts match, 1 for green.
+    """Factors that give red, green and blue equal contrast; 1 for green.
 
-    The grey-edge hypothesis (J. van de Weijer et al., "Edge-based color constancy", 2007): edges are grey on average. On
-    patches of 12x12 sites, a multiple of both periods. Only the interpolation uses the gains; they are undone afterwards.
+    The grey-edge hypothesis (J. van de Weijer, T. Gevers and A. Gijsenij, "Edge-based color constancy", IEEE TIP 2007):
+    the mean edge is achromatic. Measured between patches of 12x12 sites, a multiple of both periods. The interpolation
+    alone uses them.
+
+    Args:
+        mosaic: (H, W) uint16 sensor values.
+        lines: (2, period, period) factors and biases of the levels.
+        colors: (period, period) colour index of each site of the CFA's tile.
+
+    Returns:
+        (3,) float32, 1/8..8.
     """
     patches = np.empty((3, mosaic.shape[0] // 12, mosaic.shape[1] // 12), np.float32)
     _patch_means(mosaic, lines, colors, patches)
@@ -151,7 +160,11 @@ def _contrast_gains(
 
 
 def _chunks(photo: Photo) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Rows and columns of the mosaic for each tile with its surroundings; those outside the frame are mirrored."""
+    """Row and column indices of each chunk with its surroundings; those outside the frame are mirrored.
+
+    Yields:
+        (n,) and (m,) int64 site indices; chunks overlap by 2 * `_REACH`.
+    """
     height, width = photo.mosaic.shape
     rows, columns = _mirrored(height, photo.cfa), _mirrored(width, photo.cfa)
     for top in range(0, height, _CHUNK[0]):
@@ -160,9 +173,9 @@ def _chunks(photo: Photo) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]
 
 
 def _mirrored(length: int, cfa: Cfa) -> NDArray[np.int64]:
-    """Site indices -_REACH..length+_REACH-1 folded back into the frame, each on a site of its own colour.
+    """(length + 2 * _REACH,) int64 site indices from -_REACH on, mirrored into the frame so that each keeps its colour.
 
-    Bayer is its own mirror image at every site, X-Trans at sites 2 and 5 of its tile.
+    Bayer is symmetric about every site, X-Trans about sites 2 and 5 of its tile.
     """
     low = 0 if cfa is Cfa.BAYER else 2
     index = np.arange(-_REACH, length + _REACH)
@@ -179,6 +192,15 @@ def _compress(
     lines: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
+    """Signed square roots of balanced levels: sign(l) (sqrt(|l| + _SOFT) - sqrt(_SOFT)).
+
+    Args:
+        mosaic: (H, W) sensor values.
+        rows: (n,) site indices.
+        columns: (m,) site indices.
+        lines: (2, period, period) factors and biases of the balanced levels.
+        out: (n, m), written.
+    """
     period = lines.shape[1]
     soft, root = _SOFT, np.float32(np.sqrt(_SOFT))
     for y in range(out.shape[0]):
@@ -195,6 +217,15 @@ def _compress(
 def _expand(
     colors: NDArray[np.float32], lines: NDArray[np.float32], top: int, left: int, out: NDArray[np.uint16]
 ) -> None:
+    """Inverse of `_compress`, to encoded values; without the `_REACH` sites around the chunk.
+
+    Args:
+        colors: (3, n, m) compressed levels.
+        lines: (2, 3) factor and offset from balanced levels to values.
+        top: row of the frame that the chunk starts with.
+        left: its first column.
+        out: (3, H, W) values of the frame, written within the chunk.
+    """
     soft, root = _SOFT, np.float32(np.sqrt(_SOFT))
     height = min(out.shape[1] - top, colors.shape[1] - 2 * _REACH)
     width = min(out.shape[2] - left, colors.shape[2] - 2 * _REACH)
@@ -213,6 +244,14 @@ def _expand(
 def _store_measured(
     mosaic: NDArray[np.uint16], lines: NDArray[np.float32], colors: NDArray[np.intp], out: NDArray[np.uint16]
 ) -> None:
+    """Overwrites each site's own colour with its measured value.
+
+    Args:
+        mosaic: (H, W) sensor values.
+        lines: (2, period, period) factors and biases from sensor values to encoded values.
+        colors: (period, period) colour index of each site of the CFA's tile.
+        out: (3, H, W) values.
+    """
     period = len(colors)
     for y in range(mosaic.shape[0]):
         p = y % period
@@ -227,6 +266,14 @@ def _store_measured(
 def _patch_means(
     mosaic: NDArray[np.uint16], lines: NDArray[np.float32], colors: NDArray[np.intp], out: NDArray[np.float32]
 ) -> None:
+    """Mean level of each colour over patches of 12x12 sites.
+
+    Args:
+        mosaic: (H, W) sensor values.
+        lines: (2, period, period) factors and biases of the levels.
+        colors: (period, period) colour index of each site of the CFA's tile.
+        out: (3, H // 12, W // 12) levels, written.
+    """
     period = len(colors)
     per_site = np.float32(period * period / 144)
     out[:] = 0
@@ -251,6 +298,14 @@ def _patch_means(
 def _bayer_at(
     rgb: NDArray[np.uint16], factor: np.float32, bias: np.float32, out: NDArray[np.float32]
 ) -> None:
+    """Planes of a Bayer cell from camera RGB.
+
+    Args:
+        rgb: (3, H, W) values, from the rectangle's first site on.
+        factor: from values to levels.
+        bias: from values to levels.
+        out: (4, H/2, W/2) levels, written.
+    """
     for plane in range(4):
         image = rgb[(plane + 1) // 2]
         for y in range(out.shape[1]):
@@ -263,7 +318,15 @@ def _bayer_at(
 def _xtrans_at(
     rgb: NDArray[np.uint16], factor: np.float32, bias: np.float32, out: NDArray[np.float32]
 ) -> None:
-    # Sites within a cell as in levels.planes: green at five fixed ones, red and blue at two pairs that swap.
+    """Planes of an X-Trans cell from camera RGB; sites within a cell as in `levels.planes`.
+
+    Args:
+        rgb: (3, H, W) values, from the rectangle's first site on.
+        factor: from values to levels.
+        bias: from values to levels.
+        out: (3, H/3, W/3) levels, written.
+    """
+    # green at five fixed sites of a cell, red and blue at two pairs that swap from cell to cell
     half, fifth = factor * np.float32(0.5), factor * np.float32(0.2)
     for y in range(out.shape[1]):
         red, green, blue = rgb[0, 3 * y : 3 * y + 3], rgb[1, 3 * y : 3 * y + 3], rgb[2, 3 * y : 3 * y + 3]

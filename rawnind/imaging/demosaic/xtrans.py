@@ -1,8 +1,9 @@
-"""X-Trans: green along rows and columns, weighted by how much the image changes along each, then colour differences.
+"""X-Trans: green along rows and columns, weighted by the activity along each, then colour differences.
 
 Every red and blue site lies on one line of G G R G G B (two greens on either side) and, across it, on one line of
 B R G R B G (green next to it, its own colour again behind that green). Both lines give an estimate of green. Then red and
-blue follow green: their difference from it is averaged over the neighbourhood, where green is alike.
+blue are interpolated as differences from green: a bilateral filter averages them over sites with similar green
+(C. Tomasi and R. Manduchi, "Bilateral filtering for gray and color images", ICCV 1998).
 """
 
 import numpy as np
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from rawnind.imaging.jit import kernel
 from rawnind.records import Cfa
 
-# Measured on scikit-image's photographs (benchmarks/bench_demosaic.py): the difference of green at which a neighbour counts
-# half, and the activity (sum over 25 sites) below which both directions count the same; compressed levels.
+# Best PSNR on scikit-image's photographs (benchmarks/bench_demosaic.py); compressed levels. The difference of green at which
+# a neighbour has half its weight, and the activity (sum over 25 sites) below which both directions have the same.
 _EDGE = np.float32(5e-2)
 _FLOOR = np.float32(2e-3)
 
@@ -21,7 +22,11 @@ _COLORS = np.array(Cfa.X_TRANS.tile, np.int64)
 
 
 def _steps(axis: int) -> NDArray[np.int64]:
-    """(6, 6, 2): offsets along an axis of the nearest two sites of one colour; both 0 where colours differ all round."""
+    """Offsets to two sites of one colour among each site and its two neighbours along an axis.
+
+    Returns:
+        (6, 6, 2) int64 for each site of the tile; both 0 where the three sites have three colours.
+    """
     before, after = np.roll(_COLORS, 1, axis), np.roll(_COLORS, -1, axis)
     table = np.zeros((6, 6, 2), np.int64)
     table[after == _COLORS] = 0, 1
@@ -31,9 +36,14 @@ def _steps(axis: int) -> NDArray[np.int64]:
 
 
 def _neighbours(radius: int, sigma: float) -> _Neighbours:
-    """For each site of the tile and colour: where that colour's sites near it lie, Gaussian weights, and their number.
+    """For each site of the tile and each colour: the places of that colour's sites nearby, their weights, their number.
 
-    Where: row offset, column within its tile, tiles to the right.
+    Args:
+        radius: sites.
+        sigma: of the Gaussian weights in sites.
+
+    Returns:
+        (6, 6, 3, n, 3) int64 row offset, column within its tile, tiles to the right; (6, 6, 3, n) float32; (6, 6, 3) int64.
     """
     side = 2 * radius + 1
     places, weights = np.zeros((6, 6, 3, side**2, 3), np.int64), np.zeros((6, 6, 3, side**2), np.float32)
@@ -49,19 +59,19 @@ def _neighbours(radius: int, sigma: float) -> _Neighbours:
 
 
 _ROW_STEPS, _COLUMN_STEPS = _steps(1), _steps(0)
-# 1 where the line of G G R G G B is the row; and across it, +1 where green comes after the site, -1 where before.
+# 1 where the row is the line of G G R G G B; across it, +1 where green follows the site, -1 where it precedes it
 _IN_ROW = ((np.roll(_COLORS, 1, 1) == 1) & (np.roll(_COLORS, -1, 1) == 1)).astype(np.int64)
 _AFTER = np.where(_IN_ROW == 1, np.roll(_COLORS, -1, 0) == 1, np.roll(_COLORS, -1, 1) == 1) * 2 - 1
 _WIDE, _NARROW = _neighbours(3, 3.0), _neighbours(2, 2.0)
 
 
 def xtrans_chunk(m: NDArray[np.float32], scratch: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """All three colours of a tile of X-Trans.
+    """All three colours of a chunk of an X-Trans mosaic.
 
     Args:
-        m: (h, w) compressed, balanced levels; starts on the pattern's first site; h and w are multiples of 6.
-        scratch: (8, h, w) work space.
-        out: (3, h, w); right from 12 sites inside.
+        m: (h, w) float32 compressed, balanced levels; starts on the CFA's first site; h and w are multiples of 6.
+        scratch: (8, h, w) float32 scratch memory.
+        out: (3, h, w) float32, written; valid from 12 sites inside.
     """
     rows, columns, share, green = scratch[0], scratch[1], scratch[2], scratch[3]
     _step_sizes(m, _ROW_STEPS, _COLUMN_STEPS, rows, columns)
@@ -74,7 +84,7 @@ def xtrans_chunk(m: NDArray[np.float32], scratch: NDArray[np.float32], out: NDAr
 
 
 def _by_column(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(h, w) as (h, 6, w/6): sites with the same place in their tile side by side, so that they are worked on together."""
+    """(h, w) as (h, 6, w/6): sites with the same column of their tile are contiguous, so that LLVM vectorises over them."""
     height, width = image.shape
     return np.ascontiguousarray(image.reshape(height, width // 6, 6).transpose(0, 2, 1))
 
@@ -87,7 +97,15 @@ def _step_sizes(
     rows: NDArray[np.float32],
     columns: NDArray[np.float32],
 ) -> None:
-    """Change per site along the row and along the column, where two sites of one colour allow to see it; else 0."""
+    """Absolute change per site along the row and along the column, where two sites of one colour are near; else 0.
+
+    Args:
+        m: (h, w) levels.
+        row_steps: (6, 6, 2) from `_steps`.
+        column_steps: (6, 6, 2) from `_steps`.
+        rows: (h, w), written.
+        columns: (h, w), written.
+    """
     height, width = m.shape
     for y in range(1, height - 1):
         for q in range(6):
@@ -100,7 +118,13 @@ def _step_sizes(
 
 @kernel(fastmath={"contract"})
 def _row_share(rows: NDArray[np.float32], columns: NDArray[np.float32], share: NDArray[np.float32]) -> None:
-    """How far to trust the row rather than the column, 0..1, from the change within 5x5 sites; in place of no input."""
+    """Weight of the row against the column, b^3 / (a^3 + b^3) with the activities a and b over 5x5 sites of row and column.
+
+    Args:
+        rows: (h, w) changes along rows.
+        columns: (h, w) changes along columns.
+        share: (h, w), written, 0..1.
+    """
     height, width = rows.shape
     row_sums, column_sums = np.empty(width, np.float32), np.empty(width, np.float32)
     for y in range(3, height - 3):
@@ -118,7 +142,13 @@ def _row_share(rows: NDArray[np.float32], columns: NDArray[np.float32], share: N
 
 @kernel(fastmath={"contract"})
 def _green(m: NDArray[np.float32], share: NDArray[np.float32], green: NDArray[np.float32]) -> None:
-    """Green everywhere, a first estimate."""
+    """First estimate of green at every site.
+
+    Args:
+        m: (h, w) levels.
+        share: (h, w) weight of the row.
+        green: (h, w), written.
+    """
     height, width = m.shape
     third, sixth, half = np.float32(1 / 3), np.float32(1 / 6), np.float32(0.5)
     for y in range(4, height - 4):
@@ -132,7 +162,7 @@ def _green(m: NDArray[np.float32], share: NDArray[np.float32], green: NDArray[np
                     continue
                 line = 2 * third * (m[y - ly, x - lx] + m[y + ly, x + lx])
                 line -= sixth * (m[y - 2 * ly, x - 2 * lx] + m[y + 2 * ly, x + 2 * lx])
-                # The nearest green, moved by how the other colours change between there and here; from both sides.
+                # the nearest green plus half the change of the other colour between there and here, from both sides
                 near = m[y + cy, x + cx] + half * (m[y, x] - m[y + 2 * cy, x + 2 * cx])
                 far = m[y - 2 * cy, x - 2 * cx] + half * (m[y - cy, x - cx] - m[y - 3 * cy, x - 3 * cx])
                 cross = 2 * third * near + third * far
@@ -148,14 +178,14 @@ def _difference(
     neighbours: _Neighbours,
     total: NDArray[np.float32],
 ) -> None:
-    """Green minus a colour along a row, averaged over that colour's sites nearby; those where green is alike weigh more.
+    """Green minus a colour along a row, averaged over that colour's sites nearby; sites with similar green have more weight.
 
     Args:
         m: (h, 6, n) levels.
         green: (h, 6, n) green.
         site: row, column within the tile, colour.
         neighbours: of every site of the tile.
-        total: (n) the result; but for its first and last value.
+        total: (n) the result, except its first and last value.
     """
     y, q, color = site
     places, weights, counts = neighbours
@@ -177,7 +207,14 @@ def _difference(
 def _refine(
     m: NDArray[np.float32], green: NDArray[np.float32], neighbours: _Neighbours, refined: NDArray[np.float32]
 ) -> None:
-    """Green at red and blue sites once more: the site's colour plus its neighbourhood's difference from green."""
+    """Second estimate of green at red and blue sites: the site's colour plus its neighbourhood's difference from green.
+
+    Args:
+        m: (h, 6, n) levels.
+        green: (h, 6, n) first estimate.
+        neighbours: of every site of the tile.
+        refined: (h, 6, n), written.
+    """
     difference = np.empty(m.shape[2], np.float32)
     for y in range(7, m.shape[0] - 7):
         for q in range(6):
@@ -193,7 +230,14 @@ def _refine(
 def _fill(
     m: NDArray[np.float32], green: NDArray[np.float32], neighbours: _Neighbours, out: NDArray[np.float32]
 ) -> None:
-    """Red and blue everywhere, from green; back to sites in their order."""
+    """Red and blue at every site, from green; in the order of the sites.
+
+    Args:
+        m: (h, 6, n) levels.
+        green: (h, 6, n) second estimate.
+        neighbours: of every site of the tile.
+        out: (3, h, 6 n), written.
+    """
     difference = np.empty(m.shape[2], np.float32)
     for y in range(12, m.shape[0] - 12):
         for q in range(6):

@@ -1,4 +1,7 @@
-"""The constants that define MS-SSIM here: those of pytorch-msssim. Compiled kernels hold them as literals."""
+"""The constants that define MS-SSIM here, all of them pytorch-msssim's defaults. Compiled kernels hold them as literals.
+
+A *coarse pixel* is 16x16 pixels of a plane: one pixel at the fifth scale.
+"""
 
 import numpy as np
 
@@ -9,7 +12,7 @@ RADIUS = 5  # pytorch-msssim default: 11 taps
 SIGMA = 1.5  # pytorch-msssim default
 GAUSSIAN = np.exp(-((np.arange(2 * RADIUS + 1) - RADIUS) ** 2) / (2 * SIGMA**2))
 GAUSSIAN /= GAUSSIAN.sum()
-SPAN = 2 * RADIUS  # rows or columns that 'valid' filtering takes away
+SPAN = 2 * RADIUS  # rows or columns that 'valid' filtering removes
 COARSE_PIXEL = (
     1 << SCALES - 1
 )  # what is aligned to 16 pixels at the first scale is aligned to one at the fifth
@@ -17,10 +20,10 @@ TOO_SMALL = SPAN * COARSE_PIXEL  # a window of 160 has no result at the fifth sc
 
 
 def segment(scale: int) -> tuple[int, int]:
-    """(side, cut) of a scale: a side's side in pixels of that scale, and where the last window's results end in it.
+    """(side, cut) of a scale: a coarse pixel's side in pixels of that scale, and where the last window's results end in it.
 
-    A window that starts and ends on a multiple of 16 has results from the first pixel of a side to `SPAN` before the end
-    of a side. Sums over [0, cut) and [cut, side) of every side, on both axes, are thus all that any window needs.
+    A window that starts and ends on a multiple of 16 has results from the first pixel of a coarse pixel to `SPAN` before the
+    end of one. Sums over [0, cut) and [cut, side) of every coarse pixel, on both axes, are thus all that any window needs.
 
     >>> [segment(scale) for scale in range(5)]
     [(16, 6), (8, 6), (4, 2), (2, 2), (1, 1)]

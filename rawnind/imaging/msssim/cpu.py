@@ -1,18 +1,19 @@
-"""The CPU side of `windowed_ms_ssim`: one dense pass per scale over a plane, of which only sums leave the cache.
+"""The CPU side of `windowed_ms_ssim`: one dense pass per scale over a plane; its intermediate results stay in the cache.
 
 The pass works on s = x + y and d = x - y. With V(.) for the Gaussian-weighted variance around a pixel,
 
     4 cov(x, y) = V(s) - V(d)    and    2 (var x + var y) = V(s) + V(d),
 
-so that two variances per pixel take the place of five moments, and s and d of the next scale are the 2x2 means of this
-one's. A variance is never E[z^2] - E[z]^2: in float32 that loses all digits where a bright area is flat. Each pass takes
-differences to its own centre first, and the variance of the whole is put together from that of the rows:
+so that two variances per pixel replace five moments, and s and d of the next scale are the 2x2 means of this one's.
+
+A variance is never computed as E[z^2] - E[z]^2: in float32 that cancels where a bright area is flat. Each pass first subtracts
+its own centre, and the variance of the whole is combined from the rows' means m_r and variances V_r (law of total variance):
 
     V = sum_r g_r (V_r + (m_r - c)^2) - (sum_r g_r (m_r - c))^2    for any c, here the mean of the middle row.
 
-A plane is read in bands of `BAND` rows, a band in strips of `STRIP` columns, so that the filtered rows from which `STEP`
-rows of results come (4 values per pixel) are still in the nearest caches when they are needed again. Segments and pooling
-are even: results are handled two rows at a time.
+A plane is read in bands of `BAND` rows, a band in strips of `STRIP` columns, so that the filtered rows (4 values per pixel)
+that give `STEP` rows of results are still in the cache when they are reused. Segments and pooling have even sizes: results
+are processed two rows at a time. The fifth scale has 1/256 of the pixels: plain loops in float64 suffice.
 """
 
 # ruff: noqa: PLR0917 - a kernel takes plain arrays and numbers, by position
@@ -24,11 +25,11 @@ from rawnind.imaging.jit import kernel
 from rawnind.imaging.msssim.constants import COARSE_PIXEL, GAUSSIAN, RADIUS, SPAN
 
 STRIP = 256  # columns
-BAND = 64  # rows; each strip's history is copied twice per band
+BAND = 64  # rows; each strip's history is copied twice per band, so that a smaller one would copy more
 STEP = 4  # rows of results at a time: 14 filtered rows serve four, where one alone needs 11
 PITCH = (
     STRIP + 16
-)  # floats from row to row: whole cache lines; with a power of two, rows would evict each other
+)  # floats per row: whole cache lines; a power of two would map all rows to the same cache sets
 
 Plane = NDArray[np.float32]
 Planes = tuple[Plane, ...]
@@ -42,7 +43,17 @@ _QUARTER = np.float32(0.25)
 
 @kernel(fastmath={"contract"})
 def _rows_to_bands(x: Plane, y: Plane, x_start: int, y_start: int, width: int, band: Plane, row: int) -> None:
-    """One row of s and d from one row of each plane."""
+    """One row of s and d.
+
+    Args:
+        x: a plane's values in one line.
+        y: the same of the other plane.
+        x_start: index of the row's first value in `x`.
+        y_start: the same in `y`.
+        width: values of the row.
+        band: (2, BAND, ...) s and d.
+        row: of the band, written.
+    """
     of_x, of_y = x[x_start : x_start + width], y[y_start : y_start + width]
     s, d = band[0, row], band[1, row]
     for i in range(width):
@@ -52,7 +63,15 @@ def _rows_to_bands(x: Plane, y: Plane, x_start: int, y_start: int, width: int, b
 
 @kernel(fastmath={"contract"})
 def _pool(source: Plane, target: Plane, first: int, rows: int, width: int) -> None:
-    """2x2 means of 2 * rows rows, written from row `first` on."""
+    """2x2 means.
+
+    Args:
+        source: (2 * rows, 2 * width) or larger.
+        target: written from row `first` on.
+        first: row of the target.
+        rows: of the target.
+        width: columns of the target.
+    """
     for r in range(rows):
         upper, lower, out = source[2 * r], source[2 * r + 1], target[first + r]
         for i in range(width):
@@ -61,7 +80,13 @@ def _pool(source: Plane, target: Plane, first: int, rows: int, width: int) -> No
 
 @kernel(fastmath={"contract"})
 def _filter_along_row(source: Plane, start: int, out: Plane) -> None:
-    """Gaussian mean (out[0]) and variance (out[1]) along a row, for STRIP results from column `start` on."""
+    """Gaussian-weighted mean and variance along a row, for STRIP columns.
+
+    Args:
+        source: (n,) values of the row.
+        start: index of the first of STRIP + SPAN values.
+        out: (2, PITCH) mean and variance, written.
+    """
     z = source[start : start + STRIP + SPAN]
     mean, variance = out[0], out[1]
     for i in range(STRIP):
@@ -80,9 +105,14 @@ def _filter_along_row(source: Plane, start: int, out: Plane) -> None:
 
 @kernel(fastmath={"contract"})
 def _filter_down(z: Plane, signal: int, out: Plane) -> None:
-    """Variance in the plane from 14 rows of means and variances: four rows of results.
+    """Variance in the plane, four rows, from 14 rows of means and variances.
 
-    `z` is indexed in place, without views per row: only so LLVM sees one array and uses vectors.
+    `z` is indexed in place, without views per row: only then does LLVM see one array and vectorise.
+
+    Args:
+        z: (14, 4, PITCH) mean and variance of s, then of d.
+        signal: 0 for s, 1 for d.
+        out: (2, STEP, PITCH) variances, written for the signal.
     """
     m, v = 2 * signal, 2 * signal + 1
     v0, v1, v2, v3 = out[signal, 0], out[signal, 1], out[signal, 2], out[signal, 3]
@@ -140,9 +170,15 @@ def _filter_down(z: Plane, signal: int, out: Plane) -> None:
 
 @kernel(fastmath={"contract"})
 def _add_contrast(variances: Plane, row: int, sums: Plane, c2: np.float32) -> None:
-    """Adds the contrast term (2 cov + C2) / (var x + var y + C2) of two rows to `sums`; c2 is 2 * C2.
+    """Adds the contrast term (2 cov + C2) / (var x + var y + C2) of two rows to sums per column.
 
-    Two quotients are one: a / b + c / d = (a d + c b) / (b d).
+    One division for two quotients: a / b + c / d = (a d + c b) / (b d).
+
+    Args:
+        variances: (2, STEP, PITCH) of s and of d.
+        row: the first of the two.
+        sums: (STRIP,), added to.
+        c2: 2 * C2.
     """
     s0, s1, d0, d1 = variances[0, row], variances[0, row + 1], variances[1, row], variances[1, row + 1]
     for i in range(STRIP):
@@ -153,7 +189,15 @@ def _add_contrast(variances: Plane, row: int, sums: Plane, c2: np.float32) -> No
 
 @kernel
 def _flush_segments(sums: Plane, width: int, side: int, pairs: Sums, out: Sums) -> None:
-    """Sums columns into segments, in float64, and clears them; `pairs` is scratch, all segments are even."""
+    """Adds columns up to segments in float64, and resets their sums; all segments have even sizes.
+
+    Args:
+        sums: (STRIP,) sums per column, set to 0.
+        width: columns, whole coarse pixels.
+        side: a coarse pixel's side at this scale.
+        pairs: (STRIP // 2,) scratch memory.
+        out: (2 * coarse pixels,), written.
+    """
     for i in range(STRIP // 2):
         pairs[i] = np.float64(sums[2 * i]) + np.float64(sums[2 * i + 1])
     sums[:] = 0
@@ -206,14 +250,14 @@ def _scale_band(
         rows: how many of them are new; even. Those up to the next multiple of STEP are read and have no effect.
         top: the result row that the first of them completes, less than 0 at the top of the plane.
         valid: columns of results.
-        side: a side's side at this scale.
+        side: a coarse pixel's side at this scale.
         cut: where a segment ends in it.
         c2: 2 * C2.
         history: (strips, SPAN, 4, STRIP) filtered rows before this band, replaced by this band's last ones.
-        sums: (strips, STRIP) sums down the columns of the segment that is under way.
-        work: (BAND + SPAN, 4, PITCH) scratch: mean and variance of s, then of d.
-        variances: (2, STEP, PITCH) scratch.
-        out: (2 * cells down, 2 * cells across) float64 segment sums.
+        sums: (strips, STRIP) column sums of the segment in progress.
+        work: (BAND + SPAN, 4, PITCH) scratch memory: mean and variance of s, then of d.
+        variances: (2, STEP, PITCH) scratch memory.
+        out: (2 * coarse pixels down, 2 * coarse pixels across) float64 segment sums.
     """
     pairs = np.empty(STRIP // 2)
     for strip in range(history.shape[0]):
@@ -266,13 +310,13 @@ def contrast_sums(
         sums: per scale, see `_scale_band`.
         work: see `_scale_band`.
         variances: see `_scale_band`.
-        out: per scale (2 * cells down, 2 * cells across) float64, written.
-        coarse: (2, cells down, cells across), written.
+        out: per scale (2 * coarse pixels down, 2 * coarse pixels across) float64, written.
+        coarse: (2, coarse pixels down, coarse pixels across), written.
     """
     height, width = coarse.shape[1] * COARSE_PIXEL, coarse.shape[2] * COARSE_PIXEL
     filled, done = np.zeros(5, np.int64), np.zeros(5, np.int64)
     for k in range(4):
-        sums[k][:] = 0  # the plane before may have ended within a segment
+        sums[k][:] = 0  # the previous plane may have ended within a segment
     for top in range(0, height, BAND):
         filled[0] = min(BAND, height - top)
         for r in range(filled[0]):
@@ -303,10 +347,10 @@ def contrast_sums(
 def coarsest_map(
     coarse: NDArray[np.float32], taps: NDArray[np.float64], c1: float, c2: float, out: NDArray[np.float64]
 ) -> None:
-    """SSIM, luminance and contrast, of the fifth scale, in float64: one pixel there is one side.
+    """SSIM (luminance times contrast) of the fifth scale, in float64.
 
     Args:
-        coarse: (2, h, w) s and d.
+        coarse: (2, h, w) s and d, one value per coarse pixel.
         taps: (11,) float64.
         c1: C1.
         c2: C2.

@@ -1,8 +1,8 @@
-"""The torch side of `windowed_ms_ssim`: the same sums on whatever device the tensors are on.
+"""The torch side of `windowed_ms_ssim`: the same sums on the tensors' device.
 
-The arithmetic is that of `rawnind.imaging.msssim.cpu`, as shifted additions in bands of rows: convolutions would be
-free to round their inputs to TensorFloat-32, and are slow on the CPU for one channel. Tested on CPU tensors; nothing in
-it is particular to a device that has float64 for the sums.
+The arithmetic is that of `rawnind.imaging.msssim.cpu`, as shifted additions in bands of rows: convolutions may round their
+inputs to TensorFloat-32, and are slow on the CPU for one channel. Tested on CPU tensors; it needs no particular device, only
+float64 for the sums.
 """
 
 from typing import Any
@@ -15,8 +15,8 @@ from torch.nn import functional
 from rawnind.imaging.msssim.constants import COARSE_PIXEL, GAUSSIAN, RADIUS, SPAN, segment
 
 TAPS = tuple(float(tap) for tap in GAUSSIAN)
-PIXELS_PER_BAND = {"cpu": 1 << 17}  # a band's dozen temporaries in the second- and third-level cache
-PIXELS_PER_BAND_ELSEWHERE = 1 << 23  # 32 MiB per temporary: few launches, and far from filling a card
+PIXELS_PER_BAND = {"cpu": 1 << 17}  # a dozen temporaries of 512 KiB fit the second- and third-level cache
+PIXELS_PER_BAND_ELSEWHERE = 1 << 23  # 32 MiB per temporary: few kernel launches, little of a GPU's memory
 
 
 def dtypes(x: Any, y: Any) -> set[str]:
@@ -37,13 +37,13 @@ def like(x: Tensor, values: NDArray[Any]) -> Tensor:
 
 @torch.no_grad()
 def segment_sums(x: Tensor, y: Tensor, c1: float, c2: float) -> list[Tensor]:
-    """Per scale, sums over segments, as `msssim._segment_sums` gives them for NumPy.
+    """Per scale, sums over segments, as `windowed._segment_sums` yields them for NumPy.
 
     Args:
         x: (P, H, W) float32.
         y: (P, H, W) float32.
-        c1: the luminance term's constant.
-        c2: the contrast term's constant.
+        c1: luminance constant C1.
+        c2: contrast constant C2.
 
     Returns:
         Four tensors (P, 2 * h, 2 * w) and one (P, h - SPAN, w - SPAN), float64.
@@ -66,6 +66,7 @@ def _rows_per_band(shape: torch.Size, device: torch.device) -> int:
 
 
 def _signals(x: Tensor, y: Tensor) -> Tensor:
+    """(2 * P, H, W) s = x + y, then d = x - y."""
     return torch.cat((x + y, x - y))
 
 
@@ -79,7 +80,18 @@ def _pooled(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _contrast_sums(x: Tensor, y: Tensor, signals: Tensor | None, scale: int, c2: float) -> Tensor:
-    """(P, 2 * h, 2 * w) float64 segment sums of the contrast term at one scale."""
+    """Segment sums of the contrast term at one scale.
+
+    Args:
+        x: (P, H, W) at the first scale.
+        y: (P, H, W) at the first scale.
+        signals: (2 * P, h, w) s and d at this scale; None at the first.
+        scale: 0..3.
+        c2: contrast constant C2.
+
+    Returns:
+        (P, 2 * coarse pixels down, 2 * coarse pixels across) float64.
+    """
     shape = x.shape if signals is None else signals.shape
     rows = _rows_per_band(shape, x.device)
     bands = []
@@ -97,7 +109,7 @@ def _contrast_sums(x: Tensor, y: Tensor, signals: Tensor | None, scale: int, c2:
 
 
 def _variances(z: Tensor) -> Tensor:
-    """Gaussian-weighted variance around each pixel, 'valid' filtering, without cancellation."""
+    """(2 * P, h - SPAN, w - SPAN) Gaussian-weighted variance around each pixel, 'valid' filtering, without cancellation."""
     n = z.shape[2] - SPAN
     mean, variance = _mix(z[..., RADIUS : RADIUS + n], [z[..., k : k + n] for k in range(SPAN + 1)], None)
     n = z.shape[1] - SPAN
@@ -106,7 +118,13 @@ def _variances(z: Tensor) -> Tensor:
 
 
 def _mix(center: Tensor, means: list[Tensor], variances: list[Tensor] | None) -> tuple[Tensor, Tensor]:
-    """Mean and variance of a Gaussian mixture of 11 neighbours that have means and perhaps variances."""
+    """Mean and variance of a mixture of 11 neighbours with Gaussian weights.
+
+    Args:
+        center: subtracted before squaring.
+        means: of the neighbours.
+        variances: of the neighbours; None where they are single pixels.
+    """
     shift, total = torch.zeros_like(center), torch.zeros_like(center)
     for k, tap in enumerate(TAPS):
         off = means[k] - center
@@ -118,7 +136,16 @@ def _mix(center: Tensor, means: list[Tensor], variances: list[Tensor] | None) ->
 
 
 def _segments(term: Tensor, side: int, cut: int) -> Tensor:
-    """Sums over [0, cut) and [cut, side) of every side on both axes, in float64; a side may be cut off at the end."""
+    """Sums over [0, cut) and [cut, side) of every coarse pixel on both axes, in float64; the last one may be incomplete.
+
+    Args:
+        term: (P, h, w) contrast term.
+        side: a coarse pixel's side at this scale.
+        cut: where a segment ends in it.
+
+    Returns:
+        (P, segments down, segments across) float64.
+    """
     for axis in (2, 1):
         term = term.movedim(axis, 2)
         term = functional.pad(term, (0, -term.shape[2] % side))
@@ -129,7 +156,16 @@ def _segments(term: Tensor, side: int, cut: int) -> Tensor:
 
 
 def _coarsest_map(signals: Tensor, c1: float, c2: float) -> Tensor:
-    """(P, h - SPAN, w - SPAN) luminance times contrast at the fifth scale."""
+    """Luminance times contrast at the fifth scale.
+
+    Args:
+        signals: (2 * P, h, w) float64 s and d.
+        c1: luminance constant C1.
+        c2: contrast constant C2.
+
+    Returns:
+        (P, h - SPAN, w - SPAN) float64.
+    """
     moments = torch.stack((signals, signals**2))
     for axis in (2, 3):
         n = moments.shape[axis] - SPAN

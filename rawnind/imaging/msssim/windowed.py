@@ -1,8 +1,16 @@
-"""MS-SSIM of every window of a pair of planes, exactly as pytorch-msssim defines it, from one dense pass per scale.
+"""MS-SSIM of every window of a pair of planes, equal to pytorch-msssim's definition, from one dense pass per scale.
+
+    MS-SSIM = product over scales s of max(0, mean CS_s)^weight_s,   the last scale with luminance, mean(L CS)
+    CS = (2 cov(x, y) + C2) / (var x + var y + C2),   L = (2 m_x m_y + C1) / (m_x^2 + m_y^2 + C1),   C_i = (K_i data_range)^2
+
+(Z. Wang, E. P. Simoncelli and A. C. Bovik, "Multiscale structural similarity for image quality assessment", 2003, with the
+constants of pytorch-msssim: 11 taps, sigma 1.5, K1 0.01, K2 0.03, relu on each scale.)
 
 With window, stride and origins multiples of 16, the pyramid of a window is a window of the plane's pyramid, and its 'valid'
-filter results are the plane's. So each scale is filtered once, and a window's mean is a sum over a box (Wang, Simoncelli
-and Bovik 2003, with the constants of pytorch-msssim: 11 taps, sigma 1.5, K1 0.01, K2 0.03, relu on each scale).
+filter results are the plane's. So each scale is filtered once, and a window's mean is a sum over a box.
+
+`score_map`, `crop_means` and `frame_mean` spread the windows' scores over the pixels that they cover. That map is constant on
+coarse pixels, so that its means over crops are computed exactly without it.
 """
 
 from __future__ import annotations
@@ -55,29 +63,29 @@ def score_map(measured: WindowScores[Any], shape: tuple[int, int]) -> NDArray[np
     A pixel that no window covers takes the nearest covered score of its row and column.
 
     Args:
-        measured: what `windowed_ms_ssim` gave.
+        measured: result of `windowed_ms_ssim`.
         shape: (h, w) of the planes.
 
     Returns:
         (h, w) float32, 0..1.
     """
-    cells = _coarse_map(measured)
+    coarse = _coarse_map(measured)
     rows, columns = (
-        np.minimum(np.arange(n) // COARSE_PIXEL, m - 1) for n, m in zip(shape, cells.shape, strict=True)
+        np.minimum(np.arange(n) // COARSE_PIXEL, m - 1) for n, m in zip(shape, coarse.shape, strict=True)
     )
-    per_pixel: NDArray[np.float32] = cells.astype(np.float32)[rows[:, None], columns]
+    per_pixel: NDArray[np.float32] = coarse.astype(np.float32)[rows[:, None], columns]
     return per_pixel
 
 
 def crop_means(
     measured: WindowScores[Any], shape: tuple[int, int], tops: ArrayLike, lefts: ArrayLike, size: float
 ) -> NDArray[np.float64]:
-    """The exact mean of `score_map` over squares, without the map: it is constant on cells of 16 pixels.
+    """The exact mean of `score_map` over squares, without computing the map.
 
     Args:
-        measured: what `windowed_ms_ssim` gave.
+        measured: result of `windowed_ms_ssim`.
         shape: (h, w) of the planes.
-        tops: (n,) first rows of the squares, in pixels of the planes; fractions of a pixel count as such.
+        tops: (n,) first rows of the squares, in pixels of the planes; fractions of a pixel are weighted as such.
         lefts: (n,) first columns.
         size: side of the squares, more than 0.
 
@@ -87,54 +95,65 @@ def crop_means(
     Raises:
         ValueError: A square is empty or not inside the planes.
     """
-    cells = _coarse_map(measured)
+    coarse = _coarse_map(measured)
     rows, row_of = np.unique(np.asarray(tops, np.float64), return_inverse=True)
-    of_rows = _overlaps(rows, size, shape[0], cells.shape[0]) @ cells
-    of_columns = _overlaps(np.asarray(lefts, np.float64), size, shape[1], cells.shape[1])
+    of_rows = _overlaps(rows, size, shape[0], coarse.shape[0]) @ coarse
+    of_columns = _overlaps(np.asarray(lefts, np.float64), size, shape[1], coarse.shape[1])
     means: NDArray[np.float64] = np.einsum("nc,nc->n", of_rows[row_of.reshape(-1)], of_columns)
     return means
 
 
 def frame_mean(measured: WindowScores[Any], shape: tuple[int, ...]) -> float:
     """The mean of `score_map` over the planes of `shape` (h, w), without the map."""
-    cells = _coarse_map(measured)
+    coarse = _coarse_map(measured)
     down, across = (
         _overlaps(np.zeros(1), length, length, count)[0]
-        for length, count in zip(shape, cells.shape, strict=True)
+        for length, count in zip(shape, coarse.shape, strict=True)
     )
-    return float(down @ cells @ across)
+    return float(down @ coarse @ across)
 
 
 def _coarse_map(measured: WindowScores[Any]) -> NDArray[np.float64]:
-    """(h, w) mean over planes and covering windows, one value per cell of 16 pixels up to the last covered one."""
+    """(h, w) float64 mean over planes and covering windows, one value per coarse pixel up to the last covered one."""
     scores, tops, lefts = (_as_numpy(a) for a in (measured.scores, measured.tops, measured.lefts))
     down, across = _coverage(tops, measured.window), _coverage(lefts, measured.window)
-    cells: NDArray[np.float64] = down @ scores.mean(axis=0) @ across.T
-    return cells
+    coarse: NDArray[np.float64] = down @ scores.mean(axis=0) @ across.T
+    return coarse
 
 
 def _coverage(starts: NDArray[np.int64], window: int) -> NDArray[np.float64]:
-    """(cells, windows): the share of each window in a cell's score; rows add up to one."""
-    cell = np.arange((starts[-1] + window) // COARSE_PIXEL)[:, None] * COARSE_PIXEL
-    covers = (starts <= cell) & (cell < starts + window)
+    """(coarse pixels, windows) float64: the weight of each window in a coarse pixel's score; rows add up to one."""
+    first = np.arange((starts[-1] + window) // COARSE_PIXEL)[:, None] * COARSE_PIXEL
+    covers = (starts <= first) & (first < starts + window)
     middle = starts + (window - COARSE_PIXEL) / 2
     gaps = ~covers.any(axis=1)  # only where the stride exceeds the window
-    covers[gaps, np.abs(cell[gaps] - middle).argmin(axis=1)] = True
+    covers[gaps, np.abs(first[gaps] - middle).argmin(axis=1)] = True
     shares: NDArray[np.float64] = covers / covers.sum(axis=1, keepdims=True)
     return shares
 
 
-def _overlaps(starts: NDArray[np.float64], size: float, length: int, cells: int) -> NDArray[np.float64]:
-    """(n, cells): the share of each cell in [start, start + size); the last cell reaches to the end of the plane."""
+def _overlaps(starts: NDArray[np.float64], size: float, length: int, count: int) -> NDArray[np.float64]:
+    """The share of each coarse pixel in [start, start + size) along one axis; the last one extends to the end of the plane.
+
+    Args:
+        starts: (n,) in pixels.
+        size: in pixels.
+        length: of the plane.
+        count: number of coarse pixels.
+
+    Returns:
+        (n, count) float64; rows add up to one.
+    """
     if not size > 0 or np.any(starts < 0) or np.any(starts + size > length):
         raise ValueError(f"squares of {size} must lie inside the planes, 0..{length}")
-    edges = np.append(np.arange(cells) * float(COARSE_PIXEL), length)
+    edges = np.append(np.arange(count) * float(COARSE_PIXEL), length)
     ends = starts[:, None] + size
     overlaps: NDArray[np.float64] = np.minimum(edges[1:], ends) - np.maximum(edges[:-1], starts[:, None])
     return overlaps.clip(0) / size
 
 
 def _as_numpy(values: Any) -> NDArray[Any]:
+    """A NumPy array, copied from its device where it is a tensor."""
     return values if isinstance(values, np.ndarray) else np.asarray(values.cpu())
 
 
@@ -164,7 +183,7 @@ def windowed_ms_ssim(
 
     Windows start every `stride` pixels from (0, 0). Where that leaves 16 rows or more uncovered at the end, one more row of
     windows ends at the last multiple of 16; the same for columns. Each score is within 1e-6 of the definition in exact
-    arithmetic. One thread on the CPU, about 10 MB of scratch; NumPy arrays run in compiled kernels without the GIL,
+    arithmetic. One thread on the CPU, about 10 MB of scratch memory; NumPy arrays run in compiled kernels without the GIL,
     torch tensors on their own device in float32 (see `rawnind.imaging.msssim.torch_backend`).
 
     Args:
@@ -203,6 +222,16 @@ def windowed_ms_ssim(
 
 
 def _check_parameters(window: int, stride: int, data_range: float) -> None:
+    """Checks the options of `windowed_ms_ssim`.
+
+    Args:
+        window: side of a window in pixels.
+        stride: pixels from window to window.
+        data_range: span of the values.
+
+    Raises:
+        ValueError: One breaks its rule.
+    """
     if window % COARSE_PIXEL or window <= TOO_SMALL:
         raise ValueError(f"window must be a multiple of {COARSE_PIXEL} above {TOO_SMALL}, got {window}")
     if stride % COARSE_PIXEL or stride <= 0:
@@ -212,6 +241,17 @@ def _check_parameters(window: int, stride: int, data_range: float) -> None:
 
 
 def _check_planes(of_x: tuple[int, ...], of_y: tuple[int, ...], dtypes: set[str], window: int) -> None:
+    """Checks the arrays of `windowed_ms_ssim`.
+
+    Args:
+        of_x: shape of x.
+        of_y: shape of y.
+        dtypes: names of their element types.
+        window: side of a window in pixels.
+
+    Raises:
+        ValueError: They are not two float32 arrays of one shape (P, H, W), or smaller than a window.
+    """
     if of_x != of_y or len(of_x) != 3 or of_x[0] == 0:
         raise ValueError(f"x and y must have one shape (P, H, W), got {of_x} and {of_y}")
     if dtypes != {"float32"}:
@@ -221,22 +261,38 @@ def _check_planes(of_x: tuple[int, ...], of_y: tuple[int, ...], dtypes: set[str]
 
 
 def _starts(length: int, window: int, stride: int) -> NDArray[np.int64]:
-    """Window origins along one axis; the last one is flush with the last multiple of 16."""
+    """Window origins along one axis; the last window ends at the last multiple of 16.
+
+    Args:
+        length: of the plane in pixels.
+        window: side of a window.
+        stride: pixels from window to window.
+    """
     last = length // COARSE_PIXEL * COARSE_PIXEL - window
     return np.append(np.arange(0, last, stride, dtype=np.int64), last)
 
 
 def _scores(sums: Sequence[Any], tops: Any, lefts: Any, window: int) -> Any:
-    """(..., ny, nx) scores from per scale (..., rows, columns) sums over segments; NumPy and torch alike.
+    """Scores of windows from sums over segments; NumPy and torch alike.
 
-    The last scale's sums are pixels, all others' come in two segments per cell.
+    Args:
+        sums: per scale (..., rows, columns): one value per coarse pixel at the last scale, two segments each at all others.
+        tops: (ny,) first rows of the windows.
+        lefts: (nx,) first columns.
+        window: side of a window in pixels.
+
+    Returns:
+        (..., ny, nx), 0..1.
+
+    Raises:
+        ValueError: A mean is not finite or not below 2 in magnitude.
     """
     scores: Any = 1.0
     for scale, (values, weight) in enumerate(zip(sums, WEIGHTS, strict=True)):
         side = (window >> scale) - SPAN
-        cells, rest = divmod(side, segment(scale)[0])
+        whole, rest = divmod(side, segment(scale)[0])
         parts = 1 if scale == SCALES - 1 else 2
-        length = cells * parts + (rest > 0)
+        length = whole * parts + (rest > 0)
         columns = _range_sums(values, lefts // COARSE_PIXEL * parts, length)
         total = _range_sums(columns.swapaxes(-1, -2), tops // COARSE_PIXEL * parts, length).swapaxes(-1, -2)
         mean = total / side**2
@@ -247,7 +303,16 @@ def _scores(sums: Sequence[Any], tops: Any, lefts: Any, window: int) -> Any:
 
 
 def _range_sums(values: Any, first: Any, length: int) -> Any:
-    """Sums over ranges of one length along the last axis."""
+    """Sums over ranges of one length along the last axis.
+
+    Args:
+        values: (..., n).
+        first: (k,) index of the first value of each range.
+        length: of a range.
+
+    Returns:
+        (..., k).
+    """
     running = values.cumsum(-1)
     return running[..., first + (length - 1)] - running[..., first] + values[..., first]
 
@@ -255,10 +320,16 @@ def _range_sums(values: Any, first: Any, length: int) -> Any:
 def _segment_sums(
     x: NDArray[np.float32], y: NDArray[np.float32], c1: float, c2: float
 ) -> Iterator[list[NDArray[np.float64]]]:
-    """Plane by plane and per scale, sums over segments of the contrast term; at the last of luminance times contrast.
+    """Sums over segments per scale, plane by plane: of the contrast term, at the last scale of luminance times contrast.
+
+    Args:
+        x: (P, H, W) levels.
+        y: (P, H, W) levels.
+        c1: luminance constant C1.
+        c2: contrast constant C2.
 
     Yields:
-        Four arrays (2 * h, 2 * w), where the planes have h x w whole cells, and one of (h - SPAN, w - SPAN); they are
+        Four arrays (2 * h, 2 * w), where the planes have h x w whole coarse pixels, and one of (h - SPAN, w - SPAN); they are
         valid until the next plane.
     """
     down, across = x.shape[1] // COARSE_PIXEL, x.shape[2] // COARSE_PIXEL
@@ -293,7 +364,7 @@ def _segment_sums(
 
 
 def _scratch(*shape: int) -> NDArray[np.float32]:
-    """Zeros that start on a cache line: a vector of 16 floats that lies across two lines costs twice as much."""
+    """Zeros that start on a cache line: a vector of 16 floats that spans two lines takes twice as long to load."""
     size = math.prod(shape)
     line = np.zeros(size + 16, np.float32)
     start = -line.ctypes.data % 64 // line.itemsize
@@ -301,9 +372,9 @@ def _scratch(*shape: int) -> NDArray[np.float32]:
 
 
 def _in_one_line(plane: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
-    """All values from a plane's first to its last, rows of a wider array included, and the step between rows.
+    """All values from a plane's first to its last, including those between rows of a wider array, and the step between rows.
 
-    So a crop of a larger plane is read where it lies, and there is one type of array to compile for.
+    So a crop of a larger plane is read in place, and the kernel is compiled for one type of array.
     """
     step = plane.itemsize
     whole_steps = plane.strides[0] % step == 0 and plane.strides[0] >= step * plane.shape[1]
