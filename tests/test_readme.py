@@ -21,8 +21,8 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PAPERS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
-RUN = ["README.md", "own-pairs.md", "read-elsewhere.md", "train.md"]
-"""Pages whose blocks run in this order in one folder; of README.md, the blocks before the cluster's."""
+RUN = ["own-pairs.md", "read-elsewhere.md", "train.md", "tutorial.md"]
+"""Pages whose examples and `rawnind` commands run in the folder that README.md's have made."""
 
 
 def blocks(page, *kinds):
@@ -47,25 +47,40 @@ def runnable(page):
             yield from (shlex.split(line) for line in commands(text) if line.startswith("rawnind "))
 
 
-def photos_of_one_s_own(folder):
-    """The two photos that own-pairs.md takes as given."""
-    for number, photo in enumerate((folder / "pairs").rglob("Bayer_cat_*ISO*"), 1):
-        shutil.copy(photo, folder / f"DSC{number:04}.dng")
+@pytest.fixture(scope="module")
+def folder(cluster, tmp_path_factory):
+    """Where every command and example of README.md has run, one after the other: `pairs` and `out` are there."""
+    made = tmp_path_factory.mktemp("readme")
+    run(README, made, cluster)
+    return made
+
+
+def run(page, folder, cluster):
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "RAY_ADDRESS": cluster}
+    for command in runnable(page):
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{page.name}: {command}: {done.stderr}"
+        assert done.stdout, f"{page.name}: {command} prints nothing"
+
+
+def provide(page, folder):
+    """What a page takes as given: photos of one's own, or what `make demo` makes (of the same sample, with the same recipe)."""
+    if page == "own-pairs.md":
+        for number, photo in enumerate((folder / "pairs").rglob("Bayer_cat_*ISO*"), 1):
+            shutil.copy(photo, folder / f"DSC{number:04}.dng")
+    elif page == "tutorial.md":
+        shutil.copytree(folder / "out", folder / "out/demo/prepared", ignore=shutil.ignore_patterns("demo"))
+        (folder / "out/demo/pairs").symlink_to(folder / "pairs")
 
 
 @pytest.mark.ray
-def test_every_command_and_every_example_runs_one_after_the_other(cluster, tmp_path):
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {"PATH": path, "RAY_ADDRESS": cluster}
-    for page in (page for name in RUN for page in PAGES if page.name == name):
-        if page.name == "own-pairs.md":
-            photos_of_one_s_own(tmp_path)
-        for command in runnable(page):
-            done = subprocess.run(
-                command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, f"{page.name}: {command}: {done.stderr}"
-            assert done.stdout, f"{page.name}: {command} prints nothing"
+@pytest.mark.parametrize("page", RUN)
+def test_every_command_and_every_example_of_a_page_runs(page, folder, cluster):
+    provide(page, folder)
+    run(ROOT / "docs" / page, folder, cluster)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
