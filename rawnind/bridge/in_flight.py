@@ -4,15 +4,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rawnind import timing
+
 Worker = tuple[str, str]
 """A worker, and one of its lives."""
-
-_RETURN = 6.0
-"""Seconds that a bridge which was started anew waits before it lets scenes begin: until then every worker has said what
-it does, so that --max-scenes holds."""
-
-_SILENCE = 30.0
-"""Seconds without a word from a worker after which its scene is no longer counted as in flight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +43,7 @@ class Flight:
     def __init__(self, limit: int, *, returning: bool) -> None:
         self._limit = limit
         self._scenes: dict[str, InFlight] = {}
-        self._quiet_until = time.monotonic() + _RETURN if returning else 0.0
+        self._quiet_until = time.monotonic() + timing.RESTART_GRACE if returning else 0.0
         self.peak = 0
 
     def __len__(self) -> int:
@@ -102,7 +97,11 @@ class Flight:
         Returns:
             The scenes' keys; Ray will give them to a worker again.
         """
-        dead = [item.key for item in self if now - item.heard > _SILENCE or _lives_again(item.worker, worker)]
+        dead = [
+            item.key
+            for item in self
+            if now - item.heard > timing.WORKER_EXPIRY or _lives_again(item.worker, worker)
+        ]
         for key in dead:
             del self._scenes[key]
         return dead

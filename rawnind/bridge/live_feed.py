@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rawnind import timing
 from rawnind.bridge.leases import Account, Leased, LeaseEntry, LeaseLog, accounts, apply, feed_names, given_to
 from rawnind.bridge.messages import GIVEN_SCHEMA
 from rawnind.errors import ConfigError
@@ -27,9 +28,6 @@ from rawnind.records import Outcome, SceneResult
 
 WINDOW = 16
 """Scenes whose crops are mixed with each other; more would mix better and take more of the bridge's memory."""
-
-GONE = 600.0
-"""Seconds without a question after which a consumer gets no share of what is left at the end of the run."""
 
 Since = Callable[[int], Iterable[tuple[int, SceneResult]]]
 Read = Callable[[str], SceneResult]
@@ -252,7 +250,7 @@ class Feed:
         there = [
             name
             for name, account in self._accounts.items()
-            if not account.left and now - self._heard[name] < GONE
+            if not account.left and now - self._heard[name] < timing.CONSUMER_EXPIRY
         ]
         if not there:
             return

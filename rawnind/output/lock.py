@@ -12,15 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from rawnind import timing
 from rawnind.errors import FolderInUseError, OutputError
 from rawnind.output.store import Store
 
 NAME = "run.lock"
 LEASES = "locks"
-
-_HEARTBEAT = 15.0
-_STALE = 60.0
-"""Seconds without a heartbeat after which a lease on an object store belongs to a dead run."""
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -109,7 +106,7 @@ def _refuse_if_second(store: Store, own: str) -> None:
     for name, modified in leases.items():
         if name == own:
             continue
-        if now - modified > _STALE:
+        if now - modified > timing.LOCK_EXPIRY:
             store.remove(name)
         else:
             who = _who(store.read(name))
@@ -119,7 +116,7 @@ def _refuse_if_second(store: Store, own: str) -> None:
 
 
 def _beat(store: Store, own: str, about: str, over: threading.Event) -> None:
-    while not over.wait(_HEARTBEAT):
+    while not over.wait(timing.LOCK_RENEWAL):
         with suppress(OutputError):  # the run itself will find out when it writes
             store.write(own, about.encode(), replace=True)
 

@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
+from rawnind import timing
 from rawnind.bridge.messages import Snapshot
 from rawnind.bridge.validate import Arrived
 from rawnind.errors import ProgramError, RawnindError, StoppedEarlyError, WorkersDyingError
@@ -22,21 +23,12 @@ from rawnind.pipeline.worker import trouble_of
 from rawnind.progress.progress import Progress
 from rawnind.records import Summary
 
-_GRACE = 60.0
-"""Seconds that scenes in flight get to finish after a run was asked to stop."""
-
 _BATCH = 256
 """The most scenes that are committed at once: some 300 KB where none was collected, some 100 MB where all were."""
 
 _STILLBORN = 5
 """Deaths of a worker in a row, before it asks for a scene and while none is finished, after which the run gives up. Ray
 starts it anew for ever."""
-
-_PATIENCE = 60.0
-"""Seconds that --timeout waits for a first scene to begin; a cluster that grows may take longer."""
-
-_FAREWELL = 10.0
-"""Seconds for what a run does last: telling the bridge, and letting go of the workers."""
 
 
 class Driver:
@@ -113,11 +105,11 @@ class Driver:
             if done or (stopping and self._rows.empty() and self._is_idle(snapshot)):
                 break
         self._enough.set()
-        thread.join(_FAREWELL)
+        thread.join(timing.SHUTDOWN)
 
     def _is_over(self, ready: float) -> bool:
         """Whether --timeout is over, which counts from the first scene's beginning: starting workers takes a while."""
-        begun = ready + _PATIENCE if self._begun is None else self._begun
+        begun = ready + timing.FIRST_SCENE if self._begun is None else self._begun
         return time.monotonic() - begun >= (self._job.options.timeout or math.inf)
 
     def _take_notice(self, snapshot: Snapshot) -> None:
@@ -131,13 +123,13 @@ class Driver:
 
     def _is_idle(self, snapshot: Snapshot) -> bool:
         """Whether nothing is left to wait for after a request to stop."""
-        return not snapshot.in_flight or time.monotonic() - (self._stopped_at or 0) > _GRACE
+        return not snapshot.in_flight or time.monotonic() - (self._stopped_at or 0) > timing.STOP_GRACE
 
     def _take_rows(self, bridge: Any) -> bool:
         """Commits the rows that are there, and waits for the next one only where none is; whether it was the last."""
         rows: list[dict[str, Any] | BaseException | None] = []
         with contextlib.suppress(queue.Empty):
-            rows.append(self._rows.get(timeout=0.5))
+            rows.append(self._rows.get(timeout=timing.DRIVER_POLL))
             while len(rows) < _BATCH:
                 rows.append(self._rows.get_nowait())
         good: list[dict[str, Any]] = []
@@ -215,4 +207,4 @@ def understood(error: RayError) -> RawnindError:
 def _politely(reference: Any) -> None:
     """Waits for a last word to the bridge, but not for a bridge that is gone."""
     with contextlib.suppress(RayError, GetTimeoutError):
-        ray.get(reference, timeout=_FAREWELL)
+        ray.get(reference, timeout=timing.SHUTDOWN)

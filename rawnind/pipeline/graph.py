@@ -15,6 +15,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.debug import log_once
 
+from rawnind import timing
 from rawnind.bridge.bridge import Bridge
 from rawnind.errors import FolderInUseError
 from rawnind.options import Options
@@ -65,7 +66,7 @@ def start_bridge(job: Job, *, max_scenes: int) -> Any:
     Raises:
         FolderInUseError: Another run on this cluster has a bridge for the folder.
     """
-    end = time.monotonic() + _PREDECESSOR
+    end = time.monotonic() + timing.BRIDGE_NAME
     while True:
         try:
             return _bridge(job, max_scenes)
@@ -74,10 +75,7 @@ def start_bridge(job: Job, *, max_scenes: int) -> Any:
                 raise FolderInUseError(
                     f"another run on this cluster is working on {job.output}. Wait for it, or choose a new --output."
                 ) from error
-        time.sleep(0.5)
-
-
-_PREDECESSOR = 30.0
+        time.sleep(timing.DRIVER_POLL)
 
 
 def _bridge(job: Job, max_scenes: int) -> Any:

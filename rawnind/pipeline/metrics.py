@@ -6,15 +6,13 @@ from collections.abc import Mapping
 
 from ray.util import metrics
 
+from rawnind import timing
 from rawnind.bridge.messages import LoaderReport, Observer
 from rawnind.bridge.stages import Stage
 from rawnind.records import Cfa, Outcome, Reason, SceneResult
 
 _SECONDS = [step * decade for decade in (0.01, 0.1, 1.0, 10.0, 100.0) for step in (1, 2, 5)]
 """10 ms to 500 s: from a small photo to a scene of fifty large ones. Ray keeps an observation as the middle of its bucket."""
-
-_PAUSE = 1.0
-"""Seconds between two writes of a gauge; Ray exports it every ten."""
 
 
 class RayMetrics(Observer):
@@ -76,7 +74,7 @@ class RayMetrics(Observer):
     def in_flight(self, scenes: int, oldest_seconds: float) -> None:
         """Shows what is being worked on."""
         now = time.monotonic()
-        if scenes == self._last[0] and now - self._last[1] < _PAUSE:
+        if scenes == self._last[0] and now - self._last[1] < timing.GAUGE:
             return
         self._last = scenes, now
         self._flight.set(scenes, self._tags())

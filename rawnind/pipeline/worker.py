@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Self
 import ray
 from pydantic import TypeAdapter
 
+from rawnind import timing
 from rawnind.errors import OutputError, RawnindError, SourceError, SourceLostError, WorkersDyingError
 from rawnind.imaging.photo import Photo
 from rawnind.outcomes import whole_scene
@@ -30,17 +31,12 @@ from rawnind.source.decode_subprocess import decode_isolated
 from rawnind.source.fingerprint import fingerprint
 
 _SCENE = TypeAdapter(Scene)
-_HEARTBEAT = 5.0
-_BREATH = 1.0
 
 _DEATHS_BEFORE_ISOLATION = 2
 """Deaths of a scene's worker after which its files are decoded in processes of their own."""
 
 _DEATHS_BEFORE_GIVING_UP = 8
 """Deaths after which the run stops: no single file is to blame, and trying again for ever helps nobody."""
-
-_GIL_GRACE = 5.0
-"""Seconds after --scene-timeout at which the system ends a worker whose own watch cannot run."""
 
 
 def scene_row(scene: Scene) -> dict[str, bytes]:
@@ -134,13 +130,13 @@ class SceneWorker:
 
     def _admitted(self, key: str) -> bool:
         """Waits for a place among the scenes in flight; False when there is nothing to do, or the run is stopping."""
-        pause = 0.02
+        pause = timing.ADMISSION_RETRY_MIN
         while True:
             answer = ray.get(self._bridge.admit.remote(key, self._worker))
             if answer is not None:
                 return bool(answer)
             time.sleep(pause)
-            pause = min(2 * pause, 0.5)
+            pause = min(2 * pause, timing.ADMISSION_RETRY_MAX)
 
     @contextmanager
     def _blaming_no_file(self) -> Iterator[None]:
@@ -199,7 +195,7 @@ class _Watch:
         if (
             self._timeout
         ):  # a decoder that holds the interpreter stops our thread too, but not the system's alarm
-            signal.setitimer(signal.ITIMER_REAL, self._timeout + _GIL_GRACE)
+            signal.setitimer(signal.ITIMER_REAL, self._timeout + timing.ALARM_GRACE)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -231,7 +227,7 @@ class _Watch:
             if self._deadline and time.monotonic() >= self._deadline:
                 self._give_up()
             self._bridge.heartbeat.remote(self._key, self._stage, self._counts)
-            self._over.wait(min(_BREATH, self._pause()))
+            self._over.wait(min(timing.HEARTBEAT_MIN, self._pause()))
 
     def _give_up(self) -> NoReturn:
         """Nothing else stops a decoder that never returns; Ray gives the scene to another worker."""
@@ -241,8 +237,8 @@ class _Watch:
             os._exit(1)
 
     def _pause(self) -> float:
-        left = self._deadline - time.monotonic() if self._deadline else _HEARTBEAT
-        return max(0.01, min(_HEARTBEAT, left))
+        left = self._deadline - time.monotonic() if self._deadline else timing.HEARTBEAT
+        return max(0.01, min(timing.HEARTBEAT, left))
 
 
 def _row(

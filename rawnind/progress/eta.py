@@ -3,15 +3,13 @@
 import time
 from collections.abc import Callable
 
+from rawnind import timing
 from rawnind.bridge.messages import Snapshot
 from rawnind.bridge.stages import Stage
 from rawnind.errors import printable
 
 Clock = Callable[[], float]
 """Seconds from some fixed moment."""
-
-WATCHDOG = 60.0
-"""Seconds without a commit after which a person is told what the run is doing."""
 
 
 class Pace:
@@ -69,25 +67,21 @@ class Pace:
         """Names the scene that is worked on for longest, when nothing was committed for a minute; else empty."""
         now = self._clock()
         quiet = now - self._moved
-        if self._last is None or quiet < WATCHDOG or not self._last[1].scenes.open:
+        if self._last is None or quiet < timing.WATCHDOG or not self._last[1].scenes.open:
             return ""
         seen, snapshot = self._last
-        if now - seen >= WATCHDOG:
+        if now - seen >= timing.WATCHDOG:
             return f"No answer from the bridge for {duration(now - seen)}"
         if not snapshot.in_flight:
             return f"No scene committed for {duration(quiet)}; none is in flight, workers may be waiting for CPUs"
         oldest = snapshot.in_flight[0]
         age = snapshot.now - oldest.started + (now - seen)
         silent = snapshot.now - oldest.heard + (now - seen)
-        heard = f", not heard of for {duration(silent)}" if silent >= _SILENT else ""
+        heard = f", not heard of for {duration(silent)}" if silent >= timing.HEARTBEAT_OVERDUE else ""
         return (
             f"No scene committed for {duration(quiet)}; the oldest in flight is {printable(oldest.key)}, "
             f"in stage {printable(oldest.stage)}, for {duration(age)}{heard}"
         )
-
-
-_SILENT = 15.0
-"""Three heartbeats."""
 
 
 def _open_pairs(snapshot: Snapshot) -> int:

@@ -4,10 +4,11 @@ import sys
 import time
 from typing import Protocol, TextIO
 
+from rawnind import timing
 from rawnind.bridge.messages import Snapshot
 from rawnind.planning import Plan
 from rawnind.progress import text
-from rawnind.progress.eta import WATCHDOG, Clock, Pace
+from rawnind.progress.eta import Clock, Pace
 from rawnind.progress.live_view import Live, attended
 from rawnind.progress.stderr_filter import Stderr
 from rawnind.records import Summary
@@ -67,7 +68,7 @@ class Plain:
         self._clock = clock
         self._said: tuple[str, ...] = ()
         self._due = 0.0
-        self._warned = -WATCHDOG
+        self._warned = -timing.WATCHDOG
         self._why = ""
 
     def planned(self, index: Index, plan: Plan, *, already: int) -> None:
@@ -88,7 +89,7 @@ class Plain:
             self._say(lines[0] + (f"; {pace}" if pace else ""))
             for line in lines[1:]:
                 self._say(line)
-        if (warning := self._pace.warning()) and now - self._warned >= WATCHDOG:
+        if (warning := self._pace.warning()) and now - self._warned >= timing.WATCHDOG:
             self._warned = now
             self._say(warning)
 

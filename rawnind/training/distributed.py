@@ -15,6 +15,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from rawnind import timing
 from rawnind.errors import ConfigError, RawnindError
 from rawnind.feed.crop_options import CropOptions
 from rawnind.feed.dataset import CropDataset
@@ -27,7 +28,6 @@ from rawnind.training.loop import CROP_SIZE, Training, TrainingError, checkpoint
 __all__ = ["ray_dataset", "read_metrics", "train_distributed"]
 
 CHECKPOINT = "checkpoint.pt"
-_RANK_TIMEOUT = 300  # seconds that a rank waits for the others before it fails
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,7 +172,7 @@ def _fit(config: _RankConfig, workers: int, max_failures: int, *, use_gpu: bool)
     trainer = ray.train.torch.TorchTrainer(
         _train_rank,
         train_loop_config={"rank": config},
-        torch_config=ray.train.torch.TorchConfig(timeout_s=_RANK_TIMEOUT),
+        torch_config=ray.train.torch.TorchConfig(timeout_s=int(timing.RANK_TIMEOUT)),
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu),
         run_config=ray.train.RunConfig(
             name=config.name(),

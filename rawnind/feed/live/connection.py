@@ -12,6 +12,7 @@ import pyarrow as pa
 import ray
 import ray.exceptions
 
+from rawnind import timing
 from rawnind.bridge.messages import Given, from_bytes
 from rawnind.errors import RawnindError
 from rawnind.feed.live.history import Consumer, assigned_rows, last_run_end, remaining_rows
@@ -19,8 +20,6 @@ from rawnind.output.store import Store
 from rawnind.pipeline.graph import NAMESPACE, bridge_name
 
 _NAME = re.compile(r"bridge-[\w.-]*[0-9a-f]{12}")
-_CALL_TIMEOUT = 5.0  # seconds; a restart of the bridge takes about one
-_REPORT_INTERVAL = 0.5  # seconds
 
 
 class FeedError(RawnindError):
@@ -210,7 +209,7 @@ class BridgeSource:
 
     def _call(self, reference: Any) -> Any:
         try:
-            return ray.get(reference, timeout=_CALL_TIMEOUT)
+            return ray.get(reference, timeout=timing.FEED_REQUEST)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, RawnindError):
                 raise error.cause from None
@@ -250,7 +249,7 @@ class BridgeSource:
     def report(self, *, final: bool, scenes: int, crops: int, batches: int, wait_seconds: float) -> None:
         """Reports to the bridge, if there is one, at most twice a second. Arguments as in `Source.report`."""
         now = time.monotonic()
-        if not self._answered or not (final or now - self._reported >= _REPORT_INTERVAL):
+        if not self._answered or not (final or now - self._reported >= timing.FEED_REPORT):
             return
         self._reported = now
         handle = self._find_bridge() if ray.is_initialized() else None

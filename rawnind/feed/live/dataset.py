@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Unpack
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from rawnind import timing
 from rawnind.errors import ConfigError
 from rawnind.feed.batch import Batch, NativeBatch, to_device
 from rawnind.feed.buffers import BufferPool
@@ -27,7 +28,6 @@ from rawnind.rules import require
 
 __all__ = ["FeedError", "LiveCropDataset", "replay"]
 
-_POLL_INTERVAL = 0.1  # seconds
 _PREFETCH = 2  # batches per thread
 
 
@@ -194,7 +194,7 @@ class LiveCropDataset(IterableDataset[Batch]):
     def _wait(self, rows: RowQueue, started: float) -> None:
         if time.perf_counter() - max(started, rows.last_arrival) > self.max_wait:
             raise FeedError(f"no new crop for {self.max_wait:g} s: {rows.source.missing()}")
-        time.sleep(_POLL_INTERVAL)
+        time.sleep(timing.FEED_POLL)
 
     def _finish(self, rows: Sequence[Row], result: BatchResult, started: float) -> Batch | None:
         batch = result.batch
