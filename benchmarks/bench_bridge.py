@@ -29,8 +29,9 @@ from rawnind.outcomes import scene_result, uncollected, whole_scene
 from rawnind.output.journal.journal import Journal, encode_result
 from rawnind.output.store import Store
 from rawnind.planning import SceneFilter, make_plan
+from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Cfa, FailedFile, ImageRef, Reason, Scene
+from rawnind.records import Cfa, FailedFile, ImageRef, Scene
 
 SCENES, SMALL = 1_000_000, 3_000
 BATCH = 256  # what the driver commits at once

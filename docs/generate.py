@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from rawnind.cli import main
-from rawnind.records import Outcome, Reason
+from rawnind.reasons import Outcome, Reason
 
 PAGES = Path(__file__).parent
 

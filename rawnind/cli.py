@@ -13,8 +13,9 @@ from rawnind import api
 from rawnind.errors import OutputError, RawnindError
 from rawnind.exit_codes import ExitCode, exit_code
 from rawnind.options import Options, load_config
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Compression, Pairing
-from rawnind.records import Cfa, Counts, Outcome, Reason, Summary
+from rawnind.records import Cfa, Counts, Summary
 
 
 class _Commands(click.Group):

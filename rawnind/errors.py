@@ -1,6 +1,6 @@
 """What can go wrong, grouped by what the caller can do about it."""
 
-from rawnind.records import Reason
+from rawnind.reasons import Reason
 
 
 class RawnindError(Exception):

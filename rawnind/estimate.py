@@ -10,7 +10,8 @@ from rawnind.errors import ConfigError, SourceError
 from rawnind.options import Options
 from rawnind.outcomes import planned_pairs
 from rawnind.planning import Plan, SceneFilter, make_plan
-from rawnind.records import Cfa, Reason, Scene
+from rawnind.reasons import Reason
+from rawnind.records import Cfa, Scene
 from rawnind.source.decode import headers
 from rawnind.source.index import load_index
 

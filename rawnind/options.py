@@ -8,8 +8,9 @@ from typing import Any, Literal, Self, TypedDict
 import yaml
 
 from rawnind.errors import ConfigError
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Compression, Pairing, Recipe
-from rawnind.records import Cfa, Outcome, Reason
+from rawnind.records import Cfa
 from rawnind.rules import is_number, is_whole, member, require
 
 

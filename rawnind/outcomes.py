@@ -6,15 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from rawnind.errors import SourceError
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Pairing, Recipe
 from rawnind.records import (
     ALWAYS_MEASURED,
     FailedFile,
     ImageRef,
     Measurements,
-    Outcome,
     PairResult,
-    Reason,
     Scene,
     SceneResult,
     Sensor,

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rawnind.outcomes import planned_pairs, whole_scene
+from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Cfa, Reason, Scene, SceneResult
+from rawnind.records import Cfa, Scene, SceneResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

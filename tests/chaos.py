@@ -23,7 +23,7 @@ from rawnind.output.events import read_events
 from rawnind.output.manifest import read_summary
 from rawnind.output.store import Store
 from rawnind.output.verify import verify
-from rawnind.records import Reason
+from rawnind.reasons import Reason
 from rawnind.sample import make_sample
 from tests.small_set import CROPS, SAMPLE_SIZE, SCENES, copy_small_set, digests, leftovers
 

@@ -15,7 +15,8 @@ from docs import generate
 from rawnind.cli import main
 from rawnind.imaging.coordinates import frame_in_visible, grid, overlap, to_visible
 from rawnind.imaging.levels import tile_planes
-from rawnind.records import Cfa, Reason
+from rawnind.reasons import Reason
+from rawnind.records import Cfa
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,7 +57,7 @@ def test_the_page_of_commands_has_every_command(site):
 
 def test_the_api_page_documents_what_people_import(site):
     page = (site / "api/index.html").read_text()
-    for name in {*rawnind.__all__, "records.Reason", "errors.ConfigError"} - {"__version__"}:
+    for name in {*rawnind.__all__, "reasons.Reason", "errors.ConfigError"} - {"__version__"}:
         assert f'id="rawnind.{name}"' in page
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from rawnind.errors import ConfigError
 from rawnind.options import Options, load_config
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Pairing, Recipe
-from rawnind.records import Cfa, Outcome, Reason
+from rawnind.records import Cfa
 
 FAILURES = frozenset(reason for reason in Reason if reason.outcome is Outcome.FAILED)
 

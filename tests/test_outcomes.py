@@ -16,8 +16,9 @@ from rawnind.outcomes import (
     uncollected,
     whole_scene,
 )
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Pairing, Recipe
-from rawnind.records import Cfa, Measurements, Outcome, Reason
+from rawnind.records import Cfa, Measurements
 from tests.output.result_maker import (
     FAULTS,
     RECIPE,

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from rawnind.outcomes import planned_pairs, problems
 from rawnind.planning import SceneFilter, make_plan
-from rawnind.records import Cfa, Outcome, Reason
+from rawnind.reasons import Outcome, Reason
+from rawnind.records import Cfa
 from tests.output.result_maker import RECIPE, make_scene
 
 scenes = st.lists(

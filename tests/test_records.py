@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from rawnind import records
-from rawnind.records import Cfa, Counts, ImageRef, Outcome, Reason, Scene, SceneName, SceneResult, pair_id
+from rawnind.reasons import Outcome, Reason
+from rawnind.records import Cfa, Counts, ImageRef, Scene, SceneName, SceneResult, pair_id
 from tests.output.result_maker import make_result, make_scene, photo
 
 CLASSES = [

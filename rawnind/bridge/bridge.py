@@ -21,7 +21,8 @@ from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import write_manifest
 from rawnind.output.store import Store
 from rawnind.planning import Plan
-from rawnind.records import Reason, SceneResult, Summary
+from rawnind.reasons import Reason
+from rawnind.records import SceneResult, Summary
 
 
 class Bridge:

@@ -23,7 +23,8 @@ from rawnind.output.journal.commits import (
 )
 from rawnind.output.journal.journal import Journal
 from rawnind.planning import Plan
-from rawnind.records import Cfa, Counts, Outcome, Reason, Scene, SceneResult
+from rawnind.reasons import Outcome, Reason
+from rawnind.records import Cfa, Counts, Scene, SceneResult
 
 _AT_ONCE = 8192
 """Scenes that are looked up in the journal together, some megabytes."""

@@ -24,7 +24,8 @@ from rawnind.output.schema import crop_row
 from rawnind.output.shards import crop_name
 from rawnind.output.store import Store
 from rawnind.planning import Plan
-from rawnind.records import Outcome, SceneResult
+from rawnind.reasons import Outcome
+from rawnind.records import SceneResult
 
 WINDOW = 16
 """Scenes whose crops are mixed with each other; more would mix better and take more of the bridge's memory."""

@@ -9,7 +9,8 @@ import pyarrow as pa
 from rawnind.bridge.in_flight import InFlight
 from rawnind.bridge.stages import StageCounts
 from rawnind.output.schema import MANIFEST_SCHEMA
-from rawnind.records import Cfa, Count, Counts, NonNegative, Outcome, Reason, SceneResult
+from rawnind.reasons import Outcome, Reason
+from rawnind.records import Cfa, Count, Counts, NonNegative, SceneResult
 
 GIVEN_SCHEMA = MANIFEST_SCHEMA.append(pa.field("position", pa.int64(), nullable=False))
 """Columns of what a consumer is given: the manifest's, and its position."""

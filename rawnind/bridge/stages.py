@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rawnind.records import Outcome, Reason, SceneResult
+from rawnind.reasons import Outcome, Reason
+from rawnind.records import SceneResult
 
 
 class Stage(StrEnum):

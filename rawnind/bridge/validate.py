@@ -7,8 +7,9 @@ from rawnind.errors import ManifestError
 from rawnind.outcomes import problems, whole_scene
 from rawnind.output.journal.journal import decode_result
 from rawnind.output.store import Store
+from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Reason, Scene, SceneResult
+from rawnind.records import Scene, SceneResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

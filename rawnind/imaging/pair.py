@@ -34,8 +34,9 @@ from rawnind.imaging.coordinates import Rect
 from rawnind.imaging.demosaic.camera_rgb import planes_at_shift
 from rawnind.imaging.msssim import WindowScores, crop_means, frame_mean, windowed_ms_ssim
 from rawnind.imaging.prepared import Prepared
+from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Crop, Measurements, Reason, Sensor
+from rawnind.records import Crop, Measurements, Sensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,7 @@ from rawnind.output import attempts
 from rawnind.output.journal.journal import Journal
 from rawnind.output.shards import is_shard_name
 from rawnind.output.store import TEMPORARY, Store
-from rawnind.records import Outcome
+from rawnind.reasons import Outcome
 
 
 def remove_leftovers(store: Store, journal: Journal) -> None:

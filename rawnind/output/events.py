@@ -22,7 +22,8 @@ from typing import Any
 from rawnind.errors import OutputError
 from rawnind.output.journal.journal import Commit, Journal, commit_of
 from rawnind.output.store import Store
-from rawnind.records import Outcome, SceneResult
+from rawnind.reasons import Outcome
+from rawnind.records import SceneResult
 
 NAME = "events.jsonl"
 

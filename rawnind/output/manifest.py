@@ -17,8 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 from rawnind.errors import ManifestError
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, crop_row, pair_row, scene_entry
 from rawnind.output.store import HashingSink, Store
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Counts, Outcome, PairResult, Reason, SceneResult, Summary
+from rawnind.records import Counts, PairResult, SceneResult, Summary
 
 MANIFEST = "manifest.parquet"
 PAIRS = "pairs.parquet"

@@ -10,7 +10,8 @@ from rawnind.output.journal.commits import OUTCOMES
 from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import read_summary
 from rawnind.output.store import Store
-from rawnind.records import Outcome, Reason, Summary
+from rawnind.reasons import Outcome, Reason
+from rawnind.records import Summary
 
 _ADVICE = "(try again with `rawnind prepare ... --retry-failed`)"
 

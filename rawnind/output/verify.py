@@ -23,8 +23,9 @@ from rawnind.output.manifest import (
 )
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, crop_row, pair_row, scene_entry
 from rawnind.output.store import Store
+from rawnind.reasons import Outcome
 from rawnind.recipe import Recipe
-from rawnind.records import Cfa, Outcome, PairResult, SceneResult
+from rawnind.records import Cfa, PairResult, SceneResult
 
 _Row = dict[str, Any]
 _ROWS_AT_ONCE = 1024

@@ -9,7 +9,8 @@ from ray.util import metrics
 from rawnind import timing
 from rawnind.bridge.messages import LoaderReport, Observer
 from rawnind.bridge.stages import Stage
-from rawnind.records import Cfa, Outcome, Reason, SceneResult
+from rawnind.reasons import Outcome, Reason
+from rawnind.records import Cfa, SceneResult
 
 _SECONDS = [step * decade for decade in (0.01, 0.1, 1.0, 10.0, 100.0) for step in (1, 2, 5)]
 """10 ms to 500 s: from a small photo to a scene of fifty large ones. Ray keeps an observation as the middle of its bucket."""

@@ -16,18 +16,9 @@ from rawnind.imaging.prepared import Prepared
 from rawnind.outcomes import failed_file, partners, scene_result, uncollected
 from rawnind.output.shards import CropPixels, crop_name, shard_name, write_shard
 from rawnind.output.store import Store
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Pairing, Recipe
-from rawnind.records import (
-    FailedFile,
-    ImageRef,
-    Outcome,
-    PairResult,
-    Reason,
-    Scene,
-    SceneResult,
-    Shard,
-    pair_id,
-)
+from rawnind.records import FailedFile, ImageRef, PairResult, Scene, SceneResult, Shard, pair_id
 
 _DEMOSAICED = 3
 """Ground truths of one scene that are kept demosaiced at once; 144 MB each at 24 megapixels."""

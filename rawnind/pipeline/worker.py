@@ -24,8 +24,9 @@ from rawnind.output.journal.journal import encode_result
 from rawnind.output.store import Store
 from rawnind.pipeline.malloc import keep_freed_memory
 from rawnind.pipeline.scene import Meter, process_scene
+from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
-from rawnind.records import ImageRef, Reason, Scene, SceneResult
+from rawnind.records import ImageRef, Scene, SceneResult
 from rawnind.source.decode import decode
 from rawnind.source.decode_subprocess import decode_isolated
 from rawnind.source.fingerprint import fingerprint

@@ -7,7 +7,8 @@ from rawnind.bridge.stages import StageCounts
 from rawnind.errors import printable
 from rawnind.planning import Plan
 from rawnind.progress.eta import Pace, duration
-from rawnind.records import Counts, Outcome
+from rawnind.reasons import Outcome
+from rawnind.records import Counts
 from rawnind.source.index import Index
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.records import Cfa, Outcome
+from rawnind.reasons import Outcome
+from rawnind.records import Cfa
 from rawnind.sample.dng import bayer_planes, encode_dng
 from rawnind.sample.scenes import ScenePlan, Shot, scaled_offset
 from rawnind.sample.simulator import (

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from rawnind.records import Cfa, Reason
+from rawnind.reasons import Reason
+from rawnind.records import Cfa
 from rawnind.sample.truth import Damage
 
 REFERENCE_SIDE = 640

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from rawnind.errors import ConfigError
-from rawnind.records import Cfa, Count, Fraction, NonNegative, Outcome, Reason, SceneName, Sha1
+from rawnind.reasons import Outcome, Reason
+from rawnind.records import Cfa, Count, Fraction, NonNegative, SceneName, Sha1
 
 TRUTH_FILE = "truth.json"
 

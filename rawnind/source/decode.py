@@ -17,7 +17,8 @@ import rawpy
 from numpy.typing import NDArray
 
 from rawnind.errors import SourceError
-from rawnind.records import Cfa, ImageRef, Reason, Sensor
+from rawnind.reasons import Reason
+from rawnind.records import Cfa, ImageRef, Sensor
 
 ATTEMPTS = 3
 RETRY_DELAY = 2.0

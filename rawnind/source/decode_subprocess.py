@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from rawnind.errors import OutputError, SourceError
-from rawnind.records import ImageRef, Reason, Sensor
+from rawnind.reasons import Reason
+from rawnind.records import ImageRef, Sensor
 from rawnind.source.decode import decode
 
 _REF = TypeAdapter(ImageRef)

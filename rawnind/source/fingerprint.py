@@ -4,7 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from rawnind.records import ImageRef, Reason, Scene, SceneResult
+from rawnind.reasons import Reason
+from rawnind.records import ImageRef, Scene, SceneResult
 
 
 def fingerprint(scene: Scene) -> bytes:

@@ -13,7 +13,7 @@ from rawnind.outcomes import whole_scene
 from rawnind.output.journal.commits import identity
 from rawnind.output.journal.journal import encode_result
 from rawnind.planning import SceneFilter, make_plan
-from rawnind.records import Reason
+from rawnind.reasons import Reason
 from tests.output.result_maker import RECIPE, make_scene
 
 SCENES = [make_scene(f"s{number}", truths=number % 2, noisy=1 + number % 2) for number in range(6)]

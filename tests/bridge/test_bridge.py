@@ -25,8 +25,8 @@ from rawnind.output.journal.journal import Journal, encode_result
 from rawnind.output.store import Store
 from rawnind.output.verify import verify
 from rawnind.planning import SceneFilter, make_plan
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Outcome, Reason
 from rawnind.source.index import load_index
 
 RECIPE = Recipe(crop_size=64, stride=96)

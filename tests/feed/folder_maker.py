@@ -8,8 +8,9 @@ import numpy as np
 from rawnind.output.manifest import write_manifest
 from rawnind.output.shards import CropPixels, crop_name, shard_name, write_shard
 from rawnind.output.store import Store
+from rawnind.reasons import Outcome
 from rawnind.recipe import Recipe
-from rawnind.records import Cfa, Crop, ImageRef, Measurements, Outcome, PairResult, Scene, SceneResult, Sensor
+from rawnind.records import Cfa, Crop, ImageRef, Measurements, PairResult, Scene, SceneResult, Sensor
 
 MATRIX = (0.9, -0.3, -0.1, -0.4, 1.2, 0.2, -0.1, 0.2, 0.6)
 

@@ -9,8 +9,9 @@ import pytest
 from rawnind.imaging.pair import AlignedPair, FinishedPair, Rejection, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.prepared import Prepared
+from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Cfa, Reason
+from rawnind.records import Cfa
 from tests.imaging.shifted_pairs import Case, render
 from tests.imaging.simulation import MOTIFS
 

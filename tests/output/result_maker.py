@@ -10,15 +10,14 @@ from pydantic import TypeAdapter, ValidationError
 from rawnind.errors import SourceError
 from rawnind.outcomes import failed_file, planned_pairs, scene_result, uncollected
 from rawnind.output.shards import CropPixels, crop_name, shard_name, write_shard
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
 from rawnind.records import (
     Cfa,
     Crop,
     ImageRef,
     Measurements,
-    Outcome,
     PairResult,
-    Reason,
     Scene,
     SceneName,
     Sensor,

@@ -25,8 +25,9 @@ from rawnind.output.manifest import (
 )
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, crop_row, pair_row
 from rawnind.output.store import Store
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Cfa, Outcome, Reason
+from rawnind.records import Cfa
 from tests.output.result_maker import FAULTS, RECIPE, make_result, make_scene, make_sensor, results
 
 PROMISED = [

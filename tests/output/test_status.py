@@ -8,7 +8,7 @@ from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import write_manifest
 from rawnind.output.status import read_status
 from rawnind.output.store import Store
-from rawnind.records import Reason
+from rawnind.reasons import Reason
 from tests.output.result_maker import RECIPE, make_result, make_scene
 
 RESULTS = [

@@ -20,7 +20,8 @@ from rawnind.output.manifest import MANIFEST, MANIFEST_YAML, PAIRS, write_manife
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA
 from rawnind.output.store import Store
 from rawnind.output.verify import verify
-from rawnind.records import Cfa, Reason
+from rawnind.reasons import Reason
+from rawnind.records import Cfa
 from tests.output.result_maker import FAULTS, RECIPE, make_result, make_scene
 
 LEFT_OUT = whole_scene(make_scene("secret", noisy=2, test_reserve=True), RECIPE, Reason.TEST_RESERVE)

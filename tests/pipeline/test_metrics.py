@@ -19,8 +19,8 @@ from rawnind.output.manifest import read_summary
 from rawnind.output.store import Store
 from rawnind.pipeline.graph import Job, bridge_name, start_bridge
 from rawnind.planning import SceneFilter, make_plan
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Outcome, Reason
 from rawnind.source.index import load_index
 from tests.polling import poll
 

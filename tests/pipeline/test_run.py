@@ -10,7 +10,7 @@ import rawnind
 from rawnind.errors import OutputError, RecipeMismatchError
 from rawnind.output.events import read_events
 from rawnind.output.store import Store
-from rawnind.records import Reason
+from rawnind.reasons import Reason
 from rawnind.source.index import index_to_yaml, load_index
 
 

@@ -9,8 +9,9 @@ from rawnind.imaging.photo import Photo
 from rawnind.outcomes import problems
 from rawnind.output.store import Store
 from rawnind.pipeline.scene import Meter, process_scene
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Compression, Pairing, Recipe
-from rawnind.records import Cfa, Outcome, Reason
+from rawnind.records import Cfa
 from rawnind.source.decode import decode
 from rawnind.source.index import load_index
 

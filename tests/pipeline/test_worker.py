@@ -13,8 +13,8 @@ from rawnind.output.store import Store
 from rawnind.pipeline.graph import Job, start_bridge
 from rawnind.pipeline.worker import SceneWorker, scene_row, trouble_of
 from rawnind.planning import SceneFilter, make_plan
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Outcome, Reason
 from rawnind.source.index import load_index
 
 RECIPE = Recipe(crop_size=64, stride=96)

@@ -25,8 +25,9 @@ from rawnind.progress.eta import Pace
 from rawnind.progress.live_view import Live
 from rawnind.progress.progress import Plain, Silent, choose
 from rawnind.progress.stderr_filter import Stderr
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Cfa, Counts, FailedFile, ImageRef, Outcome, Reason, Scene
+from rawnind.records import Cfa, Counts, FailedFile, ImageRef, Scene
 from rawnind.source.index import load_index
 
 SIZE = {"crop_size": 64, "stride": 96}

@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from rawnind.errors import ConfigError, OutputError
 from rawnind.imaging.color import camera_to_rec2020
-from rawnind.records import Cfa, Outcome, Reason
+from rawnind.reasons import Outcome, Reason
+from rawnind.records import Cfa
 from rawnind.sample import Damage, make_sample, read_truth
 from rawnind.sample.photos import ScenePhotos
 from rawnind.sample.scenes import SCENES

@@ -22,8 +22,9 @@ from rawnind.output.store import Store
 from rawnind.output.verify import verify
 from rawnind.pipeline.scene import Meter, process_scene
 from rawnind.planning import SceneFilter, make_plan
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Pairing, Recipe
-from rawnind.records import Cfa, ImageRef, Outcome, Reason, Scene
+from rawnind.records import Cfa, ImageRef, Scene
 from rawnind.sample import make_sample
 from rawnind.sample.dng import encode_dng
 from rawnind.sample.photos import ScenePhotos

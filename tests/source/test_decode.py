@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from rawnind.errors import SourceError
-from rawnind.records import Cfa, ImageRef, Reason, Sensor
+from rawnind.reasons import Reason
+from rawnind.records import Cfa, ImageRef, Sensor
 from rawnind.sample.dng import encode_dng
 from rawnind.source.decode import ATTEMPTS, camera_name, decode, headers
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rawnind.records import Outcome, Reason, Scene, SceneResult
+from rawnind.reasons import Outcome, Reason
+from rawnind.records import Scene, SceneResult
 
 OUTCOMES = tuple(Outcome)
 REASONS = tuple(Reason)

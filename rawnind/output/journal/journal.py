@@ -31,7 +31,8 @@ from rawnind.output.journal.part_file import (
     write_part,
 )
 from rawnind.output.store import Store
-from rawnind.records import Outcome, SceneResult
+from rawnind.reasons import Outcome
+from rawnind.records import SceneResult
 
 __all__ = ["FOLDER", "Commit", "Journal", "commit_of", "decode_result", "encode_result", "identity"]
 

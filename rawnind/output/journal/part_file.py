@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from rawnind.errors import ManifestError
 from rawnind.output.journal.commits import OUTCOMES, REASONS, ROW, Commit, Rows, failure_bits
 from rawnind.output.store import TEMPORARY, Store
-from rawnind.records import Outcome, Reason
+from rawnind.reasons import Outcome, Reason
 
 FOLDER = "parts"
 

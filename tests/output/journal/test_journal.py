@@ -25,7 +25,7 @@ from rawnind.output.journal.journal import (
     identity,
 )
 from rawnind.output.store import TEMPORARY, Store
-from rawnind.records import Outcome, Reason
+from rawnind.reasons import Outcome, Reason
 from tests.output.result_maker import RECIPE, make_result, make_scene, results
 
 NAMES = ("a", "b", "c")

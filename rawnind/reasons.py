@@ -1,0 +1,83 @@
+"""Outcomes of scenes and pairs, and the reasons for them."""
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """The one fate that every planned scene and pair has at the end of a run."""
+
+    COLLECTED = "collected"
+    FILTERED = "filtered"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+class Reason(StrEnum):
+    """Why something was not collected. `outcome` and `sentence` say what it means."""
+
+    TEST_RESERVE = "test_reserve"
+    CFA_FILTER = "cfa_filter"
+    SCENE_FILTER = "scene_filter"
+
+    NO_GROUND_TRUTH = "no_ground_truth"
+    NO_NOISY = "no_noisy"
+    ALIGNMENT_UNCERTAIN = "alignment_uncertain"
+    ALIGNMENT_LOSS = "alignment_loss"
+    EXPOSURE = "exposure"
+    MASK_MEAN = "mask_mean"
+    CFA_MISMATCH = "cfa_mismatch"
+    SIZE_MISMATCH = "size_mismatch"
+    TOO_SMALL = "too_small"
+    NO_VALID_CROP = "no_valid_crop"
+    NO_COLOR_MATRIX = "no_color_matrix"
+
+    MISSING_FILE = "missing_file"
+    SHA1_MISMATCH = "sha1_mismatch"
+    TRUNCATED = "truncated"
+    UNREADABLE = "unreadable"
+    ALL_ZERO = "all_zero"
+    UNSUPPORTED_CFA = "unsupported_cfa"
+    WORKER_DIED = "worker_died"
+    TIMEOUT = "timeout"
+    INVALID_RESULT = "invalid_result"
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome that this reason explains.
+
+        >>> Reason.TRUNCATED.outcome
+        <Outcome.FAILED: 'failed'>
+        """
+        return _REASONS[self][0]
+
+    @property
+    def sentence(self) -> str:
+        """What happened, for people."""
+        return _REASONS[self][1]
+
+
+_REASONS = {
+    Reason.TEST_RESERVE: (Outcome.FILTERED, "The scene is reserved for testing."),
+    Reason.CFA_FILTER: (Outcome.FILTERED, "Another colour filter array was asked for."),
+    Reason.SCENE_FILTER: (Outcome.FILTERED, "The scene is beyond --limit."),
+    Reason.NO_GROUND_TRUTH: (Outcome.REJECTED, "The scene has no ground-truth photo that can be used."),
+    Reason.NO_NOISY: (Outcome.REJECTED, "The scene has no noisy photo."),
+    Reason.ALIGNMENT_UNCERTAIN: (Outcome.REJECTED, "The photos do not seem to show the same scene."),
+    Reason.ALIGNMENT_LOSS: (Outcome.REJECTED, "The aligned photos differ too much."),
+    Reason.EXPOSURE: (Outcome.REJECTED, "Too much of a photo is over- or underexposed."),
+    Reason.MASK_MEAN: (Outcome.REJECTED, "Too little of the pair is valid."),
+    Reason.CFA_MISMATCH: (Outcome.REJECTED, "The photos have different colour filter arrays."),
+    Reason.SIZE_MISMATCH: (Outcome.REJECTED, "The photos have different sizes."),
+    Reason.TOO_SMALL: (Outcome.REJECTED, "What both photos show is smaller than a crop."),
+    Reason.NO_VALID_CROP: (Outcome.REJECTED, "No crop has enough valid pixels."),
+    Reason.NO_COLOR_MATRIX: (Outcome.REJECTED, "The camera's colour matrix is unknown."),
+    Reason.MISSING_FILE: (Outcome.FAILED, "The file is not there."),
+    Reason.SHA1_MISMATCH: (Outcome.FAILED, "The file's bytes do not match its SHA-1."),
+    Reason.TRUNCATED: (Outcome.FAILED, "The file ends too early."),
+    Reason.UNREADABLE: (Outcome.FAILED, "The file could not be read as a RAW photo."),
+    Reason.ALL_ZERO: (Outcome.FAILED, "The photo holds almost nothing but zeros."),
+    Reason.UNSUPPORTED_CFA: (Outcome.FAILED, "The sensor's pattern is neither Bayer nor X-Trans."),
+    Reason.WORKER_DIED: (Outcome.FAILED, "Decoding the file kills its process every time."),
+    Reason.TIMEOUT: (Outcome.FAILED, "The scene took longer than --scene-timeout."),
+    Reason.INVALID_RESULT: (Outcome.FAILED, "The worker's answer did not pass the bridge's checks."),
+}
