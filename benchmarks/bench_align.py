@@ -1,7 +1,7 @@
-"""Alignment of 200 drawn pairs and of one 24 MP pair: ours beside scikit-image and the research code's L1 search.
+"""Alignment of 200 drawn pairs and of one 24 MP pair, compared with scikit-image and the research code's L1 search.
 
-`make bench` prints the whole study; as plain tests, a handful of pairs must come out right. CPU seconds are those of one
-thread and start from the mosaics: whatever a contender derives from them counts.
+`make bench` prints the whole study; as plain tests, a few pairs must be aligned correctly. CPU seconds are those of one
+thread and start from the mosaics: whatever a contender computes from them is included.
 """
 
 import time
@@ -15,7 +15,7 @@ from skimage.registration import phase_cross_correlation
 from rawnind.imaging.alignment.align import align, extract_features
 from rawnind.imaging.levels import planes, site_colors
 from rawnind.records import Cfa
-from tests.imaging.shifted_pairs import Case, draw_case, draw_strangers, render
+from tests.imaging.shifted_pairs import Case, draw_case, draw_unrelated, render
 
 GATE = 8.0
 PAIRS = 200
@@ -37,7 +37,7 @@ def ours(pair):
 
 
 def green_planes(pair):
-    """Green at the size of a CFA cell: what a user of scikit-image would start from."""
+    """Green, one sample per CFA cell: what a user of scikit-image would start from."""
     both = [planes(photo) for photo in (pair.ground_truth, pair.noisy)]
     return [(p[1] + p[2]) / 2 if len(p) == 4 else p[1] for p in both]
 
@@ -48,7 +48,7 @@ def skimage_phase(pair):
 
 
 def skimage_hann(pair):
-    """With what helps it most: a Hann window and no normalization by the magnitude."""
+    """With the options that improve it most: a Hann window and no normalization by the magnitude."""
     greens = green_planes(pair)
     window = np.outer(*(np.hanning(size).astype(np.float32) for size in greens[0].shape))
     greens = [(green - green.mean()) * window for green in greens]
@@ -57,7 +57,7 @@ def skimage_hann(pair):
 
 
 def bilinear_rgb(photo):
-    """(3, H, W): at each site the weighted mean of the colour's sites around it, over black."""
+    """(3, H, W) float32 sensor values over black: at each site the weighted mean of the colour's sites around it."""
     colors = site_colors(photo.cfa, photo.mosaic.shape)
     weights = np.array({Cfa.BAYER: [1, 2, 1], Cfa.X_TRANS: [1, 2, 3, 2, 1]}[photo.cfa], np.float32)
     light = photo.mosaic.astype(np.float32) - np.float32(photo.sensor.black_level[1])
@@ -70,7 +70,7 @@ def bilinear_rgb(photo):
 
 
 def l1_search(pair):
-    """Steps to the best of 7x7 neighbours by the mean L1 of the gain-matched RGB images, until none is better."""
+    """Hill climbing over 7x7 neighbours by the mean L1 of the gain-matched RGB images, until none is better."""
     gt, noisy = (bilinear_rgb(photo) for photo in (pair.ground_truth, pair.noisy))
     noisy = noisy * np.float32(gt.mean() / noisy.mean())
     height, width = gt.shape[1:]
@@ -109,15 +109,15 @@ def timed(contender, pair):
 
 
 def study(pairs):
-    """Every contender on every drawn pair, and our scores of as many pairs of strangers."""
+    """Every contender on every drawn pair, and our scores of as many unrelated pairs."""
     cases, found = [], {name: [] for name in CONTENDERS}
     for seed in range(pairs):
         pair = render(draw_case(seed))
         cases.append(pair.case)
         for name, contender in CONTENDERS.items():
             found[name].append(timed(contender, pair))
-    strangers = [timed(ours, render(draw_strangers(seed))).score for seed in range(pairs)]
-    return cases, found, strangers
+    unrelated = [timed(ours, render(draw_unrelated(seed))).score for seed in range(pairs)]
+    return cases, found, unrelated
 
 
 def whole_errors(cases, found):
@@ -130,7 +130,7 @@ def errors(cases, found):
     return np.abs(np.array([f.displacement for f in found]) - truth).max(axis=1)
 
 
-def report(cases, found, strangers):
+def report(cases, found, unrelated):
     groups = {"all": lambda _: True}
     groups |= {str(cfa): lambda case, cfa=cfa: case.cfa is cfa for cfa in Cfa}
     groups |= {
@@ -148,20 +148,20 @@ def report(cases, found, strangers):
                       f"{100 * (whole[of] <= 1).mean():12.1f}{whole[of].max():9.0f}{np.median(rest[of]):14.3f}{ms:9.1f}")  # fmt: skip
     scores = np.sort([answer.score for answer in found["ours"]])
     print(f"scores of true pairs: lowest {scores[:3].round(1)}, median {np.median(scores):.1f}; "
-          f"of strangers: highest {np.sort(strangers)[-3:].round(1)}; gate {GATE}")  # fmt: skip
+          f"of unrelated photos: highest {np.sort(unrelated)[-3:].round(1)}; gate {GATE}")  # fmt: skip
 
 
 def test_drawn_pairs(benchmark):
     warm_up()
     pairs = PAIRS if benchmark.enabled else 4
-    cases, found, strangers = benchmark.pedantic(study, args=(pairs,), rounds=1)
+    cases, found, unrelated = benchmark.pedantic(study, args=(pairs,), rounds=1)
     if benchmark.enabled:
-        report(cases, found, strangers)
+        report(cases, found, unrelated)
     whole = whole_errors(cases, found["ours"])
     assert (whole == 0).mean() >= 0.97
     assert whole.max() <= 1
     assert np.median(errors(cases, found["ours"])) < 0.15
-    assert max(strangers) < GATE < min(answer.score for answer in found["ours"])
+    assert max(unrelated) < GATE < min(answer.score for answer in found["ours"])
     for name in CONTENDERS:
         assert (whole_errors(cases, found[name]) == 0).mean() <= (whole == 0).mean()
 

@@ -1,7 +1,7 @@
-"""Demosaicing: quality on mosaicked photographs and CPU time, beside OpenCV and LibRaw.
+"""Demosaicing: quality on mosaicked photographs and CPU time, compared with OpenCV and LibRaw.
 
-As plain tests they run on one photograph. `make bench` prints the table over scikit-image's photographs: PSNR in dB of
-white-balanced camera RGB, in linear light and as a display shows it, and CPU seconds for 24 megapixels.
+As plain tests, on one photograph. `make bench` prints the table over scikit-image's photographs: PSNR in dB of
+white-balanced camera RGB, in linear light and with a display's gamma, and CPU seconds for 24 megapixels.
 """
 
 import time
@@ -42,7 +42,7 @@ def timed(function, *arguments):
 
 
 def candidates(photo: Photo):
-    """Name, levels and CPU seconds of each way to demosaic a photo."""
+    """Name, levels and CPU seconds of each demosaicing algorithm."""
     demosaic(photo)
     rgb, seconds = timed(demosaic, photo)
     yield "rawnind", rgb.levels(), seconds
@@ -77,7 +77,7 @@ def one_thread():
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("cfa", Cfa)
-def test_nobody_else_is_as_close_to_the_photographs(cfa, benchmark):
+def test_psnr_exceeds_every_other_algorithm_by_a_decibel(cfa, benchmark):
     names = PHOTOGRAPHS if benchmark.enabled else PHOTOGRAPHS[:1]
     rows: dict[str, list[tuple[float, float, float]]] = {}
     for name in names:

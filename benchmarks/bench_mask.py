@@ -1,8 +1,8 @@
-"""Masks on drawn pairs: ours beside the research code's rule and the old pipeline's, and the time for 24 MP.
+"""Masks of drawn pairs, compared with the research code's rule and the Trio pipeline's, and the time for 24 MP.
 
-`make bench` judges 108 pairs and prints recall and loss by ISO; as plain tests, a handful. Both older rules are written from
-their descriptions and work on the same planes as ours. Recall counts the area of changes above the limit of detection, loss
-the still, well-exposed area at least 16 sites from any change.
+`make bench` masks 108 pairs and prints recall and loss by ISO; as plain tests, a few. Both older rules are implemented from
+their descriptions and get the same planes as ours. Recall: masked share of the area of changes above the detection limit.
+Loss: masked share of the unchanged, well-exposed area at least 16 sites from any change.
 """
 
 import time
@@ -32,9 +32,8 @@ def research(truth, noisy, _usable, case):
 
 def old_pipeline(truth, noisy, _usable, case):
     """The research rule's 0.4, and MS-SSIM above 0.7 on windows of 192 with stride 96."""
-    window = min(
-        192, min(truth.shape[1:]) // 16 * 16
-    )  # 176 where the shift leaves X-Trans planes of under 192 rows
+    # 176 where the shift leaves X-Trans planes of under 192 rows
+    window = min(192, min(truth.shape[1:]) // 16 * 16)
     scores = windowed_ms_ssim(np.clip(truth, 0, 1), np.clip(noisy, 0, 1), window=window)
     similar = score_map(scores, truth.shape[1:]) > 0.7
     return ~(similar & _opened(_similar(truth, noisy, case)))
@@ -109,12 +108,12 @@ def test_time_of_one_pair(benchmark, capsys):
     cv2.setNumThreads(1)
     seconds = []
 
-    def judge():
+    def run():
         start = time.process_time()
         scene_change(truth, noisy, usable, Cfa.BAYER)
         seconds.append(time.process_time() - start)
 
-    benchmark.pedantic(judge, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(run, rounds=5, warmup_rounds=1)
     with capsys.disabled():
         print(
             f"\nscene_change, 4x{height}x{width}: {1000 * min(seconds):.0f} CPU ms (best of {len(seconds)})"

@@ -1,7 +1,7 @@
-"""MS-SSIM of all windows of a 24 MP pair: ours beside pytorch-msssim, torchmetrics and a NumPy/SciPy loop.
+"""MS-SSIM of all windows of a 24 MP pair, compared with pytorch-msssim, torchmetrics and a NumPy/SciPy loop.
 
-`make bench` runs each in a process of its own, one thread, and prints CPU seconds and peak memory. As plain tests the
-competitors only have to agree on a small pair.
+`make bench` runs each in its own process, one thread, and prints CPU seconds and peak memory. As plain tests the
+competitors must agree on a small pair.
 
     python benchmarks/bench_msssim.py NAME PLANES HEIGHT WIDTH REPEATS     one competitor, as JSON
 """
@@ -50,7 +50,7 @@ def make_pair(shape):
 
 
 def window_origins(shape):
-    """Top and left of every window, row by row, as `windowed_ms_ssim` lays them."""
+    """Top and left of every window, row by row, in the grid of `windowed_ms_ssim`."""
     ends = [n // 16 * 16 - WINDOW for n in shape[1:]]
     return list(itertools.product(*([*range(0, end, STRIDE), end] for end in ends)))
 
@@ -81,7 +81,7 @@ def batches(x, y, origins, size, memory_format):
 
 
 def in_best_batches(x, y, metric, memory_format="contiguous_format") -> Scores:
-    """A torch metric over all windows, in the batch size that takes least on the first windows."""
+    """A torch metric over all windows, in the batch size that is fastest on the first windows."""
     import torch
 
     torch.set_num_threads(1)
@@ -118,7 +118,7 @@ def pytorch_msssim(x, y) -> Scores:
 
 
 def pytorch_msssim_nhwc(x, y) -> Scores:
-    """With the planes of a pixel beside each other, which few users know to ask for."""
+    """In the channels_last memory format, an option that few users set."""
     return in_best_batches(x, y, pytorch_msssim_metric, "channels_last")
 
 
@@ -131,7 +131,7 @@ def torchmetrics_nhwc(x, y) -> Scores:
 
 
 def scipy_loop(x, y) -> Scores:
-    """One window after the other, with all planes at once; the first LOOP_WINDOWS stand for all."""
+    """One window after the other, all planes at once; the time of the first LOOP_WINDOWS is extrapolated."""
     origins = window_origins(x.shape)
     cuts = [np.s_[:, top : top + WINDOW, left : left + WINDOW] for top, left in origins[:LOOP_WINDOWS]]
     return np.array([scipy_window(x[cut], y[cut]) for cut in cuts]), len(origins) / len(cuts)
@@ -181,7 +181,7 @@ def measure(name, shape, repeats):
     x, y = make_pair(shape)
     before, seconds = memory("VmRSS"), []
     function(x[:, : WINDOW + 16, :1024], y[:, : WINDOW + 16, :1024])  # loads kernels, tries batch sizes
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts over
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     for _ in range(repeats):
         start = time.process_time()
         scores, factor = function(x, y)
@@ -214,7 +214,7 @@ def test_competitors_measure_the_same(name):
     x, y = make_pair(SMALL)
     scores, _ = COMPETITORS[name][0](x, y)
     expected, _ = ours(x, y)
-    # torchmetrics takes the fifth scale's mean over reflected borders too, which is another number
+    # torchmetrics includes reflected borders in the fifth scale's mean, which is another definition
     tolerance = 1e-3 if name.startswith("torchmetrics") else 5e-5
     np.testing.assert_allclose(scores, expected[: len(scores)], atol=tolerance, rtol=0)
 

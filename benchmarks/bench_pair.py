@@ -1,7 +1,7 @@
-"""The whole pair without decoding: CPU ms per stage, memory, growth with megapixels, and fused against separate operators.
+"""One pair without decoding: CPU ms per stage, memory, growth with megapixels, and one fused operator against several.
 
-`make bench` prints the tables; as a plain test, a small pair goes through both ways and must come out equal. Every
-measurement runs in a process of its own, so that peak memory is its own.
+`make bench` prints the tables; as a plain test, a small pair must give the same shard twice. Every measurement runs in its
+own process, so that peak memory is that of the measurement.
 """
 
 import ctypes
@@ -50,7 +50,7 @@ STAGES = {
 
 
 def photos(megapixels: float, cfa: Cfa = Cfa.BAYER) -> tuple[Photo, Photo]:
-    """A GT and a noisy photo of something smooth with detail, shifted by (3, -5), at gain 1.25."""
+    """A GT and a noisy photo of fractal noise, shifted by (3, -5), at gain 1.25."""
     height = round((megapixels * 1e6 / 1.5) ** 0.5) // 12 * 12
     width = height * 3 // 2 // 12 * 12
     rng = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def photos(megapixels: float, cfa: Cfa = Cfa.BAYER) -> tuple[Photo, Photo]:
 
 
 def rows(finished: FinishedPair, size: int):
-    """The finished pair's crops as a shard takes them."""
+    """The finished pair's crops as input of `write_shard`."""
     for number, (_, noisy_raw, gt_raw, gt_rgb, valid) in enumerate(finished.pixels(size)):
         yield CropPixels(crop_id=str(number), noisy_raw=noisy_raw, gt_raw=gt_raw, gt_rgb=gt_rgb, valid=valid)
 
@@ -90,7 +90,7 @@ def one_pair(truth: Prepared, photo: Photo, store: Store, recipe: Recipe, name: 
 
 
 class Stopwatch:
-    """CPU milliseconds of named functions, put around them where the chain looks them up."""
+    """CPU milliseconds of named functions, which it wraps in the modules that call them."""
 
     def __init__(self) -> None:
         self.spent: Counter[str] = Counter()
@@ -110,12 +110,15 @@ class Stopwatch:
 
 
 def measure(megapixels: float, threads: int) -> dict:
-    """What a child process measures, as a worker runs: warm, pair after pair, `threads` at once, of one scene.
+    """CPU and wall seconds, CPU ms by stage and memory of one pair, in a warm process; run it in a child process.
 
-    One round of pairs warms it up: memory that is touched for the first time costs several times as much. Of the three
-    rounds after it, the one that took the median CPU time counts. The GT is decoded and prepared before. Files are replaced,
-    so that no round writes to fresh memory of the system. The peak is that of all four rounds, from the moment on when both
-    photos are decoded.
+    One round of pairs warms up: the first access to new memory costs several times as much. Of the three rounds after it, the
+    one with the median CPU time counts. The GT is decoded and prepared before. Files are replaced, so that no round writes
+    to new pages of the file system's cache. The peak is that of all four rounds, without the generation of the photos.
+
+    Args:
+        megapixels: size of each photo.
+        threads: pairs at once, of one scene.
     """
     keep_freed_memory()
     cv2.setNumThreads(1)
@@ -125,7 +128,7 @@ def measure(megapixels: float, threads: int) -> dict:
         small = photos(1.5)
         one_pair(Prepared(small[0]), small[1], store, Recipe(), "warm")  # compiles
         truth_photo, noisy = photos(megapixels)
-        ctypes.CDLL(None).malloc_trim(0)  # what making the photos took, which decoding does not
+        ctypes.CDLL(None).malloc_trim(0)  # frees what generating the photos used, which decoding does not
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         base = memory("VmRSS")
         truth = Prepared(truth_photo)
@@ -143,7 +146,15 @@ def measure(megapixels: float, threads: int) -> dict:
 
 
 def _round(truth: Prepared, noisy: Photo, store: Store, watch: Stopwatch, threads: int) -> dict:
-    """Seconds of CPU and wall, and CPU ms by stage, of one pair among `threads` at once."""
+    """Seconds of CPU and wall, and CPU ms by stage, per pair.
+
+    Args:
+        truth: the prepared GT.
+        noisy: the noisy photo.
+        store: receives the shards.
+        watch: wraps the stages.
+        threads: pairs at once.
+    """
     watch.spent.clear()
     jobs = [
         threading.Thread(target=one_pair, args=(truth, noisy, store, Recipe(), f"pair{number}"))

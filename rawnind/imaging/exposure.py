@@ -120,9 +120,8 @@ def gain(
             return None
         ratio = float((weights * g).sum()) / total
         error = np.abs(g - ratio * n)
-        scale = (
-            np.sqrt(np.maximum(g, 0) * g.mean()) + 1e-3 * g.mean()
-        )  # shot noise, and a floor for dark patches
+        # shot noise, and a floor for dark patches
+        scale = np.sqrt(np.maximum(g, 0) * g.mean()) + 1e-3 * g.mean()
         relative = error / scale
         # Tukey's constant for 95 % efficiency on Gaussian errors; 1.4826: median absolute deviation to sigma
         unit = 4.685 * 1.4826 * float(np.median(relative[g > 0])) + 1e-9

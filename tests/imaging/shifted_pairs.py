@@ -95,7 +95,7 @@ def draw_case(seed: int, height: int = 512, width: int = 768, *, max_shift: int 
     )
 
 
-def draw_strangers(seed: int, height: int = 512, width: int = 768) -> Case:
+def draw_unrelated(seed: int, height: int = 512, width: int = 768) -> Case:
     """A case whose photos show two different motifs through the same sensor."""
     case = draw_case(seed, height, width)
     other = MOTIFS.index(case.motif) + 1 + seed % (len(MOTIFS) - 1)

@@ -23,9 +23,8 @@ from rawnind.imaging.change.region import Odds, changed_area, hysteresis
 from rawnind.imaging.jit import kernel
 
 # Thresholds and errors were set with benchmarks/bench_mask.py: 108 drawn pairs, ISO 100 to 65535, with known changes.
-_ENERGY = np.float32(
-    8.0
-)  # standard deviations; above _MEAN: the tails of a sum of squares are heavier than normal
+# standard deviations; above _MEAN: the tails of a sum of squares are heavier than normal
+_ENERGY = np.float32(8.0)
 _EXCESS = np.float32(5.0)  # standard deviations, on top of the two errors below
 _CAP = np.float32(40.0)  # largest contribution of one block to the energy of a box, in variances
 _VARIANCE_ERROR = np.float32(0.15)  # relative error of the noise model's variance
@@ -211,11 +210,8 @@ def box_scores(  # noqa: PLR0917
 
 
 _BOXES = (1, 3, 5, 9, 17)  # blocks a side
-_TEXTURE_BOXES = (
-    3,
-    5,
-    9,
-)  # sizes that are tested for energy and excess: one block has too few degrees of freedom
+# sizes that are tested for energy and excess: one block has too few degrees of freedom
+_TEXTURE_BOXES = (3, 5, 9)
 _MIN_CELLS = 6  # usable cells of a block's 16; with fewer the block is ignored
 _MIN_SHARE = 0.25  # of a box's cells that must be usable
 _MEAN = np.float32(6.0)  # standard deviations; half a million unchanged blocks stay below 5.3
@@ -227,9 +223,8 @@ _RELAXATION = {
     17: 0.8,
 }  # of the threshold: larger boxes are fewer independent tests
 _WEAK = np.float32(0.5)  # of the threshold: smallest statistic of a block within the extent of a detection
-_EXTENT = np.float32(
-    0.4
-)  # of the local maximum: a box filter's response falls to a half on the edge of an object
+# of the local maximum: a box filter's response falls to a half on the edge of an object
+_EXTENT = np.float32(0.4)
 _WEAK_BESIDE = np.float32(0.5)  # low threshold of the hysteresis, relative to the high one
 _QUIET = np.float32(0.25)  # of the threshold, below which no test indicates a change
 

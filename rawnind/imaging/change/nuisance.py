@@ -285,11 +285,10 @@ def subtract_lines(
         step += middle.squeeze(axis)
         step[n.sum(axis - 1) * np.ones_like(step) == 0] = 0
         error = np.median(n.mean(axis - 1) / np.maximum(second, 1e-12), axis=1)
-        seen = (
-            np.median(np.diff(step, axis=1) ** 2, axis=1) / _MEDIAN_SQUARE / 2
-        )  # a jump has two lines' variance
-        lines_own = np.maximum(seen - error, 0)
-        share = (noisy * lines_own / np.maximum(seen, 1e-20)).astype(np.float32)[:, None]
+        # a jump has two lines' variance
+        observed = np.median(np.diff(step, axis=1) ** 2, axis=1) / _MEDIAN_SQUARE / 2
+        lines_own = np.maximum(observed - error, 0)
+        share = (noisy * lines_own / np.maximum(observed, 1e-20)).astype(np.float32)[:, None]
         slow = cv2.blur(step, (_LINES, 1), borderType=cv2.BORDER_REFLECT)
         residual -= np.expand_dims(share * (step - slow), axis)
         left += lines_own.astype(np.float32) / _LINES

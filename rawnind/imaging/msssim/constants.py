@@ -13,9 +13,8 @@ SIGMA = 1.5  # pytorch-msssim default
 GAUSSIAN = np.exp(-((np.arange(2 * RADIUS + 1) - RADIUS) ** 2) / (2 * SIGMA**2))
 GAUSSIAN /= GAUSSIAN.sum()
 SPAN = 2 * RADIUS  # rows or columns that 'valid' filtering removes
-COARSE_PIXEL = (
-    1 << SCALES - 1
-)  # what is aligned to 16 pixels at the first scale is aligned to one at the fifth
+# a multiple of 16 pixels at the first scale is a whole pixel at the fifth
+COARSE_PIXEL = 1 << SCALES - 1
 TOO_SMALL = SPAN * COARSE_PIXEL  # a window of 160 has no result at the fifth scale
 
 

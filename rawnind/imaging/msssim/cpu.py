@@ -27,9 +27,8 @@ from rawnind.imaging.msssim.constants import COARSE_PIXEL, GAUSSIAN, RADIUS, SPA
 STRIP = 256  # columns
 BAND = 64  # rows; each strip's history is copied twice per band, so that a smaller one would copy more
 STEP = 4  # rows of results at a time: 14 filtered rows serve four, where one alone needs 11
-PITCH = (
-    STRIP + 16
-)  # floats per row: whole cache lines; a power of two would map all rows to the same cache sets
+# floats per row: whole cache lines; a power of two would map all rows to the same cache sets
+PITCH = STRIP + 16
 
 Plane = NDArray[np.float32]
 Planes = tuple[Plane, ...]

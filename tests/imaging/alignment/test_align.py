@@ -17,7 +17,7 @@ from rawnind.imaging.alignment.lucas_kanade import View, _green_sites
 from rawnind.imaging.levels import site_colors
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
-from tests.imaging.shifted_pairs import Case, draw_case, draw_strangers, render
+from tests.imaging.shifted_pairs import Case, draw_case, draw_unrelated, render
 from tests.imaging.simulation import make_sensor
 
 GATE = 8.0  # between unrelated motifs (at most 6.7) and true pairs (at least 8.8) among 500 of each
@@ -59,7 +59,7 @@ def test_drawn_pairs_are_aligned_to_the_site(seed):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_two_motifs_are_told_from_one(seed):
-    assert measured(draw_strangers(seed)).score < GATE
+    assert measured(draw_unrelated(seed)).score < GATE
 
 
 @given(dy=st.integers(-80, 80), dx=st.integers(-80, 80), cfa=st.sampled_from(Cfa))
