@@ -51,11 +51,13 @@ def runnable(page):
 def folder(cluster, tmp_path_factory):
     """Where every command and example of README.md has run, one after the other: `pairs` and `out` are there."""
     made = tmp_path_factory.mktemp("readme")
-    run(README, made, cluster)
+    (made / "printed.txt").write_text(run(README, made, cluster))
     return made
 
 
 def run(page, folder, cluster):
+    """What the page's commands and examples print."""
+    printed = ""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "RAY_ADDRESS": cluster}
     for command in runnable(page):
@@ -64,6 +66,8 @@ def run(page, folder, cluster):
         )
         assert done.returncode == 0, f"{page.name}: {command}: {done.stderr}"
         assert done.stdout, f"{page.name}: {command} prints nothing"
+        printed += done.stdout
+    return printed
 
 
 def provide(page, folder):
@@ -81,6 +85,12 @@ def provide(page, folder):
 def test_every_command_and_every_example_of_a_page_runs(page, folder, cluster):
     provide(page, folder)
     run(ROOT / "docs" / page, folder, cluster)
+
+
+@pytest.mark.ray
+def test_the_tutorial_shows_the_summary_that_prepare_prints(folder):
+    ((_, summary),) = blocks(ROOT / "docs/tutorial.md", "text")
+    assert summary.replace("out/demo/prepared", "out") in (folder / "printed.txt").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
