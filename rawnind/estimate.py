@@ -1,4 +1,4 @@
-"""What a run would need, from file headers alone."""
+"""Estimates what a run would do and need, from file headers alone."""
 
 import os
 from collections import Counter
@@ -16,24 +16,24 @@ from rawnind.source.decode import headers
 from rawnind.source.index import load_index
 
 _BYTES_PER_SITE = 34
-"""Peak memory of a worker over the photo's sites, measured on 6 to 100 megapixels (see benchmarks/bench_pair.py)."""
+"""Peak memory of a worker per site of the photo, measured on 6 to 100 megapixels (see benchmarks/bench_pair.py)."""
 _PROCESS_BYTES = 350e6
-"""A worker with its libraries and no photo."""
+"""Memory of a worker with its libraries and no photo."""
 _CROP_BYTES_PER_SITE = 10.125
-"""noisy_raw 2, gt_raw 2, gt_rgb 6 and one bit of mask."""
+"""Bytes in a shard: noisy_raw 2, gt_raw 2, gt_rgb 6, and one bit of mask."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """What a run would do and need.
+    """An estimate of what a run would do and need.
 
     Attributes:
         pairs: planned pairs of the selected scenes.
-        crops: the most crops that they can give.
-        disk_bytes: what those crops take.
+        crops: the largest number of crops of these pairs.
+        disk_bytes: size of these crops.
         worker_bytes: peak memory of one worker on the largest photo.
-        workers: how many run at once on this machine.
-        missing: selected scenes of which no photo can be opened.
+        workers: number of workers on this machine.
+        missing: selected scenes without a photo that can be opened.
         too_small: selected scenes whose photos are smaller than a crop.
     """
 
@@ -47,7 +47,7 @@ class Estimate:
     too_small: int
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """The text that `rawnind plan` prints."""
         selected = self.plan.selected
         counts = ", ".join(f"{sum(scene.cfa is cfa for scene in selected)} {cfa}" for cfa in Cfa)
         left_out = Counter(self.plan.left_out.values())
@@ -67,8 +67,8 @@ def estimate(source: str | Path, options: Options) -> Estimate:
     """Plans a run and reads one header for each selected scene.
 
     Raises:
-        IndexInvalidError: The source is not one.
-        ConfigError: The run cannot do anything: no scene is selected, no photo is there, every photo is too small, or
+        IndexInvalidError: The source is not a data set.
+        ConfigError: The run could do nothing: no scene is selected, no photo exists, every photo is too small, or
             one worker needs more memory or CPUs than this machine has.
     """
     cpus = os.cpu_count() or 1
@@ -125,7 +125,7 @@ def _workers(options: Options, scenes: int) -> int:
 
 
 def _shape(scene: Scene) -> tuple[int, int] | None:
-    """Of the scene's first photo that opens; None where none does."""
+    """(height, width) of the scene's first photo that can be opened; None where none can."""
     for ref in (*scene.noisy, *scene.ground_truths):
         try:
             size = headers(ref)

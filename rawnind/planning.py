@@ -1,4 +1,4 @@
-"""What a run is going to do: which scenes it takes, which it leaves out and why."""
+"""The plan of a run: which scenes it processes, and which it leaves out for which reason."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from rawnind.records import Cfa, Scene, SceneResult
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SceneFilter:
-    """Which scenes of a source a run takes; no part of the recipe.
+    """Which scenes of a source a run processes; not part of the recipe.
 
     Attributes:
         cfa: only scenes with this CFA; None: all.
         exclude_test_reserve: leave out the scenes that are reserved for testing.
-        limit: only that many of the scenes that are left, in sorted order; None: all.
+        limit: only the first scenes of the others, in sorted order; None: all.
     """
 
     cfa: Cfa | None = None
@@ -27,12 +27,12 @@ class SceneFilter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """Every scene of a source, sorted by (name, CFA), and what is left out of it.
+    """Every scene of a source, sorted by (name, CFA), and the reasons of those that are left out.
 
     Attributes:
-        recipe: what the scenes are processed with.
-        scenes: all of them, also those that are left out.
-        left_out: key of a scene -> why it is left out.
+        recipe: the recipe of all scenes.
+        scenes: all scenes, including those that are left out.
+        left_out: key of a scene -> the reason why it is left out.
     """
 
     recipe: Recipe
@@ -41,12 +41,12 @@ class Plan:
 
     @property
     def selected(self) -> tuple[Scene, ...]:
-        """The scenes that are to be processed."""
+        """The scenes to process."""
         return tuple(scene for scene in self.scenes if scene.key not in self.left_out)
 
     @property
     def pair_count(self) -> int:
-        """Planned pairs of all scenes."""
+        """Number of planned pairs of all scenes."""
         return sum(len(planned_pairs(scene, self.recipe.pairing)) for scene in self.scenes)
 
     def filtered(self, scene: Scene) -> SceneResult:
@@ -55,7 +55,12 @@ class Plan:
 
 
 def make_plan(scenes: Sequence[Scene], selection: SceneFilter, recipe: Recipe) -> Plan:
-    """Applies a selection to the scenes of a source.
+    """Applies a filter to the scenes of a source.
+
+    Args:
+        scenes: all scenes of the source.
+        selection: which scenes to process.
+        recipe: the recipe of the run.
 
     Raises:
         ValueError: Two scenes have the same key.
@@ -63,18 +68,18 @@ def make_plan(scenes: Sequence[Scene], selection: SceneFilter, recipe: Recipe) -
     ordered = tuple(sorted(scenes, key=lambda scene: (scene.name, scene.cfa)))
     twice = [key for key, count in Counter(scene.key for scene in ordered).items() if count > 1]
     if twice:
-        raise ValueError(f"scenes are there twice: {', '.join(twice)}")
+        raise ValueError(f"scenes are listed twice: {', '.join(twice)}")
     left_out: dict[str, Reason] = {}
     taken = 0
     for scene in ordered:
-        if reason := _why_not(scene, selection, taken):
+        if reason := _reason_to_leave_out(scene, selection, taken):
             left_out[scene.key] = reason
         else:
             taken += 1
     return Plan(recipe=recipe, scenes=ordered, left_out=left_out)
 
 
-def _why_not(scene: Scene, selection: SceneFilter, taken: int) -> Reason | None:
+def _reason_to_leave_out(scene: Scene, selection: SceneFilter, taken: int) -> Reason | None:
     if selection.cfa and scene.cfa is not selection.cfa:
         return Reason.CFA_FILTER
     if selection.exclude_test_reserve and scene.test_reserve:
