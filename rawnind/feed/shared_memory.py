@@ -1,7 +1,7 @@
 """Shared memory for the batches of DataLoader workers: a worker reuses a block once the consumer has released it.
 
 Torch allocates new shared memory for every batch. That costs more than the samples themselves, because the system clears
-every page and both processes map it: 4.3 CPU ms per crop of 512 sites with two workers, against 1.0 with reused blocks
+every page and both processes map it: 4.2 CPU ms per crop of 512 sites with two workers, against 1.0 with reused blocks
 (`python -m benchmarks.bench_feed`). Here a worker keeps its blocks, and torch sends the consumer a handle. A block begins
 with a header that holds its state.
 """
