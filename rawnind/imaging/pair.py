@@ -7,8 +7,7 @@
 Coordinates are sites of the noisy photo's frame (see `coordinates`); `_crops` converts those of the crops to the visible
 area for the records that leave this module. A shift is the same in either.
 
-Both steps compute the planes of both photos (8 bytes per site) and free them: they take more memory than all that an
-aligned pair keeps.
+Both steps compute the planes of both photos and free them: 8 bytes per site are more than an aligned pair keeps.
 """
 
 from collections.abc import Iterator
