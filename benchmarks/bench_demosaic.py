@@ -112,7 +112,7 @@ def test_stages_of_a_24_megapixel_photo(cfa, benchmark):
     }
     milliseconds = {}
     for name, stage in stages.items():
-        stage()
+        assert np.isfinite(stage().levels() if name == "demosaic" else stage()).all()
         milliseconds[name] = 1000 * min(timed(stage)[1] for _ in range(3 if benchmark.enabled else 1))
     if benchmark.enabled:
         print(
@@ -120,4 +120,3 @@ def test_stages_of_a_24_megapixel_photo(cfa, benchmark):
             + ", ".join(f"{name} {ms:.0f} ms" for name, ms in milliseconds.items())
         )
     benchmark(planes, whole)
-    assert all(ms >= 0 for ms in milliseconds.values())
