@@ -81,7 +81,7 @@ def test_a_wrong_config_is_named(rawnind, sample_set, out, tmp_path, text, says)
     assert said.startswith("rawnind: ")
 
 
-def test_sources_that_are_none(rawnind, tmp_path):
+def test_sources_that_hold_no_photo_are_refused(rawnind, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.dng").write_bytes(b"raw")
     for source, says in [
@@ -108,7 +108,7 @@ def test_an_output_that_cannot_be_written(rawnind, sample_set):
     assert "cannot write" in said
 
 
-def test_running_again_says_so_and_exits_as_before(rawnind, sample_set, out, capfd):
+def test_running_again_is_reported_and_exits_as_before(rawnind, sample_set, out, capfd):
     same = [
         "prepare",
         sample_set,
@@ -186,7 +186,7 @@ def test_the_help_lists_every_exit_code():
     assert [int(code) for code in re.findall(r"^    (\d)  \w", text, re.MULTILINE)] == list(ExitCode)
 
 
-def test_index_says_once_what_was_set_aside(sample_set):
+def test_index_prints_once_what_was_set_aside(sample_set):
     text = CliRunner().invoke(main, ["index", str(sample_set)]).output
     assert text.count("set aside") == 1
 

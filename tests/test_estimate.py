@@ -26,7 +26,7 @@ def source(tmp_path_factory):
     return folder
 
 
-def test_it_counts_what_the_sample_holds(source):
+def test_the_estimate_counts_scenes_pairs_and_crops_of_the_sample(source):
     found = estimate(source, SMALL)
     assert len(found.plan.scenes) == len(found.plan.selected) == 12
     assert found.pairs == 22
@@ -37,7 +37,7 @@ def test_it_counts_what_the_sample_holds(source):
     assert everything.pairs == 25
 
 
-def test_a_run_gives_no_more_crops_and_takes_no_more_disk_than_foretold(source, tmp_path):
+def test_a_run_gives_no_more_crops_and_takes_no_more_disk_than_estimated(source, tmp_path):
     options = replace(SMALL, cfa=Cfa.X_TRANS)
     found, store = estimate(source, options), Store(str(tmp_path))
     crops = 0
@@ -57,7 +57,7 @@ def test_memory_follows_the_largest_photo(source):
     assert 350e6 < small < 400e6
 
 
-def test_it_reads_like_a_plan(source):
+def test_the_estimate_lists_scenes_pairs_crops_and_workers(source):
     text = "\n".join(
         estimate(source, replace(SMALL, cfa=Cfa.BAYER, exclude_test_reserve=True, limit=3)).lines()
     )
@@ -74,7 +74,7 @@ def test_workers_are_bounded_by_scenes_and_options(source, options, workers):
     assert estimate(source, Options.from_dict({"crop_size": 96, "stride": 96} | options)).workers == workers
 
 
-def test_scenes_without_a_photo_that_opens_are_told(source, tmp_path):
+def test_scenes_without_a_photo_that_can_be_opened_are_counted(source, tmp_path):
     folder = tmp_path / "some"
     folder.mkdir()
     for path in source.glob("*.dng"):

@@ -61,7 +61,7 @@ def test_recipe_keys_stand_beside_the_others():
 
 
 @pytest.mark.parametrize("name", ["recipe", "crop-size", "max_scene", "", "self"])
-def test_unknown_names_are_refused_and_known_ones_told(name):
+def test_unknown_names_are_refused_and_known_ones_listed(name):
     with pytest.raises(ConfigError, match=r"unknown option .* known are .*crop_size.*max_scenes"):
         Options.from_dict({name: 1})
 
@@ -102,7 +102,7 @@ def test_an_empty_file_changes_nothing(tmp_path, text):
 
 
 @pytest.mark.parametrize("text", ["- a\n", "7\n", "text", "1: 2\n", "null: 1\n", "[1, 2]: 3\n"])
-def test_a_file_that_holds_no_names_says_what_is_wanted(tmp_path, text):
+def test_a_file_without_option_names_is_refused(tmp_path, text):
     with pytest.raises(ConfigError, match=r"config\.yaml"):
         config(tmp_path, text)
 
@@ -110,7 +110,7 @@ def test_a_file_that_holds_no_names_says_what_is_wanted(tmp_path, text):
 @pytest.mark.parametrize(
     "text", ["a: [", "a: b: c", b"\xff\xfe\x00", "\t", "!!python/object:os.system {}", "a: *b"]
 )
-def test_a_file_that_is_no_yaml_says_so(tmp_path, text):
+def test_a_file_that_is_no_yaml_is_reported(tmp_path, text):
     with pytest.raises(ConfigError, match="is not YAML"):
         config(tmp_path, text)
 
@@ -120,7 +120,7 @@ def test_one_name_in_two_spellings_is_refused(tmp_path):
         config(tmp_path, "crop-size: 64\ncrop_size: 32\n")
 
 
-def test_a_file_that_is_not_there_or_is_a_folder_says_so(tmp_path):
+def test_a_missing_file_or_a_folder_in_its_place_is_reported(tmp_path):
     for path in (tmp_path / "nowhere.yaml", tmp_path):
         with pytest.raises(ConfigError, match="cannot read"):
             load_config(path)

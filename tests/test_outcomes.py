@@ -66,7 +66,7 @@ def test_a_sound_result_has_no_problems(result):
 
 @given(scene=scenes, reason=st.sampled_from([r for r in Reason if r.outcome is Outcome.FAILED]),
        pairing=st.sampled_from(Pairing))  # fmt: skip
-def test_a_scene_that_was_given_up_has_one_fate_and_no_problems(scene, reason, pairing):
+def test_a_given_up_scene_has_one_outcome_and_no_problems(scene, reason, pairing):
     recipe = Recipe(pairing=pairing)
     result = whole_scene(scene, recipe, reason, "why")
     assert (result.outcome, result.reason, result.detail) == (Outcome.FAILED, reason, "why")
@@ -210,13 +210,13 @@ LIES = {
 }  # fmt: skip
 
 
-def test_what_the_lies_are_made_from_is_sound():
+def test_the_result_that_is_falsified_was_sound():
     assert list(problems(SOUND, SCENE, RECIPE)) == []
     assert SOUND.outcome is Outcome.COLLECTED
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_every_lie_is_found(lie):
+def test_every_false_statement_of_a_result_is_found(lie):
     assert LIES[lie] != SOUND
     assert list(problems(LIES[lie], SCENE, RECIPE)), lie
 

@@ -22,7 +22,7 @@ CLASSES = [
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_records_are_frozen_keyword_only_and_without_room_for_more(kind):
+def test_records_are_frozen_keyword_only_and_have_slots(kind):
     parameters = kind.__dataclass_params__
     assert parameters.frozen
     assert hasattr(kind, "__slots__")
@@ -87,7 +87,7 @@ def test_names_of_real_scenes_pass(name):
 
 
 @pytest.mark.parametrize("name", ["x" * 201, "ß" * 101, "字" * 67])
-def test_names_that_no_folder_can_have_do_not(name):
+def test_names_that_no_folder_can_have_are_refused(name):
     with pytest.raises(ValidationError):
         SCENE_NAME.validate_python(name)
 

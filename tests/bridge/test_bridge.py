@@ -216,7 +216,7 @@ def test_a_bridge_under_any_sequence_of_events(made):
     )
 
 
-def test_error_stays_error_and_the_next_run_begins_anew(made, tmp_path):
+def test_error_stays_error_and_the_next_run_collects_again(made, tmp_path):
     plan, results, prepared = made
     link_shards(prepared, tmp_path)
     first = Bridge(str(tmp_path), "first", plan, max_scenes=1)
@@ -234,7 +234,7 @@ def test_error_stays_error_and_the_next_run_begins_anew(made, tmp_path):
     assert second.snapshot().state is State.COLLECTING
 
 
-def test_an_output_that_was_swapped_takes_no_commit(made, tmp_path):
+def test_a_replaced_output_folder_takes_no_commit(made, tmp_path):
     plan, results, _ = made
     bridge = Bridge(str(tmp_path / "out"), "run", plan, max_scenes=1)
     bridge.begin()
@@ -245,7 +245,7 @@ def test_an_output_that_was_swapped_takes_no_commit(made, tmp_path):
     assert not (tmp_path / "out" / "parts").exists()
 
 
-def test_a_result_that_comes_late_changes_nothing(made, tmp_path):
+def test_a_late_result_changes_nothing(made, tmp_path):
     """A worker that was thought dead answers after its scene was given to another one."""
     plan, results, prepared = made
     link_shards(prepared, tmp_path)
@@ -261,7 +261,7 @@ def test_a_result_that_comes_late_changes_nothing(made, tmp_path):
     assert bridge.snapshot().scenes.failed == 0
 
 
-def test_workers_that_come_to_life_in_vain_are_counted_until_a_scene_is_finished(made, tmp_path):
+def test_workers_that_start_and_finish_no_scene_are_counted_until_one_is_finished(made, tmp_path):
     plan, results, prepared = made
     link_shards(prepared, tmp_path)
     bridge = Bridge(str(tmp_path), "run", plan, max_scenes=2)

@@ -201,7 +201,7 @@ SPOILED = {
 
 
 @pytest.mark.parametrize("what", SPOILED)
-def test_the_check_finds(folder, tmp_path, what):
+def test_the_check_finds_each_kind_of_damage(folder, tmp_path, what):
     spoil, said = SPOILED[what]
     for name in ("test.yaml", "test_reserve.yaml"):
         shutil.copy(folder / name, tmp_path)

@@ -51,7 +51,7 @@ def test_keys_shapes_and_types_are_those_of_the_research_code(folder, source, pa
     assert item["mask_crops"].dtype == torch.bool
 
 
-def test_a_sample_is_one_window_of_the_stored_crop_laid_alike_in_target_input_and_mask(maker):
+def test_a_sample_is_one_window_of_the_stored_crop_with_one_orientation_in_target_input_and_mask(maker):
     maker.scene("a", crops=3, valid=0.7, gain=2.0)
     dataset = CropDataset(maker.finish(), crop_size=32, seed=3)
     black = np.array([512.0, 513.0, 514.0, 515.0])[:, None, None]

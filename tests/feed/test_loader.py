@@ -63,7 +63,7 @@ runs = st.lists(
 
 @settings(max_examples=25, deadline=None)
 @given(runs=runs)
-def test_stopping_after_any_batch_and_going_on_with_others_gives_exactly_one_epoch(dataset, runs):
+def test_resuming_after_any_batch_with_other_ranks_gives_exactly_one_epoch(dataset, runs):
     """Each run has its own number of ranks, batch size, threads, and batches until it stops; the last one ends the epoch."""
     given_out, state = [], None
     for ranks, batch_size, workers, count in [*runs, (1, 4, 0, 100)]:
@@ -86,7 +86,7 @@ def test_stopping_after_any_batch_and_going_on_with_others_gives_exactly_one_epo
     assert len(given_out) - 30 <= 2  # fewer rows left than ranks
 
 
-def test_a_loop_that_was_left_goes_on_where_it_was(dataset):
+def test_an_interrupted_loop_resumes_where_it_stopped(dataset):
     loader = CropLoader(dataset, 4, workers=2)
     seen = []
     for batch in loader:
@@ -116,7 +116,7 @@ def test_counters_count_what_was_given(dataset):
     assert loader.counters.waited > 0
 
 
-def test_memory_is_used_again_but_never_while_a_batch_is_held(dataset):
+def test_memory_is_reused_but_never_while_a_batch_is_held(dataset):
     loader = CropLoader(dataset, 4)
     held = next(iter(loader))
     copies = {key: value.clone() for key, value in held.items()}
@@ -131,7 +131,7 @@ def test_memory_is_used_again_but_never_while_a_batch_is_held(dataset):
     assert torch.equal(view[0], copies["x_crops"][1, 0])
 
 
-def test_a_pool_gives_back_the_same_memory_once_nobody_uses_it():
+def test_a_pool_reuses_memory_once_no_tensor_refers_to_it():
     pool = BufferPool()
     tensor = pool.allocate(100)
     where = tensor.data_ptr()
@@ -145,7 +145,7 @@ def test_a_pool_gives_back_the_same_memory_once_nobody_uses_it():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_damage_reaches_the_consumer_or_is_counted(maker, workers):
+def test_damage_is_raised_or_counted(maker, workers):
     where = maker.scene("a").scene("b").finish()
     (shard,) = (where / "shards/bayer/a").iterdir()
     shard.write_bytes(shard.read_bytes()[:500])
@@ -177,7 +177,7 @@ def test_threads_leave_torchs_number_of_cores_alone(dataset):
 
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata 0.11 with torch 2.13
-def test_torchdatas_loader_goes_on_to_the_sample_with_the_same_number_of_workers(dataset):
+def test_torchdatas_loader_resumes_at_the_next_sample_with_the_same_number_of_workers(dataset):
     make = lambda: StatefulDataLoader(dataset, batch_size=4, num_workers=0, collate_fn=collate)  # noqa: E731
     loader = make()
     batches = iter(loader)

@@ -120,6 +120,6 @@ def test_the_typed_options_are_those_that_are_checked():
         CropDataset("out", crop_sise=64)
 
 
-def test_a_folder_without_a_manifest_says_what_to_do(tmp_path):
+def test_a_folder_without_a_manifest_is_an_error_that_names_the_command_to_run(tmp_path):
     with pytest.raises(ManifestError, match="run `rawnind prepare` first"):
         CropDataset(tmp_path)

@@ -28,7 +28,7 @@ def expected(dataset):
     return [to_device(dataset.native(range(first, first + 2)))["y_crops"] for first in range(0, 30, 2)]
 
 
-def test_memory_comes_again_but_never_while_a_batch_or_a_part_of_it_is_held(dataset):
+def test_memory_is_reused_but_never_while_a_batch_or_a_part_of_it_is_held(dataset):
     loaded = loader(dataset, persistent_workers=True)
     batches = iter(loaded)
     held, part = next(batches), next(batches).tensors.y[1]
@@ -39,7 +39,7 @@ def test_memory_comes_again_but_never_while_a_batch_or_a_part_of_it_is_held(data
     assert torch.equal(part, copy)
 
 
-def test_who_holds_every_batch_gets_every_batch(dataset):
+def test_batches_that_are_all_kept_stay_intact(dataset):
     loaded = loader(dataset, persistent_workers=True)
     for _ in range(2):
         batches = list(loaded)
@@ -53,7 +53,7 @@ def blocks_after_converting(samples):
     return gain, len(shared_memory._worker_blocks)
 
 
-def test_a_batch_that_a_worker_keeps_for_itself_gives_its_memory_back(dataset):
+def test_a_batch_that_a_worker_does_not_send_frees_its_memory(dataset):
     assert {count for _, count in loader(dataset, collate_fn=blocks_after_converting)} == {1}
 
 
@@ -76,7 +76,7 @@ def test_blocks_of_workers_that_ended_are_unmapped(dataset):
     assert len(ends) <= 1
 
 
-def test_a_batch_in_a_consumers_hands_can_be_sent_on_and_stored(dataset):
+def test_a_received_batch_can_be_sent_and_pickled(dataset):
     batch = next(iter(loader(dataset)))
     queue = multiprocessing.get_context("fork").Queue()
     queue.put(batch)

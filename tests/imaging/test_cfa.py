@@ -22,7 +22,7 @@ def test_an_x_trans_tile_has_20_green_8_red_and_8_blue_sites_and_red_and_blue_in
 
 
 @pytest.mark.parametrize("cfa", Cfa)
-def test_every_cell_sees_every_plane_equally_often(cfa):
+def test_every_cell_holds_every_plane_equally_often(cfa):
     planes = tile_planes(cfa)
     cells = (
         planes.reshape(cfa.period // cfa.cell, cfa.cell, -1, cfa.cell).swapaxes(1, 2).reshape(-1, cfa.cell**2)

@@ -74,7 +74,7 @@ def test_the_planes_of_a_colour_show_that_colour_alone(cfa):
 
 
 @pytest.mark.parametrize("cfa", Cfa)
-def test_site_lines_say_for_each_site_what_level_lines_say_for_its_plane(cfa):
+def test_site_lines_are_the_level_lines_of_each_sites_plane(cfa):
     factor, bias = level_lines(make_sensor(cfa, (6, 6), black=BLACK[cfa]))
     index = site_planes(cfa, (cfa.period, cfa.period))
     np.testing.assert_array_equal(

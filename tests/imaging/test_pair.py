@@ -134,7 +134,7 @@ def test_the_same_pair_gives_the_same_pixels_again():
         assert all(x.tobytes() == y.tobytes() for x, y in zip(a[1:], b[1:], strict=True))
 
 
-def test_a_demosaiced_photo_that_was_forgotten_is_the_same_again():
+def test_a_demosaiced_photo_is_the_same_after_its_cache_was_dropped():
     truth, noisy = (prepared(photo) for photo in rendered(Cfa.BAYER, (7.0, -4.0)))
     done = finish_pair(align_pair(truth, noisy, RECIPE), RECIPE)
     before = [rgb.tobytes() for _, _, _, rgb, _ in done.pixels(96)]
@@ -202,7 +202,7 @@ def test_without_a_colour_matrix_there_is_no_pair(which):
 
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize(("value", "word"), [(16383, "overexposed"), (500, "underexposed")])
-def test_a_photo_that_shows_nothing_is_rejected_and_named(which, value, word):
+def test_a_photo_that_is_black_or_clipped_is_rejected_and_named(which, value, word):
     pair = both()
     area = pair[which].photo.mosaic.copy()
     area[: len(area) * 4 // 5 // 6 * 6] = value

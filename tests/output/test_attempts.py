@@ -18,7 +18,7 @@ def test_attempts_are_counted_by_run_and_scene(store):
     assert Ledger(store, "run2", "bayer/cat").begin() == Ledger(store, "run1", "bayer/dog").begin() == 0
 
 
-def test_a_sweep_takes_marks_and_the_empty_folder(store):
+def test_removing_marks_removes_the_empty_folder_too(store):
     ledger = Ledger(store, "run1", "bayer/cat")
     ledger.begin()
     ledger.mark_timeout("decode", None)
@@ -28,7 +28,7 @@ def test_a_sweep_takes_marks_and_the_empty_folder(store):
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "run1/notes.txt", "run1/{scene}/begun/notes.txt"])
-def test_a_sweep_leaves_what_no_run_wrote(store, name):
+def test_removing_marks_keeps_what_no_run_wrote(store, name):
     Ledger(store, "run1", "bayer/cat").begin()
     folder = Path(store.location)
     (mark,) = (path for path in (folder / "attempts").rglob("*") if path.is_file())

@@ -43,7 +43,7 @@ def test_the_last_event_is_the_newest_of_that_run(tmp_path_factory, events):
 
 
 @pytest.mark.parametrize("torn", [b'{"time": 1, "run": "run1", "ev', b"\xff\xfe", b"[]\n", b"7\n", b"\n\n"])
-def test_a_torn_line_is_passed_over(store, torn):
+def test_a_torn_line_is_ignored(store, torn):
     log = EventLog(store, "run1")
     log.add("begin", next_seq=4)
     with store.local(NAME).open("ab") as file:

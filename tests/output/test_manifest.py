@@ -313,7 +313,7 @@ def test_a_new_manifest_replaces_the_old_one_and_a_failed_one_does_not(written):
         b"!!python/object:os.system {}\n",
     ],
 )
-def test_what_is_no_manifest_says_so(store, text):
+def test_a_file_that_is_no_manifest_is_reported(store, text):
     store.write(MANIFEST_YAML, text)
     for call in (read_head, read_summary):
         with pytest.raises(ManifestError, match=r"manifest\.yaml"):
@@ -327,7 +327,7 @@ def test_what_is_no_manifest_says_so(store, text):
         ("digest:", "dogest:"), ("files:", "film:"), ("crops: ", "crops: 1."), ("collected:", "connected:"),
     ],
 )  # fmt: skip
-def test_a_damaged_head_says_so(written, old, new):
+def test_a_damaged_head_is_reported(written, old, new):
     text = written.read(MANIFEST_YAML).decode()
     assert old in text
     written.write(MANIFEST_YAML, text.replace(old, new, 1).encode(), replace=True)
@@ -336,7 +336,7 @@ def test_a_damaged_head_says_so(written, old, new):
 
 
 @pytest.mark.parametrize("tail", [b"- a\n- b: [\n", b"- just words\n", b"- {\n"])
-def test_a_damaged_list_of_scenes_says_so(written, tail):
+def test_a_damaged_list_of_scenes_is_reported(written, tail):
     written.write(MANIFEST_YAML, written.read(MANIFEST_YAML) + tail, replace=True)
     with pytest.raises(ManifestError, match=r"manifest\.yaml"):
         list(read_entries(written))

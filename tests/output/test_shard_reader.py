@@ -102,7 +102,7 @@ def test_writing_into_a_view_leaves_the_file_alone(shard):
     assert agrees(ShardReader(shard).crop(NAME, 1, "ab-1-0", SIZE, ""), crops(5)[1])
 
 
-def test_a_reader_that_travels_opens_its_files_anew(shard):
+def test_an_unpickled_reader_opens_its_files_again(shard):
     reader = ShardReader(shard, verify=True)
     reader.crop(NAME, 0, "ab-0-0", SIZE, shard.digest(NAME))
     there = pickle.loads(pickle.dumps(reader))

@@ -29,7 +29,7 @@ def same(one, other):
     )
 
 
-def test_names_say_where_things_are():
+def test_shards_and_crops_are_named_by_their_place():
     assert NAME == "shards/bayer/kitchen/aaa-bbb.parquet"
     assert crop_name("aaa-bbb", 4, 36) == "aaa-bbb-4-36"
 

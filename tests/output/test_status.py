@@ -30,18 +30,18 @@ def text(store):
     return "\n".join(read_status(store).lines())
 
 
-def test_it_counts_what_was_committed(committed):
+def test_status_counts_what_was_committed(committed):
     crops = sum(len(pair.crops) for result in RESULTS for pair in result.pairs)
     assert f"Committed: 4 scenes (2 collected, 1 rejected, 1 failed), {crops} crops" in text(committed)
 
 
-def test_it_says_whether_there_is_a_manifest(committed):
+def test_status_shows_whether_there_is_a_manifest(committed):
     assert "not written yet; run `rawnind prepare` again to resume" in text(committed)
     summary = write_manifest(committed, RESULTS, RECIPE, versions={}, contents="")
     assert f"Manifest:  4 scenes, {summary.pairs.collected} pairs, {summary.crops} crops" in text(committed)
 
 
-def test_it_names_every_file_that_failed_and_how_to_try_again(committed):
+def test_status_names_every_failed_file_and_how_to_retry(committed):
     found = text(committed)
     assert "Failed files: 3" in found
     assert "--retry-failed" in found
@@ -50,13 +50,13 @@ def test_it_names_every_file_that_failed_and_how_to_try_again(committed):
             assert f"{file.reason}: {result.scene.name}: {file.detail}" in found
 
 
-def test_it_names_scenes_that_failed_without_a_file_as_the_cause(committed):
+def test_status_names_scenes_that_failed_without_a_file_as_the_cause(committed):
     Journal(committed).append([whole_scene(make_scene("slow"), RECIPE, Reason.TIMEOUT, "gave up after 5 s")])
     assert "timeout: slow: gave up after 5 s" in text(committed)
     assert "Failed files: 3" in text(committed)
 
 
-def test_a_scene_that_was_tried_again_with_success_is_no_failure_any_more(committed):
+def test_a_scene_retried_with_success_is_no_longer_a_failure(committed):
     Journal(committed).append([make_result(make_scene("broken")), make_result(make_scene("half broken"))])
     assert "Failed" not in text(committed)
     assert "3 collected" in text(committed)

@@ -117,7 +117,7 @@ def test_a_folder_goes_with_everything_in_it_and_nothing_else(each_store):
     assert everything(each_store) == ["xa/b", "y"]
 
 
-def test_a_folder_that_was_exchanged_is_told_from_the_one_that_was_there(tmp_path):
+def test_a_replaced_folder_is_distinguished_from_the_original(tmp_path):
     store = Store(str(tmp_path / "out"))
     assert store.root_identity() is None
     store.prepare_root()
@@ -169,7 +169,7 @@ def test_after_an_error_in_the_middle_nothing_new_is_there(each_store, error, re
     assert not replace or each_store.read("f/a") == b"old"
 
 
-def test_nothing_can_be_seen_while_it_is_written(each_store):
+def test_a_file_is_invisible_while_it_is_written(each_store):
     with each_store.create("f/a") as sink:
         sink.write(b"x" * 100_000)
         assert not each_store.exists("f/a")
@@ -178,13 +178,13 @@ def test_nothing_can_be_seen_while_it_is_written(each_store):
     assert everything(each_store) == ["f/a"]
 
 
-def test_a_missing_file_is_told_from_storage_that_refuses(each_store):
+def test_a_missing_file_is_distinguished_from_storage_that_refuses_access(each_store):
     for call in (each_store.read, each_store.digest):
         with pytest.raises(FileNotFoundError):
             call("nowhere")
 
 
-def test_a_store_travels_between_processes(each_store):
+def test_a_store_survives_pickling(each_store):
     each_store.write("a", b"here")
     assert pickle.loads(pickle.dumps(each_store)).read("a") == b"here"
 
@@ -276,12 +276,12 @@ def test_a_name_that_no_disk_takes_is_an_output_error(tmp_path):
 
 
 @pytest.mark.parametrize("location", ["nothing://somewhere", "s3://", "gs2://bucket/x"])
-def test_a_location_that_cannot_be_opened_says_so(location):
+def test_a_location_that_cannot_be_opened_is_reported(location):
     with pytest.raises(OutputError, match=r"cannot open|names no folder"):
         Store(location)
 
 
-def test_a_file_instead_of_a_folder_says_so(tmp_path):
+def test_a_file_instead_of_a_folder_is_reported(tmp_path):
     (tmp_path / "file").write_text("here")
     with pytest.raises(OutputError, match="is a file"):
         Store(str(tmp_path / "file")).prepare_root()

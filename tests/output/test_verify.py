@@ -330,7 +330,7 @@ def test_the_last_part_missing_is_found(finished):
     assert "was never committed" in found(finished)
 
 
-def test_a_later_commit_that_the_manifest_does_not_know_is_found(finished):
+def test_a_later_commit_that_the_manifest_lacks_is_found(finished):
     result = Journal(finished).read("bayer/kitchen")
     pairs = (replace(result.pairs[0], crops=result.pairs[0].crops[:1], measured=replace(result.pairs[0].measured, gain=2.0)),
              *result.pairs[1:])  # fmt: skip

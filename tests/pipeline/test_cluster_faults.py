@@ -41,7 +41,7 @@ cluster.shutdown()
 """
 
 
-def test_a_node_that_crashes(environment, faults, photos, small_set, tmp_path, is_whole):
+def test_a_run_survives_the_crash_of_a_node(environment, faults, photos, small_set, tmp_path, is_whole):
     faults.inject_on_read(photos.find("_cat_", "ISO1600"), "wait")
     words = [sys.executable, "-c", CRASH, str(small_set), str(tmp_path / "out"), str(faults.folder)]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200, check=False)
@@ -52,7 +52,7 @@ def test_a_node_that_crashes(environment, faults, photos, small_set, tmp_path, i
     assert is_whole(tmp_path / "out")
 
 
-def test_calls_that_get_lost_or_come_late(environment, small_set, tmp_path, is_whole):
+def test_a_run_survives_lost_and_late_rpcs(environment, small_set, tmp_path, is_whole):
     """Every kind of call that carries a commit, a result or an admission fails a few times, before or after it worked."""
     lost = {"num_failures": 6, "req_failure_prob": 20, "resp_failure_prob": 20, "in_flight_failure_prob": 20}
     calls = (

@@ -27,7 +27,7 @@ def events(output, event):
     return [each for each in read_events(Store(str(output))) if each["event"] == event]
 
 
-def test_a_worker_killed_in_the_middle_of_a_scene(start, faults, photos, tmp_path, is_whole):
+def test_a_run_survives_a_worker_killed_in_the_middle_of_a_scene(start, faults, photos, tmp_path, is_whole):
     faults.inject_on_read(photos.find("_cat_", "ISO65535"), "wait")
     run = start()
     os.kill(faults.wait_until_reached(), signal.SIGKILL)
@@ -41,7 +41,7 @@ def test_a_worker_killed_in_the_middle_of_a_scene(start, faults, photos, tmp_pat
 @pytest.mark.parametrize(
     "place", ["publish-shards", "published-shards", "publish-attempts", "published-attempts"]
 )
-def test_a_worker_killed_around_a_file_of_its_own(prepare, faults, tmp_path, is_whole, place):
+def test_a_run_survives_a_worker_killed_while_it_publishes_a_file(prepare, faults, tmp_path, is_whole, place):
     faults.inject(place, "SIGKILL")
     prepare()
     assert faults.triggered(place)
@@ -51,7 +51,7 @@ def test_a_worker_killed_around_a_file_of_its_own(prepare, faults, tmp_path, is_
 @pytest.mark.parametrize(
     "place", ["publish-parts", "published-parts", "publish-manifest", "published-manifest"]
 )
-def test_the_bridge_killed_during_a_commit(prepare, faults, tmp_path, is_whole, place):
+def test_a_run_survives_a_bridge_killed_while_it_publishes_a_file(prepare, faults, tmp_path, is_whole, place):
     faults.inject(place, "SIGKILL")
     prepare()
     assert faults.triggered(place)
@@ -61,7 +61,7 @@ def test_the_bridge_killed_during_a_commit(prepare, faults, tmp_path, is_whole, 
     assert [line["to"] for line in events(tmp_path / "out", "state")] == ["collecting", "ready", "closed"]
 
 
-def test_a_raw_that_kills_whoever_opens_it_costs_itself(prepare, faults, photos, tmp_path, is_whole):
+def test_a_photo_that_kills_its_decoder_costs_only_itself(prepare, faults, photos, tmp_path, is_whole):
     killer, hanging = photos.find("_cat_", "ISO1600"), photos.find("_tissue_", "ISO6400")
     faults.inject_on_read(killer, "SIGSEGV", "always")
     faults.inject_on_read(hanging, "hang", "always")
@@ -83,7 +83,7 @@ def test_a_raw_that_kills_whoever_opens_it_costs_itself(prepare, faults, photos,
     assert is_whole(output)
 
 
-def test_workers_that_die_before_they_begin_end_the_run(prepare, faults, tmp_path, is_whole):
+def test_workers_that_die_before_they_begin_a_scene_end_the_run(prepare, faults, tmp_path, is_whole):
     faults.inject("worker", "SIGKILL", "always")
     with pytest.raises(WorkersDyingError, match="workers die before they begin a scene, 5 times in a row"):
         prepare(max_scenes=1)
@@ -98,7 +98,7 @@ def test_a_decoder_that_stops_its_whole_process_is_stopped(prepare, faults, phot
     assert is_whole(tmp_path / "out")
 
 
-def test_a_source_that_goes_away_blames_no_file(
+def test_a_source_that_disappears_fails_no_file(
     start, prepare, faults, photos, small_set, tmp_path, is_whole
 ):
     faults.inject_on_read(photos.find("_cat_", "GT"), "wait")
@@ -113,7 +113,7 @@ def test_a_source_that_goes_away_blames_no_file(
     assert is_whole(tmp_path / "out")
 
 
-def test_an_output_that_goes_away_blames_no_file(start, prepare, faults, photos, tmp_path, is_whole):
+def test_an_output_that_disappears_fails_no_file(start, prepare, faults, photos, tmp_path, is_whole):
     output = tmp_path / "out"
     faults.inject_on_read(photos.find("_cat_", "ISO65535"), "wait")
     run = start()
@@ -130,7 +130,7 @@ def test_an_output_that_goes_away_blames_no_file(start, prepare, faults, photos,
     assert is_whole(output)
 
 
-def test_a_bug_stops_the_run_at_once_and_says_where(prepare, faults, photos, tmp_path, is_whole):
+def test_a_bug_stops_the_run_at_once_and_is_located(prepare, faults, photos, tmp_path, is_whole):
     faults.inject_on_read(photos.find("_cat_", "ISO1600"), "bug", "always")
     begun = time.monotonic()
     with pytest.raises(ProgramError, match=r"ZeroDivisionError: a bug injected by a test .*sitecustomize"):
@@ -152,7 +152,7 @@ class StopSeen(Silent):
         self.seen.set()
 
 
-def test_a_run_out_of_time_stops_cleanly_and_goes_on_later(
+def test_a_run_that_exceeds_its_timeout_stops_cleanly_and_can_be_resumed(
     start, prepare, faults, photos, tmp_path, is_whole
 ):
     for photo in (photos.find("_cat_", "ISO1600"), photos.find("_tissue_", "ISO6400")):

@@ -41,7 +41,7 @@ def disk(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["publish-shards", "publish-parts", "publish-manifest"])
-def test_a_full_disk_stops_the_run_and_blames_no_file(start, prepare, faults, disk, is_whole, place):
+def test_a_full_disk_stops_the_run_and_fails_no_file(start, prepare, faults, disk, is_whole, place):
     """Whoever comes to the place waits until the disk is full; what is written next does not fit."""
     faults.inject(place, "wait")
     run = start(output=disk.out)

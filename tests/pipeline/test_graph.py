@@ -9,7 +9,7 @@ from rawnind.recipe import Recipe
 from rawnind.source.index import load_index
 
 
-def test_a_plan_arrives_as_it_was_and_the_collector_works_on(sample_set):
+def test_a_plan_unpickles_unchanged_and_garbage_collection_stays_enabled(sample_set):
     plan = make_plan(load_index(sample_set).scenes, SceneFilter(exclude_test_reserve=True), Recipe())
     buffers = []
     data = pickle.dumps(CarriedPlan(plan), protocol=5, buffer_callback=buffers.append)

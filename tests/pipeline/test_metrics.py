@@ -89,7 +89,9 @@ def test_bytes_and_seconds_are_those_of_the_events(prepared):
         assert total(series, "rawnind_stage_seconds_count", stage=stage) == len(seconds) > 0
 
 
-def test_counts_survive_a_bridge_that_dies_and_gauges_show_what_goes_on(cluster, sample_set, tmp_path):
+def test_counts_survive_a_restart_of_the_bridge_and_gauges_show_the_current_state(
+    cluster, sample_set, tmp_path
+):
     plan = make_plan(load_index(sample_set).scenes, SceneFilter(limit=3), Recipe())
     output = str(tmp_path)
     bridge = start_bridge(Job(output=output, run="run", root="", plan=plan, options=Options()), max_scenes=2)

@@ -48,7 +48,7 @@ def commits(output):
 
 
 @pytest.mark.parametrize("own_ray", [True, False])
-def test_the_driver_killed_then_the_same_command(
+def test_the_same_command_resumes_after_its_driver_was_killed(
     command, faults, photos, tmp_path, is_whole, cluster, own_ray
 ):
     address = None if own_ray else cluster
@@ -142,7 +142,7 @@ class Bucket(Store):
         self.is_local = False
 
 
-def test_a_lease_on_an_object_store(tmp_path):
+def test_an_object_store_is_locked_by_a_lease(tmp_path):
     store = Bucket(str(tmp_path))
     (tmp_path / "locks").mkdir()
     with only_run(store, "b"):

@@ -26,7 +26,9 @@ def commits(output):
 ALL = ["bayer/cameraman", "bayer/cat", "bayer/coins", "bayer/moon", "x-trans/tissue"]
 
 
-def test_a_changed_file_is_noticed_and_its_scene_alone_is_done_anew(prepare, photos, tmp_path, is_whole):
+def test_a_changed_file_is_detected_and_only_its_scene_is_processed_again(
+    prepare, photos, tmp_path, is_whole
+):
     photo, output = photos.find("_cat_", "ISO1600"), tmp_path / "out"
     prepare()
     good = photo.read_bytes()
@@ -46,7 +48,7 @@ def test_a_changed_file_is_noticed_and_its_scene_alone_is_done_anew(prepare, pho
     assert is_whole(output)
 
 
-def test_a_missing_file_is_noticed_when_it_comes(prepare, photos, tmp_path, is_whole):
+def test_a_missing_file_is_detected_when_it_appears(prepare, photos, tmp_path, is_whole):
     photo, output = photos.find("_tissue_", "GT"), tmp_path / "out"
     index = tmp_path / "small" / "dataset_index.yaml"
     index.write_text(index_to_yaml(load_index(photo.parent)))

@@ -64,7 +64,7 @@ def test_pairing_best_takes_the_lowest_loss(scenes, tmp_path):
         assert pair.measured.alignment_loss == min(losses.values()) == losses[pair.ground_truth]
 
 
-def test_a_lost_ground_truth_costs_nothing_while_another_one_is_there(scenes, tmp_path):
+def test_a_missing_ground_truth_costs_no_pair_if_another_one_is_there(scenes, tmp_path):
     scene = scenes["coffee-cup"]
     first, second = scene.ground_truths
     gone = replace(first, path=str(tmp_path / "gone.dng"))

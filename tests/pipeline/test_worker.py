@@ -41,7 +41,7 @@ def worker(cluster, small_set, tmp_path):
     ray.kill(bridge)
 
 
-def test_a_scene_that_ends_workers_though_its_files_do_not_stops_the_run(worker):
+def test_a_scene_that_kills_workers_though_none_of_its_files_does_stops_the_run(worker):
     work, cat, ledger = worker
     for _ in range(8):
         ledger.begin()
@@ -53,7 +53,7 @@ def test_a_scene_that_ends_workers_though_its_files_do_not_stops_the_run(worker)
 
 
 @pytest.mark.parametrize("deaths", [0, 2])
-def test_a_scene_comes_out_the_same_when_its_files_are_decoded_by_children(worker, prepared, deaths):
+def test_a_scene_has_the_same_result_when_child_processes_decode_its_files(worker, prepared, deaths):
     work, cat, ledger = worker
     for _ in range(deaths):
         ledger.begin()
@@ -65,7 +65,7 @@ def test_a_scene_comes_out_the_same_when_its_files_are_decoded_by_children(worke
         assert Store(str(prepared)).digest(pair.shard.path) == pair.shard.sha256
 
 
-def test_the_photo_that_a_scene_was_reading_when_its_time_was_over_is_left_out(worker):
+def test_the_photo_being_read_when_a_scene_times_out_is_left_out(worker):
     work, cat, ledger = worker
     ledger.begin()
     ledger.mark_timeout("decode", cat.noisy[0].sha1)
@@ -74,7 +74,7 @@ def test_the_photo_that_a_scene_was_reading_when_its_time_was_over_is_left_out(w
     assert sorted(str(pair.outcome) for pair in result.pairs) == ["collected", "failed"]
 
 
-def test_a_scene_whose_time_is_over_again_is_given_up(worker):
+def test_a_scene_that_times_out_twice_fails(worker):
     work, cat, ledger = worker
     for stage in ("decode", "align"):
         ledger.begin()

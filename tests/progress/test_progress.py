@@ -166,7 +166,7 @@ def check_rows(found, pairs):
         gone += row.rejected + row.failed
 
 
-def test_a_bridge_that_is_started_anew_shows_the_same_stages(tmp_path):
+def test_a_restarted_bridge_shows_the_same_stages(tmp_path):
     scenes = [scene(f"s{number}", number=number) for number in range(3)]
     plan = make_plan(scenes, SceneFilter(), Recipe())
     bridge = Bridge(str(tmp_path), "run", plan, max_scenes=2)
@@ -179,7 +179,7 @@ def test_a_bridge_that_is_started_anew_shows_the_same_stages(tmp_path):
 
 
 @given(data=st.data())
-def test_what_a_commit_tells_of_a_scene_leaves_out_no_photo_and_no_pair(data):
+def test_the_counts_of_a_commit_leave_out_no_photo_and_no_pair(data):
     each = scene("tea", data.draw(st.integers(1, 5)))
     reasons = st.sampled_from([reason for reason in Reason if reason.outcome is not Outcome.FILTERED])
     pairs = [uncollected(noisy, each.ground_truths[0], data.draw(reasons)) for noisy in each.noisy]
@@ -210,7 +210,7 @@ def test_heartbeats_move_the_stages_before_anything_is_committed(tmp_path):
     assert (write.waiting, write.done) == (6, 0)
 
 
-def test_the_last_report_of_each_loader_counts(tmp_path):
+def test_only_the_last_report_of_each_loader_is_shown(tmp_path):
     bridge = Bridge(str(tmp_path), "run", make_plan([scene("tea")], SceneFilter(), Recipe()), max_scenes=1)
     bridge.loader_report("rank-1", scenes=1, crops=12, batches=3, wait_seconds=0.5)
     bridge.loader_report("rank-0", scenes=1, crops=12, batches=3, wait_seconds=0.5)
@@ -242,7 +242,7 @@ def test_after_a_minute_without_a_commit_the_oldest_scene_and_its_stage_are_name
     assert "No scene committed" not in drawn(view)
 
 
-def test_a_run_that_was_stopped_says_so_and_promises_nothing():
+def test_a_stopped_run_is_shown_as_stopped_and_not_as_finished():
     view = Live()
     view.update(snapshot())
     view.stopping("stopped on request")
@@ -252,7 +252,7 @@ def test_a_run_that_was_stopped_says_so_and_promises_nothing():
     assert "Stopping" not in drawn(view)
 
 
-def test_a_worker_or_a_bridge_that_says_nothing_is_told_apart():
+def test_a_silent_worker_is_distinguished_from_a_silent_bridge():
     clock = Clock()
     pace = Pace(clock)
     pace.see(snapshot())
@@ -295,7 +295,7 @@ def test_the_view_fits_its_terminal_and_shows_every_number(width):
     assert rows(text)["mask"] == [20, 1, 8, 1, 1]
 
 
-def test_words_carry_the_view_where_there_are_no_colours():
+def test_without_colours_the_view_has_the_same_words():
     view = Live()
     view.update(snapshot())
     coloured = drawn(view, force_terminal=True, color_system="standard")
@@ -307,7 +307,7 @@ def test_words_carry_the_view_where_there_are_no_colours():
 
 
 @given(name=st.text())
-def test_a_scene_cannot_write_to_the_terminal(name):
+def test_a_scene_name_cannot_send_control_characters_to_the_terminal(name):
     clock = Clock()
     view = Live(clock=clock)
     view.update(snapshot(in_flight=(InFlight(key=name, stage="\x1b[2J", started=0.0, heard=99.0),)))
@@ -320,7 +320,7 @@ def test_a_scene_cannot_write_to_the_terminal(name):
     assert printable(name) in text
 
 
-def test_plain_lines_are_said_when_something_changed_and_ever_less_often():
+def test_plain_lines_are_printed_on_a_change_and_ever_less_often():
     clock, stream = Clock(), io.StringIO()
     plain = Plain(stream, clock)
     for second in range(2000):
@@ -364,7 +364,7 @@ def test_auto_is_live_on_a_terminal_only(monkeypatch):
     os.close(ours)
 
 
-def test_one_line_of_rays_is_kept_out_and_the_rest_comes_through(tmp_path):
+def test_one_harmless_ray_warning_is_filtered_from_stderr(tmp_path):
     with (tmp_path / "stderr").open("w+b") as file:
         descriptor = os.dup(file.fileno())
         between = Stderr(descriptor=descriptor)

@@ -94,7 +94,7 @@ def test_names_hashes_and_sizes_are_those_of_the_files(folder, truth):
     assert on_disk == {file.filename for file in truth.files} | {"truth.json"}
 
 
-def test_libraw_says_of_each_file_what_the_truth_says(folder, truth):
+def test_libraw_reads_in_each_file_what_the_truth_records(folder, truth):
     for file in truth.files:
         if file.damage is Damage.TRUNCATED:
             continue
@@ -216,7 +216,7 @@ def test_a_truncated_file_fails_to_decode_and_a_flipped_one_decodes(folder, trut
     assert levels(folder, flipped).shape == (truth.height, truth.width)
 
 
-def test_every_trouble_is_there(truth):
+def test_the_sample_has_every_kind_of_defect(truth):
     names = {(0, 1, 1, 2): "RGGB", (1, 0, 2, 1): "GRBG", (1, 2, 0, 1): "GBRG", (2, 1, 1, 0): "BGGR"}
     bayer = [file for file in truth.files if file.cfa is Cfa.BAYER]
     assert {names[sum(file.pattern, ())] for file in bayer} == set(names.values())
@@ -276,7 +276,7 @@ def test_equal_arguments_give_equal_bytes_and_another_seed_does_not(tmp_path):
     assert {f.sha1 for f in sets[0].files}.isdisjoint(f.sha1 for f in sets[2].files)
 
 
-def test_a_set_that_is_there_is_left_alone_and_one_with_gaps_is_completed(folder, truth):
+def test_a_complete_set_is_left_unchanged_and_one_with_missing_files_is_completed(folder, truth):
     victim, other = folder / truth.files[0].filename, folder / truth.files[1].filename
     before = other.stat().st_mtime_ns
     assert make_sample(folder, **SIZE) == truth

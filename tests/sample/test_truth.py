@@ -132,7 +132,7 @@ def test_every_scene_has_the_outcome_and_the_reason_that_the_truth_names(run, tr
                    ("no_ground_truth", "sha1_mismatch", "truncated", "alignment_uncertain"))}  # fmt: skip
 
 
-def test_what_a_person_reads_about_a_bad_file_names_that_file(run, truth):
+def test_the_detail_of_a_failed_file_names_that_file(run, truth):
     for result in run.results.values():
         for failed in result.failed_files:
             assert failed.photo.filename in failed.detail
@@ -405,7 +405,7 @@ def _ref(path, data, *, ground_truth, iso):
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_a_real_photo_goes_through_the_chain_with_a_shifted_noisy_copy(real_data, name, tmp_path):
+def test_a_real_photo_and_its_shifted_noisy_copy_pass_the_whole_chain(real_data, name, tmp_path):
     path = real_data / "raw" / name
     clean = _ref(path, path.read_bytes(), ground_truth=True, iso=100)
     visible, sensor = decode(clean)

@@ -132,7 +132,7 @@ def test_colour_matrix_of_an_unknown_camera_is_the_files_own(put, matrix, neutra
     np.testing.assert_allclose(sensor.rgb_xyz_matrix, written, atol=1e-4)
 
 
-def test_headers_know_the_size_without_the_pixels(put):
+def test_headers_give_the_size_without_the_pixels(put):
     data = dng(noise(60, 50), margins=(4, 6, 2, 2))
     photo = put(data[: len(data) - 2000])
     size = headers(photo)
@@ -141,7 +141,7 @@ def test_headers_know_the_size_without_the_pixels(put):
 
 
 @pytest.mark.parametrize("call", [decode, headers])
-def test_files_that_are_none(put, tmp_path, call):
+def test_files_that_are_no_photo_have_a_reason(put, tmp_path, call):
     os.mkfifo(tmp_path / "pipe.dng")
     assert reason_of(ref(tmp_path / "nothing.dng"), call) is Reason.MISSING_FILE
     assert (

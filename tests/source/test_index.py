@@ -145,7 +145,7 @@ def test_one_entry_for_the_same_bytes_in_one_role(tmp_path):
     assert index.set_aside.duplicates == 1
 
 
-def test_whoever_shares_a_photo_with_the_test_reserve_is_reserved_too(tmp_path):
+def test_a_scene_that_shares_a_photo_with_the_test_reserve_is_reserved_too(tmp_path):
     touch(
         tmp_path,
         name("TEST_a", 1, gt=True),
@@ -264,7 +264,7 @@ def test_a_yaml_that_is_no_index_is_said_to_be_none(tmp_path, text, part):
         load_index(path)
 
 
-def test_sources_that_are_none(tmp_path):
+def test_sources_that_hold_no_photo_are_refused(tmp_path):
     (tmp_path / "text.txt").write_text("text")
     (tmp_path / "dataverse.json").write_text(json.dumps({"data": {"latestVersion": {"files": []}}}))
     (tmp_path / "empty").mkdir()
@@ -344,7 +344,7 @@ def real_index():
     return load_index(Path(data) / "rawnind")
 
 
-def test_the_real_index_loads_whole(tmp_path):
+def test_the_real_index_loads_completely(tmp_path):
     index = real_index()
     assert (len(index.scenes), index.count(Cfa.BAYER), index.count(Cfa.X_TRANS)) == (307, 196, 111)
     assert (index.test_reserve, index.unknown_sensor) == (16, 11)

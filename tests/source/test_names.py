@@ -41,7 +41,7 @@ isos = st.one_of(
     sha1=st.text("0123456789abcdef", min_size=40, max_size=40),
     extension=st.sampled_from(sorted(RAW_EXTENSIONS) + [ext.upper() for ext in sorted(RAW_EXTENSIONS)]),
 )
-def test_a_name_says_what_it_was_made_of(*, cfa, unknown, test, scene, gt, iso, sha1, extension):
+def test_a_name_parses_into_the_parts_it_was_made_of(*, cfa, unknown, test, scene, gt, iso, sha1, extension):
     prefix = "UNK_" * unknown + "TEST_" * test
     filename = f"{cfa[0]}_{prefix}{scene}_{'GT_' * gt}ISO{iso[0]}_sha1={sha1}.{extension}"
     name = parse_name(filename)

@@ -62,7 +62,7 @@ def test_a_streaming_split_shares_an_epoch(dataset):
     assert by_content([*got[0], *got[1]]) == by_content(dataset.iter_torch_batches(batch_size=9))
 
 
-def test_two_workers_go_on_after_one_was_killed_and_from_and_to_a_training_alone(cluster, maker):
+def test_two_workers_resume_after_a_kill_and_from_and_to_single_process_training(cluster, maker):
     for number in range(4):
         maker.scene(f"scene{number}", crops=6)
     where = str(maker.finish())

@@ -25,7 +25,7 @@ def test_twenty_steps_lower_the_loss_and_are_logged(folder, tmp_path, caplog, ca
     assert "Trained 20 steps" in str(report)
 
 
-def test_a_stopped_training_goes_on_to_the_same_end(folder, tmp_path):
+def test_a_resumed_training_ends_with_the_same_weights(folder, tmp_path):
     where = folder.store.location
     whole = train(where, steps=14, checkpoint=tmp_path / "whole.pt", progress=quiet, workers=0, **SMALL)
     train(where, steps=5, checkpoint=tmp_path / "parts.pt", progress=quiet, workers=2, **SMALL)
@@ -44,7 +44,7 @@ def test_a_finished_training_is_only_reported(folder, tmp_path):
     assert (report.steps, report.resumed_at, report.batches) == (3, 3, 0)
 
 
-def test_the_seed_decides(folder, tmp_path):
+def test_the_seed_decides_the_losses(folder, tmp_path):
     losses = [
         train(
             folder.store.location,

@@ -96,7 +96,7 @@ def happenings():
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(events=happenings())
-def test_every_crop_is_given_once_whatever_happens(tmp_path_factory, events):
+def test_every_crop_is_leased_once_under_any_sequence_of_events(tmp_path_factory, events):
     maker = FolderMaker(tmp_path_factory.mktemp("feed") / "out", size=32)
     for number in range(3):
         maker.scene(f"scene{number}", crops=4)
@@ -130,7 +130,7 @@ def _happen(event, run, consumers):
         consumers[event[0]].take(run, event[1])
 
 
-def test_a_name_that_another_process_has_taken_gets_no_more(run):
+def test_a_consumer_replaced_by_another_process_of_its_name_gets_no_more_crops(run):
     first, second = TakingConsumer("a", "one"), TakingConsumer("a", "two")
     first.join(run)
     run.commit("bayer/scene0")
@@ -141,7 +141,7 @@ def test_a_name_that_another_process_has_taken_gets_no_more(run):
     assert second.take(run, 3) == first.has  # they were never said to be done with
 
 
-def test_who_comes_back_gets_again_what_it_was_not_done_with(run):
+def test_a_returning_consumer_gets_again_what_it_had_not_finished(run):
     consumer, again = TakingConsumer("a", "one"), TakingConsumer("a", "two")
     consumer.join(run)
     run.commit("bayer/scene0")
@@ -173,7 +173,7 @@ def _leases(run, consumer):
     return list(given_to(LeaseLog(Store(run.where), "f")))
 
 
-def test_a_photo_of_the_test_reserve_is_given_to_nobody(maker):
+def test_a_photo_of_the_test_reserve_is_leased_to_no_consumer(maker):
     shared = "5" * 40
     maker.scene("open", crops=3, gt_sha1=shared).scene("other", crops=2)
     maker.scene("secret", crops=3, gt_sha1=shared, test=True)
@@ -186,7 +186,7 @@ def test_a_photo_of_the_test_reserve_is_given_to_nobody(maker):
     assert {crop.rsplit("-", 2)[0] for crop in consumer.has} == {other.pair_id}
 
 
-def test_a_closing_bridge_divides_the_rest_and_the_folder_says_how(run):
+def test_a_closing_bridge_divides_the_rest_and_records_the_shares(run):
     consumers = [TakingConsumer("a"), TakingConsumer("b")]
     for consumer in consumers:
         consumer.join(run)
@@ -211,7 +211,7 @@ def test_a_closing_bridge_divides_the_rest_and_the_folder_says_how(run):
         remaining_rows(store, Consumer(feed="f", name="z"), None)
 
 
-def test_a_run_that_dies_before_it_divides_leaves_shares_that_need_no_agreement(run):
+def test_without_recorded_shares_consumers_compute_disjoint_ones(run):
     consumers = [TakingConsumer("a"), TakingConsumer("b")]
     for consumer in consumers:
         consumer.join(run)
@@ -224,7 +224,7 @@ def test_a_run_that_dies_before_it_divides_leaves_shares_that_need_no_agreement(
     assert Counter(names) == Counter(run.crops())
 
 
-def test_a_line_that_was_cut_off_is_passed_over(run):
+def test_a_truncated_line_is_ignored(run):
     consumer = TakingConsumer("a")
     consumer.join(run)
     run.commit("bayer/scene0")
@@ -277,7 +277,7 @@ def test_a_finished_folder_is_served_without_a_bridge_and_without_ray(folder):
 _READY = json.dumps({"time": 1, "run": "r", "event": "state", "from": "collecting", "to": "ready"}).encode()
 
 
-def test_without_a_run_it_says_so_in_time(tmp_path):
+def test_without_a_run_an_error_is_raised_in_time(tmp_path):
     live = LiveCropDataset(tmp_path / "nothing", address="127.0.0.1:1", max_wait=0.3, **BATCH)
     started = time.monotonic()
     with pytest.raises(

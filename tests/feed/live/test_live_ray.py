@@ -80,7 +80,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_training_goes_on_while_the_bridge_dies_and_after_the_run_has_ended(cluster, served, workers):
+def test_training_continues_while_the_bridge_restarts_and_after_the_run_has_ended(cluster, served, workers):
     live = LiveCropDataset(served.bridge, feed=f"f{workers}", consumer="me", workers=workers, **BATCH)
     batches = iter(live)
     served.commit("bayer/scene0")
@@ -136,7 +136,7 @@ def test_an_error_of_the_run_is_raised_with_its_reason(served, alive):
         list(batches)
 
 
-def test_it_says_what_it_waits_for(served):
+def test_the_error_after_max_wait_names_the_oldest_scene_in_flight(served):
     ray.get(served.bridge.admit.remote("bayer/scene2"))
     ray.get(served.bridge.heartbeat.remote("bayer/scene2", "align"))
     live = LiveCropDataset(served.bridge, **{**BATCH, "max_wait": 0.3})
@@ -146,7 +146,7 @@ def test_it_says_what_it_waits_for(served):
         next(iter(live))
 
 
-def test_it_reports_to_the_bridge(served):
+def test_the_live_feed_reports_to_the_bridge(served):
     served.commit("bayer/scene0")
     batches = iter(LiveCropDataset(served.bridge, consumer="me", **BATCH))
     next(batches)

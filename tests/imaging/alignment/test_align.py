@@ -58,7 +58,7 @@ def test_drawn_pairs_are_aligned_to_the_site(seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_two_motifs_are_told_from_one(seed):
+def test_photos_of_two_motifs_score_below_the_gate(seed):
     assert measured(draw_unrelated(seed)).score < GATE
 
 
@@ -135,7 +135,7 @@ def test_without_rotation_none_is_seen(cfa):
 
 
 @both_cfas
-def test_the_sensors_own_pattern_does_not_win(cfa):
+def test_the_sensors_fixed_pattern_does_not_decide_the_shift(cfa):
     case = replace(
         plain(cfa), displacement=(3, 41), iso=51200, column_pattern=5.0, row_noise=2.0, hot_pixels=0.01
     )
@@ -143,7 +143,7 @@ def test_the_sensors_own_pattern_does_not_win(cfa):
     assert measured(replace(case, noisy_motif="moon.png")).score < GATE
 
 
-def test_what_moved_does_not_win_against_a_background_with_little_contrast():
+def test_a_moved_object_does_not_decide_the_shift_against_a_background_of_low_contrast():
     case = draw_case(
         4
     )  # a third of the height of night sky is covered, and nearly all contrast is in what moved
@@ -154,7 +154,7 @@ def test_what_moved_does_not_win_against_a_background_with_little_contrast():
 
 @both_cfas
 @pytest.mark.parametrize("value", [0, 1000, 5000, 16383])
-def test_flat_photos_are_uncertain(cfa, value):
+def test_the_alignment_of_flat_photos_is_uncertain(cfa, value):
     found = aligned(np.full((240, 360), value), np.full((240, 360), value), cfa)
     assert found.score == 0
     assert found.rotation is None
@@ -162,7 +162,7 @@ def test_flat_photos_are_uncertain(cfa, value):
 
 
 @both_cfas
-def test_noise_alone_is_uncertain(cfa):
+def test_the_alignment_of_noise_alone_is_uncertain(cfa):
     rng = np.random.default_rng(1)
     first, second = rng.normal(3000, 200, (2, 240, 360))
     assert aligned(first, second, cfa).score < GATE
@@ -179,7 +179,7 @@ def test_tiny_photos_are_aligned_or_uncertain(cfa, size):
 
 @both_cfas
 @pytest.mark.parametrize("cell", [16, 24, 37])
-def test_a_checkerboard_is_uncertain(cfa, cell):
+def test_the_alignment_of_a_checkerboard_is_uncertain(cfa, cell):
     y, x = np.mgrid[:510, :768]
     rng = np.random.default_rng(cell)
     board, moved = (800 + 8000 * (((y + dy) // cell + (x + dx) // cell) % 2) for dy, dx in ((0, 0), (6, -11)))
@@ -188,7 +188,7 @@ def test_a_checkerboard_is_uncertain(cfa, cell):
 
 
 @both_cfas
-def test_a_straight_edge_is_uncertain(cfa):
+def test_the_alignment_along_a_straight_edge_is_uncertain(cfa):
     x = np.broadcast_to(np.arange(768), (510, 768))
     noise = np.random.default_rng(3).normal(0, 30, (2, 510, 768))
     assert aligned(800 + 8000 * (x > 300) + noise[0], 800 + 8000 * (x > 307) + noise[1], cfa).score < GATE

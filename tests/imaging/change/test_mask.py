@@ -87,7 +87,7 @@ def test_the_residual_shift_is_measured(cfa):
 
 
 @pytest.mark.parametrize("iso", [400, 25600])
-def test_the_noise_model_is_the_renderers(iso):
+def test_the_noise_model_is_the_simulators(iso):
     pair, _, factor, change = judge(Case(seed=5, cfa=Cfa.BAYER, iso=iso, gt_iso=50))
     noise = noise_at(iso)
     level = float(np.median(pair.ground_truth[1]))

@@ -63,7 +63,7 @@ def test_demosaicing_is_above_libraws(
 
 
 @cfas
-def test_a_site_keeps_the_value_that_it_saw(cfa):
+def test_a_site_keeps_its_sensor_value(cfa):
     photo = noise_photo(cfa, (36, 48))
     np.testing.assert_allclose(mosaic(demosaic(photo).levels(), cfa), own_levels(photo), atol=1e-7)
 

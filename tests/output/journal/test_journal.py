@@ -34,7 +34,7 @@ EAGER = Merging(few=2, many=3, small=3000, large=5000)
 
 
 @given(result=results())
-def test_a_result_travels_as_json(result):
+def test_a_result_survives_json(result):
     assert decode_result(encode_result(result)) == result
 
 
@@ -184,7 +184,7 @@ class JournalMachine(RuleBasedStateMachine):
             assert self.journal.at(seq) == result
 
 
-def test_the_journal_says_what_was_committed_whatever_happens(tmp_path):
+def test_the_journal_holds_what_was_committed_under_any_sequence_of_events(tmp_path):
     JournalMachine.folder = tmp_path
     machine = JournalMachine.TestCase
     machine.settings = settings(max_examples=40, stateful_step_count=12, deadline=None,
