@@ -62,7 +62,7 @@ def templates(recipe):
 
 def batches(count, recipe):
     """Results in batches; each hundred scenes in an order of its own."""
-    from rawnind.bridge.validate import Arrived
+    from rawnind.bridge.messages import Submission
 
     rng, kinds, waiting = np.random.default_rng(0), templates(recipe), []
     known = list(names(count))
@@ -75,7 +75,7 @@ def batches(count, recipe):
                 .replace(SHA1.encode(), digest.encode())
             )
             waiting.append(
-                Arrived(key=f"bayer/{name}", data=data, telemetry={"read_bytes": 1}, inputs=bytes(16))
+                Submission(key=f"bayer/{name}", data=data, telemetry={"read_bytes": 1}, inputs=bytes(16))
             )
             if len(waiting) == BATCH:
                 yield waiting

@@ -1,19 +1,27 @@
-"""The bridge: the one place where results become facts.
+"""The bridge: validates and commits results, and writes the manifest once every planned scene has an outcome.
 
-It checks every result that comes back, commits it to the journal, counts it, and writes the manifest when every planned
-scene has its outcome. It is a plain class; the pipeline makes a named Ray actor of it that is started anew when it dies,
-and then finds everything again in the journal.
+It is a plain class. The pipeline runs it as a named Ray actor that Ray restarts when it dies; a restarted bridge rebuilds
+its state from the journal.
 """
 
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
 
-from rawnind.bridge.in_flight import Births, Flight, Worker
-from rawnind.bridge.ledger import Standing, recount
-from rawnind.bridge.live_feed import Feeds
-from rawnind.bridge.messages import NEXT, Given, LoaderReport, Observer, Snapshot, State, to_bytes
-from rawnind.bridge.validate import Arrived, checked
+from rawnind.bridge.in_flight import InFlightScenes, StartupCrashes
+from rawnind.bridge.ledger import OutcomeLedger, initial_counts
+from rawnind.bridge.live_feed import LiveFeeds
+from rawnind.bridge.messages import (
+    TRANSITIONS,
+    LoaderReport,
+    Snapshot,
+    State,
+    Submission,
+    TakeReply,
+    WorkerIncarnation,
+    to_bytes,
+)
+from rawnind.bridge.validate import validated
 from rawnind.errors import OutputError
 from rawnind.output.cleanup import remove_leftovers
 from rawnind.output.events import CommitLog, EventLog
@@ -21,8 +29,26 @@ from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import write_manifest
 from rawnind.output.store import Store
 from rawnind.planning import Plan
-from rawnind.reasons import Reason
-from rawnind.records import SceneResult, Summary
+from rawnind.reasons import Outcome, Reason
+from rawnind.records import Cfa, SceneResult, Summary
+
+
+class Observer:
+    """Receives events of a bridge, e.g. to export metrics. This one ignores them."""
+
+    def started(
+        self, scenes: Mapping[tuple[Outcome, Cfa], int], pairs: Mapping[tuple[Outcome, Reason | None], int]
+    ) -> None:
+        """The bridge was started or restarted; `scenes` and `pairs` had an outcome by then."""
+
+    def committed(self, result: SceneResult, telemetry: Mapping[str, float]) -> None:
+        """A scene was committed."""
+
+    def in_flight(self, scenes: int, oldest_seconds: float) -> None:
+        """How many scenes are in flight, and for how long the oldest is; 0 where there is none."""
+
+    def loader(self, report: LoaderReport, previous: LoaderReport | None) -> None:
+        """A consumer reported; `previous` is its report before this one."""
 
 
 class Bridge:
@@ -31,11 +57,11 @@ class Bridge:
     Args:
         output: local path or URI of the output folder.
         run: names this run in events.jsonl.
-        plan: every scene that the run knows of.
+        plan: every scene of the run.
         max_scenes: the most scenes in flight at once.
-        retry: failed scenes with these reasons are open again; empty: none.
+        retry: scenes that failed for one of these reasons are open again.
         changed: keys of scenes that are open again because their files changed.
-        observer: told what becomes of scenes, and what is in flight; None: nobody.
+        observer: receives events; None: no observer.
 
     Raises:
         ManifestError: The journal is damaged.
@@ -57,109 +83,114 @@ class Bridge:
         self._events = EventLog(self._store, run)
         self._journal = Journal(self._store)
         self._log = CommitLog(self._events, self._journal)
-        self._standing = Standing(plan, self._journal, retry=retry, changed=changed, first=self._first_seq())
+        self._ledger = OutcomeLedger(
+            plan, self._journal, retry=retry, changed=changed, first=self._first_seq()
+        )
         self._root = self._store.root_identity()
         self._stopping = False
         last = self._events.last("state")
         self._state = State(last["to"]) if last else State.INITIALIZED
-        self._flight = Flight(max_scenes, returning=self._state is State.COLLECTING)
-        self._births = Births()
+        self._in_flight = InFlightScenes(max_scenes, after_restart=self._state is State.COLLECTING)
+        self._startup_crashes = StartupCrashes()
         if self._state is State.INITIALIZED:
-            self._journal.compact()  # who is started anew has no time: workers wait
+            self._journal.compact()  # a restarted bridge skips this: workers are waiting
         self._observer = observer or Observer()
         self._loaders: dict[str, LoaderReport] = {}
-        self._feeds = Feeds(self._store, plan, since=self._standing.news, read=self._journal.read)
-        before = recount(plan, self._standing, self._journal.read, everything=observer is not None)
-        self._stages = before.stages
-        self._observer.started(before.scenes, before.pairs)
+        self._feeds = LiveFeeds(self._store, plan, since=self._ledger.results_since, read=self._journal.read)
+        initial = initial_counts(plan, self._ledger, self._journal.read, observed=observer is not None)
+        self._stages = initial.stages
+        self._observer.started(initial.scenes, initial.pairs)
         if self._state is State.COLLECTING:
             self._log.recover()
 
     def _first_seq(self) -> int:
-        # A bridge that is started anew must do again what was there when the run began, not what it has done since.
-        begun = self._events.last("begin")
-        return int(begun["next_seq"]) if begun else self._journal.next_seq
+        # `retry` and `changed` reopen what was settled before the run began, also when the bridge restarts in the middle.
+        begin = self._events.last("begin")
+        return int(begin["next_seq"]) if begin else self._journal.next_seq
 
     def open_scenes(self) -> list[str]:
         """Keys of the scenes that have no outcome yet, in planned order."""
-        return self._standing.open_scenes()
+        return self._ledger.open_scenes()
 
     def begin(self) -> list[str]:
-        """Starts collecting, or goes on; returns `open_scenes`."""
+        """Starts to collect unless it did already; returns `open_scenes`."""
         if self._state is State.INITIALIZED:
             self._log.recover()
             self._events.add("begin", next_seq=self._journal.next_seq)
-            self._to(State.COLLECTING)
+            self._transition(State.COLLECTING)
             self._root = self._store.root_identity()
         return self.open_scenes()
 
-    def born(self, worker: Worker) -> None:
-        """A worker comes to life, for the first time or again, and may die before it asks for a scene."""
-        self._births.born(worker)
+    def worker_started(self, worker: WorkerIncarnation) -> None:
+        """A worker was started or restarted; it may crash before it asks for a scene."""
+        self._startup_crashes.started(worker)
 
-    def admit(self, key: str, worker: Worker | None = None) -> bool | None:
-        """A worker asks whether it may begin a scene.
+    def admit(self, key: str, worker: WorkerIncarnation | None = None) -> bool | None:
+        """Whether a worker may start a scene.
 
         Args:
             key: the scene.
-            worker: who asks, and in which of its lives: what it did in an earlier one has ended.
+            worker: that asks; scenes of its earlier incarnations are no longer in flight.
 
         Returns:
-            True: begin. None: the limit of scenes in flight is reached, ask again. False: there is nothing to do for
-            this scene any more, or the run is stopping.
+            True: start. None: the limit of scenes in flight is reached, ask again. False: the scene has an outcome, or the
+            run is stopping.
         """
-        self._births.lives(worker)
+        self._startup_crashes.asked_for_scene(worker)
         if self._stopping or not self._is_open(key):
-            self._flight.ends(key)
+            self._in_flight.remove(key)
             return False
         now = time.monotonic()
-        self._forget_dead(now, worker)
-        begins = self._flight.begins(key, worker, now)
-        self._observe_flight(now)
-        return begins or None
+        self._expire(now, worker)
+        admitted = self._in_flight.admit(key, worker, now)
+        self._observe_in_flight(now)
+        return admitted or None
 
     def _is_open(self, key: str) -> bool:
-        return self._state is State.COLLECTING and self._standing.is_open(key)
+        return self._state is State.COLLECTING and self._ledger.is_open(key)
 
-    def _forget_dead(self, now: float, worker: Worker | None = None) -> None:
-        for key in self._flight.forget_dead(now, worker):
-            self._stages.forget(key)
+    def _expire(self, now: float, worker: WorkerIncarnation | None = None) -> None:
+        for key in self._in_flight.expire(now, worker):
+            self._stages.discard(key)
 
     def heartbeat(self, key: str, stage: str, counts: Mapping[str, int] | None = None) -> None:
-        """A worker says what it does, and what of the scene is behind it (see `stages`). Nothing depends on it but what people see and how soon a dead worker's place is free."""
+        """A worker reports a scene's stage, and counts of what is done (see `stages`).
+
+        Only the progress display and how soon a dead worker's scene expires depend on it.
+        """
         now = time.monotonic()
-        if self._is_open(key) and self._flight.hears(key, stage, now):
-            self._observe_flight(now)
-            self._stages.heard(key, counts or {})
+        if self._is_open(key) and self._in_flight.heartbeat(key, stage, now):
+            self._observe_in_flight(now)
+            self._stages.report(key, counts or {})
 
     def loader_report(
         self, consumer: str, *, scenes: int, crops: int, batches: int, wait_seconds: float
     ) -> None:
-        """A loader says what it has handed out since it began; the last report of each consumer counts."""
+        """A loader reports what it has handed out since it started; the last report of each consumer counts."""
         report = LoaderReport(
             consumer=consumer, scenes=scenes, crops=crops, batches=batches, wait_seconds=wait_seconds
         )
         self._observer.loader(report, self._loaders.get(consumer))
         self._loaders[consumer] = report
 
-    def _observe_flight(self, now: float) -> None:
-        oldest = self._flight.oldest
-        self._observer.in_flight(len(self._flight), now - oldest.started if oldest else 0.0)
+    def _observe_in_flight(self, now: float) -> None:
+        oldest = self._in_flight.oldest
+        self._observer.in_flight(len(self._in_flight), now - oldest.started if oldest else 0.0)
 
     def stop(self) -> None:
-        """Lets no further scene begin; what is in flight may still be committed."""
+        """Admits no further scene; scenes in flight may still be committed."""
         self._stopping = True
 
     def commit(
         self, key: str, data: bytes, telemetry: Mapping[str, float] | None = None, inputs: bytes = b""
     ) -> int:
         """`commit_many` for one result; returns the sequence number of the scene's commit."""
-        return self.commit_many([Arrived(key=key, data=data, telemetry=telemetry or {}, inputs=inputs)])[0]
+        return self.commit_many([Submission(key=key, data=data, telemetry=telemetry or {}, inputs=inputs)])[0]
 
-    def commit_many(self, arrived: Sequence[Arrived]) -> list[int]:
-        """Checks results and makes them facts together; one that does not pass becomes `failed: invalid_result`.
+    def commit_many(self, submissions: Sequence[Submission]) -> list[int]:
+        """Validates results and commits them together; an invalid one is committed as `failed: invalid_result`.
 
-        A scene that is already settled stays as it is, so that committing twice changes nothing.
+        A commit is idempotent: a scene that is settled already stays as it is.
 
         Returns:
             The sequence number of each scene's commit.
@@ -170,97 +201,96 @@ class Bridge:
         """
         if self._state is not State.COLLECTING:
             raise ValueError(f"the bridge is {self._state}, it takes no results")
-        for each in arrived:
-            if each.key not in self._standing.selected:
+        for each in submissions:
+            if each.key not in self._ledger.selected:
                 raise ValueError(f"{each.key} was not planned")
-        if new := {each.key: each for each in reversed(arrived) if self._standing.is_open(each.key)}:
+        if new := {each.key: each for each in reversed(submissions) if self._ledger.is_open(each.key)}:
             self._commit_new(list(reversed(new.values())))
-            self._births.forget()
-        for each in arrived:
-            self._flight.ends(each.key)
-        return [self._journal.latest[each.key].seq for each in arrived]
+            self._startup_crashes.reset()
+        for each in submissions:
+            self._in_flight.remove(each.key)
+        return [self._journal.latest[each.key].seq for each in submissions]
 
-    def _commit_new(self, arrived: Sequence[Arrived]) -> None:
+    def _commit_new(self, new: Sequence[Submission]) -> None:
         self._store.require_root(self._root)
-        scenes = (self._standing.selected[each.key] for each in arrived)
         results = [
-            checked(self._store, scene, self._plan.recipe, each.data)
-            for scene, each in zip(scenes, arrived, strict=True)
+            validated(self._store, self._ledger.selected[each.key], self._plan.recipe, each.data)
+            for each in new
         ]
-        commits = self._journal.append(results, [each.inputs for each in arrived])
-        for each, commit in zip(arrived, commits, strict=True):
-            self._standing.settle(each.key, commit)
-        told = (each.telemetry for each in arrived)
-        self._log.add(zip(results, commits, told, strict=True), in_flight=len(self._flight))
-        for each, result in zip(arrived, results, strict=True):
-            self._stages.settled(result)
+        commits = self._journal.append(results, [each.inputs for each in new])
+        for each, commit in zip(new, commits, strict=True):
+            self._ledger.settle(each.key, commit)
+        telemetry = (each.telemetry for each in new)
+        self._log.add(zip(results, commits, telemetry, strict=True), in_flight=len(self._in_flight))
+        for each, result in zip(new, results, strict=True):
+            self._stages.settle(result)
             self._observer.committed(result, each.telemetry)
 
     def snapshot(self) -> Snapshot:
         """Counts, state and scenes in flight."""
         now = time.monotonic()
-        self._forget_dead(now)
-        self._observe_flight(now)
+        self._expire(now)
+        self._observe_in_flight(now)
         return Snapshot(
             state=self._state,
             next_seq=self._journal.next_seq,
-            scenes=self._standing.scene_counts,
-            pairs=self._standing.pair_counts,
-            crops=self._standing.crops,
-            in_flight=tuple(self._flight),
-            peak_in_flight=self._flight.peak,
-            stillborn=self._births.in_vain,
-            stages=self._stages.counts(item.stage for item in self._flight),
+            scenes=self._ledger.scene_counts,
+            pairs=self._ledger.pair_counts,
+            crops=self._ledger.crops,
+            in_flight=tuple(self._in_flight),
+            peak_in_flight=self._in_flight.peak,
+            startup_crashes=self._startup_crashes.most,
+            stages=self._stages.counts(item.stage for item in self._in_flight),
             loaders=tuple(self._loaders[consumer] for consumer in sorted(self._loaders)),
             now=now,
         )
 
     def since(self, seq: int) -> list[tuple[int, SceneResult]]:
         """Committed results of selected scenes from a sequence number on, oldest first."""
-        return list(self._standing.news(seq))
+        return list(self._ledger.results_since(seq))
 
     def location(self) -> str:
         """The output folder."""
         return self._store.location
 
     def join(self, feed: str, consumer: str, token: str, position: int | None = None) -> int | None:
-        """A consumer of crops comes; see `feed.Feed.join`. None: the bridge is closed."""
+        """A consumer joins a feed; see `LiveFeed.join`. None: the bridge is closed."""
         if self._state is State.CLOSED:
             return None
         return self._feeds[feed].join(consumer, token, position)
 
     def take(
         self, feed: str, consumer: str, token: str, position: int, count: int, *, done: int = 0
-    ) -> Given:
-        """Gives crops to a consumer, each crop once per feed; see `feed.Feed.take`.
+    ) -> TakeReply:
+        """Leases crops to a consumer, each crop once per feed; see `LiveFeed.take`.
 
-        Asked again with the same position it gives the same answer, and more where there is more by now.
+        A repeated request with the same position gets the same crops, and more where more were collected since.
         """
         lease = self._state in {State.COLLECTING, State.READY}
         rows, position = self._feeds[feed].take(consumer, token, position, count, done=done, lease=lease)
         failed = self._events.last("state") if self._state is State.ERROR else None
         now = time.monotonic()
-        oldest = self._flight.oldest
-        return Given(
+        oldest = self._in_flight.oldest
+        return TakeReply(
             state=str(self._state),
-            why=str(failed["why"]) if failed else "",
+            error=str(failed["why"]) if failed else "",
             rows=to_bytes(rows),
             position=position,
             oldest=(oldest.key, oldest.stage, now - oldest.started) if oldest else None,
         )
 
     def leave(self, feed: str, consumer: str, token: str, done: int) -> None:
-        """A consumer wants nothing more of a feed."""
+        """A consumer leaves a feed."""
         if self._state is not State.CLOSED:
             self._feeds[feed].leave(consumer, token, done)
 
     def fail(self, why: str) -> None:
-        """Ends the run with an error; whoever waits for results learns why. A finished run stays finished."""
-        if State.ERROR in NEXT[self._state]:
-            self._to(State.ERROR, why=why)
+        """Ends the run with an error, which consumers get as the reason; changes nothing once the run is finished."""
+        if State.ERROR in TRANSITIONS[self._state]:
+            self._transition(State.ERROR, why=why)
 
     def finish(self, versions: Mapping[str, str]) -> Summary:
-        """Removes what unfinished scenes left, writes the manifest and declares the run READY.
+        """Removes files of unfinished scenes, writes the manifest, and sets the state READY.
 
         Raises:
             ValueError: A planned scene has no outcome yet.
@@ -271,27 +301,27 @@ class Bridge:
         remove_leftovers(self._store, self._journal)
         summary = write_manifest(
             self._store,
-            self._standing.results(),
+            self._ledger.results(),
             self._plan.recipe,
             versions=versions,
             contents=self.contents(),
         )
         if self._state is State.COLLECTING:
-            self._to(State.READY, peak_in_flight=self._flight.peak)
+            self._transition(State.READY, peak_in_flight=self._in_flight.peak)
         return summary
 
     def close(self) -> None:
-        """Takes no more calls that change anything; what a finished run has not given yet is divided among consumers."""
+        """Refuses further calls that change anything; the remaining crops of a finished run are leased first."""
         if self._state is State.READY:
-            with contextlib.suppress(OutputError):  # shares then follow from what is on record
+            with contextlib.suppress(OutputError):  # consumers then compute their shares from the lease log
                 self._feeds.divide()
-        if State.CLOSED in NEXT[self._state]:
-            self._to(State.CLOSED)
+        if State.CLOSED in TRANSITIONS[self._state]:
+            self._transition(State.CLOSED)
 
     def contents(self) -> str:
         """SHA-256 over every planned scene's identity and outcome: equal where the manifest would be."""
-        return self._standing.contents()
+        return self._ledger.contents()
 
-    def _to(self, state: State, **values: str | int) -> None:
+    def _transition(self, state: State, **values: str | int) -> None:
         before, self._state = self._state, state
         self._events.add("state", **{"from": str(before), "to": str(state)}, **values)

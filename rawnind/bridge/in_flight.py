@@ -1,137 +1,115 @@
-"""Which scenes are in flight, from a worker's start to the bridge's commit, and who may start another one."""
+"""Admission of scenes: which are in flight, and whether another one may start."""
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from rawnind import timing
-
-Worker = tuple[str, str]
-"""A worker, and one of its lives."""
+from rawnind.bridge.messages import SceneInFlight, WorkerIncarnation
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InFlight:
-    """A scene between its worker's start and its commit.
-
-    Attributes:
-        key: the scene's key.
-        stage: what its worker does.
-        started: when it began, by the bridge's clock, in seconds.
-        heard: when its worker last said something.
-        worker: who works on it; None where the bridge does not know.
-    """
-
-    key: str
-    stage: str
-    started: float
-    heard: float
-    worker: Worker | None = None
-
-
-class Flight:
-    """Scenes in flight, never more than a limit.
+class InFlightScenes:
+    """Scenes between their admission and their commit, never more than a limit.
 
     Args:
         limit: the most scenes at once.
-        returning: whether workers may be at work that the bridge has not heard of yet.
+        after_restart: whether workers may process scenes that this bridge has not admitted itself.
 
     Attributes:
-        peak: the most that ever were at once.
+        peak: the most that were in flight at once.
     """
 
-    def __init__(self, limit: int, *, returning: bool) -> None:
+    def __init__(self, limit: int, *, after_restart: bool) -> None:
         self._limit = limit
-        self._scenes: dict[str, InFlight] = {}
-        self._quiet_until = time.monotonic() + timing.RESTART_GRACE if returning else 0.0
+        self._scenes: dict[str, SceneInFlight] = {}
+        self._closed_until = time.monotonic() + timing.RESTART_GRACE if after_restart else 0.0
         self.peak = 0
 
     def __len__(self) -> int:
         return len(self._scenes)
 
-    def __iter__(self) -> Iterator[InFlight]:
+    def __iter__(self) -> Iterator[SceneInFlight]:
         """Oldest first."""
         return iter(sorted(self._scenes.values(), key=lambda item: item.started))
 
     @property
-    def oldest(self) -> InFlight | None:
-        """The scene that was begun first; None where there is none."""
+    def oldest(self) -> SceneInFlight | None:
+        """The scene that was admitted first; None where there is none."""
         return min(self._scenes.values(), key=lambda item: item.started, default=None)
 
-    def begins(self, key: str, worker: Worker | None, now: float) -> bool:
-        """Whether a worker may begin a scene; it then is in flight."""
-        if key not in self._scenes and (now < self._quiet_until or len(self._scenes) >= self._limit):
+    def admit(self, key: str, worker: WorkerIncarnation | None, now: float) -> bool:
+        """Adds a scene unless the limit is reached or running workers may not have reported yet; whether it was added."""
+        if key not in self._scenes and (now < self._closed_until or len(self._scenes) >= self._limit):
             return False
-        self._note(key, "starting", now, worker)
+        self._update(key, "starting", now, worker)
         return True
 
-    def hears(self, key: str, stage: str, now: float) -> bool:
-        """Notes what a worker says it does; False where that cannot be, because the limit is reached without it."""
+    def heartbeat(self, key: str, stage: str, now: float) -> bool:
+        """Updates a scene's stage, or adds the scene; False where the limit does not allow that."""
         if key not in self._scenes and len(self._scenes) >= self._limit:
             return False
-        self._note(key, stage, now, None)
+        self._update(key, stage, now, None)
         return True
 
-    def _note(self, key: str, stage: str, now: float, worker: Worker | None) -> None:
+    def _update(self, key: str, stage: str, now: float, worker: WorkerIncarnation | None) -> None:
         known = self._scenes.get(key)
-        self._scenes[key] = InFlight(
+        self._scenes[key] = SceneInFlight(
             key=key,
             stage=stage,
             started=known.started if known else now,
-            heard=now,
+            last_heartbeat=now,
             worker=worker or (known.worker if known else None),
         )
         self.peak = max(self.peak, len(self._scenes))
 
-    def ends(self, key: str) -> None:
+    def remove(self, key: str) -> None:
         """A scene is no longer in flight."""
         self._scenes.pop(key, None)
 
-    def forget_dead(self, now: float, worker: Worker | None = None) -> list[str]:
-        """Lets go of scenes whose worker has died: it says nothing any more, or it lives again.
+    def expire(self, now: float, worker: WorkerIncarnation | None = None) -> list[str]:
+        """Removes scenes whose worker sent no heartbeat for too long or was restarted.
 
         Args:
-            now: the bridge's clock.
-            worker: who speaks, and in which of its lives: what it did in an earlier one has ended.
+            now: the bridge's clock, in seconds.
+            worker: the worker that just called; earlier incarnations of it are dead.
 
         Returns:
-            The scenes' keys; Ray will give them to a worker again.
+            The scenes' keys; Ray hands them to a worker again.
         """
-        dead = [
+        expired = [
             item.key
             for item in self
-            if now - item.heard > timing.WORKER_EXPIRY or _lives_again(item.worker, worker)
+            if now - item.last_heartbeat > timing.WORKER_EXPIRY or _was_restarted(item.worker, worker)
         ]
-        for key in dead:
+        for key in expired:
             del self._scenes[key]
-        return dead
+        return expired
 
 
-def _lives_again(before: Worker | None, now: Worker | None) -> bool:
+def _was_restarted(before: WorkerIncarnation | None, now: WorkerIncarnation | None) -> bool:
     return before is not None and now is not None and before[0] == now[0] and before != now
 
 
-class Births:
-    """How often workers came to life in vain: they died before they asked for a scene."""
+class StartupCrashes:
+    """Detects workers in a crash loop: restarted again and again before they ask for a scene."""
 
     def __init__(self) -> None:
-        self._lives: dict[str, set[str]] = {}
+        self._incarnations: dict[str, set[str]] = {}
 
-    def born(self, worker: Worker) -> None:
-        """A worker comes to life; said again of the same life, because the answer was lost, it is no death."""
-        name, life = worker
-        self._lives.setdefault(name, set()).add(life)
+    def started(self, worker: WorkerIncarnation) -> None:
+        """A worker was started or restarted; a repeated call for one incarnation changes nothing."""
+        actor, incarnation = worker
+        self._incarnations.setdefault(actor, set()).add(incarnation)
 
-    def lives(self, worker: Worker | None) -> None:
-        """A worker asks for a scene."""
+    def asked_for_scene(self, worker: WorkerIncarnation | None) -> None:
+        """A worker has started up."""
         if worker:
-            self._lives.pop(worker[0], None)
+            self._incarnations.pop(worker[0], None)
 
-    def forget(self) -> None:
-        """A scene was finished."""
-        self._lives.clear()
+    def reset(self) -> None:
+        """A scene was committed: the run makes progress."""
+        self._incarnations.clear()
 
     @property
-    def in_vain(self) -> int:
-        """Deaths in a row, since a scene was finished, of the worker that had the most."""
-        return max((len(lives) - 1 for lives in self._lives.values()), default=0)
+    def most(self) -> int:
+        """Crashes in a row of the worker that has the most."""
+        return max((len(found) - 1 for found in self._incarnations.values()), default=0)

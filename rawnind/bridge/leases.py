@@ -1,8 +1,8 @@
-"""The record of which consumer was given which crop, written before the crops are handed out.
+"""The lease log: which consumer was leased which crop, written before the crops are sent.
 
-A feed is one epoch that any number of consumers share. Its record is the file `leases/<feed>.jsonl`; object stores cannot
-append, so there what is written at once is a file `leases/<feed>/<number>.json`. A consumer's crops have positions, from 0, in the
-order in which it was given them.
+A feed is one epoch that any number of consumers share. Its log is the file `leases/<feed>.jsonl`; object stores cannot
+append, so there each write is a file of its own, `leases/<feed>/<number>.json`. The crops of a consumer have positions from 0,
+in the order of the log.
 """
 
 import json
@@ -19,8 +19,8 @@ FOLDER = "leases"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-class Leased(NamedTuple):
-    """A crop that a consumer was given.
+class LeasedCrop(NamedTuple):
+    """A crop that was leased to a consumer.
 
     Attributes:
         key: the crop's scene.
@@ -35,27 +35,27 @@ class Leased(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeaseEntry:
-    """One line of the record.
+    """One line of the log.
 
     Attributes:
-        consumer: whom it is about.
-        token: the process that now goes by the consumer's name; None where the entry is not about joining.
-        done: the consumer is done with its crops below this position.
-        crops: what it was given; its next positions.
-        left: whether the consumer wants nothing more.
-        last: whether the run has ended with this: `crops` is the consumer's share of what was left.
+        consumer: its name.
+        token: of the process that joined by the consumer's name; None where the entry records no joining.
+        done: the consumer has finished with its crops below this position.
+        crops: leased to it, at its next positions.
+        left: whether the consumer has left the feed.
+        last: whether the run has ended: `crops` is the consumer's share of the crops that were left.
     """
 
     consumer: str
     done: int
     token: str | None = None
-    crops: tuple[Leased, ...] = ()
+    crops: tuple[LeasedCrop, ...] = ()
     left: bool = False
     last: bool = False
 
 
 class LeaseLog:
-    """The record of one feed. One process at a time may append.
+    """The lease log of one feed. One process at a time may append.
 
     Args:
         store: the output folder.
@@ -74,7 +74,7 @@ class LeaseLog:
         self._count: int | None = None
 
     def entries(self) -> Iterator[LeaseEntry]:
-        """Every entry, oldest first; a last line that was cut off was never answered and is passed over."""
+        """Every entry, oldest first; a truncated line is skipped, its request was never answered."""
         for line in self._lines():
             if (entry := _decode(line)) is not None:
                 yield entry
@@ -86,16 +86,15 @@ class LeaseLog:
         return self._path.read_bytes().splitlines() if self._path.exists() else []
 
     def append(self, entries: Sequence[LeaseEntry]) -> None:
-        """Adds entries, all or none; they count once this returns.
+        """Appends entries, all or none; they are durable once this returns.
 
         Raises:
             OutputError: The storage refuses.
         """
         lines = [_encode(entry) for entry in entries]
         if self._path is not None:
-            return self._append_locally(
-                b"\n" + b"\n".join(lines) + b"\n"
-            )  # what was cut off stays a line of its own
+            # A newline first: a truncated line before it stays a line of its own.
+            return self._append_locally(b"\n" + b"\n".join(lines) + b"\n")
         if self._count is None:
             self._count = len(self._store.list(self._folder))
         self._store.write(f"{self._folder}/{self._count:010d}.json", b"\n".join(lines))
@@ -115,7 +114,7 @@ class LeaseLog:
 
 
 def _encode(entry: LeaseEntry) -> bytes:
-    """Scenes are named once per line."""
+    """An entry as JSON; a scene of several crops is named once."""
     scenes = list(dict.fromkeys((crop.key, crop.seq) for crop in entry.crops))
     number = {scene: n for n, scene in enumerate(scenes)}
     line: dict[str, Any] = {"consumer": entry.consumer, "done": entry.done}
@@ -138,47 +137,55 @@ def _decode(line: bytes) -> LeaseEntry | None:
         consumer=values["consumer"],
         done=values["done"],
         token=values.get("token"),
-        crops=tuple(Leased(scenes[n][0], scenes[n][1], crop_id) for n, crop_id in values.get("crops", [])),
+        crops=tuple(
+            LeasedCrop(scenes[n][0], scenes[n][1], crop_id) for n, crop_id in values.get("crops", [])
+        ),
         left=values.get("left", False),
         last=values.get("last", False),
     )
 
 
 @dataclass(kw_only=True, slots=True)
-class Account:
-    """What the record says of one consumer."""
+class ConsumerState:
+    """State of one consumer after some entries of the log.
+
+    Attributes:
+        done: it has finished with its crops below this position.
+        leased: how many crops it was leased.
+        token: of the process that joined last.
+        left: whether it has left the feed.
+    """
 
     done: int = 0
-    given: int = 0
+    leased: int = 0
     token: str | None = None
     left: bool = False
 
 
-def accounts(entries: Iterator[LeaseEntry]) -> dict[str, Account]:
-    """Each consumer's account, in the order in which they came."""
-    found: dict[str, Account] = {}
+def consumer_states(entries: Iterator[LeaseEntry]) -> dict[str, ConsumerState]:
+    """Each consumer's state, in the order in which they joined."""
+    found: dict[str, ConsumerState] = {}
     for entry in entries:
-        account = found.setdefault(entry.consumer, Account())
-        apply(account, entry)
+        apply_entry(found.setdefault(entry.consumer, ConsumerState()), entry)
     return found
 
 
-def apply(account: Account, entry: LeaseEntry) -> None:
-    """Adds an entry to a consumer's account."""
-    account.given += len(entry.crops)
-    account.done = entry.done
-    account.left = entry.left
-    account.token = entry.token or account.token
+def apply_entry(state: ConsumerState, entry: LeaseEntry) -> None:
+    """Updates a consumer's state by an entry of the log."""
+    state.leased += len(entry.crops)
+    state.done = entry.done
+    state.left = entry.left
+    state.token = entry.token or state.token
 
 
 def feed_names(store: Store) -> list[str]:
-    """Every feed that somebody has joined."""
+    """Names of the feeds that a consumer has joined."""
     parts = (entry.path.split("/") for entry in store.list(FOLDER))
     return sorted({names[1].removesuffix(".jsonl") for names in parts})
 
 
-def given_to(log: LeaseLog, consumer: str | None = None, start: int = 0) -> Iterator[Leased]:
-    """What a consumer was given, from a position on; None: all consumers, in the order of the record."""
+def leased_crops(log: LeaseLog, consumer: str | None = None, start: int = 0) -> Iterator[LeasedCrop]:
+    """Crops leased to a consumer, from a position on; None: to all consumers, in the order of the log."""
     crops = (crop for e in log.entries() if consumer in {None, e.consumer} for crop in e.crops)
     for position, crop in enumerate(crops):
         if position >= start:

@@ -1,4 +1,4 @@
-"""Where each scene of a plan stands: settled by a commit, left out, or open."""
+"""The outcomes of a plan's scenes: settled by a commit, left out, or open."""
 
 import hashlib
 import json
@@ -26,17 +26,19 @@ from rawnind.planning import Plan
 from rawnind.reasons import Outcome, Reason
 from rawnind.records import Cfa, Counts, Scene, SceneResult
 
-_AT_ONCE = 8192
-"""Scenes that are looked up in the journal together, some megabytes."""
+_BATCH = 8192
+"""Scenes that are looked up in the journal together; some megabytes."""
+
+_CFAS = tuple(Cfa)
 
 
-class Fate(NamedTuple):
+class OutcomeGroup(NamedTuple):
     """What settled scenes have in common that count alike.
 
     Attributes:
-        pairs: how many pairs ended with each outcome, in the order of `Outcome`.
+        pairs: how many pairs have each outcome, in the order of `Outcome`.
         photos: how many photos the scene has.
-        ours: whether this run settled it.
+        this_run: whether this run settled it.
     """
 
     cfa: Cfa
@@ -44,11 +46,11 @@ class Fate(NamedTuple):
     reason: Reason | None
     pairs: tuple[int, ...]
     photos: int
-    ours: bool
+    this_run: bool
 
 
-class Standing:
-    """Which scenes have their outcome, and how many have which.
+class OutcomeLedger:
+    """Which scenes have an outcome, and how many have which.
 
     Args:
         plan: every scene.
@@ -64,8 +66,8 @@ class Standing:
         pairs: how many planned pairs have each outcome.
         pair_count: planned pairs.
         crops: of collected pairs.
-        before: fates of the scenes that the journal held when this was made.
-        todo: photos and planned pairs of the scenes that this run settles or has settled.
+        initial: the scenes that the journal held when this was made, by what they have in common.
+        work: photos and planned pairs of the scenes that this run settles or has settled.
     """
 
     def __init__(
@@ -74,55 +76,46 @@ class Standing:
         self._plan = plan
         self._journal = journal
         self._recipe = plan.recipe.digest
-        self._again = failure_bits(retry), changed
+        self._reopened = failure_bits(retry), changed
         self.first = first
         self.selected = {scene.key: scene for scene in plan.selected}
         self.scenes: Counter[Outcome] = Counter()
         self.pairs: Counter[Outcome] = Counter()
         self.crops = 0
-        self.before: Counter[Fate] = Counter()
         self._open: set[str] = set()
-        photos = pairs = 0
-        for key, scene, fate in self._found():
-            if fate is None:
-                self._open.add(key)
-                photos += len(scene.ground_truths) + len(scene.noisy)
-                pairs += len(planned_pairs(scene, plan.recipe.pairing))
-            else:
-                self.before[fate] += 1
-        self._add_before()
+        self.initial = self._load()
+        self._add_initial()
         self._add_left_out()
+        unsettled = [self.selected[key] for key in self._open]
+        pairs = sum(len(planned_pairs(scene, plan.recipe.pairing)) for scene in unsettled)
         self.pair_count = pairs + sum(self.pairs.values())
-        ours = [(fate, count) for fate, count in self.before.items() if fate.ours]
-        self.todo = (
-            photos + sum(fate.photos * count for fate, count in ours),
-            pairs + sum(sum(fate.pairs) * count for fate, count in ours),
+        ours = [(group, count) for group, count in self.initial.items() if group.this_run]
+        self.work = (
+            sum(map(_photos, unsettled)) + sum(group.photos * count for group, count in ours),
+            pairs + sum(sum(group.pairs) * count for group, count in ours),
         )
 
-    def _found(self) -> Iterator[tuple[str, Scene, Fate | None]]:
-        """Each selected scene, and its fate where it is settled."""
+    def _load(self) -> Counter[OutcomeGroup]:
+        """Finds the open scenes, and counts the settled ones."""
+        found: Counter[tuple[int, ...]] = Counter()  # numbers: hashing members of an enumeration takes longer
         rest = iter(self.selected.items())
-        while batch := list(islice(rest, _AT_ONCE)):
+        while batch := list(islice(rest, _BATCH)):
             rows = self._journal.latest.rows(key for key, _ in batch)
             settled = self._settled(batch, rows)
+            self._open.update(key for (key, _), done in zip(batch, settled.tolist(), strict=True) if not done)
             self.crops += int(rows["crops"][settled].sum())
-            columns = [rows[name].tolist() for name in ("seq", "outcome", "reason", *OUTCOMES)]
-            for (key, scene), done, (seq, outcome, reason, *pairs) in zip(
-                batch, settled.tolist(), zip(*columns, strict=True), strict=True
-            ):
-                fate = None
-                if done:
-                    why = REASONS[reason] if reason >= 0 else None
-                    photos = len(scene.ground_truths) + len(scene.noisy)
-                    ours = seq >= self.first
-                    fate = Fate(scene.cfa, OUTCOMES[outcome], why, tuple(pairs), photos, ours)
-                yield key, scene, fate
+            scenes = [scene for (_, scene), done in zip(batch, settled.tolist(), strict=True) if done]
+            columns = [rows[name][settled].tolist() for name in ("outcome", "reason", *OUTCOMES)]
+            this_run = (rows["seq"][settled] >= self.first).tolist()
+            cfas, photos = [_CFAS.index(scene.cfa) for scene in scenes], map(_photos, scenes)
+            found.update(zip(cfas, photos, this_run, *columns, strict=True))
+        return Counter({_group(*numbers): count for numbers, count in found.items()})
 
     def _settled(
         self, batch: list[tuple[str, Scene]], rows: Rows
     ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Which scenes have a commit with their photos and this recipe, and are not to be done again."""
-        bits, changed = self._again
+        """Which scenes have a commit with their photos and this recipe, and are not open again."""
+        bits, changed = self._reopened
         known = rows["seq"] >= 0
         same = [
             there and name == identity(scene, self._recipe)
@@ -136,10 +129,10 @@ class Standing:
         )
         return settled
 
-    def _add_before(self) -> None:
-        for fate, count in self.before.items():
-            self.scenes[fate.outcome] += count
-            for outcome, pairs in zip(Outcome, fate.pairs, strict=True):
+    def _add_initial(self) -> None:
+        for group, count in self.initial.items():
+            self.scenes[group.outcome] += count
+            for outcome, pairs in zip(Outcome, group.pairs, strict=True):
                 self.pairs[outcome] += pairs * count
 
     def _add_left_out(self) -> None:
@@ -156,7 +149,7 @@ class Standing:
         """Whether a commit is a selected scene's outcome."""
         return key in self.selected and key not in self._open
 
-    def news(self, seq: int) -> Iterator[tuple[int, SceneResult]]:
+    def results_since(self, seq: int) -> Iterator[tuple[int, SceneResult]]:
         """Committed results of selected scenes from a sequence number on, oldest first."""
         found = self._journal.since(seq) if seq < self._journal.next_seq else ()
         return (item for item in found if self.is_settled(item[1].scene.key))
@@ -166,7 +159,7 @@ class Standing:
         return [key for key in self.selected if key in self._open]
 
     def settle(self, key: str, commit: Commit) -> None:
-        """An open scene was committed."""
+        """Counts the commit of an open scene."""
         self._open.remove(key)
         self.scenes[commit.outcome] += 1
         self.pairs.update(dict(zip(Outcome, commit.pairs, strict=True)))
@@ -199,9 +192,9 @@ class Standing:
                 yield replace(self._journal.at(int(row["seq"])), scene=planned)
 
     def _last_commits(self, scenes: Iterable[Scene]) -> Iterator[tuple[Scene, np.void]]:
-        """Each scene and its last commit as a row of ROW, looked up many at a time."""
+        """Each scene and its last commit as a row of ROW, looked up in batches."""
         rest = iter(scenes)
-        while batch := list(islice(rest, _AT_ONCE)):
+        while batch := list(islice(rest, _BATCH)):
             yield from zip(batch, self._journal.latest.rows(scene.key for scene in batch), strict=True)
 
     def contents(self) -> str:
@@ -218,21 +211,31 @@ class Standing:
         return digest.hexdigest()
 
 
+def _photos(scene: Scene) -> int:
+    return len(scene.ground_truths) + len(scene.noisy)
+
+
+def _group(cfa: int, photos: int, this_run: int, outcome: int, reason: int, *pairs: int) -> OutcomeGroup:
+    why = REASONS[reason] if reason >= 0 else None
+    return OutcomeGroup(_CFAS[cfa], OUTCOMES[outcome], why, pairs, photos, bool(this_run))
+
+
 def _counts(planned: int, tally: Counter[Outcome]) -> Counts:
     return Counts(planned=planned, **{str(outcome): tally[outcome] for outcome in Outcome})
 
 
-EXACT = 1000
-"""Settled scenes up to which their results are read again, at about 1 ms each from a local disk. Beyond, what the journal
-holds in memory has to do: counts by outcome are then still exact, and a rejected pair's stage and reason are its scene's."""
+_EXACT_UP_TO = 1000
+"""Settled scenes whose results are read when a bridge starts, at about 1 ms each from a local disk. Where there are more,
+counts are derived from the journal's index: by outcome they are exact, and a rejected pair's stage and reason are those of
+its scene."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recount:
-    """Counts of what was settled before.
+class InitialCounts:
+    """Counts of the scenes that were settled when the bridge started.
 
     Attributes:
-        stages: of the scenes that this run works on, those that it has settled already among them.
+        stages: of the scenes that this run processes, those among them that it has settled already.
         scenes: how many have each outcome, by CFA.
         pairs: how many have each outcome, by reason; None where collected, or where it is not known.
     """
@@ -242,68 +245,64 @@ class Recount:
     pairs: Counter[tuple[Outcome, Reason | None]] = field(default_factory=Counter)
 
 
-def recount(
-    plan: Plan, standing: Standing, read: Callable[[str], SceneResult], *, everything: bool
-) -> Recount:
+def initial_counts(
+    plan: Plan, ledger: OutcomeLedger, read: Callable[[str], SceneResult], *, observed: bool
+) -> InitialCounts:
     """Counts scenes, pairs and stages.
 
     Args:
-        plan: what the run knows of.
-        standing: where the plan's scenes stand, as long as nothing was settled since it was made.
+        plan: of the run.
+        ledger: of the plan's scenes; nothing was settled since it was made.
         read: a settled scene's result.
-        everything: count scenes and pairs too, which nobody needs who is not observed.
+        observed: whether an observer needs the counts of scenes and pairs; else only stages are counted.
     """
-    photos, pairs = standing.todo
-    found = Recount(stages=StageTally(photos=photos, pairs=pairs))
-    if everything:
-        for each in (scene for scene in plan.scenes if scene.key in plan.left_out):
-            _add(found, each, plan.left_out[each.key].outcome)
-            planned = len(planned_pairs(each, plan.recipe.pairing))
-            found.pairs[plan.left_out[each.key].outcome, plan.left_out[each.key]] += planned
-    for fate, count in standing.before.items():
-        found.scenes[fate.outcome, fate.cfa] += count
-    if standing.before.total() <= EXACT:
-        for scene, commit in standing.settled_scenes():
-            if everything or commit.seq >= standing.first:
-                _read(found, read(scene.key), ours=commit.seq >= standing.first)
+    photos, pairs = ledger.work
+    found = InitialCounts(stages=StageTally(photos=photos, pairs=pairs))
+    if observed:
+        for scene in (each for each in plan.scenes if each.key in plan.left_out):
+            reason = plan.left_out[scene.key]
+            found.scenes[reason.outcome, scene.cfa] += 1
+            found.pairs[reason.outcome, reason] += len(planned_pairs(scene, plan.recipe.pairing))
+    for group, count in ledger.initial.items():
+        found.scenes[group.outcome, group.cfa] += count
+    if ledger.initial.total() <= _EXACT_UP_TO:
+        for scene, commit in ledger.settled_scenes():
+            if observed or commit.seq >= ledger.first:
+                _add_result(found, read(scene.key), this_run=commit.seq >= ledger.first)
     else:
-        for fate, count in standing.before.items():
-            _estimate(found, fate, count)
+        for group, count in ledger.initial.items():
+            _add_estimate(found, group, count)
     return found
 
 
-def _read(found: Recount, result: SceneResult, *, ours: bool) -> None:
+def _add_result(found: InitialCounts, result: SceneResult, *, this_run: bool) -> None:
     found.pairs.update((pair.outcome, pair.reason) for pair in result.pairs)
-    if ours:
+    if this_run:
         found.stages.add(result_counts(result))
 
 
-def _estimate(found: Recount, fate: Fate, scenes: int) -> None:
-    for pair, count in Counter(_pairs(fate)).items():
+def _add_estimate(found: InitialCounts, group: OutcomeGroup, scenes: int) -> None:
+    for pair, count in Counter(_pairs(group)).items():
         found.pairs[pair] += count * scenes
-    if fate.ours:
-        found.stages.add({name: count * scenes for name, count in fate_counts(fate).items()})
+    if group.this_run:
+        found.stages.add({name: count * scenes for name, count in estimated_counts(group).items()})
 
 
-def _add(found: Recount, scene: Scene, outcome: Outcome) -> None:
-    found.scenes[outcome, scene.cfa] += 1
-
-
-def _pairs(fate: Fate) -> Iterator[tuple[Outcome, Reason | None]]:
-    for outcome, count in zip(Outcome, fate.pairs, strict=True):
-        reason = fate.reason if fate.reason and fate.reason.outcome is outcome else None
+def _pairs(group: OutcomeGroup) -> Iterator[tuple[Outcome, Reason | None]]:
+    for outcome, count in zip(Outcome, group.pairs, strict=True):
+        reason = group.reason if group.reason and group.reason.outcome is outcome else None
         yield from [(outcome, reason)] * count
 
 
-def fate_counts(fate: Fate) -> Counter[str]:
-    """What a scene adds to the counts of stages, as far as its commit tells: each failed pair is one failed photo."""
+def estimated_counts(group: OutcomeGroup) -> Counter[str]:
+    """`stages.result_counts` of a scene, estimated from its commit alone: each failed pair counts as one failed photo."""
     counts: Counter[str] = Counter()
-    for outcome, reason in _pairs(fate):
+    for outcome, reason in _pairs(group):
         if outcome is Outcome.COLLECTED or reason:
             counts.update(pair_counts(reason))
         else:
             counts[ended(Stage.ALIGN, outcome)] += 1
-    failed = min(fate.photos, counts[ended(Stage.ALIGN, Outcome.FAILED)])
+    failed = min(group.photos, counts[ended(Stage.ALIGN, Outcome.FAILED)])
     counts[ended(Stage.DECODE, Outcome.FAILED)] += failed
-    counts[passed(Stage.DECODE)] += fate.photos - failed
+    counts[passed(Stage.DECODE)] += group.photos - failed
     return counts

@@ -1,9 +1,9 @@
-"""Handing out collected crops while the job still runs: each crop once per feed, whoever asks.
+"""Leasing collected crops to consumers while the job still runs: each crop once per feed.
 
-A feed is one epoch that any number of consumers share. What a consumer was given has positions, counted from 0, and a
-consumer asks with the position that it has come to: a question that is asked again, because its answer was lost, gets the
-same answer. Leases are on record (see `storage.leases`) before they are answered, so that a bridge which is started
-anew goes on where it was.
+A feed is one epoch that any number of consumers share. The crops of a consumer have positions from 0, and each request
+names the position of the first crop that the consumer does not have yet: a request that is repeated because its answer was
+lost gets the same answer. Leases are logged (see `bridge.leases`) before they are answered, so that a restarted bridge
+continues where it was.
 """
 
 import hashlib
@@ -17,52 +17,61 @@ import numpy as np
 import pyarrow as pa
 
 from rawnind import timing
-from rawnind.bridge.leases import Account, Leased, LeaseEntry, LeaseLog, accounts, apply, feed_names, given_to
-from rawnind.bridge.messages import GIVEN_SCHEMA
+from rawnind.bridge.leases import (
+    ConsumerState,
+    LeasedCrop,
+    LeaseEntry,
+    LeaseLog,
+    apply_entry,
+    consumer_states,
+    feed_names,
+    leased_crops,
+)
+from rawnind.bridge.messages import TAKE_SCHEMA
 from rawnind.errors import ConfigError
 from rawnind.output.schema import crop_row
 from rawnind.output.shards import crop_name
 from rawnind.output.store import Store
 from rawnind.planning import Plan
 from rawnind.reasons import Outcome
-from rawnind.records import SceneResult
+from rawnind.records import PairResult, SceneResult
 
-WINDOW = 16
-"""Scenes whose crops are mixed with each other; more would mix better and take more of the bridge's memory."""
+_SHUFFLED_SCENES = 16
+"""Scenes whose crops are shuffled together; more would shuffle better and take more of the bridge's memory."""
 
 Since = Callable[[int], Iterable[tuple[int, SceneResult]]]
 Read = Callable[[str], SceneResult]
 
 
-class Feeds:
-    """The feeds of one output folder, by name; a feed begins when somebody joins it.
+class LiveFeeds:
+    """The feeds of one output folder, by name; a feed is made when a consumer first names it.
 
     Args:
         store: the output folder.
-        plan: of the run; crops that show a photo of its test reserve are given to nobody.
+        plan: of the run; crops that show a photo of its test reserve are never leased.
         since: committed results from a sequence number on.
         read: the committed result of a scene.
     """
 
     def __init__(self, store: Store, plan: Plan, *, since: Since, read: Read) -> None:
         self._store = store
-        self._crops = _Crops(plan, read)
+        self._rows = _CropRows(plan, read)
         self._since = since
-        self._feeds: dict[str, Feed] = {}
+        self._feeds: dict[str, LiveFeed] = {}
 
-    def __getitem__(self, name: str) -> "Feed":
+    def __getitem__(self, name: str) -> "LiveFeed":
         if name not in self._feeds:
-            self._feeds[name] = Feed(LeaseLog(self._store, name), self._crops, self._since, name)
+            self._feeds[name] = LiveFeed(LeaseLog(self._store, name), self._rows, self._since, name)
         return self._feeds[name]
 
     def divide(self) -> None:
-        """Gives all that is left to those who are there: nobody will answer questions any more."""
+        """Leases all remaining crops of every feed to its active consumers: after this no request is answered."""
         for name in feed_names(self._store):
             self[name].divide()
 
 
-class _Crops:
-    """Manifest rows of scenes, the latest few at hand."""
+class _CropRows:
+    """Manifest rows of crops; those of the scenes that were asked for last are cached."""
 
     def __init__(self, plan: Plan, read: Read) -> None:
         self._read = read
@@ -73,10 +82,10 @@ class _Crops:
             if scene.test_reserve
             for photo in (*scene.ground_truths, *scene.noisy)
         )
-        self._at_hand: dict[str, dict[str, dict[str, Any]]] = {}
+        self._cache: dict[str, dict[str, dict[str, Any]]] = {}
 
     def names(self, result: SceneResult) -> list[str]:
-        """Of the crops that may be given."""
+        """Names of a scene's crops that may be leased."""
         return [
             crop_name(pair.pair_id, crop.y, crop.x)
             for pair in result.pairs
@@ -84,7 +93,7 @@ class _Crops:
             for crop in pair.crops
         ]
 
-    def _allowed(self, result: SceneResult, pair: Any) -> bool:
+    def _allowed(self, result: SceneResult, pair: PairResult) -> bool:
         photos = {pair.noisy.sha1, pair.ground_truth and pair.ground_truth.sha1}
         return (
             pair.outcome is Outcome.COLLECTED
@@ -93,14 +102,14 @@ class _Crops:
         )
 
     def row(self, key: str, crop_id: str) -> dict[str, Any] | None:
-        """A crop's row; None where the scene has been done again without it."""
-        if key not in self._at_hand:
-            while len(self._at_hand) > WINDOW:
-                del self._at_hand[next(iter(self._at_hand))]
-            self._at_hand[key] = self._rows(key)
-        return self._at_hand[key].get(crop_id)
+        """A crop's row; None where the scene was processed again and no longer has it."""
+        if key not in self._cache:
+            while len(self._cache) > _SHUFFLED_SCENES:
+                del self._cache[next(iter(self._cache))]
+            self._cache[key] = self._load(key)
+        return self._cache[key].get(crop_id)
 
-    def _rows(self, key: str) -> dict[str, dict[str, Any]]:
+    def _load(self, key: str) -> dict[str, dict[str, Any]]:
         result = self._read(key)
         rows = (
             crop_row(result, pair, number, crop, self._size)
@@ -111,165 +120,166 @@ class _Crops:
         return {row["crop_id"]: row for row in rows}
 
 
-class Feed:
+class LiveFeed:
     """One epoch, shared by its consumers."""
 
-    def __init__(self, log: LeaseLog, crops: _Crops, since: Since, name: str) -> None:
+    def __init__(self, log: LeaseLog, rows: _CropRows, since: Since, name: str) -> None:
         self._log = log
-        self._crops = crops
+        self._rows = rows
         self._since = since
-        self._seen = 0
-        self._given: dict[str, set[str]] = {}
-        self._waiting: deque[tuple[str, int, list[str]]] = deque()
-        self._open: list[tuple[str, int, list[str]]] = []
-        for crop in given_to(log):
-            self._given.setdefault(crop.key, set()).add(crop.crop_id)
-        self._accounts = accounts(log.entries())
-        self._held: dict[str, deque[Leased]] = {}
-        self._heard = dict.fromkeys(self._accounts, time.monotonic())
+        self._next_seq = 0
+        self._leased: dict[str, set[str]] = {}
+        self._queue: deque[tuple[str, int, list[str]]] = deque()  # (scene, sequence number, crops)
+        self._shuffled: list[tuple[str, int, list[str]]] = []
+        for crop in leased_crops(log):
+            self._leased.setdefault(crop.key, set()).add(crop.crop_id)
+        self._consumers = consumer_states(log.entries())
+        self._pending: dict[str, deque[LeasedCrop]] = {}
+        self._last_request = dict.fromkeys(self._consumers, time.monotonic())
         self._rng = np.random.default_rng(_seed(name))
 
     def join(self, consumer: str, token: str, position: int | None = None) -> int:
-        """A process takes a consumer's name; one that had it before gets no more answers.
+        """Registers a process as a consumer; one that joined by that name before gets no more answers.
 
         Args:
-            consumer: the name.
+            consumer: its name.
             token: differs from process to process.
-            position: where it wants to go on, from a checkpoint; None: behind what the consumer has said it was done with.
+            position: of the first crop that it needs, from a checkpoint; None: the first that it has not finished with.
 
         Returns:
-            The position of its first question. What the name was given from there on is given again.
+            The position of its first request. Crops leased to that name from there on are sent again.
 
         Raises:
-            ConfigError: The consumer was never given so much.
+            ConfigError: Fewer crops were leased to the consumer.
         """
-        account = self._accounts.get(consumer, Account())
-        start = account.done if position is None else position
-        if not 0 <= start <= account.given:
+        state = self._consumers.get(consumer, ConsumerState())
+        start = state.done if position is None else position
+        if not 0 <= start <= state.leased:
             raise ConfigError(
-                f"consumer {consumer} was given {account.given} crops, it cannot go on at {start}"
+                f"consumer {consumer} was leased {state.leased} crops, it cannot continue at position {start}"
             )
         self._record([LeaseEntry(consumer=consumer, done=start, token=token)])
-        self._held[consumer] = deque(given_to(self._log, consumer, start))
+        self._pending[consumer] = deque(leased_crops(self._log, consumer, start))
         return start
 
     def leave(self, consumer: str, token: str, done: int) -> None:
-        """The consumer wants nothing more."""
-        account = self._check(consumer, token)
-        self._record([LeaseEntry(consumer=consumer, done=max(account.done, done), left=True)])
+        """A consumer needs no more crops."""
+        state = self._checked(consumer, token)
+        self._record([LeaseEntry(consumer=consumer, done=max(state.done, done), left=True)])
 
     def take(
         self, consumer: str, token: str, position: int, count: int, *, done: int, lease: bool
     ) -> tuple[pa.Table, int]:
-        """Up to `count` crops, those that it already has from `position` on first; as many as there are, maybe none.
+        """Up to `count` crops, first those that are leased to the consumer already; none where none are collected yet.
 
         Args:
-            consumer: who joined before.
-            token: the one that it joined with.
+            consumer: its name.
+            token: that it joined with.
             position: of the first crop that it does not have yet.
             count: the most crops of the answer.
-            done: it is done with its crops below this position.
-            lease: whether it may be given new ones.
+            done: it has finished with its crops below this position.
+            lease: whether new crops may be leased.
 
         Returns:
-            Their rows, and the position of the consumer's next question.
+            Rows with TAKE_SCHEMA, and the position of the consumer's next request.
 
         Raises:
             ConfigError: Another process has joined by the consumer's name.
         """
-        account = self._check(consumer, token)
-        held = self._held_of(consumer)
-        while held and account.given - len(held) < done:
-            held.popleft()
-        account.done = max(account.done, done)
-        if position == account.given and lease and (drawn := self._draw(count)):
-            self._record([LeaseEntry(consumer=consumer, done=account.done, crops=tuple(drawn))])
-            held.extend(drawn)
-        skip = position - (account.given - len(held))
-        crops = list(islice(held, skip, skip + count))
+        state = self._checked(consumer, token)
+        pending = self._pending_of(consumer)
+        while pending and state.leased - len(pending) < done:
+            pending.popleft()
+        state.done = max(state.done, done)
+        if position == state.leased and lease and (drawn := self._draw(count)):
+            self._record([LeaseEntry(consumer=consumer, done=state.done, crops=tuple(drawn))])
+            pending.extend(drawn)
+        skip = position - (state.leased - len(pending))
+        crops = list(islice(pending, skip, skip + count))
         return self._table(crops, position), position + len(crops)
 
-    def _held_of(self, consumer: str) -> deque[Leased]:
-        """What the consumer was given and is not done with; a bridge that was started anew reads it from the record."""
-        if consumer not in self._held:
-            self._held[consumer] = deque(given_to(self._log, consumer, self._accounts[consumer].done))
-        return self._held[consumer]
+    def _pending_of(self, consumer: str) -> deque[LeasedCrop]:
+        """Crops leased to a consumer that it has not finished with; a restarted bridge reads them from the log."""
+        if consumer not in self._pending:
+            crops = leased_crops(self._log, consumer, self._consumers[consumer].done)
+            self._pending[consumer] = deque(crops)
+        return self._pending[consumer]
 
-    def _check(self, consumer: str, token: str) -> Account:
-        account = self._accounts.get(consumer)
-        if account is None or account.token != token:
-            raise ConfigError(f"another process goes by the name of consumer {consumer}; each needs its own")
-        self._heard[consumer] = time.monotonic()
-        return account
+    def _checked(self, consumer: str, token: str) -> ConsumerState:
+        state = self._consumers.get(consumer)
+        if state is None or state.token != token:
+            raise ConfigError(f"another process has joined as consumer {consumer}; each needs its own name")
+        self._last_request[consumer] = time.monotonic()
+        return state
 
     def _record(self, entries: list[LeaseEntry]) -> None:
         self._log.append(entries)
         for entry in entries:
-            apply(self._accounts.setdefault(entry.consumer, Account()), entry)
-            self._heard[entry.consumer] = time.monotonic()
+            apply_entry(self._consumers.setdefault(entry.consumer, ConsumerState()), entry)
+            self._last_request[entry.consumer] = time.monotonic()
 
-    def _table(self, crops: Iterable[Leased], start: int) -> pa.Table:
+    def _table(self, crops: Iterable[LeasedCrop], start: int) -> pa.Table:
         rows = []
         for position, crop in enumerate(crops, start):
-            row = self._crops.row(crop.key, crop.crop_id)
+            row = self._rows.row(crop.key, crop.crop_id)
             if row is not None:
                 rows.append({**row, "position": position})
-        return pa.Table.from_pylist(rows, schema=GIVEN_SCHEMA)
+        return pa.Table.from_pylist(rows, schema=TAKE_SCHEMA)
 
-    def _draw(self, count: int) -> list[Leased]:
-        """Crops that nobody has, from all open scenes alike."""
+    def _draw(self, count: int) -> list[LeasedCrop]:
+        """Crops that are not leased, drawn with equal probability from the scenes that are shuffled together."""
         self._refresh()
-        drawn: list[Leased] = []
-        while len(drawn) < count and self._opened():
-            ends = np.cumsum([len(names) for _, _, names in self._open])
+        drawn: list[LeasedCrop] = []
+        while len(drawn) < count and self._fill():
+            ends = np.cumsum([len(names) for _, _, names in self._shuffled])
             chosen = int(np.searchsorted(ends, self._rng.integers(ends[-1]), side="right"))
-            key, seq, names = self._open[chosen]
-            drawn.append(Leased(key, seq, names.pop()))
+            key, seq, names = self._shuffled[chosen]
+            drawn.append(LeasedCrop(key, seq, names.pop()))
             if not names:
-                del self._open[chosen]
+                del self._shuffled[chosen]
         return drawn
 
-    def _opened(self) -> bool:
-        while self._waiting and len(self._open) < WINDOW:
-            self._open.append(self._waiting.popleft())
-        return bool(self._open)
+    def _fill(self) -> bool:
+        while self._queue and len(self._shuffled) < _SHUFFLED_SCENES:
+            self._shuffled.append(self._queue.popleft())
+        return bool(self._shuffled)
 
     def _refresh(self) -> None:
-        """Takes notice of new commits; each scene's crops in an order of their own."""
-        for seq, result in self._since(self._seen):
-            self._seen = seq + 1
+        """Queues the crops of new commits, each scene's in an order that its key determines."""
+        for seq, result in self._since(self._next_seq):
+            self._next_seq = seq + 1
             key = result.scene.key
-            given = self._given.pop(key, set())
-            names = [name for name in self._crops.names(result) if name not in given]
+            leased = self._leased.pop(key, set())
+            names = [name for name in self._rows.names(result) if name not in leased]
             if names:
                 order = np.random.default_rng(_seed(key)).permutation(len(names))
-                self._waiting.append((key, seq, [names[n] for n in order]))
+                self._queue.append((key, seq, [names[n] for n in order]))
 
     def divide(self) -> None:
-        """Gives all that is left to the consumers that were heard of lately, in equal shares."""
+        """Leases all remaining crops to the active consumers, in equal shares."""
         now = time.monotonic()
-        there = [
+        active = [
             name
-            for name, account in self._accounts.items()
-            if not account.left and now - self._heard[name] < timing.CONSUMER_EXPIRY
+            for name, state in self._consumers.items()
+            if not state.left and now - self._last_request[name] < timing.CONSUMER_EXPIRY
         ]
-        if not there:
+        if not active:
             return
-        rest: list[Leased] = []
+        remaining: list[LeasedCrop] = []
         while drawn := self._draw(1024):
-            rest.extend(drawn)
+            remaining.extend(drawn)
         self._record(
             [
                 LeaseEntry(
                     consumer=name,
-                    done=self._accounts[name].done,
-                    crops=tuple(rest[number :: len(there)]),
+                    done=self._consumers[name].done,
+                    crops=tuple(remaining[number :: len(active)]),
                     last=True,
                 )
-                for number, name in enumerate(there)
+                for number, name in enumerate(active)
             ]
         )
-        self._held.clear()
+        self._pending.clear()
 
 
 def _seed(text: str) -> int:

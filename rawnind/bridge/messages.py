@@ -1,35 +1,54 @@
-"""What the bridge knows at one moment, and the states that a run goes through."""
+"""What the bridge receives from workers and loaders, and what it answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import pyarrow as pa
 
-from rawnind.bridge.in_flight import InFlight
 from rawnind.bridge.stages import StageCounts
 from rawnind.output.schema import MANIFEST_SCHEMA
-from rawnind.reasons import Outcome, Reason
-from rawnind.records import Cfa, Count, Counts, NonNegative, SceneResult
+from rawnind.records import Count, Counts, NonNegative
 
-GIVEN_SCHEMA = MANIFEST_SCHEMA.append(pa.field("position", pa.int64(), nullable=False))
-"""Columns of what a consumer is given: the manifest's, and its position."""
+WorkerIncarnation = tuple[str, str]
+"""A worker's actor id, and an id that is new after each restart of the actor."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Given:
-    """The answer to a consumer.
+class Submission:
+    """A scene's result, as a worker sends it.
+
+    Attributes:
+        key: the scene.
+        data: the result, from `journal.encode_result`.
+        telemetry: seconds and bytes by stage, for events.jsonl.
+        inputs: `fingerprint.fingerprint` of the scene's files before they were read; empty where it is not known.
+    """
+
+    key: str
+    data: bytes
+    telemetry: Mapping[str, float] = field(default_factory=dict)
+    inputs: bytes = b""
+
+
+TAKE_SCHEMA = MANIFEST_SCHEMA.append(pa.field("position", pa.int64(), nullable=False))
+"""Columns of leased crops: the manifest's, and the crop's position among those of its consumer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TakeReply:
+    """Crops leased to a consumer, and the state of the run.
 
     Attributes:
         state: the bridge's state.
-        why: the bridge's reason where the state is `error`; else empty.
-        rows: what is given, as an Arrow stream with `GIVEN_SCHEMA`.
-        position: where the consumer's next question begins.
+        error: the reason where the state is `error`; else empty.
+        rows: the crops, as an Arrow stream with `TAKE_SCHEMA`.
+        position: of the first crop of the consumer's next request.
         oldest: (key, stage, seconds) of the scene that has been in flight for longest; None where there is none.
     """
 
     state: str
-    why: str
+    error: str
     rows: bytes
     position: int
     oldest: tuple[str, str, float] | None
@@ -51,11 +70,11 @@ def from_bytes(data: bytes) -> pa.Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoaderReport:
-    """What one consumer of crops has received since it began.
+    """What one consumer has received since it started.
 
     Attributes:
         consumer: its name, e.g. `rank-0`.
-        scenes: of which it got crops.
+        scenes: whose crops it received.
         wait_seconds: how long it waited for scenes to be committed.
     """
 
@@ -66,26 +85,8 @@ class LoaderReport:
     wait_seconds: NonNegative
 
 
-class Observer:
-    """Is told, and does nothing about it."""
-
-    def started(
-        self, scenes: Mapping[tuple[Outcome, Cfa], int], pairs: Mapping[tuple[Outcome, Reason | None], int]
-    ) -> None:
-        """A bridge came to life; so many scenes and pairs have their outcome already."""
-
-    def committed(self, result: SceneResult, telemetry: Mapping[str, float]) -> None:
-        """A scene got its outcome."""
-
-    def in_flight(self, scenes: int, oldest_seconds: float) -> None:
-        """So many scenes are being worked on, the oldest for so long; 0 where there is none."""
-
-    def loader(self, report: LoaderReport, previous: LoaderReport | None) -> None:
-        """A consumer reported; `previous` is what it said before."""
-
-
 class State(StrEnum):
-    """Where a run stands. ERROR stays ERROR."""
+    """State of a run. ERROR and CLOSED are final."""
 
     INITIALIZED = "initialized"
     COLLECTING = "collecting"
@@ -94,7 +95,7 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
-NEXT = {
+TRANSITIONS = {
     State.INITIALIZED: {State.COLLECTING, State.ERROR, State.CLOSED},
     State.COLLECTING: {State.READY, State.ERROR, State.CLOSED},
     State.READY: {State.CLOSED},
@@ -105,17 +106,36 @@ NEXT = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SceneInFlight:
+    """A scene between its admission and its commit.
+
+    Attributes:
+        key: the scene.
+        stage: the stage of its last heartbeat.
+        started: when it was admitted, by the bridge's clock, in seconds.
+        last_heartbeat: when its worker last sent one, by the same clock.
+        worker: that processes it; None where only a heartbeat was received since the bridge was restarted.
+    """
+
+    key: str
+    stage: str
+    started: float
+    last_heartbeat: float
+    worker: WorkerIncarnation | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """What the bridge knows at one moment.
+    """Counts and state of the bridge at one moment.
 
     Attributes:
         next_seq: sequence number of the next commit.
-        in_flight: scenes being worked on, oldest first.
-        peak_in_flight: the most that ever were at once.
-        stillborn: the most times in a row, since the last commit, that a worker died before it asked for a scene.
-        stages: photos and pairs of the scenes that this run works on; scenes done before it are left out.
+        in_flight: scenes in flight, oldest first.
+        peak_in_flight: the most that were in flight at once.
+        startup_crashes: of the worker with the most: restarts in a row before it asked for a scene, since the last commit.
+        stages: photos and pairs of the scenes that this run processes; scenes settled before it are left out.
         loaders: each consumer's last report, sorted by name.
-        now: the bridge's clock, the one of `InFlight.started`, in seconds.
+        now: the bridge's clock, in seconds, as for `SceneInFlight.started`.
     """
 
     state: State
@@ -123,9 +143,9 @@ class Snapshot:
     scenes: Counts
     pairs: Counts
     crops: int
-    in_flight: tuple[InFlight, ...]
+    in_flight: tuple[SceneInFlight, ...]
     peak_in_flight: int
-    stillborn: int = 0
+    startup_crashes: int = 0
     stages: tuple[StageCounts, ...] = ()
     loaders: tuple[LoaderReport, ...] = ()
     now: float = 0.0

@@ -1,4 +1,4 @@
-"""How far photos and pairs are on their way through the stages, while scenes are being worked on."""
+"""Counts of photos and pairs by stage, also of scenes in flight."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from rawnind.records import SceneResult
 
 
 class Stage(StrEnum):
-    """What a worker does, in this order. `decode` goes through photos, the others through pairs."""
+    """The stages of a scene, in order. `decode` processes photos, the others pairs."""
 
     DECODE = "decode"
     ALIGN = "align"
@@ -20,12 +20,12 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageCounts:
-    """Photos (`decode`) or pairs (the others) of the scenes that this run works on.
+    """Photos (`decode`) or pairs (the others) of the scenes that this run processes.
 
     Attributes:
-        waiting: may still come to this stage.
-        running: are in it now.
-        done: went through it.
+        waiting: have not reached this stage yet.
+        running: are processed in it now.
+        done: have passed it.
         rejected: ended here because they are not fit for training.
         failed: ended here because they could not be processed.
     """
@@ -42,7 +42,7 @@ _MASK_REASONS = {Reason.ALIGNMENT_LOSS, Reason.MASK_MEAN, Reason.NO_VALID_CROP}
 
 
 def passed(stage: Stage) -> str:
-    """Name of the count of photos or pairs that went through a stage: `decode_done`."""
+    """Name of the count of photos or pairs that have passed a stage: `decode_done`."""
     return f"{stage}_done"
 
 
@@ -52,7 +52,7 @@ def ended(stage: Stage, outcome: Outcome) -> str:
 
 
 def pair_counts(reason: Reason | None) -> tuple[str, ...]:
-    """The counts that a pair belongs to when it has ended for a reason; None: it was collected.
+    """Names of the counts that a pair with an outcome adds to; `reason` is None where it was collected.
 
     >>> pair_counts(Reason.MASK_MEAN)
     ('align_done', 'mask_rejected')
@@ -65,13 +65,13 @@ def pair_counts(reason: Reason | None) -> tuple[str, ...]:
 
 
 def result_counts(result: SceneResult) -> Counter[str]:
-    """What a scene adds to the counts once it has its outcome.
+    """What a scene with an outcome adds to the counts.
 
-    Its photos count as failed when the scene failed as a whole, and as rejected when there was no reason to read them.
+    Its photos count as failed where the scene failed as a whole, and as rejected where none of them had to be read.
     """
     counts = Counter(name for pair in result.pairs for name in pair_counts(pair.reason))
     photos, failed = len(_photos(result)), len(result.failed_files)
-    whole = result.outcome if not (failed or _judged(result)) else None
+    whole = result.outcome if not (failed or _was_processed(result)) else None
     if whole in {Outcome.FAILED, Outcome.REJECTED}:
         counts[ended(Stage.DECODE, whole)] += photos
     else:
@@ -84,16 +84,16 @@ def _photos(result: SceneResult) -> tuple[object, ...]:
     return (*result.scene.ground_truths, *result.scene.noisy)
 
 
-def _judged(result: SceneResult) -> bool:
-    """Whether some pair was looked at on its own; a scene that fails as a whole has photos that nobody read."""
+def _was_processed(result: SceneResult) -> bool:
+    """Whether pairs have outcomes of their own; the photos of a scene that failed as a whole may not have been read."""
     return any(pair.outcome is not Outcome.FAILED for pair in result.pairs)
 
 
 class StageTally:
-    """Counts of settled scenes, and of what scenes in flight have done so far.
+    """Counts of settled scenes, and of scenes in flight as their workers report them.
 
     Args:
-        photos: of all scenes that the run works on.
+        photos: of all scenes that the run processes.
         pairs: planned pairs of these scenes.
     """
 
@@ -102,21 +102,21 @@ class StageTally:
         self._settled: Counter[str] = Counter()
         self._partial: dict[str, Mapping[str, int]] = {}
 
-    def heard(self, key: str, counts: Mapping[str, int]) -> None:
-        """A worker says how far a scene is."""
+    def report(self, key: str, counts: Mapping[str, int]) -> None:
+        """Sets the counts of a scene in flight."""
         self._partial[key] = counts
 
-    def settled(self, result: SceneResult) -> None:
-        """A scene has its outcome; what its worker said before counts no more."""
-        self._partial.pop(result.scene.key, None)
+    def settle(self, result: SceneResult) -> None:
+        """Replaces what was reported of a scene by the counts of its result."""
+        self.discard(result.scene.key)
         self.add(result_counts(result))
 
     def add(self, counts: Mapping[str, int]) -> None:
-        """Counts of a scene that was settled before."""
+        """Adds counts of settled scenes."""
         self._settled.update(counts)
 
-    def forget(self, key: str) -> None:
-        """A scene's worker is gone."""
+    def discard(self, key: str) -> None:
+        """Removes what was reported of a scene."""
         self._partial.pop(key, None)
 
     def counts(self, running: Iterable[str]) -> tuple[StageCounts, ...]:
@@ -125,26 +125,26 @@ class StageTally:
         Args:
             running: the stage of each scene in flight.
         """
-        known = self._settled.copy()
+        total = self._settled.copy()
         for partial in self._partial.values():
-            known.update(partial)
+            total.update(partial)
         busy = Counter(running)
         rows = []
-        gone = 0  # pairs that ended before this stage
+        left = 0  # pairs rejected or failed before this stage
         for stage in Stage:
-            done = known[passed(stage)]
-            rejected, failed = (known[ended(stage, kind)] for kind in (Outcome.REJECTED, Outcome.FAILED))
-            open_ = max(0, self._planned[stage] - gone - done - rejected - failed)
-            here = min(busy[stage], open_)
+            done = total[passed(stage)]
+            rejected, failed = (total[ended(stage, kind)] for kind in (Outcome.REJECTED, Outcome.FAILED))
+            unfinished = max(0, self._planned[stage] - left - done - rejected - failed)
+            in_stage = min(busy[stage], unfinished)
             rows.append(
                 StageCounts(
                     stage=stage,
-                    waiting=open_ - here,
-                    running=here,
+                    waiting=unfinished - in_stage,
+                    running=in_stage,
                     done=done,
                     rejected=rejected,
                     failed=failed,
                 )
             )
-            gone += rejected + failed if stage is not Stage.DECODE else 0
+            left += rejected + failed if stage is not Stage.DECODE else 0
         return tuple(rows)

@@ -1,7 +1,6 @@
-"""Results as they arrive from workers, and the check that they must pass to become facts."""
+"""The check that a result must pass before it is committed."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 from rawnind.errors import ManifestError
 from rawnind.outcomes import problems, whole_scene
@@ -12,31 +11,14 @@ from rawnind.recipe import Recipe
 from rawnind.records import Scene, SceneResult
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Arrived:
-    """What a worker sent for a scene.
-
-    Attributes:
-        key: the scene that the result was asked for.
-        data: the result, from `parts.encode_result`.
-        telemetry: seconds and bytes by stage, for events.jsonl.
-        inputs: `inputs.fingerprint` of the scene's files before they were read; empty where it is not known.
-    """
-
-    key: str
-    data: bytes
-    telemetry: Mapping[str, float] = field(default_factory=dict)
-    inputs: bytes = b""
-
-
-def checked(store: Store, scene: Scene, recipe: Recipe, data: bytes) -> SceneResult:
-    """A scene's result, or `failed: invalid_result` with up to three reasons.
+def validated(store: Store, scene: Scene, recipe: Recipe, data: bytes) -> SceneResult:
+    """A scene's result, or `failed: invalid_result` with up to three problems.
 
     Args:
         store: the output folder, where the result's shards must be.
-        scene: the scene as it was planned.
-        recipe: what it was to be made with.
-        data: the result, from `parts.encode_result`.
+        scene: the scene as planned.
+        recipe: that the result must have been made with.
+        data: the result, from `journal.encode_result`.
 
     Raises:
         OutputError: The storage refuses.
@@ -56,4 +38,4 @@ def _shard_problems(store: Store, result: SceneResult) -> Iterator[str]:
         elif not store.exists(shard.path):
             yield f"shard {shard.path} is missing"
         elif store.digest(shard.path) != shard.sha256:
-            yield f"shard {shard.path} does not have the hash that its worker wrote"
+            yield f"shard {shard.path} does not have the hash that its worker computed"

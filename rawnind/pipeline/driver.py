@@ -14,8 +14,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from rawnind import timing
-from rawnind.bridge.messages import Snapshot
-from rawnind.bridge.validate import Arrived
+from rawnind.bridge.messages import Snapshot, Submission
 from rawnind.errors import ProgramError, RawnindError, StoppedEarlyError, WorkersDyingError
 from rawnind.pipeline.graph import Job, build_pipeline, pool_size, start_bridge
 from rawnind.pipeline.signals import Interrupts
@@ -115,9 +114,9 @@ class Driver:
     def _take_notice(self, snapshot: Snapshot) -> None:
         if self._begun is None and (snapshot.peak_in_flight or not snapshot.scenes.open):
             self._begun = time.monotonic()
-        if snapshot.stillborn >= _STILLBORN:
+        if snapshot.startup_crashes >= _STILLBORN:
             raise WorkersDyingError(
-                f"workers die before they begin a scene, {snapshot.stillborn} times in a row. Memory may be too short for "
+                f"workers die before they begin a scene, {snapshot.startup_crashes} times in a row. Memory may be too short for "
                 "them, or a library does not work on their machine; see Ray's log of the worker, then run again."
             )
 
@@ -174,8 +173,8 @@ def _is_good(row: dict[str, Any] | BaseException | None) -> TypeGuard[dict[str, 
     return isinstance(row, dict) and trouble_of(row) is None
 
 
-def _arrived(row: Mapping[str, Any]) -> Arrived:
-    return Arrived(
+def _arrived(row: Mapping[str, Any]) -> Submission:
+    return Submission(
         key=row["key"], data=row["result"], telemetry=json.loads(row["telemetry"]), inputs=row["inputs"]
     )
 

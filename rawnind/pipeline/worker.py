@@ -71,7 +71,7 @@ class SceneWorker:
         scene_timeout: float | None,
     ) -> None:
         self._worker = ray.get_runtime_context().get_actor_id(), uuid.uuid4().hex
-        ray.get(bridge.born.remote(self._worker))  # before anything else that it may die of
+        ray.get(bridge.worker_started.remote(self._worker))  # before anything else that it may die of
         keep_freed_memory()
         self._store = Store(output)
         self._root = Path(root)

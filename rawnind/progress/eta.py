@@ -76,7 +76,7 @@ class Pace:
             return f"No scene committed for {duration(quiet)}; none is in flight, workers may be waiting for CPUs"
         oldest = snapshot.in_flight[0]
         age = snapshot.now - oldest.started + (now - seen)
-        silent = snapshot.now - oldest.heard + (now - seen)
+        silent = snapshot.now - oldest.last_heartbeat + (now - seen)
         heard = f", not heard of for {duration(silent)}" if silent >= timing.HEARTBEAT_OVERDUE else ""
         return (
             f"No scene committed for {duration(quiet)}; the oldest in flight is {printable(oldest.key)}, "

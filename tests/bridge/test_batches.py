@@ -1,4 +1,4 @@
-"""Committing in batches, merging parts and starting anew change nothing of what a run leaves behind."""
+"""Commits in batches, merged parts and restarts change nothing in the output."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rawnind.bridge.bridge import Bridge
-from rawnind.bridge.validate import Arrived
+from rawnind.bridge.messages import Submission
 from rawnind.outcomes import whole_scene
 from rawnind.output.journal.commits import identity
 from rawnind.output.journal.journal import encode_result
@@ -21,18 +21,18 @@ PLAN = make_plan(SCENES, SceneFilter(), RECIPE)
 REASONS = [Reason.ALIGNMENT_LOSS, Reason.TRUNCATED]
 
 
-def arrived(number):
+def submission(number):
     result = whole_scene(SCENES[number], RECIPE, REASONS[number % 2])
-    return Arrived(key=SCENES[number].key, data=encode_result(result))
+    return Submission(key=SCENES[number].key, data=encode_result(result))
 
 
-def opened(folder):
+def collecting_bridge(folder):
     bridge = Bridge(str(folder), "run", PLAN, max_scenes=1)
     bridge.begin()
     return bridge
 
 
-def left_behind(bridge):
+def finished(bridge):
     snapshot = bridge.snapshot()
     summary = bridge.finish({})
     return snapshot.scenes, snapshot.pairs, bridge.contents(), summary
@@ -40,32 +40,32 @@ def left_behind(bridge):
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(order=st.permutations(range(6)), twice=st.lists(st.integers(0, 5), max_size=3), cut=st.integers(0, 9),
-       anew=st.booleans())  # fmt: skip
-def test_batches_leave_what_single_commits_leave(tmp_path_factory, order, twice, cut, anew):
+       restart=st.booleans())  # fmt: skip
+def test_batches_give_the_same_output_as_single_commits(tmp_path_factory, order, twice, cut, restart):
     one, other = (tmp_path_factory.mktemp(name) for name in ("one", "other"))
-    singly, together = opened(one), opened(other)
+    singly, together = collecting_bridge(one), collecting_bridge(other)
     for number in range(6):
-        singly.commit(SCENES[number].key, arrived(number).data)
+        singly.commit(SCENES[number].key, submission(number).data)
     numbers = [*order, *twice]
-    together.commit_many([arrived(number) for number in numbers[:cut]])
-    if anew:
-        together = opened(other)
-    seqs = together.commit_many([arrived(number) for number in numbers])
+    together.commit_many([submission(number) for number in numbers[:cut]])
+    if restart:
+        together = collecting_bridge(other)
+    seqs = together.commit_many([submission(number) for number in numbers])
     assert seqs == [seqs[numbers.index(number)] for number in numbers]
     assert sorted(set(seqs)) == list(range(6))
-    assert left_behind(together) == left_behind(singly)
+    assert finished(together) == finished(singly)
     assert (other / "manifest.parquet").read_bytes() == (one / "manifest.parquet").read_bytes()
 
 
-def test_a_batch_with_a_scene_that_nobody_planned_commits_nothing(tmp_path):
-    bridge = opened(tmp_path)
+def test_a_batch_with_an_unplanned_scene_commits_nothing(tmp_path):
+    bridge = collecting_bridge(tmp_path)
     with pytest.raises(ValueError, match="not planned"):
-        bridge.commit_many([arrived(0), Arrived(key="bayer/other", data=b"")])
+        bridge.commit_many([submission(0), Submission(key="bayer/other", data=b"")])
     assert len(bridge.open_scenes()) == 6
 
 
 @pytest.mark.parametrize("scene", [*SCENES[:2], make_scene("Küche +1", truths=2, noisy=3, test_reserve=True)])
-def test_an_identity_is_the_hash_of_what_json_says(scene):
+def test_an_identity_is_the_hash_of_the_scenes_json(scene):
     photos = [[ref.sha1, ref.ground_truth, ref.iso] for ref in (*scene.ground_truths, *scene.noisy)]
     text = json.dumps([scene.key, scene.test_reserve, scene.unknown_sensor, photos, RECIPE.digest])
     assert identity(scene, RECIPE.digest) == hashlib.sha256(text.encode()).digest()[:16]

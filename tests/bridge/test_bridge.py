@@ -1,4 +1,4 @@
-"""Whatever is done to a bridge, in whatever order: its counters are what the journal says, and nothing is lost or there twice."""
+"""Under any sequence of events, a bridge counts what the journal holds, and no scene is lost or committed twice."""
 
 import os
 from collections import Counter
@@ -51,7 +51,7 @@ KEYS = st.integers(0, 10)
 
 
 class BridgeMachine(RuleBasedStateMachine):
-    """Commits, lies, dies and asks in any order. The model is a dictionary of what was committed first."""
+    """Valid and invalid commits, admissions and restarts in any order; the model is a dictionary of each scene's first commit."""
 
     plan, results, prepared = None, {}, None
 
@@ -63,11 +63,11 @@ class BridgeMachine(RuleBasedStateMachine):
         self.keys = sorted(self.results)
         self.settled = {}
         self.state = State.COLLECTING
-        self.lives = 1
-        self.bridge = self.born()
+        self.restarts = 0
+        self.bridge = self.new_bridge()
         self.bridge.begin()
 
-    def born(self):
+    def new_bridge(self):
         return Bridge(str(self.output), "run", self.plan, max_scenes=3)
 
     def teardown(self):
@@ -82,66 +82,70 @@ class BridgeMachine(RuleBasedStateMachine):
         assert seq == self.settled.setdefault(key, (len(self.settled), becomes))[0]
 
     @rule(number=KEYS)
-    def commits_the_truth(self, number):
+    def commits_a_valid_result(self, number):
         key = self.keys[number]
         self.commit(key, encode_result(self.results[key]), self.results[key])
 
     @rule(
         number=KEYS,
         other=KEYS,
-        lie=st.sampled_from(["noise", "other scene", "recipe", "shard", "shift", "outcome"]),
+        fault=st.sampled_from(["no JSON", "other scene", "recipe", "shard", "shift", "outcome"]),
     )
-    def commits_a_lie(self, number, other, lie):
+    def commits_an_invalid_result(self, number, other, fault):
         key = self.keys[number]
         result = self.results[key]
         pairs = result.pairs
-        if lie == "other scene":
+        if fault == "other scene":
             result = self.results[self.keys[(number + 1 + other % 10) % 11]]
-        elif lie == "recipe":
+        elif fault == "recipe":
             result = replace(result, recipe="0" * 16)
-        elif lie in {"shard", "shift"} and pairs[0].shard:
+        elif fault in {"shard", "shift"} and pairs[0].shard:
             wrong = replace(pairs[0].shard, sha256="0" * 64)
             far = replace(pairs[0].measured, shift_y=4000)
-            first = replace(pairs[0], shard=wrong) if lie == "shard" else replace(pairs[0], measured=far)
+            first = replace(pairs[0], shard=wrong) if fault == "shard" else replace(pairs[0], measured=far)
             result = replace(result, pairs=(first, *pairs[1:]))
         else:
             kind = Outcome.REJECTED if result.outcome is Outcome.COLLECTED else Outcome.COLLECTED
             result = replace(result, outcome=kind)
-        data = b"not a result" if lie == "noise" else encode_result(result)
+        data = b"not a result" if fault == "no JSON" else encode_result(result)
         self.commit(key, data, None)
 
     @rule(number=KEYS)
-    def commits_what_was_never_planned(self, number):
+    def commits_an_unplanned_scene(self, number):
         with pytest.raises(ValueError, match=r"was not planned|takes no results"):
             self.bridge.commit("bayer/cameraman", encode_result(self.results[self.keys[number]]))
 
-    @rule(numbers=st.lists(KEYS, min_size=1, max_size=6), worker=st.integers(0, 2), life=st.integers(0, 1))
-    def asks_to_begin(self, numbers, worker, life):
+    @rule(
+        numbers=st.lists(KEYS, min_size=1, max_size=6),
+        worker=st.integers(0, 2),
+        incarnation=st.integers(0, 1),
+    )
+    def asks_for_admission(self, numbers, worker, incarnation):
         for number in numbers:
             key = self.keys[number]
-            answer = self.bridge.admit(key, (str(worker), str(life)))
+            answer = self.bridge.admit(key, (str(worker), str(incarnation)))
             if key in self.settled or self.state is not State.COLLECTING:
                 assert answer is False
             else:
                 assert answer in (True, None)
 
     @rule(number=KEYS)
-    def says_what_it_does(self, number):
+    def sends_a_heartbeat(self, number):
         self.bridge.heartbeat(self.keys[number], "decode", {})
 
     @rule()
-    def dies_and_is_started_anew(self):
-        self.bridge = self.born()
-        self.lives += 1
+    def restarts(self):
+        self.bridge = self.new_bridge()
+        self.restarts += 1
 
     @rule()
-    def loses_its_last_words(self):
-        """Dies between a commit and its line in the log, or in the middle of that line."""
+    def restarts_before_its_last_commit_is_logged(self):
+        """Dies between a commit and its line in events.jsonl, or in the middle of that line."""
         log = self.output / "events.jsonl"
         lines = log.read_bytes().splitlines(keepends=True)
         if b'"commit"' in lines[-1]:
-            log.write_bytes(b"".join(lines[:-1]) + lines[-1][: self.lives % 40])
-        self.bridge = self.born()
+            log.write_bytes(b"".join(lines[:-1]) + lines[-1][: (1 + self.restarts) % 40])
+        self.bridge = self.new_bridge()
 
     @rule()
     def finishes(self):
@@ -158,12 +162,12 @@ class BridgeMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.settled) > 8)
     @rule()
     def fails(self):
-        self.bridge.fail("a test says so")
+        self.bridge.fail("a test ends the run")
         if self.state is State.COLLECTING:
             self.state = State.ERROR
 
     @invariant()
-    def counters_are_what_the_journal_says(self):
+    def counts_are_those_of_the_journal(self):
         snapshot = self.bridge.snapshot()
         journal = Journal(Store(str(self.output)))
         assert set(journal.latest) == set(self.settled)
@@ -181,7 +185,7 @@ class BridgeMachine(RuleBasedStateMachine):
         assert snapshot.next_seq == len(self.settled)
 
     @invariant()
-    def every_scene_has_the_fate_it_was_first_given(self):
+    def the_first_commit_of_every_scene_stands(self):
         journal = Journal(Store(str(self.output)))
         for key, (seq, becomes) in self.settled.items():
             result = journal.read(key)
@@ -192,14 +196,14 @@ class BridgeMachine(RuleBasedStateMachine):
                 assert result == becomes
 
     @invariant()
-    def the_limit_holds_and_the_state_is_remembered(self):
+    def the_limit_holds_and_the_state_survives_restarts(self):
         snapshot = self.bridge.snapshot()
         assert snapshot.peak_in_flight <= 3
         assert snapshot.state is self.state
         assert not {item.key for item in snapshot.in_flight} & set(self.settled)
 
     @invariant()
-    def each_commit_is_one_line_once_the_bridge_has_spoken(self):
+    def each_commit_is_logged_once(self):
         lines = [line["seq"] for line in read_events(Store(str(self.output))) if line["event"] == "commit"]
         assert len(lines) == len(set(lines))
         if self.state is State.COLLECTING:
@@ -246,18 +250,18 @@ def test_a_replaced_output_folder_takes_no_commit(made, tmp_path):
 
 
 def test_a_late_result_changes_nothing(made, tmp_path):
-    """A worker that was thought dead answers after its scene was given to another one."""
+    """A worker whose scene expired and went to another worker sends its result after all."""
     plan, results, prepared = made
     link_shards(prepared, tmp_path)
     bridge = Bridge(str(tmp_path), "run", plan, max_scenes=2)
     bridge.begin()
     key, other = list(results)[:2]
-    assert bridge.admit(key, ("worker", "first life"))
-    assert bridge.admit(other, ("worker", "second life"))  # the first life has ended
+    assert bridge.admit(key, ("worker", "first incarnation"))
+    assert bridge.admit(other, ("worker", "second incarnation"))  # the worker was restarted
     assert [item.key for item in bridge.snapshot().in_flight] == [other]
-    assert bridge.admit(key, ("another", "life"))
+    assert bridge.admit(key, ("another", "incarnation"))
     assert bridge.commit(key, encode_result(results[key])) == 0
-    assert bridge.commit(key, b"nonsense from the dead") == 0
+    assert bridge.commit(key, b"not a result") == 0
     assert bridge.snapshot().scenes.failed == 0
 
 
@@ -267,17 +271,17 @@ def test_workers_that_start_and_finish_no_scene_are_counted_until_one_is_finishe
     bridge = Bridge(str(tmp_path), "run", plan, max_scenes=2)
     bridge.begin()
     key, other = list(results)[:2]
-    for life in range(3):
-        bridge.born(("dying", str(life)))
-        bridge.born(("dying", str(life)))  # its answer was lost
-        bridge.born((f"other {life}", "life"))  # many workers are many lives, not many deaths
-    assert bridge.snapshot().stillborn == 2
-    bridge.admit(key, ("other 0", "life"))
-    assert bridge.snapshot().stillborn == 2
+    for incarnation in range(3):
+        bridge.worker_started(("crashing", str(incarnation)))
+        bridge.worker_started(("crashing", str(incarnation)))  # repeated because the answer was lost
+        bridge.worker_started((f"other {incarnation}", "only"))  # another worker is no crash of this one
+    assert bridge.snapshot().startup_crashes == 2
+    bridge.admit(key, ("other 0", "only"))
+    assert bridge.snapshot().startup_crashes == 2
     bridge.commit(key, encode_result(results[key]))
-    assert bridge.snapshot().stillborn == 0
-    for life in range(3, 6):
-        bridge.born(("dying", str(life)))
-    assert bridge.snapshot().stillborn == 2
-    bridge.admit(other, ("dying", "5"))
-    assert bridge.snapshot().stillborn == 0
+    assert bridge.snapshot().startup_crashes == 0
+    for incarnation in range(3, 6):
+        bridge.worker_started(("crashing", str(incarnation)))
+    assert bridge.snapshot().startup_crashes == 2
+    bridge.admit(other, ("crashing", "5"))
+    assert bridge.snapshot().startup_crashes == 0

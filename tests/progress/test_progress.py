@@ -13,9 +13,8 @@ from rich.console import Console
 
 import rawnind
 from rawnind.bridge.bridge import Bridge
-from rawnind.bridge.in_flight import InFlight
-from rawnind.bridge.ledger import Fate, fate_counts
-from rawnind.bridge.messages import LoaderReport, Snapshot, State
+from rawnind.bridge.ledger import OutcomeGroup, estimated_counts
+from rawnind.bridge.messages import LoaderReport, SceneInFlight, Snapshot, State
 from rawnind.bridge.stages import Stage, StageCounts, StageTally, pair_counts, result_counts
 from rawnind.errors import printable
 from rawnind.outcomes import scene_result, uncollected, whole_scene
@@ -73,7 +72,7 @@ def snapshot(**changes):
         "scenes": Counts(planned=12, collected=2, rejected=1),
         "pairs": Counts(planned=22, collected=4, rejected=1, failed=1),
         "crops": 84,
-        "in_flight": (InFlight(key="bayer/tea", stage="align", started=50.0, heard=99.0),),
+        "in_flight": (SceneInFlight(key="bayer/tea", stage="align", started=50.0, last_heartbeat=99.0),),
         "peak_in_flight": 2,
         "stages": tuple(
             StageCounts(stage=stage, waiting=20, running=1, done=8, rejected=1, failed=1) for stage in Stage
@@ -135,7 +134,7 @@ def test_rows_of_stages_count_every_planned_photo_and_pair_once(data):
     recipe = Recipe()
     for each in scenes:
         done = data.draw(st.integers(0, len(each.noisy)))
-        tally.heard(
+        tally.report(
             each.key, {"decode_done": done + 1, "align_done": done, "mask_done": done, "write_done": done}
         )
         check_rows(tally.counts([data.draw(st.sampled_from(Stage))]), pairs)
@@ -150,7 +149,7 @@ def test_rows_of_stages_count_every_planned_photo_and_pair_once(data):
             lost = data.draw(st.lists(st.sampled_from(each.noisy), unique=True)) if each.noisy else []
             files = [FailedFile(photo=photo, reason=Reason.TRUNCATED, detail="") for photo in lost]
             result = scene_result(each, recipe, results, files)
-        tally.settled(result)
+        tally.settle(result)
         assert sum(result_counts(result)[f"decode_{kind}"] for kind in NUMBERS[2:]) == len(each.noisy) + 1
     final = tally.counts([])
     check_rows(final, pairs)
@@ -185,14 +184,14 @@ def test_the_counts_of_a_commit_leave_out_no_photo_and_no_pair(data):
     pairs = [uncollected(noisy, each.ground_truths[0], data.draw(reasons)) for noisy in each.noisy]
     result = scene_result(each, Recipe(), pairs)
     pairs_of = commit_of(result, 0).pairs
-    told = fate_counts(
-        Fate(each.cfa, result.outcome, result.reason, pairs_of, len(each.noisy) + 1, ours=True)
+    estimate = estimated_counts(
+        OutcomeGroup(each.cfa, result.outcome, result.reason, pairs_of, len(each.noisy) + 1, this_run=True)
     )
     exact = result_counts(result)
-    assert sum(told[f"decode_{kind}"] for kind in NUMBERS[2:]) == len(each.noisy) + 1
+    assert sum(estimate[f"decode_{kind}"] for kind in NUMBERS[2:]) == len(each.noisy) + 1
     for outcome in (Outcome.REJECTED, Outcome.FAILED):
         assert (
-            told[f"align_{outcome}"] + told[f"mask_{outcome}"]
+            estimate[f"align_{outcome}"] + estimate[f"mask_{outcome}"]
             == exact[f"align_{outcome}"] + exact[f"mask_{outcome}"]
         )
 
@@ -232,7 +231,10 @@ def test_after_a_minute_without_a_commit_the_oldest_scene_and_its_stage_are_name
     assert "No scene committed" not in drawn(view)
     clock.now += 1
     view.update(
-        snapshot(now=160.0, in_flight=(InFlight(key="bayer/tea", stage="mask", started=50.0, heard=158.0),))
+        snapshot(
+            now=160.0,
+            in_flight=(SceneInFlight(key="bayer/tea", stage="mask", started=50.0, last_heartbeat=158.0),),
+        )
     )
     assert (
         "No scene committed for 60 s; the oldest in flight is bayer/tea, in stage mask, for 110 s"
@@ -310,10 +312,15 @@ def test_without_colours_the_view_has_the_same_words():
 def test_a_scene_name_cannot_send_control_characters_to_the_terminal(name):
     clock = Clock()
     view = Live(clock=clock)
-    view.update(snapshot(in_flight=(InFlight(key=name, stage="\x1b[2J", started=0.0, heard=99.0),)))
+    view.update(
+        snapshot(in_flight=(SceneInFlight(key=name, stage="\x1b[2J", started=0.0, last_heartbeat=99.0),))
+    )
     clock.now += 61
     view.update(
-        snapshot(in_flight=(InFlight(key=name, stage="\x1b[2J", started=0.0, heard=160.0),), now=161.0)
+        snapshot(
+            in_flight=(SceneInFlight(key=name, stage="\x1b[2J", started=0.0, last_heartbeat=160.0),),
+            now=161.0,
+        )
     )
     text = drawn(view, 100_000)
     assert text.replace("\n", "").isprintable()

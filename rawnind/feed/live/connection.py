@@ -13,7 +13,7 @@ import ray
 import ray.exceptions
 
 from rawnind import timing
-from rawnind.bridge.messages import Given, from_bytes
+from rawnind.bridge.messages import TakeReply, from_bytes
 from rawnind.errors import RawnindError
 from rawnind.feed.live.history import Consumer, assigned_rows, last_run_end, remaining_rows
 from rawnind.output.store import Store
@@ -157,7 +157,7 @@ class BridgeSource:
         self._position = answer.position
         if not len(rows):
             if answer.state == "error":
-                raise FeedError(f"the run failed: {answer.why}")
+                raise FeedError(f"the run failed: {answer.error}")
             if answer.state == "closed":
                 return self._fetch_from_folder(count, done)
             self.ended = answer.state == "ready"
@@ -179,7 +179,7 @@ class BridgeSource:
         self.ended = self._folder.ended
         return part
 
-    def _ask(self, count: int, done: int) -> Given | None:
+    def _ask(self, count: int, done: int) -> TakeReply | None:
         handle = self._find_bridge()
         if handle is None:
             return None
@@ -193,7 +193,7 @@ class BridgeSource:
                 if start is None:
                     return None
                 self._position, self._joined = start, True
-            answer: Given = self._call(
+            answer: TakeReply = self._call(
                 handle.take.remote(
                     self._consumer.feed, self._consumer.name, self._token, self._position, count, done=done
                 )

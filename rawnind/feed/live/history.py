@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rawnind.bridge.leases import Account, Leased, LeaseLog, accounts, given_to
+from rawnind.bridge.leases import ConsumerState, LeasedCrop, LeaseLog, consumer_states, leased_crops
 from rawnind.errors import ConfigError, OutputError
 from rawnind.feed.manifest_view import apply_filters, read_groups, split_filters
 from rawnind.feed.sampling import generator
@@ -87,21 +87,21 @@ def remaining_rows(
         ManifestError: The manifest cannot be read.
     """
     log = LeaseLog(store, consumer.feed)
-    known = accounts(log.entries())
+    known = consumer_states(log.entries())
     if known and consumer.name not in known:
         raise ConfigError(
             f"feed {consumer.feed} of {store.location} belongs to {', '.join(sorted(known))}; "
             "resume with one of these names, or choose another feed"
         )
-    account = known.get(consumer.name, Account())
+    account = known.get(consumer.name, ConsumerState())
     start = account.done if position is None else position
-    wanted = [crop.crop_id for crop in given_to(log, consumer.name, start)]
+    wanted = [crop.crop_id for crop in leased_crops(log, consumer.name, start)]
     wanted += _share(store, log, known, consumer, generator(seed, epoch, 0))
     return _positioned(rows_of(store, wanted), start)
 
 
 def _share(
-    store: Store, log: LeaseLog, known: dict[str, Account], consumer: Consumer, rng: np.random.Generator
+    store: Store, log: LeaseLog, known: dict[str, ConsumerState], consumer: Consumer, rng: np.random.Generator
 ) -> list[str]:
     if any(entry.last for entry in log.entries()):
         return []
@@ -111,7 +111,7 @@ def _share(
         if consumer.name in active
         else (consumer.rank, consumer.ranks)
     )
-    assigned = pa.array([crop.crop_id for crop in given_to(log)], pa.string())
+    assigned = pa.array([crop.crop_id for crop in leased_crops(log)], pa.string())
     names = _trainable_crops(store)
     unassigned = names.filter(pc.invert(pc.is_in(names, assigned)))
     order = rng.permutation(len(unassigned))
@@ -158,7 +158,7 @@ def assigned_rows(
         ManifestError: The manifest cannot be read.
     """
     log = LeaseLog(store, consumer.feed)
-    crops: Iterable[Leased] = given_to(log, None if every_consumer else consumer.name)
+    crops: Iterable[LeasedCrop] = leased_crops(log, None if every_consumer else consumer.name)
     wanted = [crop.crop_id for crop in crops if sequence is None or crop.seq < sequence]
     if not wanted:
         raise ConfigError(

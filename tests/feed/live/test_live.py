@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rawnind.bridge.bridge import Bridge
-from rawnind.bridge.leases import LeaseLog, given_to
+from rawnind.bridge.leases import LeaseLog, leased_crops
 from rawnind.bridge.messages import from_bytes
 from rawnind.errors import ConfigError
 from rawnind.feed.live.history import Consumer, last_run_end, remaining_rows
@@ -136,7 +136,7 @@ def test_a_consumer_replaced_by_another_process_of_its_name_gets_no_more_crops(r
     run.commit("bayer/scene0")
     assert first.take(run, 3)
     second.join(run)
-    with pytest.raises(ConfigError, match="another process goes by the name of consumer a"):
+    with pytest.raises(ConfigError, match="another process has joined as consumer a"):
         first.take(run, 3)
     assert second.take(run, 3) == first.has  # they were never said to be done with
 
@@ -153,7 +153,7 @@ def test_a_returning_consumer_gets_again_what_it_had_not_finished(run):
     assert again.take(run, 9) == consumer.has[2:]
     again.join(run, position=0)
     assert again.take(run, 9) == consumer.has
-    with pytest.raises(ConfigError, match="was given 5 crops, it cannot go on at 6"):
+    with pytest.raises(ConfigError, match="was leased 5 crops, it cannot continue at position 6"):
         again.join(run, position=6)
 
 
@@ -170,7 +170,7 @@ def test_the_crops_of_several_scenes_are_mixed(run):
 def _leases(run, consumer):
     while consumer.take(run, 4):
         pass
-    return list(given_to(LeaseLog(Store(run.where), "f")))
+    return list(leased_crops(LeaseLog(Store(run.where), "f")))
 
 
 def test_a_photo_of_the_test_reserve_is_leased_to_no_consumer(maker):
@@ -235,7 +235,7 @@ def test_a_truncated_line_is_ignored(run):
     run.start()
     consumer.take(run, 9)
     assert len(set(consumer.has)) == 5
-    assert [crop.crop_id for crop in given_to(LeaseLog(Store(run.where), "f"), "a")] == consumer.has
+    assert [crop.crop_id for crop in leased_crops(LeaseLog(Store(run.where), "f"), "a")] == consumer.has
 
 
 @pytest.mark.parametrize("feed", ["", "../x", "a/b", ".hidden"])

@@ -17,7 +17,7 @@ import torch
 from ray.util.state import list_actors
 
 from rawnind.bridge.bridge import Bridge
-from rawnind.bridge.leases import LeaseLog, given_to
+from rawnind.bridge.leases import LeaseLog, leased_crops
 from rawnind.output.events import read_events
 from rawnind.output.journal.journal import encode_result
 from rawnind.output.store import Store
@@ -214,7 +214,7 @@ def test_two_consumers_share_an_epoch_while_a_worker_and_the_bridge_are_killed(
 
 
 def _nothing_lost_or_twice(out, batches):
-    leased = [crop.crop_id for crop in given_to(LeaseLog(Store(str(out)), "train"))]
+    leased = [crop.crop_id for crop in leased_crops(LeaseLog(Store(str(out)), "train"))]
     rows = pq.read_table(out / "manifest.parquet", columns=["crop_id", "test_reserve", "cfa"]).to_pylist()
     open_rows = [row for row in rows if not row["test_reserve"]]
     assert Counter(leased) == Counter(row["crop_id"] for row in open_rows)
