@@ -110,7 +110,7 @@ class Options:
         Raises:
             ConfigError: A name is unknown or a value breaks its rule.
         """
-        recipe_keys = {each.name for each in fields(Recipe)}
+        recipe_keys = set(Recipe.names())
         own_keys = {each.name for each in fields(cls)} - {"recipe"}
         for key in values:
             if key not in recipe_keys | own_keys:
@@ -141,6 +141,7 @@ def load_config(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path} must hold option names with values, such as `crop_size: 512`")
+    values.pop("format", None)  # of a folder's recipe.yaml
     names = [key.replace("-", "_") for key in values]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"{path} gives {', '.join(twice)} twice")

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -27,6 +27,11 @@ class Compression(StrEnum):
     ZSTD = "zstd"
 
 
+ADDED: dict[str, Any] = {"compression": Compression.NONE}
+"""Keys that the first recipes did not have, with the value that was in force without them. A key that is added to `Recipe`
+stands here, with what the code did before."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """Parameters of the pair chain. Its digest names what was made with it.
@@ -45,6 +50,8 @@ class Recipe:
         max_bad_exposure: largest share of over- or underexposed cells in either photo (0.75 in the research code).
         compression: of the shards. `zstd` is for storage that is slow to read: a crop then costs more CPU than it saves on
             a local disk.
+        absent: keys of `ADDED` that the folder's recipe.yaml does not have because it is older than they are. They are no
+            part of the digest, so that a folder keeps the digest that its scenes were committed with.
     """
 
     crop_size: int = 512
@@ -59,6 +66,7 @@ class Recipe:
     max_bad_exposure: float = 0.75
     compression: Compression = Compression.NONE
     algorithm: int = ALGORITHM
+    absent: frozenset[str] = field(default=frozenset(), compare=False)
 
     def __post_init__(self) -> None:
         require(is_whole(self.crop_size) and self.crop_size > 0 and self.crop_size % 32 == 0,
@@ -92,12 +100,14 @@ class Recipe:
     @property
     def digest(self) -> str:
         """First 16 hex digits of the SHA-256 over the recipe's canonical JSON."""
-        return _digest(self)
+        return _digest(self, self.absent)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as they stand in manifest.yaml and in a config file."""
+        """Plain values, as in recipe.yaml, in manifest.yaml and in a config file."""
         return {
-            key: str(value) if isinstance(value, StrEnum) else value for key, value in asdict(self).items()
+            key: str(value) if isinstance(value, StrEnum) else value
+            for key, value in asdict(self).items()
+            if key not in {"absent", *self.absent}
         }
 
     @classmethod
@@ -107,7 +117,7 @@ class Recipe:
         Raises:
             ConfigError: A name is unknown or a value breaks its rule.
         """
-        names = [field.name for field in fields(cls)]
+        names = cls.names()
         for key in values:
             require(key in names, f"unknown recipe key; known are {', '.join(names)}", key)
         values = dict(values)
@@ -118,8 +128,29 @@ class Recipe:
                 values[name] = kind(values[name])
         return cls(**values)
 
+    @classmethod
+    def of_folder(cls, values: dict[str, Any]) -> "Recipe":
+        """The recipe of an output folder, which may be older than some keys. Errors as in `from_dict`.
+
+        Args:
+            values: of its recipe.yaml or manifest.yaml.
+
+        >>> old = Recipe().as_dict()
+        >>> del old["compression"]
+        >>> Recipe.of_folder(old) == Recipe(), Recipe.of_folder(old).digest == Recipe().digest
+        (True, False)
+        """
+        absent = frozenset(set(ADDED) - set(values))
+        recipe = cls.from_dict({**{key: ADDED[key] for key in absent}, **values})
+        return replace(recipe, absent=absent)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Names of the parameters."""
+        return [each.name for each in fields(cls) if each.compare]
+
 
 @lru_cache(maxsize=16)
-def _digest(recipe: Recipe) -> str:
-    """Asked for with every scene; equal recipes have one digest."""
+def _digest(recipe: Recipe, absent: frozenset[str]) -> str:  # noqa: ARG001 - recipes that differ in it alone are equal
+    """Asked for with every scene."""
     return hashlib.sha256(json.dumps(recipe.as_dict(), sort_keys=True).encode()).hexdigest()[:16]

@@ -28,6 +28,8 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 
 _strict = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
+_growing = ConfigDict(strict=True, allow_inf_nan=False, extra="ignore")
+"""For records that later versions add numbers to: a journal with numbers that this version does not know can be read."""
 
 
 class Cfa(StrEnum):
@@ -130,7 +132,7 @@ class Sensor:
         camera: make and model as the file spells them.
     """
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = _growing
 
     cfa: Cfa
     origin: tuple[int, int]
@@ -158,7 +160,7 @@ class Crop:
         changed_fraction: share of pixels where the scene differs between the photos.
     """
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = _growing
 
     y: Count
     x: Count
@@ -206,7 +208,7 @@ class Measurements:
         noise_floor: variance of the gain-matched difference at level zero.
     """
 
-    __pydantic_config__ = _strict
+    __pydantic_config__ = _growing
 
     shift_y: int | None = None
     shift_x: int | None = None

@@ -28,6 +28,7 @@ from rawnind.output.events import CommitLog, EventLog
 from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import write_manifest
 from rawnind.output.store import Store
+from rawnind.output.versions import VERSIONS
 from rawnind.planning import Plan
 from rawnind.reasons import Outcome, Reason
 from rawnind.records import Cfa, SceneResult, Summary
@@ -116,7 +117,7 @@ class Bridge:
         """Starts to collect unless it did already; returns `open_scenes`."""
         if self._state is State.INITIALIZED:
             self._log.recover()
-            self._events.add("begin", next_seq=self._journal.next_seq)
+            self._events.add("begin", format=VERSIONS["events"], next_seq=self._journal.next_seq)
             self._transition(State.COLLECTING)
             self._root = self._store.root_identity()
         return self.open_scenes()

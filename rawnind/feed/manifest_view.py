@@ -17,6 +17,7 @@ from rawnind.feed.selection import Selection, Split, validation_scenes
 from rawnind.output.manifest import MANIFEST, PAIRS
 from rawnind.output.shards import crop_name
 from rawnind.output.store import Store
+from rawnind.output.versions import require_readable_parquet
 from rawnind.records import Cfa
 
 log = logging.getLogger(__name__)
@@ -205,6 +206,7 @@ def read_groups(store: Store, *, everything: bool) -> Iterator[pa.Table]:
     names = None if everything else [*dict.fromkeys([*_CROP_COLUMNS, *_PAIR_COLUMNS, *_FILTER_COLUMNS])]
     try:
         with store.open(MANIFEST) as source, pq.ParquetFile(source, read_dictionary=list(_REPEATED)) as file:
+            require_readable_parquet("manifest", file.schema_arrow.metadata, MANIFEST)
             for number in range(file.num_row_groups):
                 yield file.read_row_group(number, columns=names)
     except (pa.ArrowInvalid, OSError) as error:

@@ -3,7 +3,7 @@
 Every line is a JSON object with `time` (seconds since 1970), `run` and `event`. It is a log: no number of the manifest
 comes from it. The events:
 
-`begin`: a run starts collecting; `next_seq`, the sequence number of its first commit.
+`begin`: a run starts collecting; `format`, the version of these lines, and `next_seq`, the sequence number of its first commit.
 `state`: `from`, `to`; with `error` comes `why`, with `ready` comes `peak_in_flight`.
 `commit`: `seq`, `scene`, `outcome`, `reason`, `pairs` (by outcome), `crops`, `in_flight` (the scenes in flight, this one
 among them), `telemetry` (seconds, bytes and counts by stage, and `attempts`); `recovered` where the bridge died before it

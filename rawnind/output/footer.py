@@ -7,7 +7,8 @@ below are its). Structures become dicts by field number.
 from typing import Any
 
 MAGIC = b"PAR1"
-SCHEMA, ROW_GROUPS = 2, 4  # of FileMetaData
+SCHEMA, ROW_GROUPS, KEY_VALUES = 2, 4, 5  # of FileMetaData
+KEY, VALUE = 1, 2  # of KeyValue
 COLUMNS = 1  # of RowGroup
 META_DATA = 3  # of ColumnChunk
 # of ColumnMetaData

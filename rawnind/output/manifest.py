@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from rawnind.errors import ManifestError
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, crop_row, pair_row, scene_entry
 from rawnind.output.store import HashingSink, Store
+from rawnind.output.versions import VERSIONS, require_readable
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
 from rawnind.records import Counts, PairResult, SceneResult, Summary
@@ -24,7 +25,6 @@ from rawnind.records import Counts, PairResult, SceneResult, Summary
 MANIFEST = "manifest.parquet"
 PAIRS = "pairs.parquet"
 MANIFEST_YAML = "manifest.yaml"
-FORMAT = 1
 
 _ROWS_PER_BATCH, _BATCHES_PER_GROUP = 1024, 64
 
@@ -88,8 +88,9 @@ def read_head(store: Store) -> dict[str, Any]:
         head = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ManifestError(f"{MANIFEST_YAML} in {store.location} is not YAML: {error}") from error
-    if not isinstance(head, dict) or head.get("format") != FORMAT:
-        raise ManifestError(f"{MANIFEST_YAML} in {store.location} is not a manifest of format {FORMAT}")
+    if not isinstance(head, dict) or "format" not in head:
+        raise ManifestError(f"{MANIFEST_YAML} in {store.location} is not a manifest")
+    require_readable("manifest.yaml", head["format"], f"{MANIFEST_YAML} in {store.location}")
     return head
 
 
@@ -217,7 +218,7 @@ def _pairs_in_order(results: Iterable[SceneResult]) -> Iterator[tuple[SceneResul
 def _head(summary: Summary, recipe: Recipe, versions: Mapping[str, str]) -> dict[str, Any]:
     counts = {"scenes": asdict(summary.scenes), "pairs": asdict(summary.pairs), "crops": summary.crops}
     return {
-        "format": FORMAT,
+        "format": VERSIONS["manifest.yaml"],
         "recipe": {"digest": recipe.digest, **recipe.as_dict()},
         "versions": dict(versions),
         "counts": counts,

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from rawnind.output.shards import crop_name
+from rawnind.output.versions import parquet_metadata
 from rawnind.records import ALWAYS_MEASURED, Crop, Measurements, PairResult, SceneResult, Sensor
 
 _INTEGER_MEASUREMENTS = ("shift_y", "shift_x")
@@ -45,7 +46,8 @@ MANIFEST_SCHEMA = pa.schema(
         *_required(black_level=_LEVELS, white_level=pa.float64(), gt_black_level=_LEVELS,
                   gt_white_level=pa.float64(), overexposure_lb=pa.float64(), rgb_xyz_matrix=_LEVELS,
                   shard=pa.string(), row_group=pa.int32(), shard_sha256=pa.string(), recipe=pa.string()),
-    ]
+    ],
+    metadata=parquet_metadata("manifest"),
 )  # fmt: skip
 """Columns of manifest.parquet, one row per crop, sorted by (scene, pair_id, y, x)."""
 
@@ -63,7 +65,8 @@ PAIRS_SCHEMA = pa.schema(
         *_required(crops=pa.int32()),
         *_nullable(shard=pa.string(), shard_sha256=pa.string()),
         *_required(recipe=pa.string()),
-    ]
+    ],
+    metadata=parquet_metadata("pairs"),
 )  # fmt: skip
 """Columns of pairs.parquet, one row per planned pair, sorted by (scene, pair_id)."""
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rawnind.errors import DamagedShardError
+from rawnind.errors import DamagedShardError, ManifestError
 from rawnind.output.footer import (
     CODEC,
     COLUMNS,
@@ -29,15 +29,19 @@ from rawnind.output.footer import (
     DATA_PAGE,
     DICTIONARY_PAGE,
     ENCODINGS,
+    KEY,
+    KEY_VALUES,
     MAGIC,
     META_DATA,
     NUM_VALUES,
     ROW_GROUPS,
     SCHEMA,
+    VALUE,
     parse_footer,
 )
 from rawnind.output.shards import read_crop, shard_schema
 from rawnind.output.store import Store
+from rawnind.output.versions import require_readable_parquet
 
 _COLUMNS = ("crop_id", "noisy_raw", "gt_raw", "gt_rgb", "mask")
 _MAX_PAGE_HEADER = 64  # Parquet's header of a page without statistics has about 20 bytes
@@ -236,6 +240,8 @@ def _read_layout(file: _File, size: int) -> _Layout:
     if footer.get(SCHEMA) != _schema_of(size):
         raise ValueError(f"not a shard of {size}-pixel crops")
     try:
+        marks = {pair[KEY]: pair.get(VALUE, b"") for pair in footer.get(KEY_VALUES, ())}
+        require_readable_parquet("shard", marks, "it")
         return _layout_of(footer, end, file.stamp, size)
     except (
         KeyError,
@@ -244,6 +250,8 @@ def _read_layout(file: _File, size: int) -> _Layout:
         OverflowError,
     ) as error:  # a field is not there, or of another kind
         raise ValueError("its footer is damaged") from error
+    except ManifestError as error:
+        raise ValueError(str(error)) from error
 
 
 def _layout_of(footer: dict[int, Any], end: int, stamp: tuple[int, int], size: int) -> _Layout:

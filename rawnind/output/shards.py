@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rawnind.errors import DamagedShardError
 from rawnind.output.store import Store
+from rawnind.output.versions import parquet_metadata, require_readable_parquet
 from rawnind.recipe import Compression
 from rawnind.records import Cfa, Shard
 
@@ -75,6 +76,16 @@ def shard_schema(size: int) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
 
 
+def _decoding(size: int) -> dict[str, dict[str, Any]]:
+    """How to make arrays of a shard's binary columns."""
+    return {
+        "noisy_raw": {"dtype": "<u2", "shape": [size, size]},
+        "gt_raw": {"dtype": "<u2", "shape": [size, size]},
+        "gt_rgb": {"dtype": "<f2", "shape": [3, size, size]},
+        "mask": {"dtype": "|u1", "shape": [size, size // 8], "packed_bits": "big"},
+    }
+
+
 def write_shard(
     store: Store,
     name: str,
@@ -102,6 +113,7 @@ def write_shard(
         ) as writer:
             for row in rows:
                 writer.write_batch(_batch(row, schema, size))
+            writer.add_key_value_metadata(parquet_metadata("shard", _decoding(size)))
         return Shard(path=name, sha256=sink.sha256, size=sink.size)
 
 
@@ -113,6 +125,7 @@ def read_crop(store: Store, name: str, row_group: int, size: int) -> CropPixels:
     """
     try:
         with store.open(name) as source, pq.ParquetFile(source) as file:
+            require_readable_parquet("shard", file.schema_arrow.metadata, name)
             row = file.read_row_group(row_group)
             if not row.schema.equals(shard_schema(size)):
                 raise DamagedShardError(f"{name}: not a shard of {size}-pixel crops")

@@ -23,6 +23,7 @@ from rawnind.output.manifest import (
 )
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, crop_row, pair_row, scene_entry
 from rawnind.output.store import Store
+from rawnind.output.versions import require_readable_parquet
 from rawnind.reasons import Outcome
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa, PairResult, SceneResult
@@ -73,7 +74,7 @@ class _Comparison:
         self._summary = read_summary(store)
         self._conservation = head.get("conservation")
         try:
-            self._recipe: Final = Recipe.from_dict(
+            self._recipe: Final = Recipe.of_folder(
                 {key: value for key, value in head["recipe"].items() if key != "digest"}
             )
         except ConfigError as error:
@@ -209,8 +210,9 @@ def _rows(store: Store, name: str, schema: pa.Schema) -> Iterator[Iterator[_Row]
     """The rows of a Parquet file, a few thousand in memory at once."""
     try:
         with store.open(name) as source, pq.ParquetFile(source) as file:
-            if not file.schema_arrow.equals(schema):
-                raise ManifestError(f"{name} in {store.location} does not have the columns of this version.")
+            require_readable_parquet(name.removesuffix(".parquet"), file.schema_arrow.metadata, name)
+            if missing := _missing(file.schema_arrow, schema):
+                raise ManifestError(f"{name} in {store.location} lacks the columns {', '.join(missing)}.")
             yield (
                 row
                 for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False)
@@ -232,7 +234,16 @@ def _off_tile(where: str, cfa: Cfa, pair: PairResult, listed: list[_Row]) -> Ite
 
 
 def _different(found: list[_Row], expected: list[_Row], schema: pa.Schema) -> Iterator[tuple[str, _Row]]:
-    """(column, found row) wherever a row is not the expected one."""
+    """(column, found row) wherever a row is not the expected one, in the columns that the file has."""
     for row, clean in zip(found, pa.Table.from_pylist(expected, schema=schema).to_pylist(), strict=False):
-        if row != clean:
-            yield from ((name, row) for name in schema.names if row[name] != clean[name])
+        yield from ((name, row) for name in schema.names if name in row and row[name] != clean[name])
+
+
+def _missing(found: pa.Schema, schema: pa.Schema) -> list[str]:
+    """Columns that every version has had and that a file lacks or has with another type; nullable ones may be newer than it."""
+    types = {field.name: field.type for field in found}
+    return [
+        field.name
+        for field in schema
+        if types.get(field.name, field.type if field.nullable else None) != field.type
+    ]

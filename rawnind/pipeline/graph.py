@@ -125,7 +125,7 @@ def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, workers: int
             "output": job.output,
             "run": job.run,
             "root": job.root,
-            "recipe": job.options.recipe,
+            "recipe": job.plan.recipe,
             "bridge": bridge,
             "scene_timeout": job.options.scene_timeout,
         },

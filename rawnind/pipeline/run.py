@@ -4,6 +4,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Unpack
@@ -20,6 +21,7 @@ from rawnind.output.journal.journal import Journal
 from rawnind.output.lock import only_run
 from rawnind.output.manifest import read_head, read_summary
 from rawnind.output.store import Store
+from rawnind.output.versions import VERSIONS, require_readable
 from rawnind.pipeline.driver import Driver
 from rawnind.pipeline.graph import NAMESPACE, Job
 from rawnind.pipeline.signals import Interrupts
@@ -84,7 +86,7 @@ def _from_source(
     store.prepare_root()
     name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
     with only_run(store, name):
-        _claim(store, options.recipe)
+        plan = replace(plan, recipe=_claim(store, options.recipe))
         changed = changed_scenes(store, plan)
         job = Job(
             output=location, run=name, root=_root(Path(source)), plan=plan, options=options, changed=changed
@@ -139,27 +141,32 @@ def _settled(bridge: Bridge, store: Store, progress: Progress) -> Summary:
     return summary
 
 
-def _claim(store: Store, recipe: Recipe) -> None:
-    """Marks a new folder with its recipe, or checks an old one's."""
+def _claim(store: Store, recipe: Recipe) -> Recipe:
+    """Marks a new folder with its recipe, or checks an old one's; the recipe with the folder's digest."""
     try:
         known = yaml.safe_load(store.read(RECIPE))
     except FileNotFoundError:
         _refuse_foreign(store)
         with contextlib.suppress(FileExistsError):  # another run was faster; its recipe is compared below
-            store.write(RECIPE, yaml.safe_dump(recipe.as_dict(), sort_keys=False).encode())
+            text = yaml.safe_dump({"format": VERSIONS["recipe"], **recipe.as_dict()}, sort_keys=False)
+            store.write(RECIPE, text.encode())
         known = yaml.safe_load(store.read(RECIPE))
     except yaml.YAMLError as error:
         raise ManifestError(f"{store.location}/{RECIPE} is not YAML: {error}") from error
-    wanted = recipe.as_dict()
     if not isinstance(known, dict):
         raise ManifestError(f"{store.location}/{RECIPE} is not a recipe")
-    different = sorted(key for key in {*known, *wanted} if known.get(key) != wanted.get(key))
-    if different:
-        changes = ", ".join(f"{key} {known.get(key)} there and {wanted.get(key)} now" for key in different)
+    require_readable("recipe", known.pop("format", None), f"{store.location}/{RECIPE}")
+    found = Recipe.of_folder(known)
+    if found != recipe:
+        old, new = replace(found, absent=frozenset()).as_dict(), recipe.as_dict()
+        changes = ", ".join(
+            f"{key} {old[key]} there and {new[key]} now" for key in new if old[key] != new[key]
+        )
         raise RecipeMismatchError(
             f"{store.location} was made with another recipe ({changes}). Choose a new --output, or pass "
             f"--config {store.location}/{RECIPE} to go on with the old one."
         )
+    return found
 
 
 def _refuse_source_within(source: Path, location: str) -> None:

@@ -20,12 +20,12 @@ from rawnind.feed.batch import Batch
 from rawnind.feed.crop_options import CropOptions, Input
 from rawnind.feed.dataset import CropDataset
 from rawnind.feed.loader import CropLoader
+from rawnind.output.versions import VERSIONS
 from rawnind.training.log import TrainReport, first_and_last_loss
 from rawnind.training.model import UNet, masked_l1
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
 CROP_SIZE = 128
 """Default of both trainers: small, so that a step is fast without a GPU."""
 _LEARNING_RATE = 2e-3
@@ -175,7 +175,7 @@ class Training:
         temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
         path.parent.mkdir(parents=True, exist_ok=True)
         state = {
-            "format": FORMAT,
+            "format": VERSIONS["checkpoint"],
             "kind": self._kind(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -201,7 +201,7 @@ class Training:
             state = torch.load(path, map_location=self.loader.device, weights_only=True)
         except (OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise ConfigError(f"{path} is not a checkpoint: {error}") from error
-        if state.get("format") != FORMAT or state.get("kind") != self._kind():
+        if state.get("format") != VERSIONS["checkpoint"] or state.get("kind") != self._kind():
             raise ConfigError(f"{path} is of another network; choose another checkpoint or remove it")
         try:
             self.loader.load_state_dict(state["feed"])

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from rawnind.errors import ManifestError
 from rawnind.output.journal.commits import OUTCOMES, REASONS, ROW, Commit, Rows, failure_bits
 from rawnind.output.store import TEMPORARY, Store
+from rawnind.output.versions import parquet_metadata, require_readable_parquet
 from rawnind.reasons import Outcome, Reason
 
 FOLDER = "parts"
@@ -40,7 +41,8 @@ SCHEMA = pa.schema(
         pa.field("failures", pa.string(), nullable=False),
         pa.field("inputs", pa.binary(), nullable=False),
         pa.field("result", pa.binary(), nullable=False),
-    ]
+    ],
+    metadata=parquet_metadata("journal"),
 )
 COMMIT_COLUMNS = [name for name in SCHEMA.names if name not in {"inputs", "result"}]
 
@@ -102,6 +104,7 @@ class PartFile:
             self._file = pq.ParquetFile(io.BytesIO(data))
         except pa.ArrowException as error:
             raise damaged(part.name, str(error)) from error
+        require_readable_parquet("journal", self._file.schema_arrow.metadata, part.name)
         meta = self._file.metadata
         self.size = sum(meta.row_group(n).total_byte_size for n in range(meta.num_row_groups))
         """Bytes of all columns before compression."""
@@ -148,7 +151,9 @@ def commit_rows(part: Part, table: pa.Table) -> Rows:
         rows["reason"] = _coded(table["reason"], lambda text: REASONS.index(Reason(text)), absent=-1)
         rows["failures"] = _coded(table["failures"], lambda text: failure_bits(map(Reason, text.split())))
     except ValueError as error:
-        raise damaged(part.name, f"another version wrote it: {error}") from error
+        raise ManifestError(
+            f"{part.name} holds a word that this rawnind does not know ({error}): a newer one wrote it. Upgrade rawnind."
+        ) from error
     for name in (*map(str, Outcome), "crops"):
         rows[name] = table[name].to_numpy()
     return rows
