@@ -21,8 +21,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## a sample data set from nothing to 20 training steps, in out/demo
 	$(BIN)/python jobs/demo.py
 
-# One worker process runs what needs Ray, one the rest (see tests/conftest.py).
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+# Two processes, each with a Ray of its own; a file's tests stay together, for its fixtures. Files with Ray come first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)  ## every test
 	$(PYTEST)

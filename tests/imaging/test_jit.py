@@ -13,6 +13,8 @@ import pytest
 from rawnind.imaging import jit
 from rawnind.imaging.jit import kernel
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = "FACTOR = {factor}\nTABLE = np.array([{factor}.0, 0.0])\n"
 CALLED = """
 import numpy as np

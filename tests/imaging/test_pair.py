@@ -15,6 +15,8 @@ from rawnind.records import Cfa
 from tests.imaging.shifted_pairs import Case, render
 from tests.imaging.simulation import MOTIFS
 
+pytestmark = pytest.mark.slow
+
 MATRIX = (0.7374, -0.2389, -0.0551, -0.5435, 1.3162, 0.2519, -0.1006, 0.1795, 0.6552)
 RECIPE = Recipe(crop_size=96, stride=96)
 SIDES = {Cfa.BAYER: (420, 520), Cfa.X_TRANS: (420, 516)}

@@ -15,6 +15,8 @@ from rawnind.records import Cfa
 from rawnind.source.decode import decode
 from rawnind.source.index import load_index
 
+pytestmark = pytest.mark.slow
+
 RECIPE = Recipe(crop_size=64, stride=96)
 
 

@@ -32,6 +32,8 @@ from rawnind.sample.scenes import SCENES
 from rawnind.source.decode import decode
 from rawnind.source.index import load_index
 
+pytestmark = pytest.mark.slow
+
 HEIGHT, WIDTH = 640, 832
 RECIPE = Recipe(crop_size=192, stride=192)
 # ITU-R BT.2020: primaries and white D65 as (x, y)

@@ -15,6 +15,8 @@ from rawnind.records import Cfa
 from tests.imaging.changed_pairs import Case, Kind, draw_case, render
 from tests.imaging.simulation import noise_at
 
+pytestmark = pytest.mark.slow
+
 
 def judge(case):
     """(pair, usable cells, gain, change) of a case."""
