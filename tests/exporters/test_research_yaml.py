@@ -18,7 +18,8 @@ from rawnind.exporters.research_yaml import MARK, export
 from rawnind.imaging.color import camera_to_rec2020
 from rawnind.output.shards import CropPixels, crop_name, read_crop
 from rawnind.records import Cfa
-from tests.feed.folder_maker import MATRIX, FolderMaker
+from tests.feed.folder_maker import FolderMaker
+from tests.output.result_maker import MATRIX
 
 
 class Textured(FolderMaker):

@@ -1,6 +1,5 @@
-"""Output folders as the job writes them, with scenes of our choosing."""
+"""Output folders as `prepare` writes them, with the scenes that a test asks for."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,11 @@ from rawnind.output.store import Store
 from rawnind.reasons import Outcome
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa, Crop, ImageRef, Measurements, PairResult, Scene, SceneResult, Sensor
-
-MATRIX = (0.9, -0.3, -0.1, -0.4, 1.2, 0.2, -0.1, 0.2, 0.6)
-
-
-def sha1(text):
-    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+from tests.output.result_maker import MATRIX, sha1
 
 
 class FolderMaker:
-    """Writes an output folder as the job does, with scenes of our choosing."""
+    """Writes an output folder scene by scene; `pixels` keeps what each crop holds."""
 
     def __init__(self, root, size=64):
         self.store = Store(str(root))

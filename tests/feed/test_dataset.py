@@ -13,8 +13,8 @@ from rawnind.imaging.demosaic.camera_rgb import demosaic
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
 from rawnind.training import CropDataset, collate, to_device
-from tests.feed.folder_maker import MATRIX
 from tests.imaging.simulation import make_sensor
+from tests.output.result_maker import MATRIX
 
 KEYS = {"x_crops", "y_crops", "mask_crops", "rgb_xyz_matrix", "gain"}
 ORIENTATIONS = [Orientation(bool(n & 1), bool(n & 2), bool(n & 4)) for n in range(8)]

@@ -1,8 +1,8 @@
 """Pairs with known changes of the scene: what appears, goes, moves, changes its texture, or falls into shadow.
 
-Both photos of a pair go the way that real ones go: light through the colour filters, shot, read and row noise, hot pixels,
-rounding, demosaicing of the ground truth, planes at the whole shift, gain. Every change comes with its truth: where it is, and
-how far it stands out of the noise.
+Both photos of a pair are simulated and processed like real ones: light through the colour filters, shot, read and row noise,
+hot pixels, rounding, demosaicing of the ground truth, planes at the whole shift, gain. Every change comes with its truth:
+where it is, and its contrast to the noise.
 """
 
 from dataclasses import dataclass

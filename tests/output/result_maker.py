@@ -1,4 +1,4 @@
-"""Sound results and the shards that go with them, of scenes that nobody photographed."""
+"""Makes valid results of invented scenes, and the shards that belong to them; strategies for Hypothesis."""
 
 import hashlib
 from dataclasses import fields
