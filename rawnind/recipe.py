@@ -9,8 +9,9 @@ from typing import Any
 
 from rawnind.rules import is_fraction, is_number, is_whole, require
 
-ALGORITHM = 1
-"""Raised by whoever changes what a recipe computes, so that old and new results never mix."""
+ALGORITHM = 2
+"""Raised by every change of what a recipe computes, so that old and new results never mix. Folders of earlier algorithms can be
+read, and are not continued."""
 
 
 class Pairing(StrEnum):
@@ -89,13 +90,16 @@ class Recipe:
             require(is_number(value) and value >= 0, f"{name} must be a number of at least 0", value)
         require(is_whole(self.max_shift) and 0 <= self.max_shift <= 1024,
                  "max_shift must lie between 0 and 1024", self.max_shift)  # fmt: skip
-        require(self.algorithm == ALGORITHM, f"this version runs algorithm {ALGORITHM}", self.algorithm)
+        require(
+            is_whole(self.algorithm) and 1 <= self.algorithm <= ALGORITHM,
+            f"this version has the algorithms 1 to {ALGORITHM}",
+            self.algorithm,
+        )
         for name in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure", "min_msssim", "min_alignment_score",
                      "max_alignment_loss"):  # fmt: skip
             value = getattr(self, name)
             if value is not None:  # 1 and 1.0, 0.0 and -0.0 are one value and must have one digest
                 object.__setattr__(self, name, float(value) + 0.0)
-        object.__setattr__(self, "algorithm", ALGORITHM)
 
     @property
     def digest(self) -> str:

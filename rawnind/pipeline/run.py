@@ -27,7 +27,7 @@ from rawnind.pipeline.graph import NAMESPACE, Job
 from rawnind.pipeline.signals import Interrupts
 from rawnind.planning import Plan, SceneFilter, make_plan
 from rawnind.progress.progress import Progress, Silent
-from rawnind.recipe import Recipe
+from rawnind.recipe import ALGORITHM, Recipe
 from rawnind.records import Summary
 from rawnind.source.fingerprint import fingerprint, is_unchanged
 from rawnind.source.index import load_index
@@ -94,6 +94,11 @@ def _from_source(
         local = Bridge(location, name, plan, max_scenes=1, retry=options.retry_failed, changed=changed)
         todo = local.open_scenes()
         progress.planned(index, plan, already=len(plan.selected) - len(todo))
+        if todo and plan.recipe.algorithm != ALGORITHM:
+            raise RecipeMismatchError(
+                f"{location} was made with algorithm {plan.recipe.algorithm}, this version computes with {ALGORITHM}, and "
+                f"{len(todo)} scenes have no outcome yet. Choose a new --output."
+            )
         if not todo:
             return _settled(local, store, progress)
         with _ray(options.address, interrupts):
@@ -157,7 +162,7 @@ def _claim(store: Store, recipe: Recipe) -> Recipe:
         raise ManifestError(f"{store.location}/{RECIPE} is not a recipe")
     require_readable("recipe", known.pop("format", None), f"{store.location}/{RECIPE}")
     found = Recipe.of_folder(known)
-    if found != recipe:
+    if replace(found, algorithm=recipe.algorithm) != recipe:
         old, new = replace(found, absent=frozenset()).as_dict(), recipe.as_dict()
         changes = ", ".join(
             f"{key} {old[key]} there and {new[key]} now" for key in new if old[key] != new[key]

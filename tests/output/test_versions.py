@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import rawnind
-from rawnind.errors import ConfigError, DamagedShardError, ManifestError
+from rawnind.errors import ConfigError, DamagedShardError, ManifestError, RecipeMismatchError
 from rawnind.exporters.check import check
 from rawnind.exporters.research_yaml import export
 from rawnind.feed import CropDataset
@@ -81,6 +81,15 @@ def test_the_same_photos_give_the_bytes_that_are_stored(cluster, tmp_path):
     assert made(tmp_path / "out") == stored["files"]
 
 
+@pytest.mark.ray
+def test_an_older_folder_with_open_scenes_is_not_continued_with_another_algorithm(
+    cluster, golden, sample_set
+):
+    with pytest.raises(RecipeMismatchError, match=r"made with algorithm 1.*Choose a new --output"):
+        rawnind.prepare(sample_set, golden, **SIZE)
+    assert list(verify(Store(str(golden)))) == []
+
+
 def test_a_recipe_without_a_key_keeps_the_digest_that_it_had():
     known = {
         name: yaml.safe_load((GOLDEN / name / MANIFEST_YAML).read_text().partition("\nscenes:")[0])["recipe"]
@@ -89,7 +98,7 @@ def test_a_recipe_without_a_key_keeps_the_digest_that_it_had():
     for values in known.values():
         digest = values.pop("digest")
         assert Recipe.of_folder(values).digest == digest
-        assert Recipe.of_folder(values) == Recipe(**SIZE)
+        assert Recipe.of_folder(values) == Recipe(**SIZE, algorithm=1)
     assert set(known["format-1"]) - set(known["before-compression"]) == set(ADDED)
 
 

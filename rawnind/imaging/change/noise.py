@@ -18,8 +18,14 @@ Without this floor and that of the gradient, 35 % of the unchanged area is maske
 """
 
 _SAMPLES = 8000  # blocks, so that each median has several hundred
-_LEVELS = 10  # groups by level, of each of the two kinds
+_LEVELS = 20  # groups that equally many blocks would be split into
 _SMALLEST_GROUP = 24  # blocks
+_BLACK = np.float32(1e-5)  # levels up to this are one group
+_WIDTH = 1.5  # largest ratio of levels in a group with enough blocks
+_ERROR_OF_MEDIAN = (
+    0.46  # relative: 1.25 sqrt(2 / 15), of the median of chi-squares with 15 degrees of freedom
+)
+_MODEL_ERROR = 0.05  # relative deviation of a sensor from the line
 _SMALLEST_VARIANCE = 1e-9  # about that of rounding to 14 bits: (1 / 16384)^2 / 12 = 3e-10 for each photo
 # median over mean of a chi-square with 15 degrees of freedom, (1 - 2 / (9 * 15))^3 (Wilson and Hilferty 1931)
 _MEDIAN_OF_VARIANCE = 0.956
@@ -79,11 +85,8 @@ def fit_noise(moments: Moments) -> NoiseModel:
 
 def _variance_by_level(
     level: NDArray[np.float32], dd: NDArray[np.float32], gradient: NDArray[np.float32], n: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Median level and variance of the smoother half of blocks of similar level.
-
-    Half of the groups have equally many blocks, half are equally wide in the square root of the level: where nearly all of a
-    photo has one level, the few dark and bright blocks still determine the line there.
 
     Args:
         level: (N,) mean level of each block.
@@ -92,39 +95,59 @@ def _variance_by_level(
         n: (N,) usable cells.
 
     Returns:
-        (G,) levels and (G,) variances of one cell.
+        (G,) levels, (G,) variances of one cell, and (G,) relative standard errors of the variances.
     """
-    order = np.argsort(level, kind="stable")
-    root = np.sqrt(np.maximum(level[order], 0))
-    edges = np.linspace(root[0], root[-1], _LEVELS + 1)[1:-1] if len(root) else np.empty(0)
-    groups = np.array_split(order, _LEVELS) + np.split(order, np.searchsorted(root, edges))
-    levels, variances = [], []
-    for group in groups:
-        if len(group) < _SMALLEST_GROUP:
-            continue
+    levels, variances, errors = [], [], []
+    for group in _groups(level):
         smooth = group[gradient[group] <= np.median(gradient[group])]
         levels.append(np.median(level[smooth]))
         variances.append(np.median(dd[smooth] / (n[smooth] - 1)) / _MEDIAN_OF_VARIANCE)
-    return np.array(levels, np.float64), np.array(variances, np.float64)
+        errors.append(np.hypot(_ERROR_OF_MEDIAN / np.sqrt(len(smooth)), _MODEL_ERROR))
+    return np.array(levels, np.float64), np.array(variances, np.float64), np.array(errors, np.float64)
 
 
-def _line(levels: NDArray[np.float64], variances: NDArray[np.float64]) -> tuple[float, float]:
+def _groups(level: NDArray[np.float32]) -> list[NDArray[np.intp]]:
+    """Indices of blocks of similar level, at least `_SMALLEST_GROUP` each.
+
+    A group must not mix black with what is a little brighter: its median level and its median variance would then be of
+    different blocks, and the floor would come out far too low. So groups begin where the level has grown by `_WIDTH`, and
+    narrow ones with few blocks are joined; groups with many blocks are split into equal parts.
+    """
+    order = np.argsort(level, kind="stable")
+    steps = np.floor(np.log(np.maximum(level[order], _BLACK) / _BLACK) / np.log(_WIDTH))
+    starts = np.flatnonzero(np.diff(steps, prepend=-1))
+    groups: list[NDArray[np.intp]] = []
+    waiting = 0
+    for end in [*starts[1:], len(order)]:
+        if end - waiting >= _SMALLEST_GROUP:
+            parts = max(1, int((end - waiting) * _LEVELS / len(order)))
+            groups += np.array_split(order[waiting:end], parts)
+            waiting = end
+    if waiting < len(order) and len(order) - waiting >= _SMALLEST_GROUP // 2:
+        groups.append(order[waiting:])
+    return groups
+
+
+def _line(
+    levels: NDArray[np.float64], variances: NDArray[np.float64], errors: NDArray[np.float64]
+) -> tuple[float, float]:
     """Slope and floor of a line through variances, neither negative.
 
-    Least squares of relative errors, with weights 1 / max(1, |relative error| / 0.2): texture only adds variance, so
-    points far above the line count less.
+    Least squares of relative errors over their standard errors, with weights 1 / max(1, |deviation| / 2): texture only adds
+    variance, so points far above the line count less.
 
     Args:
         levels: (G,).
         variances: (G,).
+        errors: (G,) relative standard errors of the variances.
     """
     if not len(levels):
         return 0.0, _SMALLEST_VARIANCE
     design = np.stack([np.maximum(levels, 0), np.ones_like(levels)], axis=1)
     variances = np.maximum(variances, _SMALLEST_VARIANCE)
-    weights = 1 / variances
+    weights = 1 / variances / errors
     slope, floor = 0.0, float(np.median(variances))
-    for _ in range(5):
+    for _ in range(8):
         slope, floor = np.linalg.lstsq(design * weights[:, None], variances * weights, rcond=None)[0]
         if slope < 0:
             slope, floor = 0.0, np.average(variances, weights=weights**2)
@@ -134,7 +157,7 @@ def _line(levels: NDArray[np.float64], variances: NDArray[np.float64]) -> tuple[
                 0.0,
             )
         fitted = np.maximum(design @ [slope, floor], _SMALLEST_VARIANCE)
-        weights = 1 / fitted / np.maximum(1, np.abs(variances / fitted - 1) / 0.2)
+        weights = 1 / fitted / errors / np.maximum(1, np.abs(variances / fitted - 1) / errors / 2)
     return float(slope), max(float(floor), _SMALLEST_VARIANCE)
 
 

@@ -27,6 +27,20 @@ def test_shot_and_read_noise_come_out_within_a_tenth(slope, floor):
     assert model.variance(levels) == pytest.approx(slope * 0.3 + floor, rel=0.1)
 
 
+@given(seed=st.integers(0, 1000), black=st.floats(0.02, 0.6), dim=st.floats(0.001, 0.01))
+@settings(deadline=None, max_examples=25)
+def test_the_floor_is_that_of_black_blocks_beside_slightly_brighter_ones(seed, black, dim):
+    slope, floor = 2.2e-4, 1e-7
+    rng = np.random.default_rng(seed)
+    truth = np.linspace(0.02, 0.5, 300, dtype=np.float32) * np.ones((1, 400, 1), np.float32)
+    truth[:, : int(400 * black)] = 0
+    truth[:, int(400 * black) : int(400 * black) + 60] = dim
+    noisy = truth + np.sqrt(slope * truth + floor) * rng.standard_normal(truth.shape).astype(np.float32)
+    model = fit_noise(block_moments(truth, noisy, np.ones(truth.shape[1:], np.bool_), Displacement()))
+    assert model.variance(np.zeros((1, 1), np.float32)) == pytest.approx(floor, rel=0.15)
+    assert model.variance(np.full((1, 1), 0.3, np.float32)) == pytest.approx(slope * 0.3 + floor, rel=0.1)
+
+
 def test_a_fifth_of_the_frame_with_other_content_does_not_move_the_model():
     truth, noisy = frames(1e-3, 1e-5)
     noisy[:, :80, :150] += np.random.default_rng(1).normal(0, 0.2, (3, 80, 150)).astype(np.float32)
