@@ -29,15 +29,15 @@ NAMESPACE = "rawnind"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """Everything that the parts of one run need to know.
+    """What driver, bridge and workers of one run share.
 
     Attributes:
         output: local path or URI of the output folder.
-        run: names the run in events.jsonl and in the ledger of attempts.
+        run: name of the run in events.jsonl and in the ledger of attempts.
         root: the folder that the photos come from.
-        plan: every scene that the run knows of.
-        options: how it goes about it.
-        changed: keys of the scenes whose files changed since they were committed.
+        plan: every scene of the run.
+        options: of the run.
+        changed: keys of the scenes whose files have changed since they were committed.
     """
 
     output: str
@@ -59,9 +59,9 @@ def bridge_name(output: str) -> str:
 
 
 def start_bridge(job: Job, *, max_scenes: int) -> Any:
-    """The bridge as a named actor that Ray starts anew when it dies.
+    """The bridge as a named actor that Ray restarts when it dies.
 
-    The bridge of a run whose driver died may live on for some seconds; its name is waited for.
+    The bridge of a run whose driver died keeps its name for some seconds; this waits until the name is free.
 
     Raises:
         FolderInUseError: Another run on this cluster has a bridge for the folder.
@@ -70,7 +70,7 @@ def start_bridge(job: Job, *, max_scenes: int) -> Any:
     while True:
         try:
             return _bridge(job, max_scenes)
-        except ValueError as error:  # what Ray says to a name that is taken
+        except ValueError as error:  # the name is taken
             if time.monotonic() > end:
                 raise FolderInUseError(
                     f"another run on this cluster is working on {job.output}. Wait for it, or choose a new --output."
@@ -86,18 +86,18 @@ def _bridge(job: Job, max_scenes: int) -> Any:
         max_restarts=-1,
         max_task_retries=-1,
     )
-    kept = ray.put(CarriedPlan(job.plan)), ray.put(job.changed)
+    arguments = ray.put(PickledPlan(job.plan)), ray.put(job.changed)
     bridge = actor.remote(
         job.output,
         job.run,
-        kept[0],
+        arguments[0],
         max_scenes=max_scenes,
         retry=job.options.retry_failed,
-        changed=kept[1],
+        changed=arguments[1],
         observer=RayMetrics(bridge_name(job.output)),
     )
-    # Ray lets go of a large argument once the actor lives, and could then not start it anew.
-    weakref.finalize(bridge, lambda _: None, kept).atexit = False
+    # Ray frees large arguments once the actor has started, and could then not restart it.
+    weakref.finalize(bridge, lambda _: None, arguments).atexit = False
     return bridge
 
 
@@ -113,12 +113,18 @@ def pool_size(options: Options, scenes: int) -> int:
 
 
 def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, workers: int) -> Dataset:
-    """One row per scene in, one small row per scene out, in whatever order they are ready.
+    """A data set with one small row per scene, in the order in which the scenes are done.
 
-    One row per block, so that a row comes out as soon as its scene is done; a pool that may shrink to one worker, so that
-    it never waits for CPUs which it holds itself.
+    There is one row per block, so that a row is emitted as soon as its scene is done. The pool may shrink to one worker, so
+    that it cannot deadlock on CPUs which it holds itself (ray#44687).
+
+    Args:
+        job: the run.
+        todo: the open scenes.
+        bridge: handle of the bridge actor.
+        workers: the most workers.
     """
-    _quiet()
+    _disable_ray_output()
     rows = ray.data.from_items([scene_row(scene) for scene in todo], override_num_blocks=len(todo)).map(
         SceneWorker,
         fn_constructor_kwargs={
@@ -138,24 +144,24 @@ def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, workers: int
 
 
 _QUEUED = 2
-"""Rows handed to a worker at once: with one, Ray sees no need for a second worker. The bridge bounds what really runs."""
+"""Rows queued at a worker: with one, Ray does not scale the pool up. The bridge limits how many scenes are in flight."""
 
 
-def _quiet() -> None:
-    """Ray Data's own log lines and progress bars would stand between ours; its warnings still come through."""
+def _disable_ray_output() -> None:
+    """Disables Ray Data's progress bars and log lines below warnings, which would mix with the run's own output."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    # What Ray warns of once, that progress bars are disabled, was just asked of it.
+    # Marks Ray's warning that progress bars are disabled as logged already.
     log_once("ray_data_progress_manager_disabled")
 
 
-class CarriedPlan:
-    """Unpickles as the plan, without pauses for the garbage collector.
+class PickledPlan:
+    """Serialises a plan so that it is unpickled without running the garbage collector, and never scanned by it again.
 
-    A million scenes are some ten million objects that all stay. Looking for garbage among them takes longer than making
-    them: 11 s of 16 s from the start of the bridge to its first answer.
+    A million scenes are some ten million objects, none of them garbage. Until a bridge of a million committed scenes is
+    ready it takes 11.2 CPU s instead of 17.6, and each later full collection 0.04 s instead of 1.1; memory is the same.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -169,9 +175,9 @@ def _unpacked(data: pickle.PickleBuffer) -> Plan:
     was_on = gc.isenabled()
     gc.disable()
     try:
-        plan: Plan = pickle.loads(data)  # noqa: S301 - it comes from Ray, which has just unpickled what it stands in
+        plan: Plan = pickle.loads(data)  # noqa: S301 - Ray has just unpickled the message around it
     finally:
         if was_on:
             gc.enable()
-    gc.freeze()  # a process of the bridge's own: nobody there looks at these again
+    gc.freeze()  # the process belongs to the bridge: the plan is needed until it ends
     return plan

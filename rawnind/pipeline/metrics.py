@@ -1,4 +1,4 @@
-"""The bridge's counts as Prometheus metrics on Ray's metrics port, where each name has `ray_` before it."""
+"""The bridge's counts as Prometheus metrics on Ray's metrics port, which prefixes each name with `ray_`."""
 
 import time
 from collections import Counter
@@ -14,14 +14,14 @@ from rawnind.reasons import Outcome, Reason
 from rawnind.records import Cfa, SceneResult
 
 _SECONDS = [step * decade for decade in (0.01, 0.1, 1.0, 10.0, 100.0) for step in (1, 2, 5)]
-"""10 ms to 500 s: from a small photo to a scene of fifty large ones. Ray keeps an observation as the middle of its bucket."""
+"""10 ms to 500 s: from a small photo to a scene of fifty large ones."""
 
 
 class RayMetrics(Observer):
-    """Counts along with a bridge.
+    """Exports a bridge's events as metrics.
 
-    `scenes_total` and `pairs_total` begin with what the journal holds, so that they are the bridge's own counts also after
-    it was started anew; the other counters and the histogram hold what happened since.
+    `scenes_total` and `pairs_total` start from what the journal holds, so that they equal the bridge's counts also after a
+    restart; the other counters and the histogram start from zero.
 
     Args:
         bridge: the actor's name; label `bridge` of every series.
@@ -42,7 +42,8 @@ class RayMetrics(Observer):
         )
         self._flight = _gauge("rawnind_in_flight_scenes", "Scenes between a worker's start and their commit.")
         self._oldest = _gauge(
-            "rawnind_oldest_in_flight_seconds", "How long the oldest of them is worked on; 0: none is."
+            "rawnind_oldest_in_flight_seconds",
+            "Seconds since the oldest of them was admitted; 0: none is in flight.",
         )
         self._waited = _gauge(
             "rawnind_loader_wait_seconds", "Seconds that attached loaders waited for scenes, in all."
@@ -53,14 +54,14 @@ class RayMetrics(Observer):
     def started(
         self, scenes: Mapping[tuple[Outcome, Cfa], int], pairs: Mapping[tuple[Outcome, Reason | None], int]
     ) -> None:
-        """Counts what was settled before."""
+        """Counts scenes and pairs that had an outcome already."""
         for (outcome, cfa), count in scenes.items():
             _add(self._scenes, count, self._tags(outcome=outcome, cfa=cfa))
         for (outcome, reason), count in pairs.items():
             _add(self._pairs, count, self._tags(outcome=outcome, reason=reason or ""))
 
     def committed(self, result: SceneResult, telemetry: Mapping[str, float]) -> None:
-        """Counts a scene, its pairs, and what they took."""
+        """Counts a scene, its pairs, bytes and seconds."""
         self._scenes.inc(1, self._tags(outcome=result.outcome, cfa=result.scene.cfa))
         reasons: Counter[tuple[Outcome, Reason | None]] = Counter(
             (pair.outcome, pair.reason) for pair in result.pairs
@@ -74,7 +75,7 @@ class RayMetrics(Observer):
         _add(self._written, telemetry.get("written_bytes", 0), self._tags())
 
     def in_flight(self, scenes: int, oldest_seconds: float) -> None:
-        """Shows what is being worked on."""
+        """Sets the gauges of scenes in flight, not too often."""
         now = time.monotonic()
         if scenes == self._last[0] and now - self._last[1] < timing.GAUGE:
             return
@@ -83,9 +84,9 @@ class RayMetrics(Observer):
         self._oldest.set(oldest_seconds, self._tags())
 
     def loader(self, report: LoaderReport, previous: LoaderReport | None) -> None:
-        """Counts batches and waiting; a consumer that began anew reports less than before."""
-        anew = previous is None or report.batches < previous.batches
-        before = 0 if anew or previous is None else previous.batches
+        """Counts batches and waiting; a restarted consumer reports less than before."""
+        restarted = previous is None or report.batches < previous.batches
+        before = 0 if restarted or previous is None else previous.batches
         _add(self._batches, report.batches - before, self._tags())
         self._waits[report.consumer] = report.wait_seconds
         self._waited.set(sum(self._waits.values()), self._tags())
@@ -103,5 +104,5 @@ def _gauge(name: str, description: str) -> metrics.Gauge:
 
 
 def _add(counter: metrics.Counter, amount: float, tags: dict[str, str]) -> None:
-    if amount > 0:  # Ray refuses to add nothing
+    if amount > 0:  # Ray refuses to add 0
         counter.inc(amount, tags)

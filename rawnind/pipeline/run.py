@@ -14,6 +14,7 @@ import ray
 import yaml
 
 from rawnind.bridge.bridge import Bridge
+from rawnind.bridge.ledger import OutcomeLedger
 from rawnind.errors import ConfigError, ManifestError, RecipeMismatchError
 from rawnind.options import Options, RunOptions
 from rawnind.output import attempts
@@ -27,6 +28,7 @@ from rawnind.pipeline.graph import NAMESPACE, Job
 from rawnind.pipeline.signals import Interrupts
 from rawnind.planning import Plan, SceneFilter, make_plan
 from rawnind.progress.progress import Progress, Silent
+from rawnind.reasons import Reason
 from rawnind.recipe import ALGORITHM, Recipe
 from rawnind.records import Summary
 from rawnind.source.fingerprint import fingerprint, is_unchanged
@@ -87,12 +89,10 @@ def _from_source(
     name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
     with only_run(store, name):
         plan = replace(plan, recipe=_claim(store, options.recipe))
-        changed = changed_scenes(store, plan)
+        changed, todo, contents = _open_scenes(store, plan, options.retry_failed)
         job = Job(
             output=location, run=name, root=_root(Path(source)), plan=plan, options=options, changed=changed
         )
-        local = Bridge(location, name, plan, max_scenes=1, retry=options.retry_failed, changed=changed)
-        todo = local.open_scenes()
         progress.planned(index, plan, already=len(plan.selected) - len(todo))
         if todo and plan.recipe.algorithm != ALGORITHM:
             raise RecipeMismatchError(
@@ -100,17 +100,28 @@ def _from_source(
                 f"{len(todo)} scenes have no outcome yet. Choose a new --output."
             )
         if not todo:
-            return _settled(local, store, progress)
+            return _finish_without_workers(job, store, contents, progress)
         with _ray(options.address, interrupts):
             return Driver(job, progress, interrupts).collect(todo, versions())
 
 
-def changed_scenes(store: Store, plan: Plan) -> frozenset[str]:
-    """Keys of the scenes whose files are no longer those that they were made from.
+def _open_scenes(store: Store, plan: Plan, retry: frozenset[Reason]) -> tuple[frozenset[str], list[str], str]:
+    """Keys of changed scenes, keys of open scenes, and `OutcomeLedger.contents` where none is open, else empty.
 
-    A file's size and time are compared with what they were; only where they differ, the file is read.
+    The journal is loaded here once, and once more by the bridge, whose process must be able to restart without this one.
     """
     journal = Journal(store)
+    changed = changed_scenes(journal, plan)
+    ledger = OutcomeLedger(plan, journal, retry=retry, changed=changed, first=journal.next_seq)
+    todo = ledger.open_scenes()
+    return changed, todo, "" if todo else ledger.contents()
+
+
+def changed_scenes(journal: Journal, plan: Plan) -> frozenset[str]:
+    """Keys of the scenes whose files have changed since they were processed.
+
+    Sizes and modification times are compared first; a file is read only where they differ.
+    """
     known = journal.inputs()
     return frozenset(
         scene.key
@@ -131,15 +142,18 @@ def versions() -> dict[str, str]:
     return {**{name: version(name) for name in names}, "libraw": ".".join(map(str, rawpy.libraw_version))}
 
 
-def _settled(bridge: Bridge, store: Store, progress: Progress) -> Summary:
-    """Every scene has its outcome; the manifest is written only where it does not say so yet."""
+def _finish_without_workers(job: Job, store: Store, contents: str, progress: Progress) -> Summary:
+    """Writes the manifest of a run whose scenes all have an outcome, unless it is up to date."""
     try:
         head = read_head(store)
     except FileNotFoundError:
         head = None
-    if head and head["contents"] == bridge.contents():
+    if head and head["contents"] == contents:
         summary = read_summary(store)
     else:
+        bridge = Bridge(
+            job.output, job.run, job.plan, max_scenes=1, retry=job.options.retry_failed, changed=job.changed
+        )
         bridge.begin()
         summary = bridge.finish(versions())
     progress.finished(summary)
@@ -147,12 +161,12 @@ def _settled(bridge: Bridge, store: Store, progress: Progress) -> Summary:
 
 
 def _claim(store: Store, recipe: Recipe) -> Recipe:
-    """Marks a new folder with its recipe, or checks an old one's; the recipe with the folder's digest."""
+    """Writes the recipe into a new folder, or compares it with an existing folder's; returns it with that folder's digest."""
     try:
         known = yaml.safe_load(store.read(RECIPE))
     except FileNotFoundError:
         _refuse_foreign(store)
-        with contextlib.suppress(FileExistsError):  # another run was faster; its recipe is compared below
+        with contextlib.suppress(FileExistsError):  # another run wrote its recipe first; it is compared below
             text = yaml.safe_dump({"format": VERSIONS["recipe"], **recipe.as_dict()}, sort_keys=False)
             store.write(RECIPE, text.encode())
         known = yaml.safe_load(store.read(RECIPE))
@@ -169,39 +183,39 @@ def _claim(store: Store, recipe: Recipe) -> Recipe:
         )
         raise RecipeMismatchError(
             f"{store.location} was made with another recipe ({changes}). Choose a new --output, or pass "
-            f"--config {store.location}/{RECIPE} to go on with the old one."
+            f"--config {store.location}/{RECIPE} to continue with the old one."
         )
     return found
 
 
 def _refuse_source_within(source: Path, location: str) -> None:
-    """Photos must not lie where a run sweeps."""
+    """Refuses photos in folders whose leftovers a run removes."""
     for name in () if "://" in location else ("parts", "shards", attempts.FOLDER):
         if source.resolve().is_relative_to(Path(location).resolve() / name):
             raise ConfigError(
-                f"{source} lies inside {location}/{name}, which the run keeps for itself; move one of them"
+                f"{source} lies inside {location}/{name}, a folder that the run removes files from; move one of them"
             )
 
 
 def _refuse_foreign(store: Store) -> None:
-    """A run replaces and sweeps what has these names, so in a folder without a recipe they are somebody else's."""
+    """Refuses a folder without a recipe that holds files of these names: a run would replace or remove them."""
     folders = (name for name in ("parts", "shards", attempts.FOLDER) if store.list(name))
     files = (name for name in ("manifest.parquet", "pairs.parquet", "manifest.yaml") if store.exists(name))
     if taken := [*folders, *files]:
         raise ConfigError(
-            f"{store.location} holds {', '.join(taken)} but no {RECIPE}, so no run can go on there, and a new one would "
-            "overwrite what is there. Choose a new --output."
+            f"{store.location} holds {', '.join(taken)} but no {RECIPE}, so no run can be resumed there, and a new one would "
+            "overwrite these. Choose a new --output."
         )
 
 
 @contextlib.contextmanager
 def _ray(address: str | None, interrupts: Interrupts) -> Iterator[None]:
-    """A Ray to work on: the one that this process already has, or one that lives as long as the run."""
+    """Connects to Ray for the run, unless this process is connected already."""
     if ray.is_initialized():
         yield
         return
     try:
-        with interrupts.held():
+        with interrupts.deferred():
             _connect(address)
         yield
     finally:

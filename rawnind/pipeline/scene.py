@@ -1,4 +1,4 @@
-"""One scene from photos to shards: what a worker does, without Ray."""
+"""Processes one scene from photos to shards, without Ray."""
 
 import operator
 import resource
@@ -20,15 +20,15 @@ from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Pairing, Recipe
 from rawnind.records import FailedFile, ImageRef, PairResult, Scene, SceneResult, Shard, pair_id
 
-_DEMOSAICED = 3
-"""Ground truths of one scene that are kept demosaiced at once; 144 MB each at 24 megapixels."""
+_MAX_DEMOSAICED = 3
+"""Ground truths of one scene that are kept demosaiced; 144 MB each at 24 megapixels."""
 
 
 class Meter:
-    """Seconds by stage, bytes and counts of one scene, for events.jsonl and for who watches.
+    """Seconds by stage, bytes and counts of one scene, for events.jsonl and the progress display.
 
     Args:
-        on_stage: told the name of each stage when it begins, and what was counted so far.
+        on_stage: called when a stage begins, with its name and the counts so far.
     """
 
     def __init__(self, on_stage: Callable[[str, Mapping[str, int]], None] = lambda *_: None) -> None:
@@ -51,7 +51,7 @@ class Meter:
         self.values[name] = round(self.values.get(name, 0.0) + amount, 6)
 
     def count(self, *names: str) -> None:
-        """Counts photos or pairs; the names are those of `stages.result_counts`."""
+        """Counts photos or pairs, by the names of `stages.result_counts`."""
         self._counts.update(names)
 
     def done(self) -> dict[str, float]:
@@ -64,13 +64,13 @@ class Meter:
 def process_scene(
     scene: Scene, recipe: Recipe, store: Store, *, meter: Meter, read: Callable[[ImageRef], Photo]
 ) -> SceneResult:
-    """A scene's result; its shards are then complete on the store.
+    """A scene's result; its shards are complete in the store once this returns.
 
     Args:
-        scene: its photos, good or bad.
-        recipe: the parameters.
+        scene: the planned scene.
+        recipe: every parameter.
         store: the output folder.
-        meter: learns what each stage took.
+        meter: receives seconds, bytes and counts.
         read: decodes a photo or raises SourceError.
 
     Raises:
@@ -137,9 +137,9 @@ class _SceneRun:
             yield self._best_pair(ref, candidates, noisy)
 
     def _planned(self, candidates: tuple[ImageRef, ...]) -> tuple[ImageRef | None, ...]:
-        """The GTs that a noisy photo's planned pairs name; None where alignment was to choose."""
-        settled = self._recipe.pairing is Pairing.ALL or len(candidates) == 1
-        return candidates if candidates and settled else (None,)
+        """The GTs of a noisy photo's planned pairs; None where alignment would have chosen one."""
+        known = self._recipe.pairing is Pairing.ALL or len(candidates) == 1
+        return candidates if candidates and known else (None,)
 
     def _pair(self, ref: ImageRef, truth: ImageRef, noisy: Prepared) -> PairResult:
         if error := self._broken.get(truth.sha1):
@@ -147,7 +147,7 @@ class _SceneRun:
         return self._finish(ref, truth, self._align(truth, noisy))
 
     def _best_pair(self, ref: ImageRef, candidates: tuple[ImageRef, ...], noisy: Prepared) -> PairResult:
-        """With the GT that aligns best: an aligned pair before a rejected one, then the lowest loss, then the SHA-1."""
+        """The pair with the GT that aligns best: an aligned pair before a rejected one, then the lowest loss, then the SHA-1."""
         usable = [truth for truth in candidates if truth.sha1 not in self._broken]
         if not usable:
             return self._pair(ref, candidates[0], noisy)
@@ -163,7 +163,7 @@ class _SceneRun:
 
     def _align(self, truth: ImageRef, noisy: Prepared) -> AlignedPair | Rejection:
         self._truths.move_to_end(truth.sha1)
-        for sha1 in list(self._truths)[:-_DEMOSAICED]:
+        for sha1 in list(self._truths)[:-_MAX_DEMOSAICED]:
             self._truths[sha1].release_rgb()
         with self._meter.stage("align"):
             return align_pair(self._truths[truth.sha1], noisy, self._recipe)

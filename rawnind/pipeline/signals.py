@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the run to stop, the second stops it at once."""
+"""Handlers of SIGINT and SIGTERM: the first signal asks the run to stop, the second stops it at once."""
 
 import signal
 import threading
@@ -11,14 +11,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Catches both signals while it is entered; outside of the main thread it does nothing.
+    """Handles both signals inside a `with` block; outside of the main thread it does nothing.
 
-    Until somebody listens, and from the second signal on, a signal raises KeyboardInterrupt.
+    Before `listen` is called, and from the second signal on, a signal raises KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
         self._listener: Callable[[], None] | None = None
-        self._held = False
+        self._deferring = False
         self._pending = False
         self._before: list[object] = []
         self._main = threading.current_thread() is threading.main_thread()
@@ -30,30 +30,30 @@ class Interrupts:
         return self
 
     def install(self) -> None:
-        """Puts the handlers in place, again where somebody else (such as `ray.init`) has replaced them."""
+        """Installs the handlers; needed again after other code, such as `ray.init`, has replaced them."""
         if self._main:
             for number in _SIGNALS:
                 signal.signal(number, self._handle)
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """From now on the first signal calls `listener` and raises nothing."""
+        """Lets the next signal call `listener` instead of raising."""
         self._listener = listener
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Puts the first signal off until the block is over: what starts other processes must not be torn in the middle."""
-        self._held = True
+    def deferred(self) -> Iterator[None]:
+        """Defers the first signal until the block ends: starting Ray's processes must not be interrupted."""
+        self._deferring = True
         try:
             yield
         finally:
-            self._held = False
+            self._deferring = False
             self.install()
         if self._pending:
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if self._held and not self._pending:
+        if self._deferring and not self._pending:
             self._pending = True
             return
         listener, self._listener = self._listener, None

@@ -34,10 +34,10 @@ from rawnind.source.fingerprint import fingerprint
 _SCENE = TypeAdapter(Scene)
 
 _DEATHS_BEFORE_ISOLATION = 2
-"""Deaths of a scene's worker after which its files are decoded in processes of their own."""
+"""Deaths of a scene's worker after which its files are decoded in child processes."""
 
 _DEATHS_BEFORE_GIVING_UP = 8
-"""Deaths after which the run stops: no single file is to blame, and trying again for ever helps nobody."""
+"""Deaths after which the run stops: no single file causes them, and further retries would not help."""
 
 
 def scene_row(scene: Scene) -> dict[str, bytes]:
@@ -48,8 +48,8 @@ def scene_row(scene: Scene) -> dict[str, bytes]:
 class SceneWorker:
     """Processes one scene per row and returns its result; never raises for bad data.
 
-    A row comes back as `key`, `result` (JSON; empty when there was nothing to do), `telemetry` (JSON), `inputs` (the
-    fingerprint of the scene's files) and `trouble` (JSON; what stops the whole run, else empty).
+    It returns a row of `key`, `result` (JSON; empty where the scene was not admitted), `telemetry` (JSON), `inputs` (the
+    fingerprint of the scene's files) and `trouble` (JSON; an error that must stop the run, else empty).
 
     Args:
         output: the output folder.
@@ -70,8 +70,8 @@ class SceneWorker:
         bridge: Any,
         scene_timeout: float | None,
     ) -> None:
-        self._worker = ray.get_runtime_context().get_actor_id(), uuid.uuid4().hex
-        ray.get(bridge.worker_started.remote(self._worker))  # before anything else that it may die of
+        self._incarnation = ray.get_runtime_context().get_actor_id(), uuid.uuid4().hex
+        ray.get(bridge.worker_started.remote(self._incarnation))  # before anything that may crash
         keep_freed_memory()
         self._store = Store(output)
         self._root = Path(root)
@@ -85,11 +85,13 @@ class SceneWorker:
         scene = _SCENE.validate_json(row["scene"])
         if not self._admitted(scene.key):
             return _row(scene.key)
-        inputs = fingerprint(scene)  # before the files are read: a change in between is noticed later
+        inputs = fingerprint(
+            scene
+        )  # before the files are read, so that a change in between is detected later
         try:
             result, telemetry = self._process(scene)
-        except _TROUBLES as error:
-            return _row(scene.key, trouble=_trouble(error))
+        except _FATAL as error:
+            return _row(scene.key, trouble=_encode_trouble(error))
         return _row(scene.key, result=encode_result(result), telemetry=telemetry, inputs=inputs)
 
     def _process(self, scene: Scene) -> tuple[SceneResult, dict[str, float]]:
@@ -107,56 +109,56 @@ class SceneWorker:
             detail = f"gave up after {self._scene_timeout:g} s, in stage {timeouts[-1].stage}"
             return whole_scene(scene, self._recipe, Reason.TIMEOUT, detail), {"attempts": attempts + 1}
         decoder = decode if deaths < _DEATHS_BEFORE_ISOLATION else decode_isolated
-        with _Watch(self._bridge, scene.key, ledger, self._scene_timeout) as watch:
-            meter = Meter(watch.enter)
+        with _Watchdog(self._bridge, scene.key, ledger, self._scene_timeout) as watchdog:
+            meter = Meter(watchdog.enter)
 
             def read(ref: ImageRef) -> Photo:
                 if slow and ref.sha1 == slow.sha1:
-                    raise self._too_slow(ref)
-                with self._blaming_no_file(), watch.reading(ref):
+                    raise self._timed_out(ref)
+                with self._checking_source(), watchdog.reading(ref):
                     return Photo.from_visible(*decoder(ref))
 
             result = process_scene(scene, self._recipe, self._store, meter=meter, read=_measured(read, meter))
         return result, {**meter.done(), "attempts": attempts + 1}
 
     def _slow_photo(self, scene: Scene, timeouts: list[TimedOut]) -> ImageRef | None:
-        """The photo that the only attempt which ran out of time was reading; without it the scene may still do."""
+        """The photo whose decoding timed out, where only one attempt did: the scene is then processed without it."""
         if len(timeouts) != 1:
             return None
         photos = (*scene.ground_truths, *scene.noisy)
         return next((ref for ref in photos if ref.sha1 == timeouts[0].sha1), None)
 
-    def _too_slow(self, ref: ImageRef) -> SourceError:
+    def _timed_out(self, ref: ImageRef) -> SourceError:
         return SourceError(Reason.TIMEOUT, f"{ref.filename}: not decoded after {self._scene_timeout:g} s")
 
     def _admitted(self, key: str) -> bool:
-        """Waits for a place among the scenes in flight; False when there is nothing to do, or the run is stopping."""
+        """Waits for admission; False when the scene has an outcome already, or the run is stopping."""
         pause = timing.ADMISSION_RETRY_MIN
         while True:
-            answer = ray.get(self._bridge.admit.remote(key, self._worker))
+            answer = ray.get(self._bridge.admit.remote(key, self._incarnation))
             if answer is not None:
                 return bool(answer)
             time.sleep(pause)
             pause = min(2 * pause, timing.ADMISSION_RETRY_MAX)
 
     @contextmanager
-    def _blaming_no_file(self) -> Iterator[None]:
-        """A file that is missing together with its whole source is not the file's fault."""
+    def _checking_source(self) -> Iterator[None]:
+        """Raises SourceLostError where a file cannot be read because the whole source folder is gone."""
         try:
             yield
         except SourceError as error:
-            if error.reason in _LOST and _is_gone(self._root):
+            if error.reason in _MAYBE_LOST and _is_gone(self._root):
                 raise SourceLostError(
                     f"the source folder {self._root} cannot be reached any more; bring it back and run again to resume"
                 ) from error
             raise
 
 
-_LOST = (Reason.MISSING_FILE, Reason.UNREADABLE)
+_MAYBE_LOST = (Reason.MISSING_FILE, Reason.UNREADABLE)
 
 
 def _is_gone(root: Path) -> bool:
-    """Whether a folder cannot be listed, or is empty, as a mount point is after its disk went away."""
+    """Whether a folder cannot be listed, or is empty, like the mount point of a disk that was unmounted."""
     try:
         with os.scandir(root) as entries:
             return next(entries, None) is None
@@ -165,18 +167,18 @@ def _is_gone(root: Path) -> bool:
 
 
 def _measured(read: Callable[[ImageRef], Photo], meter: Meter) -> Callable[[ImageRef], Photo]:
-    """`read` that adds each file's size to `read_bytes`; every attempt reads the whole file."""
+    """`read` that adds each file's size to `read_bytes`."""
 
     def measured(ref: ImageRef) -> Photo:
-        with contextlib.suppress(OSError):  # what is wrong with the file, `read` says
+        with contextlib.suppress(OSError):  # `read` reports what is wrong with the file
             meter.add("read_bytes", Path(ref.path).stat().st_size)
         return read(ref)
 
     return measured
 
 
-class _Watch:
-    """Tells the bridge what is being done, and ends the process when a scene takes too long."""
+class _Watchdog:
+    """Sends heartbeats to the bridge, and ends the process when a scene exceeds --scene-timeout."""
 
     def __init__(self, bridge: Any, key: str, ledger: Ledger, timeout: float | None) -> None:
         self._bridge = bridge
@@ -187,51 +189,49 @@ class _Watch:
         self._stage = "starting"
         self._photo: ImageRef | None = None
         self._counts: Mapping[str, int] = {}
-        self._news = threading.Event()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="rawnind-watch", daemon=True)
+        self._stage_began = threading.Event()
+        self._finished = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rawnind-watchdog", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        if (
-            self._timeout
-        ):  # a decoder that holds the interpreter stops our thread too, but not the system's alarm
+        if self._timeout:  # a decoder that holds the GIL stops the thread too, but not the system's alarm
             signal.setitimer(signal.ITIMER_REAL, self._timeout + timing.ALARM_GRACE)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._timeout:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        self._over.set()
-        self._news.set()
+        self._finished.set()
+        self._stage_began.set()
         self._thread.join()
 
     @contextmanager
     def reading(self, photo: ImageRef) -> Iterator[None]:
-        """A photo is being read; it is named when that takes too long."""
+        """Marks the photo that is being read; a timeout is recorded with it."""
         self._photo = photo
         yield
         self._photo = None
 
     def enter(self, stage: str, counts: Mapping[str, int]) -> None:
-        """A stage begins; `counts` says what is behind."""
+        """A stage begins; `counts` are the photos and pairs done so far."""
         self._stage, self._counts = stage, counts
-        self._news.set()
+        self._stage_began.set()
 
-    def _beat(self) -> None:
-        """Says what is new, at most once a second: a small scene has more stages in a second than anyone can see."""
-        while not self._over.is_set():
-            self._news.wait(self._pause())
-            self._news.clear()
-            if self._over.is_set():
+    def _run(self) -> None:
+        """Sends a heartbeat when a stage begins, and at regular intervals."""
+        while not self._finished.is_set():
+            self._stage_began.wait(self._pause())
+            self._stage_began.clear()
+            if self._finished.is_set():
                 return
             if self._deadline and time.monotonic() >= self._deadline:
                 self._give_up()
             self._bridge.heartbeat.remote(self._key, self._stage, self._counts)
-            self._over.wait(min(timing.HEARTBEAT_MIN, self._pause()))
+            self._finished.wait(min(timing.HEARTBEAT_MIN, self._pause()))
 
     def _give_up(self) -> NoReturn:
-        """Nothing else stops a decoder that never returns; Ray gives the scene to another worker."""
+        """Ends the process, because nothing else stops a decoder that hangs; Ray hands the scene to another worker."""
         try:
             self._ledger.mark_timeout(self._stage, self._photo.sha1 if self._photo else None)
         finally:
@@ -259,16 +259,16 @@ def _row(
     }
 
 
-_TROUBLES = (OutputError, SourceLostError, WorkersDyingError)
+_FATAL = (OutputError, SourceLostError, WorkersDyingError)
 
 
-def _trouble(error: RawnindError) -> str:
+def _encode_trouble(error: RawnindError) -> str:
     return json.dumps([type(error).__name__, str(error)])
 
 
 def trouble_of(row: Mapping[str, Any]) -> RawnindError | None:
-    """What a row says must stop the whole run; None where it brings a result, or nothing."""
+    """A row's error that must stop the whole run; None where it has none."""
     if not row["trouble"]:
         return None
     name, text = json.loads(row["trouble"])
-    return next(kind for kind in _TROUBLES if kind.__name__ == name)(text)
+    return next(kind for kind in _FATAL if kind.__name__ == name)(text)

@@ -1,4 +1,4 @@
-"""How fast a run goes, when it will be done, and whether it stands still."""
+"""Rate and remaining time of a run, and warnings when it makes no progress."""
 
 import time
 from collections.abc import Callable
@@ -12,11 +12,11 @@ Clock = Callable[[], float]
 """Seconds from some fixed moment."""
 
 
-class Pace:
-    """Watches snapshots go by.
+class Eta:
+    """Estimates rate and remaining time from snapshots.
 
     Args:
-        clock: what time it is; tests have their own.
+        clock: the time in seconds; for tests.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
@@ -24,14 +24,14 @@ class Pace:
         self._start = clock()
         self._first: tuple[float, Snapshot] | None = None
         self._last: tuple[float, Snapshot] | None = None
-        self._moved = clock()
+        self._last_commit = clock()
 
-    def see(self, snapshot: Snapshot) -> None:
-        """The newest snapshot. Time counts from the first one that shows work, so that Ray's start is left out."""
+    def update(self, snapshot: Snapshot) -> None:
+        """Adds the newest snapshot. The rate counts from the first one with a scene in flight, which leaves out Ray's start."""
         now = self._clock()
         if self._last is None or self._last[1].next_seq != snapshot.next_seq:
-            self._moved = now
-        if self._first is None and (snapshot.in_flight or (self._last and self._moved == now)):
+            self._last_commit = now
+        if self._first is None and (snapshot.in_flight or (self._last and self._last_commit == now)):
             self._first = (now, self._last[1] if self._last else snapshot)
         self._last = now, snapshot
 
@@ -41,12 +41,12 @@ class Pace:
         return self._clock() - self._start
 
     def rate(self) -> str:
-        """Scenes in a time, e.g. `14 scenes/min`; empty before the first one is settled."""
+        """Scenes per time, e.g. `14 scenes/min`; empty before the first scene is settled."""
         if self._first is None or self._last is None:
             return ""
-        begun, first = self._first
+        start, first = self._first
         settled = first.scenes.open - self._last[1].scenes.open
-        seconds = self._last[0] - begun
+        seconds = self._last[0] - start
         if settled < 1 or seconds <= 0:
             return ""
         for unit, length in (("s", 1), ("min", 60)):
@@ -54,19 +54,19 @@ class Pace:
                 return f"{settled * length / seconds:.3g} scenes/{unit}"
         return f"{settled * 3600 / seconds:.3g} scenes/h"
 
-    def left(self) -> float | None:
-        """Seconds until every pair has its outcome, at the pace so far; None before the first pair has one."""
+    def remaining(self) -> float | None:
+        """Seconds until every pair has an outcome, at the rate so far; None before the first pair has one."""
         if self._first is None or self._last is None:
             return None
-        begun, first = self._first
+        start, first = self._first
         todo = _open_pairs(self._last[1])
         done = _open_pairs(first) - todo
-        return (self._last[0] - begun) * todo / done if done > 0 else None
+        return (self._last[0] - start) * todo / done if done > 0 else None
 
     def warning(self) -> str:
-        """Names the scene that is worked on for longest, when nothing was committed for a minute; else empty."""
+        """A warning that names the oldest scene in flight, where nothing was committed for `timing.WATCHDOG`; else empty."""
         now = self._clock()
-        quiet = now - self._moved
+        quiet = now - self._last_commit
         if self._last is None or quiet < timing.WATCHDOG or not self._last[1].scenes.open:
             return ""
         seen, snapshot = self._last
@@ -77,10 +77,10 @@ class Pace:
         oldest = snapshot.in_flight[0]
         age = snapshot.now - oldest.started + (now - seen)
         silent = snapshot.now - oldest.last_heartbeat + (now - seen)
-        heard = f", not heard of for {duration(silent)}" if silent >= timing.HEARTBEAT_OVERDUE else ""
+        late = f", no heartbeat for {duration(silent)}" if silent >= timing.HEARTBEAT_OVERDUE else ""
         return (
             f"No scene committed for {duration(quiet)}; the oldest in flight is {printable(oldest.key)}, "
-            f"in stage {printable(oldest.stage)}, for {duration(age)}{heard}"
+            f"in stage {printable(oldest.stage)}, for {duration(age)}{late}"
         )
 
 
@@ -92,7 +92,7 @@ def _open_pairs(snapshot: Snapshot) -> int:
 
 
 def duration(seconds: float) -> str:
-    """A time for people.
+    """A duration for people.
 
     >>> duration(8), duration(75), duration(7900), duration(200_000)
     ('8 s', '75 s', '2 h 11 min', '2 d 7 h')

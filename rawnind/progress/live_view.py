@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live as Redrawn
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -14,13 +14,13 @@ from rawnind.bridge.stages import Stage, StageCounts
 from rawnind.errors import printable
 from rawnind.planning import Plan
 from rawnind.progress import text
-from rawnind.progress.eta import Clock, Pace, duration
-from rawnind.progress.stderr_filter import Stderr
+from rawnind.progress.eta import Clock, Eta, duration
+from rawnind.progress.stderr_filter import StderrFilter
 from rawnind.records import Counts, Summary
 from rawnind.source.index import Index
 
 _NARROW = 60
-"""Columns below which headings are abbreviated."""
+"""Terminal columns below which headings are abbreviated."""
 
 _SHORT = {
     "waiting": "wait",
@@ -33,8 +33,8 @@ _SHORT = {
     "batches": "batch",
 }
 
-_CONSUMERS = 4
-"""Loaders that get a row of their own; more are shown as one sum, so that the view fits 24 lines."""
+_MAX_CONSUMERS = 4
+"""Loaders up to which each has a row; more are summed in one, so that the view fits 24 lines."""
 
 _STYLES = {
     "running": "cyan",
@@ -45,74 +45,74 @@ _STYLES = {
 }
 
 
-class Live:
-    """Draws the newest snapshot four times a second, so that times go on when nothing else does.
+class LiveView:
+    """Draws the newest snapshot four times a second, so that elapsed times advance between snapshots.
 
     Args:
-        console: where to; None: the terminal behind stderr.
-        clock: what time it is; tests have their own.
+        console: to draw on; None: the terminal behind stderr.
+        clock: the time in seconds; for tests.
     """
 
     def __init__(self, console: Console | None = None, clock: Clock = time.monotonic) -> None:
-        self._stderr = Stderr(self._above)
+        self._stderr = StderrFilter(self._print_above)
         self._console = console
-        self._pace = Pace(clock)
-        self._redrawn: Redrawn | None = None
+        self._eta = Eta(clock)
+        self._live: Live | None = None
         self._snapshot: Snapshot | None = None
         self._summary: Summary | None = None
         self._why = ""
-        self._over = False
+        self._closed = False
 
     def planned(self, index: Index, plan: Plan, *, already: int) -> None:
-        """Says what is going to be done, and begins to draw."""
+        """Prints what is to be done, and starts to draw."""
         console = self._console or Console(file=self._stderr.open(), highlight=False)
         for line in text.opening(index, plan, already):
             console.print(line, markup=False, highlight=False)
-        self._redrawn = Redrawn(console=console, get_renderable=self.frame, redirect_stderr=False)
-        self._redrawn.start()
+        self._live = Live(console=console, get_renderable=self.frame, redirect_stderr=False)
+        self._live.start()
 
     def update(self, snapshot: Snapshot) -> None:
-        """Shows it when the view is drawn again."""
-        self._pace.see(snapshot)
+        """Stores the snapshot for the next frame."""
+        self._eta.update(snapshot)
         self._snapshot = snapshot
 
     def stopping(self, why: str) -> None:
-        """Shows why, and how to stop at once."""
+        """Adds to the view why the run stops, and how to stop it at once."""
         self._why = why
 
     def finished(self, summary: Summary) -> None:
-        """From now on, shows what the manifest says."""
+        """Shows the counts of the manifest from now on."""
         self._summary = summary
 
     def close(self) -> None:
-        """Draws the last frame, which stays, below whatever else was written."""
+        """Draws the last frame, below everything else that was written, and leaves it on the screen."""
         self._stderr.restore()
-        self._over = True
-        if self._redrawn:
-            self._redrawn.stop()
-            self._redrawn = None
+        self._closed = True
+        if self._live:
+            self._live.stop()
+            self._live = None
         self._stderr.close()
 
-    def _above(self, line: str) -> None:
-        if self._redrawn:
-            self._redrawn.console.print(printable(line, most=10_000), markup=False, highlight=False)
+    def _print_above(self, line: str) -> None:
+        if self._live:
+            self._live.console.print(printable(line, most=10_000), markup=False, highlight=False)
 
     def frame(self) -> RenderableType:
-        """The view as it is now."""
-        return _Frame(self._snapshot, self._summary, self._pace, why=self._why, over=self._over)
+        """The current view."""
+        return _Frame(self._snapshot, self._summary, self._eta, why=self._why, closed=self._closed)
 
 
 class _Frame:
-    """One picture; knows its width only when it is drawn."""
+    """One frame; its layout depends on the width of the console that draws it."""
 
     def __init__(
-        self, snapshot: Snapshot | None, summary: Summary | None, pace: Pace, *, why: str, over: bool
+        self, snapshot: Snapshot | None, summary: Summary | None, eta: Eta, *, why: str, closed: bool
     ) -> None:
         self._snapshot = snapshot
         self._summary = summary
-        self._pace = pace
+        self._eta = eta
         self._why = why
-        self._over = over
+        self._closed = closed
 
     def __rich_console__(self, console: Console, _: object) -> Iterator[RenderableType]:
         narrow = console.width < _NARROW
@@ -124,27 +124,27 @@ class _Frame:
         if self._snapshot and self._snapshot.stages:
             parts.append(_stage_table(self._snapshot.stages, narrow=narrow))
         parts.append(_bridge_table(known.scenes, known.pairs, narrow=narrow))
-        parts.append(Text(self._sentence(known.crops)))
+        parts.append(Text(self._summary_line(known.crops)))
         if self._snapshot and self._snapshot.loaders:
             parts.append(_loader_table(self._snapshot.loaders, narrow=narrow))
         parts += [Text(note, style="yellow") for note in self._notes()]
         yield Group(*parts)
 
-    def _sentence(self, crops: int) -> str:
-        time_spent = duration(self._pace.elapsed)
+    def _summary_line(self, crops: int) -> str:
+        elapsed = duration(self._eta.elapsed)
         if self._summary:
-            return f"{crops} crops, finished after {time_spent}"
-        if self._over:
-            return f"{crops} crops, stopped after {time_spent}"
+            return f"{crops} crops, finished after {elapsed}"
+        if self._closed:
+            return f"{crops} crops, stopped after {elapsed}"
         flight = ""
         if self._snapshot:
             flight = f"{len(self._snapshot.in_flight)} in flight (at most {self._snapshot.peak_in_flight})"
-        return ", ".join(filter(None, [f"{crops} crops", flight, time_spent, text.pace(self._pace)]))
+        return ", ".join(filter(None, [f"{crops} crops", flight, elapsed, text.rate(self._eta)]))
 
     def _notes(self) -> Iterator[str]:
-        if self._summary or self._over:
+        if self._summary or self._closed:
             return
-        if warning := self._pace.warning():
+        if warning := self._eta.warning():
             yield warning
         if self._why:
             yield text.stopping(printable(self._why, most=2000))
@@ -172,7 +172,7 @@ def _loader_table(reports: Sequence[LoaderReport], *, narrow: bool) -> Table:
     names = ("scenes", "crops", "batches")
     table = _table("DataLoader", (*names, "waiting"), narrow=narrow)
     shown = [(printable(report.consumer), [report]) for report in reports]
-    if len(reports) > _CONSUMERS:
+    if len(reports) > _MAX_CONSUMERS:
         shown = [(f"{len(reports)} consumers", list(reports))]
     for label, some in shown:
         sums = (str(sum(getattr(report, name) for report in some)) for name in names)
@@ -181,7 +181,7 @@ def _loader_table(reports: Sequence[LoaderReport], *, narrow: bool) -> Table:
 
 
 def _table(title: str, names: Sequence[str], *, narrow: bool) -> Table:
-    """Columns of one width, so that numbers stay where they are when they grow."""
+    """An empty table whose columns have a fixed minimum width, so that growing numbers do not move them."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column(title, min_width=6 if narrow else 16, no_wrap=True, max_width=10 if narrow else 32)
     for name in names:
@@ -195,7 +195,7 @@ def _number(name: str, count: int) -> Text:
     return Text(str(count), style=_STYLES.get(name, "") if count else "dim")
 
 
-def attended(stream: TextIO) -> bool:
-    """Whether a person can see a view that is redrawn in place there."""
+def is_interactive(stream: TextIO) -> bool:
+    """Whether a view can be redrawn in place on a stream."""
     console = Console(file=stream)
     return console.is_terminal and not console.is_dumb_terminal

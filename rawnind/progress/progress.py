@@ -1,4 +1,4 @@
-"""What a person sees of a run: plain lines here, a live view in `live_view`."""
+"""Progress of a run for people: plain lines here, the live view in `live_view`."""
 
 import sys
 import time
@@ -8,110 +8,110 @@ from rawnind import timing
 from rawnind.bridge.messages import Snapshot
 from rawnind.planning import Plan
 from rawnind.progress import text
-from rawnind.progress.eta import Clock, Pace
-from rawnind.progress.live_view import Live, attended
-from rawnind.progress.stderr_filter import Stderr
+from rawnind.progress.eta import Clock, Eta
+from rawnind.progress.live_view import LiveView, is_interactive
+from rawnind.progress.stderr_filter import StderrFilter
 from rawnind.records import Summary
 from rawnind.source.index import Index
 
 
 class Progress(Protocol):
-    """Told what happens, in this order; the last `update` or `finished` is what the manifest says."""
+    """Receives progress events, in this order; the counts of the last `update` or `finished` are the manifest's."""
 
     def planned(self, index: Index, plan: Plan, *, already: int) -> None:
-        """The source was read; `already` scenes have an outcome from an earlier run."""
+        """The plan is made; `already` scenes have an outcome from an earlier run."""
 
     def update(self, snapshot: Snapshot) -> None:
-        """Something may have changed."""
+        """A new snapshot of the bridge."""
 
     def stopping(self, why: str) -> None:
-        """The run has been asked to stop; scenes in flight are still finished."""
+        """The run was asked to stop; scenes in flight are still finished."""
 
     def finished(self, summary: Summary) -> None:
         """The manifest is written."""
 
     def close(self) -> None:
-        """The run is over, well or badly."""
+        """The run has ended, also with an error."""
 
 
 class Silent:
-    """Says nothing."""
+    """Ignores every event."""
 
     def planned(self, index: Index, plan: Plan, *, already: int) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def update(self, snapshot: Snapshot) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def stopping(self, why: str) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def finished(self, summary: Summary) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 class Plain:
-    """Lines when the counts have changed: one a second at first, later one a minute.
+    """Prints a line when the counts have changed: at most one a second at first, later one a minute.
 
     Args:
-        stream: where to; None: stderr.
-        clock: what time it is; tests have their own.
+        stream: to print to; None: stderr.
+        clock: the time in seconds; for tests.
     """
 
     def __init__(self, stream: TextIO | None = None, clock: Clock = time.monotonic) -> None:
-        self._stderr = Stderr()
+        self._stderr = StderrFilter()
         self._stream = stream
-        self._pace = Pace(clock)
+        self._eta = Eta(clock)
         self._clock = clock
-        self._said: tuple[str, ...] = ()
-        self._due = 0.0
+        self._printed: tuple[str, ...] = ()
+        self._next_print = 0.0
         self._warned = -timing.WATCHDOG
         self._why = ""
 
     def planned(self, index: Index, plan: Plan, *, already: int) -> None:
-        """Says what is going to be done."""
+        """Prints what is to be done."""
         self._stream = self._stream or self._stderr.open()
         for line in text.opening(index, plan, already):
-            self._say(line)
+            self._print(line)
 
     def update(self, snapshot: Snapshot) -> None:
-        """Says the counts."""
-        self._pace.see(snapshot)
-        self._say_why()
+        """Prints the counts, and a warning when there is no progress."""
+        self._eta.update(snapshot)
+        self._print_stop()
         now = self._clock()
         lines = _lines(snapshot)
-        if lines != self._said and now >= self._due:
-            self._said, self._due = lines, now + min(60.0, max(1.0, self._pace.elapsed / 20))
-            pace = text.pace(self._pace)
-            self._say(lines[0] + (f"; {pace}" if pace else ""))
+        if lines != self._printed and now >= self._next_print:
+            self._printed, self._next_print = lines, now + min(60.0, max(1.0, self._eta.elapsed / 20))
+            rate = text.rate(self._eta)
+            self._print(lines[0] + (f"; {rate}" if rate else ""))
             for line in lines[1:]:
-                self._say(line)
-        if (warning := self._pace.warning()) and now - self._warned >= timing.WATCHDOG:
+                self._print(line)
+        if (warning := self._eta.warning()) and now - self._warned >= timing.WATCHDOG:
             self._warned = now
-            self._say(warning)
+            self._print(warning)
 
     def stopping(self, why: str) -> None:
-        """Remembers why, to say it with the next update: a signal may have come in the middle of a line."""
+        """Prints why with the next update: this may run in a signal handler, in the middle of a line."""
         self._why = why
 
     def finished(self, summary: Summary) -> None:
-        """Says the final counts."""
-        self._say(f"Bridge: {text.outcomes(summary.scenes)}; {summary.crops} crops")
+        """Prints the final counts."""
+        self._print(f"Bridge: {text.outcomes(summary.scenes)}; {summary.crops} crops")
 
     def close(self) -> None:
-        """Says what is still to be said."""
-        self._say_why()
+        """Prints what is pending, and restores stderr."""
+        self._print_stop()
         self._stderr.close()
 
-    def _say_why(self) -> None:
+    def _print_stop(self) -> None:
         if self._why:
-            self._say(text.stopping(self._why))
+            self._print(text.stopping(self._why))
             self._why = ""
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         print(line, file=self._stream or sys.stderr, flush=True)
 
 
@@ -128,6 +128,6 @@ def choose(kind: str) -> Progress:
     """`auto` is a live view on a terminal and plain lines elsewhere."""
     if kind == "none":
         return Silent()
-    if kind == "live" or (kind == "auto" and attended(sys.stderr)):
-        return Live()
+    if kind == "live" or (kind == "auto" and is_interactive(sys.stderr)):
+        return LiveView()
     return Plain()

@@ -1,4 +1,4 @@
-"""Sentences about a run that the plain and the live view share."""
+"""Texts that the plain lines and the live view share."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,14 +6,14 @@ from rawnind.bridge.messages import LoaderReport
 from rawnind.bridge.stages import StageCounts
 from rawnind.errors import printable
 from rawnind.planning import Plan
-from rawnind.progress.eta import Pace, duration
+from rawnind.progress.eta import Eta, duration
 from rawnind.reasons import Outcome
 from rawnind.records import Counts
 from rawnind.source.index import Index
 
 
 def opening(index: Index, plan: Plan, already: int) -> Iterator[str]:
-    """What the source holds and what is going to be done."""
+    """What the source holds and how many scenes are to do."""
     photos = f"{index.ground_truths} GT and {index.noisy} noisy photos"
     yield f"Source: {len(plan.scenes)} scenes, {photos}; {printable(str(index.set_aside), most=2000)}"
     for refused in index.refused:
@@ -22,7 +22,7 @@ def opening(index: Index, plan: Plan, already: int) -> Iterator[str]:
 
 
 def stopping(why: str) -> str:
-    """Why a run ends early, and how to end it at once."""
+    """Why a run stops early, and how to stop it at once."""
     return f"Stopping: {why}. Finishing the scenes in flight; press Ctrl-C again to stop at once."
 
 
@@ -33,10 +33,11 @@ def outcomes(counts: Counts) -> str:
     return f"{done} of {counts.planned} scenes ({parts})"
 
 
-def pace(watch: Pace) -> str:
-    """Rate and time left, as far as they can be told: `14 scenes/min, about 3 min left`."""
-    left = watch.left()
-    return ", ".join(filter(None, [watch.rate(), "" if left is None else f"about {duration(left)} left"]))
+def rate(eta: Eta) -> str:
+    """Rate and remaining time, as far as they are known: `14 scenes/min, about 3 min left`."""
+    remaining = eta.remaining()
+    left = "" if remaining is None else f"about {duration(remaining)} left"
+    return ", ".join(filter(None, [eta.rate(), left]))
 
 
 def stages(rows: Sequence[StageCounts]) -> str:
@@ -53,7 +54,7 @@ def _stage(row: StageCounts) -> str:
 
 
 def loaders(reports: Sequence[LoaderReport]) -> str:
-    """What all attached consumers have received together."""
+    """What all attached consumers have received, in sum."""
     waited = duration(sum(report.wait_seconds for report in reports))
     sums = ", ".join(
         f"{sum(getattr(report, name) for report in reports)} {name}"

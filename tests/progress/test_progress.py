@@ -20,10 +20,10 @@ from rawnind.errors import printable
 from rawnind.outcomes import scene_result, uncollected, whole_scene
 from rawnind.output.journal.journal import commit_of, encode_result
 from rawnind.planning import SceneFilter, make_plan
-from rawnind.progress.eta import Pace
-from rawnind.progress.live_view import Live
+from rawnind.progress.eta import Eta
+from rawnind.progress.live_view import LiveView
 from rawnind.progress.progress import Plain, Silent, choose
-from rawnind.progress.stderr_filter import Stderr
+from rawnind.progress.stderr_filter import StderrFilter
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa, Counts, FailedFile, ImageRef, Scene
@@ -97,7 +97,7 @@ def rows(text):
 @pytest.mark.usefixtures("cluster")
 def test_the_last_frame_is_what_the_manifest_says(sample_set, tmp_path):
     stream = io.StringIO()
-    view = Live(Console(file=stream, width=100))
+    view = LiveView(Console(file=stream, width=100))
     summary = rawnind.prepare(sample_set, tmp_path / "out", progress=view, limit=6, **SIZE)
     shown = stream.getvalue()
     last = rows(shown[shown.rindex("Stage") :])
@@ -121,7 +121,7 @@ def test_the_last_frame_is_what_the_manifest_says(sample_set, tmp_path):
 
 def test_a_run_that_has_nothing_to_do_shows_the_manifest_too(prepared, sample_set):
     stream = io.StringIO()
-    summary = rawnind.prepare(sample_set, prepared, progress=Live(Console(file=stream, width=80)), **SIZE)
+    summary = rawnind.prepare(sample_set, prepared, progress=LiveView(Console(file=stream, width=80)), **SIZE)
     last = rows(stream.getvalue())
     assert last["scenes"] == [getattr(summary.scenes, name) for name in ("planned", *Outcome)]
 
@@ -218,14 +218,14 @@ def test_only_the_last_report_of_each_loader_is_shown(tmp_path):
         LoaderReport(consumer="rank-0", scenes=1, crops=12, batches=3, wait_seconds=0.5),
         LoaderReport(consumer="rank-1", scenes=2, crops=24, batches=6, wait_seconds=0.75),
     )
-    view = Live()
+    view = LiveView()
     view.update(bridge.snapshot())
     assert re.search(r"rank-1 +2 +24 +6 +1 s", drawn(view))
 
 
 def test_after_a_minute_without_a_commit_the_oldest_scene_and_its_stage_are_named():
     clock = Clock()
-    view = Live(clock=clock)
+    view = LiveView(clock=clock)
     view.update(snapshot())
     clock.now += 59
     assert "No scene committed" not in drawn(view)
@@ -245,7 +245,7 @@ def test_after_a_minute_without_a_commit_the_oldest_scene_and_its_stage_are_name
 
 
 def test_a_stopped_run_is_shown_as_stopped_and_not_as_finished():
-    view = Live()
+    view = LiveView()
     view.update(snapshot())
     view.stopping("stopped on request")
     assert "Stopping: stopped on request." in drawn(view)
@@ -256,33 +256,33 @@ def test_a_stopped_run_is_shown_as_stopped_and_not_as_finished():
 
 def test_a_silent_worker_is_distinguished_from_a_silent_bridge():
     clock = Clock()
-    pace = Pace(clock)
-    pace.see(snapshot())
+    eta = Eta(clock)
+    eta.update(snapshot())
     clock.now += 61
-    assert pace.warning() == "No answer from the bridge for 61 s"
-    pace.see(snapshot(now=161.0))
-    assert pace.warning().endswith("in stage align, for 111 s, not heard of for 62 s")
-    pace.see(snapshot(now=161.0, in_flight=()))
-    assert "none is in flight" in pace.warning()
+    assert eta.warning() == "No answer from the bridge for 61 s"
+    eta.update(snapshot(now=161.0))
+    assert eta.warning().endswith("in stage align, for 111 s, no heartbeat for 62 s")
+    eta.update(snapshot(now=161.0, in_flight=()))
+    assert "none is in flight" in eta.warning()
 
 
 def test_rate_and_time_left_count_from_the_first_work():
     clock = Clock()
-    pace = Pace(clock)
+    eta = Eta(clock)
     none = snapshot(in_flight=(), next_seq=0, scenes=Counts(planned=12), pairs=Counts(planned=22), stages=())
-    pace.see(none)
+    eta.update(none)
     clock.now += 30  # Ray starts
-    pace.see(snapshot(next_seq=0, scenes=Counts(planned=12), pairs=Counts(planned=22), stages=()))
-    assert (pace.rate(), pace.left()) == ("", None)
+    eta.update(snapshot(next_seq=0, scenes=Counts(planned=12), pairs=Counts(planned=22), stages=()))
+    assert (eta.rate(), eta.remaining()) == ("", None)
     clock.now += 60
     counts = Counts(planned=12, collected=3), Counts(planned=22, collected=11)
-    pace.see(snapshot(scenes=counts[0], pairs=counts[1], stages=()))
-    assert (pace.rate(), pace.left()) == ("3 scenes/min", 60)
+    eta.update(snapshot(scenes=counts[0], pairs=counts[1], stages=()))
+    assert (eta.rate(), eta.remaining()) == ("3 scenes/min", 60)
 
 
 @pytest.mark.parametrize("width", [40, 80, 100])
 def test_the_view_fits_its_terminal_and_shows_every_number(width):
-    view = Live()
+    view = LiveView()
     view.update(
         snapshot(
             scenes=Counts(planned=123456, collected=23456, rejected=1, failed=77),
@@ -298,7 +298,7 @@ def test_the_view_fits_its_terminal_and_shows_every_number(width):
 
 
 def test_without_colours_the_view_has_the_same_words():
-    view = Live()
+    view = LiveView()
     view.update(snapshot())
     coloured = drawn(view, force_terminal=True, color_system="standard")
     assert "\x1b[32m" in coloured
@@ -311,7 +311,7 @@ def test_without_colours_the_view_has_the_same_words():
 @given(name=st.text())
 def test_a_scene_name_cannot_send_control_characters_to_the_terminal(name):
     clock = Clock()
-    view = Live(clock=clock)
+    view = LiveView(clock=clock)
     view.update(
         snapshot(in_flight=(SceneInFlight(key=name, stage="\x1b[2J", started=0.0, last_heartbeat=99.0),))
     )
@@ -365,7 +365,7 @@ def test_auto_is_live_on_a_terminal_only(monkeypatch):
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.setattr("sys.stderr", terminal)
-        assert isinstance(choose("auto"), Live)
+        assert isinstance(choose("auto"), LiveView)
         monkeypatch.setenv("TERM", "dumb")
         assert isinstance(choose("auto"), Plain)
     os.close(ours)
@@ -374,7 +374,7 @@ def test_auto_is_live_on_a_terminal_only(monkeypatch):
 def test_one_harmless_ray_warning_is_filtered_from_stderr(tmp_path):
     with (tmp_path / "stderr").open("w+b") as file:
         descriptor = os.dup(file.fileno())
-        between = Stderr(descriptor=descriptor)
+        between = StderrFilter(descriptor=descriptor)
         before = between.open()
         os.write(descriptor, b"[E 1 1] core_worker.cc:1: Actor with class name: 'MapWorker' has constructor ")
         os.write(descriptor, b"arguments in the object store and max_restarts > 0. If ...\nNode died\n")
@@ -390,11 +390,11 @@ def test_one_harmless_ray_warning_is_filtered_from_stderr(tmp_path):
 
 WRITES_TO_STDERR = """
 import os, sys
-from rawnind.progress.live_view import Live
+from rawnind.progress.live_view import LiveView
 from rawnind.recipe import Recipe
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.source.index import load_index
-view = Live()
+view = LiveView()
 index = load_index(sys.argv[1])
 view.planned(index, make_plan(index.scenes, SceneFilter(), Recipe()), already=0)
 os.write(2, b"Node died \\x1b[2J\\n")
