@@ -155,9 +155,12 @@ class Bridge:
             self._stages.discard(key)
 
     def heartbeat(self, key: str, stage: str, counts: Mapping[str, int] | None = None) -> None:
-        """A worker reports a scene's stage, and counts of what is done (see `stages`).
+        """A worker reports progress; only the display and the expiry of dead workers' scenes depend on it.
 
-        Only the progress display and how soon a dead worker's scene expires depend on it.
+        Args:
+            key: the scene.
+            stage: that the worker is in.
+            counts: photos and pairs done so far, by the names of `stages.result_counts`.
         """
         now = time.monotonic()
         if self._is_open(key) and self._in_flight.heartbeat(key, stage, now):
@@ -167,7 +170,15 @@ class Bridge:
     def loader_report(
         self, consumer: str, *, scenes: int, crops: int, batches: int, wait_seconds: float
     ) -> None:
-        """A loader reports what it has handed out since it started; the last report of each consumer counts."""
+        """A loader reports what it has handed out since it started; the last report of each consumer counts.
+
+        Args:
+            consumer: its name.
+            scenes: whose crops it received.
+            crops: that it received.
+            batches: that it handed out.
+            wait_seconds: how long it waited for scenes to be committed.
+        """
         report = LoaderReport(
             consumer=consumer, scenes=scenes, crops=crops, batches=batches, wait_seconds=wait_seconds
         )
@@ -185,7 +196,17 @@ class Bridge:
     def commit(
         self, key: str, data: bytes, telemetry: Mapping[str, float] | None = None, inputs: bytes = b""
     ) -> int:
-        """`commit_many` for one result; returns the sequence number of the scene's commit."""
+        """`commit_many` for one result.
+
+        Args:
+            key: see `Submission`, as for the others.
+            data: the result.
+            telemetry: seconds and bytes by stage.
+            inputs: fingerprint of the scene's files.
+
+        Returns:
+            The sequence number of the scene's commit.
+        """
         return self.commit_many([Submission(key=key, data=data, telemetry=telemetry or {}, inputs=inputs)])[0]
 
     def commit_many(self, submissions: Sequence[Submission]) -> list[int]:
@@ -255,7 +276,17 @@ class Bridge:
         return self._store.location
 
     def join(self, feed: str, consumer: str, token: str, position: int | None = None) -> int | None:
-        """A consumer joins a feed; see `LiveFeed.join`. None: the bridge is closed."""
+        """A consumer joins a feed.
+
+        Args:
+            feed: its name.
+            consumer: see `LiveFeed.join`, as for the others.
+            token: of the process.
+            position: of the first crop that it needs.
+
+        Returns:
+            The position of its first request; None: the bridge is closed.
+        """
         if self._state is State.CLOSED:
             return None
         return self._feeds[feed].join(consumer, token, position)
@@ -263,9 +294,17 @@ class Bridge:
     def take(
         self, feed: str, consumer: str, token: str, position: int, count: int, *, done: int = 0
     ) -> TakeReply:
-        """Leases crops to a consumer, each crop once per feed; see `LiveFeed.take`.
+        """Leases crops to a consumer, each crop once per feed.
 
         A repeated request with the same position gets the same crops, and more where more were collected since.
+
+        Args:
+            feed: its name.
+            consumer: see `LiveFeed.take`, as for the others.
+            token: that it joined with.
+            position: of the first crop that it does not have yet.
+            count: the most crops of the answer.
+            done: it has finished with its crops below this position.
         """
         lease = self._state in {State.COLLECTING, State.READY}
         rows, position = self._feeds[feed].take(consumer, token, position, count, done=done, lease=lease)
@@ -281,7 +320,14 @@ class Bridge:
         )
 
     def leave(self, feed: str, consumer: str, token: str, done: int) -> None:
-        """A consumer leaves a feed."""
+        """A consumer leaves a feed.
+
+        Args:
+            feed: its name.
+            consumer: its name.
+            token: that it joined with.
+            done: it has finished with its crops below this position.
+        """
         if self._state is not State.CLOSED:
             self._feeds[feed].leave(consumer, token, done)
 

@@ -37,14 +37,32 @@ class InFlightScenes:
         return min(self._scenes.values(), key=lambda item: item.started, default=None)
 
     def admit(self, key: str, worker: WorkerIncarnation | None, now: float) -> bool:
-        """Adds a scene unless the limit is reached or running workers may not have reported yet; whether it was added."""
+        """Adds a scene, unless the limit is reached or workers may not have reported yet after a restart.
+
+        Args:
+            key: the scene.
+            worker: that asks.
+            now: the bridge's clock, in seconds.
+
+        Returns:
+            Whether the scene is in flight.
+        """
         if key not in self._scenes and (now < self._closed_until or len(self._scenes) >= self._limit):
             return False
         self._update(key, "starting", now, worker)
         return True
 
     def heartbeat(self, key: str, stage: str, now: float) -> bool:
-        """Updates a scene's stage, or adds the scene; False where the limit does not allow that."""
+        """Updates a scene's stage, or adds the scene.
+
+        Args:
+            key: the scene.
+            stage: that its worker reports.
+            now: the bridge's clock, in seconds.
+
+        Returns:
+            Whether the scene is in flight; False where the limit is reached without it.
+        """
         if key not in self._scenes and len(self._scenes) >= self._limit:
             return False
         self._update(key, stage, now, None)

@@ -185,7 +185,13 @@ def feed_names(store: Store) -> list[str]:
 
 
 def leased_crops(log: LeaseLog, consumer: str | None = None, start: int = 0) -> Iterator[LeasedCrop]:
-    """Crops leased to a consumer, from a position on; None: to all consumers, in the order of the log."""
+    """Leased crops, in the order of the log.
+
+    Args:
+        log: the lease log of a feed.
+        consumer: to whom they were leased; None: to any consumer.
+        start: position of the first.
+    """
     crops = (crop for e in log.entries() if consumer in {None, e.consumer} for crop in e.crops)
     for position, crop in enumerate(crops):
         if position >= start:

@@ -163,7 +163,13 @@ class LiveFeed:
         return start
 
     def leave(self, consumer: str, token: str, done: int) -> None:
-        """A consumer needs no more crops."""
+        """A consumer needs no more crops.
+
+        Args:
+            consumer: its name.
+            token: that it joined with.
+            done: it has finished with its crops below this position.
+        """
         state = self._checked(consumer, token)
         self._record([LeaseEntry(consumer=consumer, done=max(state.done, done), left=True)])
 

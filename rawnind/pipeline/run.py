@@ -66,7 +66,14 @@ def prepare(
 
 
 def run(source: str | Path, output: str | Path, options: Options, progress: Progress) -> Summary:
-    """`prepare` with checked options."""
+    """`prepare` with checked options.
+
+    Args:
+        source: see `prepare`.
+        output: see `prepare`.
+        options: every option.
+        progress: receives progress events, and is closed at the end.
+    """
     try:
         with Interrupts() as interrupts:
             return _from_source(source, output, options, progress, interrupts)

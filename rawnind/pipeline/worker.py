@@ -85,9 +85,7 @@ class SceneWorker:
         scene = _SCENE.validate_json(row["scene"])
         if not self._admitted(scene.key):
             return _row(scene.key)
-        inputs = fingerprint(
-            scene
-        )  # before the files are read, so that a change in between is detected later
+        inputs = fingerprint(scene)  # before the files are read: a later change then shows
         try:
             result, telemetry = self._process(scene)
         except _FATAL as error:

@@ -19,7 +19,13 @@ class Progress(Protocol):
     """Receives progress events, in this order; the counts of the last `update` or `finished` are the manifest's."""
 
     def planned(self, index: Index, plan: Plan, *, already: int) -> None:
-        """The plan is made; `already` scenes have an outcome from an earlier run."""
+        """The plan is made.
+
+        Args:
+            index: the source.
+            plan: of the run.
+            already: scenes that have an outcome from an earlier run.
+        """
 
     def update(self, snapshot: Snapshot) -> None:
         """A new snapshot of the bridge."""

@@ -13,7 +13,13 @@ from rawnind.source.index import Index
 
 
 def opening(index: Index, plan: Plan, already: int) -> Iterator[str]:
-    """What the source holds and how many scenes are to do."""
+    """What the source holds and how many scenes are to do.
+
+    Args:
+        index: the source.
+        plan: of the run.
+        already: scenes that have an outcome from an earlier run.
+    """
     photos = f"{index.ground_truths} GT and {index.noisy} noisy photos"
     yield f"Source: {len(plan.scenes)} scenes, {photos}; {printable(str(index.set_aside), most=2000)}"
     for refused in index.refused:
