@@ -1,7 +1,7 @@
-"""1,000,000 scene results through the bridge's actor: commits a second, memory a scene, start-up, manifest.
+"""1,000,000 scene results through the bridge's actor: commits per second, memory per scene, restart time, manifest.
 
 No scene has pixels: each has one noisy photo, and was rejected or failed. They are committed in batches, almost in the
-planned order, as workers would send them. `make bench` prints the table, for a local folder and for an S3 server on this
+planned order, as by a run. `make bench` prints the table, for a local folder and for an S3 server on this
 machine (moto, which answers a small request in some 5 ms); as a plain test, some thousand scenes go the same way.
 
 python benchmarks/bench_bridge.py SCENES OUTPUT      one run in this process, as JSON; OUTPUT `s3`: on such a server
@@ -34,7 +34,7 @@ from rawnind.recipe import Recipe
 from rawnind.records import Cfa, FailedFile, ImageRef, Scene
 
 SCENES, SMALL = 1_000_000, 3_000
-BATCH = 256  # what the driver commits at once
+BATCH = 256  # as in the driver
 NAME, SHA1 = "scene0000000", "0" * 40
 
 
@@ -51,7 +51,7 @@ def names(count):
 
 
 def templates(recipe):
-    """What a rejected and a failed scene send, with places for the scene's name and the photo's hash."""
+    """Encoded results of a rejected and a failed scene; the scene's name and the photo's hash are to be replaced."""
     scene = make_scene(NAME, SHA1)
     broken = FailedFile(photo=scene.noisy[0], reason=Reason.MISSING_FILE, detail=f"{NAME}.dng is not there")
     failed = scene_result(
@@ -61,10 +61,10 @@ def templates(recipe):
 
 
 def batches(count, recipe):
-    """Results in batches; each hundred scenes in an order of its own."""
+    """Submissions in batches, each hundred scenes in a random order."""
     from rawnind.bridge.messages import Submission
 
-    rng, kinds, waiting = np.random.default_rng(0), templates(recipe), []
+    rng, kinds, batch = np.random.default_rng(0), templates(recipe), []
     known = list(names(count))
     for start in range(0, count, 100):
         for number in rng.permutation(min(100, count - start)) + start:
@@ -74,45 +74,45 @@ def batches(count, recipe):
                 .replace(NAME.encode(), name.encode())
                 .replace(SHA1.encode(), digest.encode())
             )
-            waiting.append(
+            batch.append(
                 Submission(key=f"bayer/{name}", data=data, telemetry={"read_bytes": 1}, inputs=bytes(16))
             )
-            if len(waiting) == BATCH:
-                yield waiting
-                waiting = []
-    if waiting:
-        yield waiting
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
 
 
 def memory(field):
-    """MB of this process, from /proc: VmRSS, RssAnon or VmHWM."""
+    """Memory of this process in MB, from /proc: VmRSS, RssAnon or VmHWM."""
     text = Path("/proc/self/status").read_text()
     return int(text.split(f"{field}:")[1].split()[0]) / 1024
 
 
-def of_actor(bridge, function, *values):
-    """What a function says inside of the actor's process."""
+def call_in_actor(bridge, function, *values):
+    """The value of a function in the actor's process."""
     import ray
 
-    return ray.get(bridge.__ray_call__.remote(lambda _, *given: function(*given), *values))
+    return ray.get(bridge.__ray_call__.remote(lambda _, *arguments: function(*arguments), *values))
 
 
 def cpu_seconds(pid):
-    """CPU seconds that a process has taken, from /proc."""
+    """CPU seconds of a process so far, from /proc."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
-def restarted(bridge):
-    """Seconds from the kill of the actor's process to the first answer of the next one, the latter's CPU seconds by then, and that answer."""
+def kill_and_restart(bridge):
+    """Seconds from the kill of the actor's process to the first answer of the next, its CPU seconds by then, and the answer."""
     import ray
 
-    before = of_actor(bridge, os.getpid)
+    before = call_in_actor(bridge, os.getpid)
     seconds, snapshot = clocked(
         lambda: (os.kill(before, signal.SIGKILL), ray.get(bridge.snapshot.remote()))[1]
     )
-    assert of_actor(bridge, os.getpid) != before
-    return seconds, of_actor(bridge, time.process_time), snapshot
+    assert call_in_actor(bridge, os.getpid) != before
+    return seconds, call_in_actor(bridge, time.process_time), snapshot
 
 
 def settled_memory():
@@ -120,7 +120,7 @@ def settled_memory():
     return memory("RssAnon")
 
 
-def forget_peak():
+def reset_peak():
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -154,31 +154,31 @@ def measure(count, output, server=None):
     job = Job(output=output, run="run", root="/photos", plan=plan, options=Options(recipe=recipe))
     found["empty_start_s"], bridge = clocked(lambda: start_bridge(job, max_scenes=1000))
     ray.get(bridge.begin.remote())
-    start = of_actor(bridge, settled_memory)
+    start = call_in_actor(bridge, settled_memory)
     found["bridge_before_MB"] = start
     load = os.getloadavg()[0]
-    pids = {"bridge": of_actor(bridge, os.getpid), "driver": os.getpid(), "server": server}
+    pids = {"bridge": call_in_actor(bridge, os.getpid), "driver": os.getpid(), "server": server}
     cpu = {name: cpu_seconds(pid) for name, pid in pids.items() if pid}
     wall = time.perf_counter()
     pending = []
-    for arrived in batches(count, recipe):
-        pending.append(bridge.commit_many.remote(arrived))
+    for batch in batches(count, recipe):
+        pending.append(bridge.commit_many.remote(batch))
         if len(pending) == 3:
             ray.get(pending.pop(0))
     ray.get(pending)
     found["commits_per_s"] = count / (time.perf_counter() - wall)
     found |= {f"{name}_cpu_s": cpu_seconds(pids[name]) - before for name, before in cpu.items()}
     found["load"] = (load + os.getloadavg()[0]) / 2
-    found["bridge_B_per_scene"] = (of_actor(bridge, settled_memory) - start) * 2**20 / count
-    found["commit_peak_MB"] = of_actor(bridge, memory, "VmHWM")
+    found["bridge_B_per_scene"] = (call_in_actor(bridge, settled_memory) - start) * 2**20 / count
+    found["commit_peak_MB"] = call_in_actor(bridge, memory, "VmHWM")
     found["parts"] = len(Store(output).list("parts"))
-    found["restart_s"], found["restart_cpu_s"], snapshot = restarted(bridge)
+    found["restart_s"], found["restart_cpu_s"], snapshot = kill_and_restart(bridge)
     assert snapshot.scenes.open == 0
     assert snapshot.scenes.failed == -(-count // 7)
-    found["restarted_MB"] = of_actor(bridge, settled_memory)
-    of_actor(bridge, forget_peak)
+    found["restarted_MB"] = call_in_actor(bridge, settled_memory)
+    call_in_actor(bridge, reset_peak)
     found["manifest_s"], summary = clocked(lambda: ray.get(bridge.finish.remote({})))
-    found["manifest_peak_MB"] = of_actor(bridge, memory, "VmHWM") - found["restarted_MB"]
+    found["manifest_peak_MB"] = call_in_actor(bridge, memory, "VmHWM") - found["restarted_MB"]
     assert summary.scenes.rejected + summary.scenes.failed == summary.pairs.planned == count
     ray.get(bridge.close.remote())
     ray.kill(bridge)
@@ -194,7 +194,7 @@ def moto():
 
 @contextlib.contextmanager
 def s3_server():
-    """URI of a bucket on an S3 server of its own, and the server's process; the environment then holds the keys."""
+    """Starts an S3 server: URI of a bucket, and the server's process id; the keys are put into the environment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
