@@ -119,6 +119,15 @@ def _write_text(path: Path, text: str) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
+def _failure_reason(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """The value of --retry-failed, which may be left out: what follows the option must then not be taken for it."""
+    if value and value not in list(Reason) and Path(value).exists():
+        raise click.BadParameter(
+            f"{value} was taken for a reason. To try all failed scenes again, write --retry-failed=all, or put the option last."
+        )
+    return value
+
+
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options that `plan` and `prepare` share. They have no default here, because a config file may set them."""
     for option in reversed(_RUN_OPTIONS):
@@ -144,7 +153,7 @@ _RUN_OPTIONS = (
     click.option("--cpus-per-scene", type=float, metavar="N", help="CPUs per worker; a worker processes one scene at a time.  [default: 1]"),
     click.option("--gpus-per-scene", type=float, metavar="N", help="GPUs per worker.  [default: 0]"),
     click.option("--address", metavar="ADDRESS", help="Ray cluster.  [default: RAY_ADDRESS, or a local one]"),
-    click.option("--retry-failed", metavar="REASON", is_flag=False, flag_value="all",
+    click.option("--retry-failed", metavar="REASON", is_flag=False, flag_value="all", callback=_failure_reason,
                  help="Try failed scenes again: all, or those with this reason."),
     click.option("--config", type=click.Path(path_type=Path), help="YAML with any of these options and recipe values."),
     click.option("--strict", is_flag=True, default=None, help="Exit with 5 when a scene or a pair failed."),
@@ -195,10 +204,14 @@ def prepare(source: Path, output: str, progress: str, **values: Any) -> None:
     Exit: 0 complete, 2 wrong usage, 3 stopped early (run again to resume), 4 nothing collected, 5 --strict and a scene
     or a pair failed.
     """
+    from rawnind.source.index import require_source
+
+    require_source(source)  # before Ray and numba are imported, which takes seconds
+    options = _options(values)
+
     from rawnind.pipeline.run import run
     from rawnind.progress.progress import choose
 
-    options = _options(values)
     summary = run(source, output, options, choose(progress))
     click.echo(describe(summary, output))
     sys.exit(_exit_code_of(summary, options))

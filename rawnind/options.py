@@ -47,6 +47,10 @@ class RunOptions(TypedDict, total=False):
     algorithm: int
 
 
+_YEAR = 31_536_000
+"""Seconds; timers of the operating system do not take numbers that are very much larger."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     """The options of a run; only `recipe` changes its results.
@@ -94,6 +98,9 @@ class Options:
             "scene_timeout must be a number of seconds above 0",
             seconds,
         )
+        for name in ("timeout", "scene_timeout"):
+            value = getattr(self, name)
+            require(value is None or value <= _YEAR, f"{name} must be at most a year, {_YEAR} seconds", value)
         require(is_number(cpus) and cpus > 0, "cpus_per_scene must be a number above 0", cpus)
         require(is_number(gpus) and gpus >= 0, "gpus_per_scene must be a number of at least 0", gpus)
         for name in ("exclude_test_reserve", "strict"):

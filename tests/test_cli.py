@@ -3,6 +3,8 @@
 import hashlib
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -44,6 +46,8 @@ def out(prepared):
         (["--min-msssim", "2"], "min_msssim must lie between 0 and 1, got 2.0"),
         (["--max-scenes", "0"], "max_scenes must be a whole number of at least 1, got 0"),
         (["--timeout", "-1"], "timeout must be a whole number of at least 1, got -1"),
+        (["--scene-timeout", "1e300"], "scene_timeout must be at most a year, 31536000 seconds, got 1e+300"),
+        (["--timeout", "99999999999999999999"], "timeout must be at most a year"),
         (["--scene-timeout", "nan"], "scene_timeout must be a number of seconds above 0, got nan"),
         (["--cpus-per-scene", "0"], "cpus_per_scene must be a number above 0, got 0.0"),
         (["--retry-failed", "exposure"], "retry_failed takes"),
@@ -60,6 +64,36 @@ def test_a_wrong_option_is_named(rawnind, sample_set, out, options, says):
     code, said, _ = rawnind("prepare", sample_set, "--output", out, *fitting, *options)
     assert code == 2
     assert says in said
+
+
+def test_retry_failed_does_not_take_the_source_for_a_reason(rawnind, sample_set, tmp_path):
+    code, said, _ = rawnind("prepare", "--retry-failed", sample_set, "--output", tmp_path / "out")
+    assert code == 2
+    assert "was taken for a reason" in said
+    assert "--retry-failed=all" in said
+
+
+@pytest.mark.parametrize("output", ["foo://x", "file:///a b", "s3://"])
+def test_an_output_that_is_no_location_is_wrong_usage(rawnind, sample_set, output):
+    code, said, _ = rawnind("prepare", sample_set, "--output", output)
+    assert code == 2
+    assert output in said
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [("/nowhere", "/nowhere does not exist"), ("s3://bucket/photos", "SOURCE must be a folder")],
+)
+def test_a_wrong_source_is_refused_before_anything_slow_is_imported(source, says):
+    script = (
+        "import sys; from rawnind.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print({'ray', 'numba', 'torch'} & set(sys.modules))"
+    )
+    words = [sys.executable, "-c", script, "prepare", source, "--output", "/nowhere/out"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "set()\n")
+    assert says in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -97,7 +131,7 @@ def test_sources_that_hold_no_photo_are_refused(rawnind, tmp_path):
 def test_an_output_that_is_a_file(rawnind, sample_set, tmp_path):
     (tmp_path / "out").write_text("mine")
     code, said, _ = rawnind("prepare", sample_set, "--output", tmp_path / "out")
-    assert code == 3
+    assert code == 2
     assert "is a file; --output needs a folder" in said
     assert (tmp_path / "out").read_text() == "mine"
 

@@ -20,7 +20,7 @@ from typing import IO, Protocol
 import pyarrow as pa
 from pyarrow import fs
 
-from rawnind.errors import OutputError
+from rawnind.errors import ConfigError, OutputError
 
 TEMPORARY = ".tmp-"
 """Prefix of a file that is still being written; whoever finds one without its writer may remove it."""
@@ -94,9 +94,11 @@ class Store:
                 self._fs, root = fs.FileSystem.from_uri(_tuned(location))
                 self._root = root.rstrip("/")
                 if not self._root:
-                    raise OutputError(f"{location} names no folder")
+                    raise ConfigError(f"{location} names no folder")
             else:
                 self._fs, self._root = fs.LocalFileSystem(), str(Path(location).absolute())
+        except pa.ArrowInvalid as error:  # not a URI, or one that pyarrow has no file system for
+            raise ConfigError(f"cannot open {location}: {error}") from error
         except (OSError, pa.ArrowException) as error:
             raise OutputError(f"cannot open {location}: {error}") from error
         self.location = location
@@ -275,7 +277,7 @@ class Store:
         """
         root = Path(self._root)
         if self.is_local and root.exists() and not root.is_dir():
-            raise OutputError(f"{self.location} is a file; --output needs a folder")
+            raise ConfigError(f"{self.location} is a file; --output needs a folder")
         probe = f"{TEMPORARY}probe-{uuid.uuid4().hex}"
         self.write(probe, b"")
         self.remove(probe)

@@ -1,7 +1,8 @@
 """The index: what scenes a source holds. It reads names and one YAML, and opens no photo."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,6 +63,34 @@ class _ImageEntry(BaseModel):
 _LAYOUT: TypeAdapter[dict[str, dict[str, Any]]] = TypeAdapter(dict[str, dict[str, Any]])
 
 
+def require_source(source: str | Path) -> Path:
+    """The absolute path of a source that exists on this machine; what it holds is not looked at.
+
+    Raises:
+        IndexInvalidError: It does not exist, or is a URI.
+    """
+    if "://" in str(source) or str(source).startswith(("s3:/", "gs:/")):  # a Path has lost one slash
+        raise IndexInvalidError(
+            f"{source} is a URI; SOURCE must be a folder or an index YAML on this machine or on a mounted file system. "
+            "Only --output may be a URI."
+        )
+    path = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links and change the user's spelling
+    with _reading(path):
+        if not path.exists():
+            raise IndexInvalidError(f"{path} does not exist")
+    return path
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise IndexInvalidError(
+            f"{path}: {error.strerror or error}. Check the path and its permissions."
+        ) from error
+
+
 def load_index(source: str | Path, root: Path | None = None) -> Index:
     """The scenes of a folder or of an index YAML.
 
@@ -82,13 +111,9 @@ def load_index(source: str | Path, root: Path | None = None) -> Index:
         >>> len(load_index("dataset_index.yaml", root=Path("RawNIND")).scenes)  # doctest: +SKIP
         307
     """
-    path = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links and change the user's spelling
-    try:
+    path = require_source(source)
+    with _reading(path):
         index = _load(path, root)
-    except OSError as error:
-        raise IndexInvalidError(
-            f"{path}: {error.strerror or error}. Check the path and its permissions."
-        ) from error
     if not index.scenes:
         raise IndexInvalidError(_nothing_found(path, index))
     return index
@@ -114,8 +139,6 @@ def _listed(refs: Iterable[ImageRef]) -> list[dict[str, str]]:
 
 
 def _load(path: Path, root: Path | None) -> Index:
-    if not path.exists():
-        raise IndexInvalidError(f"{path} does not exist")
     listed = path / INDEX_NAME if path.is_dir() else path
     collector = Collector()
     if listed.exists():

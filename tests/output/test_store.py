@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import fs
 
-from rawnind.errors import DamagedShardError, ManifestError, OutputError
+from rawnind.errors import ConfigError, DamagedShardError, ManifestError, OutputError
 from rawnind.output.events import EventLog, read_events
 from rawnind.output.journal.journal import Journal
 from rawnind.output.shards import CropPixels, read_crop, shard_name, write_shard
@@ -277,13 +277,13 @@ def test_a_name_that_no_disk_takes_is_an_output_error(tmp_path):
 
 @pytest.mark.parametrize("location", ["nothing://somewhere", "s3://", "gs2://bucket/x"])
 def test_a_location_that_cannot_be_opened_is_reported(location):
-    with pytest.raises(OutputError, match=r"cannot open|names no folder"):
+    with pytest.raises(ConfigError, match=r"cannot open|names no folder"):
         Store(location)
 
 
 def test_a_file_instead_of_a_folder_is_reported(tmp_path):
     (tmp_path / "file").write_text("here")
-    with pytest.raises(OutputError, match="is a file"):
+    with pytest.raises(ConfigError, match="is a file"):
         Store(str(tmp_path / "file")).prepare_root()
     with pytest.raises(OutputError, match="a folder is needed"):
         Store(str(tmp_path)).write("file/below", b"")

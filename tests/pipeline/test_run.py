@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import rawnind
-from rawnind.errors import OutputError, RecipeMismatchError
+from rawnind.errors import ConfigError, RecipeMismatchError
 from rawnind.output.events import read_events
 from rawnind.output.store import Store
 from rawnind.reasons import Reason
@@ -100,6 +100,6 @@ def test_running_again_changes_nothing(prepared, sample_set):
 
 def test_an_output_that_is_a_file_is_refused_and_kept(sample_set, tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(OutputError, match="is a file"):
+    with pytest.raises(ConfigError, match="is a file"):
         rawnind.prepare(sample_set, tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
