@@ -85,7 +85,7 @@ def memory():
 
 def worker(data, answers):
     """A spawned worker; it imports the package before the measurement."""
-    import rawnind.training  # noqa: F401
+    import rawnind.feed.dataset  # noqa: F401
 
     before, started = memory(), time.perf_counter()
     dataset = pickle.loads(data)  # noqa: S301 made in this very file

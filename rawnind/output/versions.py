@@ -23,8 +23,8 @@ VERSIONS: Mapping[str, int] = {
 }
 """The version of each kind of file that this code writes; it reads this one and all before it."""
 
-_KEY = b"rawnind.format"
-_COLUMNS = b"rawnind.columns"
+FORMAT_KEY = b"rawnind.format"
+COLUMNS_KEY = b"rawnind.columns"
 
 
 def parquet_metadata(kind: str, columns: Mapping[str, Mapping[str, Any]] | None = None) -> dict[bytes, bytes]:
@@ -37,8 +37,8 @@ def parquet_metadata(kind: str, columns: Mapping[str, Mapping[str, Any]] | None 
     >>> parquet_metadata("journal")
     {b'rawnind.format': b'journal 1'}
     """
-    described = {_COLUMNS: json.dumps(columns).encode()} if columns else {}
-    return {_KEY: f"{kind} {VERSIONS[kind]}".encode()} | described
+    described = {COLUMNS_KEY: json.dumps(columns).encode()} if columns else {}
+    return {FORMAT_KEY: f"{kind} {VERSIONS[kind]}".encode()} | described
 
 
 def require_readable(kind: str, version: object, name: str) -> None:
@@ -67,7 +67,7 @@ def require_readable(kind: str, version: object, name: str) -> None:
 
 def require_readable_parquet(kind: str, metadata: Mapping[bytes, bytes] | None, name: str) -> None:
     """Checks a Parquet file's schema metadata. Errors as in `require_readable`."""
-    said = (metadata or {}).get(_KEY)
+    said = (metadata or {}).get(FORMAT_KEY)
     if said is None:
         return
     found, _, number = said.decode(errors="replace").partition(" ")

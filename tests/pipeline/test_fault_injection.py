@@ -14,6 +14,7 @@ from rawnind.output.status import read_status
 from rawnind.output.store import Store
 from rawnind.output.verify import verify
 from rawnind.progress.progress import Silent
+from tests.small_set import SCENES
 
 
 def failed_files(output):
@@ -155,8 +156,8 @@ class StopSeen(Silent):
 def test_a_run_that_exceeds_its_timeout_stops_cleanly_and_can_be_resumed(
     start, prepare, faults, photos, tmp_path, is_whole
 ):
-    for photo in (photos.find("_cat_", "ISO1600"), photos.find("_tissue_", "ISO6400")):
-        faults.inject_on_read(photo, "wait")
+    for scene in SCENES:  # any scene may be the first
+        faults.inject_on_read(photos.find(f"_{scene}_", "_GT_"), "wait")
     progress = StopSeen()
     run = start(timeout=1, max_scenes=1, progress=progress)
     faults.wait_until_reached()
