@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rawnind.outcomes import scene_result, uncollected, whole_scene
+from rawnind.outcomes import scene_result, uncollected_pair, whole_scene_result
 from rawnind.output.journal.journal import Journal, encode_result
 from rawnind.output.store import Store
 from rawnind.planning import SceneFilter, make_plan
@@ -55,9 +55,12 @@ def templates(recipe):
     scene = make_scene(NAME, SHA1)
     broken = FailedFile(photo=scene.noisy[0], reason=Reason.MISSING_FILE, detail=f"{NAME}.dng is not there")
     failed = scene_result(
-        scene, recipe, [uncollected(scene.noisy[0], None, Reason.MISSING_FILE, broken.detail)], [broken]
+        scene, recipe, [uncollected_pair(scene.noisy[0], None, Reason.MISSING_FILE, broken.detail)], [broken]
     )
-    return [encode_result(result) for result in (whole_scene(scene, recipe, Reason.NO_GROUND_TRUTH), failed)]
+    return [
+        encode_result(result)
+        for result in (whole_scene_result(scene, recipe, Reason.NO_GROUND_TRUTH), failed)
+    ]
 
 
 def batches(count, recipe):

@@ -45,11 +45,7 @@ def commands() -> str:
 def _helps() -> Iterator[str]:
     for name, command in main.commands.items():
         context = click.Context(
-            command,
-            info_name=f"rawnind {name}",
-            terminal_width=100,
-            max_content_width=100,
-            help_option_names=main.context_settings["help_option_names"],
+            command, info_name=f"rawnind {name}", terminal_width=100, max_content_width=100
         )
         yield f"## rawnind {name}\n\n```text\n{command.get_help(context)}\n```"
 

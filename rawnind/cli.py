@@ -25,6 +25,11 @@ class _Commands(click.Group):
         del ctx
         return list(self.commands)
 
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Gives each command -h; click would name its help option after the context that asks for it first."""
+        cmd.add_help_option = False
+        super().add_command(click.help_option("-h", "--help")(cmd), name)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -107,7 +112,7 @@ def index(source: Path, output: Path | None) -> None:
         click.echo(f"refused: {refused.file}: {refused.why}", err=True)
     click.echo(f"{len(found.scenes)} scenes: {', '.join(f'{found.count(cfa)} {cfa}' for cfa in Cfa)}")
     click.echo(f"{found.test_reserve} test-reserve, {found.unknown_sensor} unknown-sensor")
-    click.echo(f"{found.ground_truths} ground-truth and {found.noisy} noisy photos; {found.set_aside}")
+    click.echo(f"{found.ground_truths} ground-truth and {found.noisy} noisy photos; {found.skipped_files}")
     if output:
         _write_text(output, index_to_yaml(found))
 

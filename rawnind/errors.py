@@ -24,11 +24,11 @@ class SourceLostError(RawnindError):
 
 
 class WorkersDyingError(RawnindError):
-    """A scene ends its worker again and again, though no file of it does. Give workers more memory and run again."""
+    """A scene crashes its worker repeatedly although none of its files does. Give workers more memory and run again."""
 
 
 class ProgramError(RawnindError):
-    """A bug in rawnind or in what it runs on ended the run. Nothing that was committed is lost; please report it."""
+    """A bug in rawnind or one of its libraries ended the run. Nothing that was committed is lost; please report it."""
 
 
 class FolderInUseError(RawnindError):
@@ -52,14 +52,14 @@ class RecipeMismatchError(ManifestError):
 
 
 class DamagedShardError(ManifestError):
-    """A shard does not hold what the manifest says. Remove it and run `rawnind prepare` again."""
+    """A shard does not match the manifest. Remove it and run `rawnind prepare` again."""
 
 
 class SourceError(RawnindError):
     """One input file cannot be used. It costs its pair, or its scene where it is the only ground truth.
 
     Attributes:
-        reason: what becomes the pair's reason.
+        reason: of the pair.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:

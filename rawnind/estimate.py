@@ -68,8 +68,8 @@ def estimate(source: str | Path, options: Options) -> Estimate:
 
     Raises:
         IndexInvalidError: The source is not a data set.
-        ConfigError: The run could do nothing: no scene is selected, no photo exists, every photo is too small, or
-            one worker needs more memory or CPUs than this machine has.
+        ConfigError: The run would collect nothing: no scene is selected, no photo exists, every photo is too small,
+            or one worker needs more memory or CPUs than this machine has.
     """
     cpus = os.cpu_count() or 1
     if options.address is None and options.cpus_per_scene > cpus:

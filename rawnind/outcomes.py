@@ -26,9 +26,9 @@ def partners(scene: Scene, noisy: ImageRef) -> tuple[ImageRef, ...]:
 
 
 def planned_pairs(scene: Scene, pairing: Pairing) -> list[tuple[ImageRef, ImageRef | None]]:
-    """(noisy, GT) of every pair that a scene plans; the GT is None where it is not settled or where there is none.
+    """(noisy, GT) of every pair that a scene plans; the GT is None where it is not chosen yet or does not exist.
 
-    `best` plans one pair per noisy photo, and its GT is settled by alignment unless there is only one; `all` plans
+    `best` plans one pair per noisy photo, and alignment chooses its GT unless there is only one; `all` plans
     every GT with every noisy photo. A noisy photo without any partner is one planned pair, so that it is counted.
     """
     pairs: list[tuple[ImageRef, ImageRef | None]] = []
@@ -43,7 +43,7 @@ def planned_pairs(scene: Scene, pairing: Pairing) -> list[tuple[ImageRef, ImageR
     return pairs
 
 
-def uncollected(
+def uncollected_pair(
     noisy: ImageRef,
     ground_truth: ImageRef | None,
     reason: Reason,
@@ -53,7 +53,7 @@ def uncollected(
     sensor: Sensor | None = None,
     gt_sensor: Sensor | None = None,
 ) -> PairResult:
-    """A pair that gives no crops, with whatever was measured on it."""
+    """The result of a pair without crops, with what was measured."""
     return PairResult(
         ground_truth=ground_truth,
         noisy=noisy,
@@ -73,8 +73,8 @@ def scene_result(
 ) -> SceneResult:
     """A scene's result from its pairs.
 
-    One collected pair makes a collected scene. Otherwise a failure outweighs a rejection, and the first pair (by id) that
-    has the scene's outcome gives the reason. A scene without a noisy photo is rejected.
+    One collected pair makes a collected scene. Otherwise a failure takes precedence over a rejection, and the reason
+    is that of the first pair (by id) with the scene's outcome. A scene without a noisy photo is rejected.
     """
     ordered = tuple(sorted(pairs, key=lambda pair: pair.pair_id))
     outcomes = {pair.outcome for pair in ordered}
@@ -99,10 +99,11 @@ def scene_result(
 _BY_WEIGHT = (Outcome.COLLECTED, Outcome.FAILED, Outcome.REJECTED, Outcome.FILTERED)
 
 
-def whole_scene(scene: Scene, recipe: Recipe, reason: Reason, detail: str = "") -> SceneResult:
+def whole_scene_result(scene: Scene, recipe: Recipe, reason: Reason, detail: str = "") -> SceneResult:
     """A scene of which every planned pair has the same fate, e.g. filtered."""
     pairs = [
-        uncollected(noisy, truth, reason, detail) for noisy, truth in planned_pairs(scene, recipe.pairing)
+        uncollected_pair(noisy, truth, reason, detail)
+        for noisy, truth in planned_pairs(scene, recipe.pairing)
     ]
     result = scene_result(scene, recipe, pairs)
     return replace(result, outcome=reason.outcome, reason=reason, detail=detail or reason.sentence)
@@ -114,10 +115,10 @@ def failed_file(photo: ImageRef, error: SourceError) -> FailedFile:
 
 
 def problems(result: SceneResult, scene: Scene, recipe: Recipe) -> Iterator[str]:
-    """What is wrong with a worker's result, for people; nothing where it is sound.
+    """Problems of a worker's result, one sentence each; none where it is valid.
 
     Args:
-        result: what the worker returned; its single values have passed the records' own rules.
+        result: what the worker returned; its values were validated by the records.
         scene: what was planned.
         recipe: what it was planned with.
     """
@@ -126,7 +127,7 @@ def problems(result: SceneResult, scene: Scene, recipe: Recipe) -> Iterator[str]
     if result.recipe != recipe.digest:
         yield f"its recipe is {result.recipe}, the run's is {recipe.digest}"
     if Outcome.FILTERED in {result.outcome, *(pair.outcome for pair in result.pairs)}:
-        yield "it left out what it was asked for"
+        yield "it filtered a scene that was selected"
     yield from _outcome_problems(result, recipe)
     yield from _planning_problems(result, scene, recipe)
     for file in result.failed_files:
@@ -145,7 +146,7 @@ def _outcome_problems(result: SceneResult, recipe: Recipe) -> Iterator[str]:
     of_pairs = again.outcome, again.reason
     given_up = result.outcome is Outcome.FAILED and all(pair.reason is result.reason for pair in result.pairs)
     if (result.outcome, result.reason) != of_pairs and not given_up:
-        yield f"its outcome is {result.outcome} ({result.reason}), its pairs say {again.outcome} ({again.reason})"
+        yield f"its outcome is {result.outcome} ({result.reason}), its pairs give  {again.outcome} ({again.reason})"
     fates: list[SceneResult | PairResult] = [result, *result.pairs]
     for each in fates:
         if (each.reason.outcome if each.reason else Outcome.COLLECTED) is not each.outcome:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rawnind.outcomes import planned_pairs, whole_scene
+from rawnind.outcomes import planned_pairs, whole_scene_result
 from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa, Scene, SceneResult
@@ -51,7 +51,7 @@ class Plan:
 
     def filtered(self, scene: Scene) -> SceneResult:
         """The result of a scene that is left out."""
-        return whole_scene(scene, self.recipe, self.left_out[scene.key])
+        return whole_scene_result(scene, self.recipe, self.left_out[scene.key])
 
 
 def make_plan(scenes: Sequence[Scene], selection: SceneFilter, recipe: Recipe) -> Plan:

@@ -13,7 +13,7 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why something was not collected. `outcome` and `sentence` say what it means."""
+    """Why something was not collected. `outcome` and `sentence` explain it."""
 
     TEST_RESERVE = "test_reserve"
     CFA_FILTER = "cfa_filter"

@@ -22,20 +22,20 @@ class Pairing(StrEnum):
 
 
 class Compression(StrEnum):
-    """How a shard's pixels lie in their file."""
+    """Compression of a shard's pixels."""
 
     NONE = "none"
     ZSTD = "zstd"
 
 
 ADDED: dict[str, Any] = {"compression": Compression.NONE}
-"""Keys that the first recipes did not have, with the value that was in force without them. A key that is added to `Recipe`
-stands here, with what the code did before."""
+"""Keys that the first recipes did not have, with the value that was in force without them. A key that is added to
+`Recipe` is added here, with the behaviour before it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """Parameters of the pair chain. Its digest names what was made with it.
+    """Parameters of the pair chain. The digest identifies results of the same parameters.
 
     Attributes:
         crop_size: side of a crop in sites, a multiple of 32.
@@ -156,5 +156,5 @@ class Recipe:
 
 @lru_cache(maxsize=16)
 def _digest(recipe: Recipe, absent: frozenset[str]) -> str:  # noqa: ARG001 - recipes that differ in it alone are equal
-    """Asked for with every scene."""
+    """Called for every scene."""
     return hashlib.sha256(json.dumps(recipe.as_dict(), sort_keys=True).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""The words of rawnind as frozen records: what passes between processes, and what the manifest is made of.
+"""Frozen records: what processes exchange, and what the manifest is made from.
 
-Records carry no pixels. Everything that comes from outside (a file, a worker, another process) is checked against
-them with `pydantic.TypeAdapter`, which reads the annotations below.
+Records carry no pixels. Values from outside (a file, a worker, another process) are validated against them by
+`pydantic.TypeAdapter`, which reads the annotations below.
 """
 
 from dataclasses import dataclass
@@ -78,13 +78,13 @@ _TILES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRef:
-    """A photo that the index names, before anybody opened it.
+    """A photo of the index; the file was not opened yet.
 
     Attributes:
         scene: the scene's name, without UNK_ and TEST_.
         ground_truth: True for a ground-truth photo, False for a noisy one.
-        iso: None where the name says `Unknown`. `Hi 3200` is 3200.
-        path: where the file lies (local path), whether or not it exists.
+        iso: None where the name has `Unknown`. `Hi 3200` is 3200.
+        path: local path, whether or not the file exists.
     """
 
     __pydantic_config__ = _strict
@@ -119,7 +119,7 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sensor:
-    """What a RAW file says about its pixels.
+    """Parameters of the sensor, from the RAW file.
 
     Attributes:
         origin: (y, x) in the visible area of the first site of `cfa.tile`; within one period of (0, 0).

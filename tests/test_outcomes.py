@@ -13,8 +13,8 @@ from rawnind.outcomes import (
     planned_pairs,
     problems,
     scene_result,
-    uncollected,
-    whole_scene,
+    uncollected_pair,
+    whole_scene_result,
 )
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Pairing, Recipe
@@ -68,7 +68,7 @@ def test_a_sound_result_has_no_problems(result):
        pairing=st.sampled_from(Pairing))  # fmt: skip
 def test_a_given_up_scene_has_one_outcome_and_no_problems(scene, reason, pairing):
     recipe = Recipe(pairing=pairing)
-    result = whole_scene(scene, recipe, reason, "why")
+    result = whole_scene_result(scene, recipe, reason, "why")
     assert (result.outcome, result.reason, result.detail) == (Outcome.FAILED, reason, "why")
     assert {pair.reason for pair in result.pairs} <= {reason}
     assert list(problems(result, scene, recipe)) == []
@@ -106,7 +106,9 @@ def test_a_scene_without_a_noisy_photo_is_rejected():
 def test_every_reason_has_an_outcome_other_than_collected_and_a_sentence(reason):
     assert reason.outcome is not Outcome.COLLECTED
     assert reason.sentence.endswith(".")
-    assert uncollected(photo("a", Cfa.BAYER, 0, ground_truth=False), None, reason).detail == reason.sentence
+    assert (
+        uncollected_pair(photo("a", Cfa.BAYER, 0, ground_truth=False), None, reason).detail == reason.sentence
+    )
 
 
 def test_a_source_error_reads_as_a_sentence_about_the_file():
@@ -149,9 +151,9 @@ LIES = {
     "another recipe": replace(SOUND, recipe="0" * 16),
     "another outcome": replace(SOUND, outcome=Outcome.REJECTED, reason=Reason.EXPOSURE),
     "a reason and yet collected": replace(SOUND, reason=Reason.TRUNCATED),
-    "collected after a timeout": replace(whole_scene(SCENE, RECIPE, Reason.TIMEOUT), outcome=Outcome.COLLECTED),
-    "rejected after a timeout": replace(whole_scene(SCENE, RECIPE, Reason.TIMEOUT), outcome=Outcome.REJECTED),
-    "filtered by a worker": whole_scene(SCENE, RECIPE, Reason.TEST_RESERVE),
+    "collected after a timeout": replace(whole_scene_result(SCENE, RECIPE, Reason.TIMEOUT), outcome=Outcome.COLLECTED),
+    "rejected after a timeout": replace(whole_scene_result(SCENE, RECIPE, Reason.TIMEOUT), outcome=Outcome.REJECTED),
+    "filtered by a worker": whole_scene_result(SCENE, RECIPE, Reason.TEST_RESERVE),
     "failed with collected pairs": replace(SOUND, outcome=Outcome.FAILED, reason=Reason.TIMEOUT),
     "a pair left out": replace(SOUND, pairs=SOUND.pairs[1:]),
     "no pairs": replace(SOUND, pairs=(), outcome=Outcome.REJECTED, reason=Reason.NO_NOISY),
@@ -242,5 +244,5 @@ def test_with_all_pairs_every_combination_must_be_there(missing):
     assert list(problems(result, scene, recipe)) == []
     less = [pair for number, pair in enumerate(result.pairs) if number != missing]
     assert "its pairs are not the planned ones" in problems(scene_result(scene, recipe, less), scene, recipe)
-    vague = [*less, uncollected(result.pairs[missing].noisy, None, Reason.TRUNCATED)]
+    vague = [*less, uncollected_pair(result.pairs[missing].noisy, None, Reason.TRUNCATED)]
     assert "its pairs are not the planned ones" in problems(scene_result(scene, recipe, vague), scene, recipe)

@@ -66,7 +66,7 @@ def test_what_is_left_out_is_counted_with_all_its_pairs(found, selection):
             assert result.reason is plan.left_out[scene.key]
             assert len(result.pairs) == len(scene.noisy)
             assert {pair.outcome for pair in result.pairs} <= {Outcome.FILTERED}
-            assert "it left out what it was asked for" in problems(result, scene, RECIPE)
+            assert "it filtered a scene that was selected" in problems(result, scene, RECIPE)
 
 
 def test_a_scene_that_is_there_twice_is_refused():

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from rawnind.errors import ManifestError
-from rawnind.outcomes import problems, whole_scene
+from rawnind.outcomes import problems, whole_scene_result
 from rawnind.output.journal.journal import decode_result
 from rawnind.output.store import Store
 from rawnind.reasons import Reason
@@ -26,9 +26,9 @@ def validated(store: Store, scene: Scene, recipe: Recipe, data: bytes) -> SceneR
     try:
         result = decode_result(data)
     except ManifestError as error:
-        return whole_scene(scene, recipe, Reason.INVALID_RESULT, str(error))
+        return whole_scene_result(scene, recipe, Reason.INVALID_RESULT, str(error))
     found = [*problems(result, scene, recipe), *_shard_problems(store, result)]
-    return whole_scene(scene, recipe, Reason.INVALID_RESULT, "; ".join(found[:3])) if found else result
+    return whole_scene_result(scene, recipe, Reason.INVALID_RESULT, "; ".join(found[:3])) if found else result
 
 
 def _shard_problems(store: Store, result: SceneResult) -> Iterator[str]:

@@ -60,7 +60,7 @@ class Ledger:
 
 
 def remove_marks(store: Store) -> None:
-    """Removes every mark of every run, and the folder unless something else lies there.
+    """Removes every mark of every run, and the folder if it is then empty.
 
     Raises:
         OutputError: The storage refuses.

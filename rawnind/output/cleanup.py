@@ -1,4 +1,4 @@
-"""What unfinished scenes leave in an output folder, and its removal. Whatever else lies there is not ours to remove."""
+"""Removes what unfinished scenes leave in an output folder, and no other file."""
 
 from rawnind.output import attempts
 from rawnind.output.journal.journal import Journal

@@ -31,9 +31,9 @@ NAME = "events.jsonl"
 class EventLog:
     """Appends lines for one run.
 
-    A local log is one file that grows. Object stores cannot append, so there each run has `events/<run>.jsonl` with all
-    that is no commit, written anew each time, and files of commits `events/<run>.jsonl.000001` and so on, written when
-    they are full or anything else happens: what a run that goes on must know is found without reading those.
+    A local log is one file that grows. Object stores cannot append, so there each run has `events/<run>.jsonl` with
+    all events but commits, rewritten each time, and files of commits `events/<run>.jsonl.000001` and so on, written
+    when they are full or before another event: a resumed run finds its state without reading them.
     """
 
     def __init__(self, store: Store, run: str) -> None:
@@ -94,7 +94,7 @@ class EventLog:
         return f"{self._first}.{len(self._files) + 1:06d}"
 
     def _is_whole(self) -> bool:
-        """Whether the log ends with a whole line; who died while writing may have left a torn one."""
+        """Whether the log ends with a complete line; a process that was killed while writing may have left a partial one."""
         if self._path is None:
             return True
         with self._path.open("rb") as file:
@@ -108,10 +108,10 @@ class EventLog:
             self._store.write(self._file, "".join(self._commits).encode(), replace=True)
 
     def last(self, event: str, *, any_run: bool = False) -> dict[str, Any] | None:
-        """The newest line with that event; None where there is none. A torn line is passed over.
+        """The newest line with that event; None where there is none. A partial line is skipped.
 
         Args:
-            event: what to look for.
+            event: its name.
             any_run: whether another run's line will do, where one log holds them all.
         """
         for line in self._newest_first(event):
@@ -163,7 +163,7 @@ def _parsed(line: str) -> dict[str, Any] | None:
 
 
 def _backwards(path: Path, text: bytes) -> Iterator[str]:
-    """A file's lines with that text, and maybe others, last first, without reading more than is asked for."""
+    """The lines of a file that contain a text, and possibly others, last first; reads no further than the caller iterates."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -188,7 +188,7 @@ _RECOVERED = 1000
 
 
 class CommitLog:
-    """Tells the log what the journal holds.
+    """Writes commits to the log.
 
     Args:
         events: the log.
@@ -216,7 +216,7 @@ class CommitLog:
         )
 
     def recover(self) -> None:
-        """Logs commits that a bridge which died had made and not yet logged; the journal is right in any case.
+        """Logs the commits that a killed bridge had made and not logged; the journal is complete in any case.
 
         Raises:
             OutputError: The storage refuses.

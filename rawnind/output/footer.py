@@ -61,7 +61,7 @@ class _Compact:
             return self._take(1)[0]
         if kind == _DOUBLE:
             return self._take(8)
-        raise ValueError(f"its footer holds something of kind {kind}")
+        raise ValueError(f"its footer contains a value of type {kind}")
 
     def _list(self, depth: int) -> list[Any]:
         header = self._take(1)[0]

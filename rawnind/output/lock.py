@@ -1,4 +1,4 @@
-"""One run at a time per output folder, and the name of the one that is there."""
+"""The lock of an output folder: one run at a time."""
 
 import errno
 import fcntl
@@ -24,11 +24,11 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 @contextmanager
 def only_run(store: Store, run: str) -> Iterator[None]:
-    """Holds an output folder for one run, and leaves no trace behind.
+    """Locks an output folder for one run; nothing of the lock remains afterwards.
 
-    A local folder is held by a file lock, which the system takes back from a dead process at once; `run.lock` says whose it is.
-    Elsewhere, and on file systems without locks, each run keeps an object `locks/<run>.json` alive; one that was not
-    touched for a minute by the store's own clock belongs to a dead run.
+    A local folder has a file lock, which the system releases when the process ends; `run.lock` names the run.
+    Elsewhere, and on file systems without locks, each run renews a lease `locks/<run>.json`; a lease that was not
+    renewed for a minute, by the store's clock, has expired.
 
     Args:
         store: the output folder.
@@ -56,7 +56,7 @@ def only_run(store: Store, run: str) -> Iterator[None]:
 
 
 def _lock(path: Path, location: str) -> int | None:
-    """The locked file's descriptor; None where the file system knows no locks."""
+    """The locked file's descriptor; None where the file system has no locks."""
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -100,7 +100,7 @@ def _lease(store: Store, run: str, about: str) -> Iterator[None]:
 
 
 def _refuse_if_second(store: Store, own: str) -> None:
-    """Whoever sees another's living lease beside its own goes; of two that start at the same moment, that may be both."""
+    """A run that finds another unexpired lease beside its own gives up; of two that start at the same moment, both may."""
     leases = {entry.path: entry.modified for entry in store.list(LEASES)}
     now = leases.get(own, 0.0)
     for name, modified in leases.items():

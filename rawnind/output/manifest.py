@@ -37,14 +37,14 @@ def write_manifest(
     versions: Mapping[str, str],
     contents: str,
 ) -> Summary:
-    """Writes the three files, holding one scene at a time; manifest.yaml, which seals the others, comes last.
+    """Writes the three files, holding one scene at a time; manifest.yaml, which has the hashes of the others, is written last.
 
     Args:
         store: the output folder.
         results: every planned scene once, sorted by (scene name, CFA).
         recipe: what the results were made with.
         versions: library versions, for the record in manifest.yaml.
-        contents: names what the manifest is made from; kept in manifest.yaml.
+        contents: digest of what the manifest is made from, for manifest.yaml.
 
     Raises:
         OutputError: The storage refuses; the old manifest is then still there.
@@ -228,7 +228,7 @@ def _head(summary: Summary, recipe: Recipe, versions: Mapping[str, str]) -> dict
 
 
 def conservation(counts: Counts) -> str:
-    """The sum that proves that nothing vanished, for people.
+    """The conservation sum as text: planned items equal the sum of all outcomes.
 
     >>> conservation(Counts(planned=3, collected=2, failed=1))
     '3 planned = 2 collected + 0 filtered + 0 rejected + 1 failed'

@@ -1,4 +1,4 @@
-"""Columns of manifest.parquet and pairs.parquet: plain types that pandas, DuckDB and Ray Data read alike."""
+"""Columns of manifest.parquet and pairs.parquet: plain types that pandas, DuckDB and Ray Data read."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -108,7 +108,7 @@ def crop_row(result: SceneResult, pair: PairResult, number: int, crop: Crop, siz
 
 
 def pair_row(result: SceneResult, pair: PairResult) -> dict[str, Any]:
-    """One row of pairs.parquet, by column name; a column that is not there is null."""
+    """One row of pairs.parquet, by column name; columns without an entry are null."""
     truth, shard = pair.ground_truth, pair.shard
     return {
         "scene": result.scene.name,

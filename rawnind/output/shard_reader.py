@@ -1,8 +1,8 @@
-"""Fast reading of single crops: a shard's pixels are used where they lie, without the Parquet reader.
+"""Reads single crops by mapping the shard, without the Parquet reader.
 
 A shard that `shards.write_shard` made holds each value as one plain, uncompressed page, so that the value is the tail of
-its column chunk. The reader asserts that from the footer; a file of another layout (a compressed one, say) goes
-through `shards.read_crop`.
+its column chunk. The reader checks that in the footer; a file with another layout, such as a compressed one, is read
+by `shards.read_crop`.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ _UNCOMPRESSED = 0
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class StoredCrop:
-    """A crop's pixels as they lie in the shard; views, so use them before the reader is closed.
+    """A crop's pixels in the shard's types; views, valid until the reader is closed.
 
     Attributes:
         noisy_raw: (size, size) uint16 sensor values.
@@ -72,7 +72,8 @@ class ShardReader:
     Args:
         store: the output folder.
         verify: also compare each shard's SHA-256 with the manifest's when it is first opened in this process. Without
-            it a flipped bit within pixels is not seen; a file that is missing, cut, longer or of another pair is.
+            it a flipped bit within pixels is not detected; a file that is missing, truncated, longer or of another pair
+            is.
         keep: how many shards stay open.
     """
 
@@ -107,9 +108,9 @@ class ShardReader:
         Args:
             shard: name of the file below the output folder.
             row_group: its row group.
-            crop_id: what must stand there.
+            crop_id: the crop that the row group must contain.
             size: side of the crop in sites.
-            sha256: what the manifest says of the shard.
+            sha256: of the shard, from the manifest.
 
         Raises:
             DamagedShardError: The file is not what the manifest says.
@@ -156,10 +157,10 @@ class ShardReader:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class _Layout:
-    """Where the values of a shard end.
+    """End offsets of the values of a shard.
 
     Attributes:
-        stamp: size and modification time of the file that was looked at.
+        stamp: size and modification time of the file when it was read.
         flat: whether every value is the tail of its chunk.
         ends: (row groups, columns) int64, byte after each chunk.
     """
@@ -248,7 +249,7 @@ def _read_layout(file: _File, size: int) -> _Layout:
         TypeError,
         AttributeError,
         OverflowError,
-    ) as error:  # a field is not there, or of another kind
+    ) as error:  # a field is missing or has another type
         raise ValueError("its footer is damaged") from error
     except ManifestError as error:
         raise ValueError(str(error)) from error
@@ -257,7 +258,7 @@ def _read_layout(file: _File, size: int) -> _Layout:
 def _layout_of(footer: dict[int, Any], end: int, stamp: tuple[int, int], size: int) -> _Layout:
     chunks = [[_Chunk.of(column) for column in group[COLUMNS]] for group in footer[ROW_GROUPS]]
     if any(len(row) != len(_COLUMNS) for row in chunks):
-        raise ValueError("its footer speaks of another number of columns")
+        raise ValueError("its footer has another number of columns")
     _require_back_to_back([chunk for row in chunks for chunk in row], end)
     widths = (0, *(field.type.byte_width for field in list(shard_schema(size))[1:]))
     flat = all(
@@ -282,7 +283,7 @@ def _read_footer(file: _File) -> tuple[dict[int, Any], int]:
 
 @cache
 def _schema_of(size: int) -> list[Any]:
-    """The schema as it stands in the footer of any shard with crops of that size."""
+    """The schema element list in the footer of a shard with crops of that size."""
     sink = io.BytesIO()
     pq.ParquetWriter(sink, shard_schema(size), store_schema=False).close()
     data = sink.getvalue()
@@ -321,7 +322,7 @@ class _Chunk:
 
 def _views(file: _File, layout: _Layout, row_group: int, crop_id: str, size: int) -> StoredCrop:
     if not 0 <= row_group < len(layout.ends):
-        raise ValueError(f"has {len(layout.ends)} crops, the manifest speaks of number {row_group}")
+        raise ValueError(f"has {len(layout.ends)} crops, the manifest names number {row_group}")
     ends = layout.ends[row_group].tolist()
     name = crop_id.encode()
     start = ends[0] - len(name) - 4

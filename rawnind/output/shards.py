@@ -1,6 +1,6 @@
 """Shards: one Parquet file per pair, one row group per crop, fixed-size binary, uncompressed unless asked for.
 
-A crop's pixels then lie in the file as they lie in memory, and any Parquet reader opens them.
+The bytes of a crop are the same in the file and in memory, and any Parquet reader opens them.
 """
 
 import re
@@ -19,7 +19,7 @@ from rawnind.output.versions import parquet_metadata, require_readable_parquet
 from rawnind.recipe import Compression
 from rawnind.records import Cfa, Shard
 
-_LEVEL = 1  # of zstd: higher ones take longer and gain nothing, for noise does not compress
+_LEVEL = 1  # of zstd: higher ones take longer without gain: noise does not compress
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -42,7 +42,7 @@ class CropPixels:
 
 
 def shard_name(cfa: Cfa, scene: str, pair_id: str) -> str:
-    """Where a pair's shard lies below the output folder."""
+    """Path of a pair's shard below the output folder."""
     return f"shards/{cfa}/{scene}/{pair_id}.parquet"
 
 
@@ -94,7 +94,7 @@ def write_shard(
     *,
     compression: Compression = Compression.NONE,
 ) -> Shard:
-    """Writes crops one by one, never holding more than one; the bytes depend on the crops alone.
+    """Writes crops one by one, with at most one in memory; the bytes depend on the crops alone.
 
     Raises:
         OutputError: The storage refuses; nothing is left behind.

@@ -23,7 +23,7 @@ class Failure:
     Attributes:
         scene: name of the scene.
         whole_scene: whether the scene failed without one file as the cause.
-        attempts: how often workers started the scene, over all runs; 0 where events.jsonl does not say.
+        attempts: how often workers started the scene, over all runs; 0 where events.jsonl has no entry.
     """
 
     scene: str

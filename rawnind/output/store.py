@@ -1,8 +1,8 @@
 """The output folder: a local path or a URI that pyarrow.fs opens, with write-once files.
 
-A file appears whole or not at all. Locally it is written beside its place, synced and moved there. For an object store
-it is kept in a local temporary file until it is whole, then uploaded in one call: closing an upload, which is also what
-an error does to it, would publish whatever has been sent so far.
+A file appears complete or not at all. A local file is written under a temporary name, synced and renamed. For an
+object store it is collected in a local temporary file and uploaded in one call: closing an upload early, as an error
+does, would publish what was sent so far.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from pyarrow import fs
 from rawnind.errors import ConfigError, OutputError
 
 TEMPORARY = ".tmp-"
-"""Prefix of a file that is still being written; whoever finds one without its writer may remove it."""
+"""Prefix of files that are being written; those of a run that has ended may be removed."""
 
 
 class Sink(Protocol):
@@ -35,7 +35,7 @@ class Sink(Protocol):
 
 
 class HashingSink:
-    """Passes bytes on and keeps their SHA-256 and count, so that nothing is read twice."""
+    """Forwards bytes and computes their SHA-256 and count, so that nothing is read twice."""
 
     closed = False
 
@@ -57,7 +57,7 @@ class HashingSink:
         return self.size
 
     def flush(self) -> None:
-        """Nothing is kept back here."""
+        """Does nothing: there is no buffer."""
 
     @property
     def sha256(self) -> str:
@@ -154,7 +154,7 @@ class Store:
 
     @contextlib.contextmanager
     def _advice(self, what: str, name: str) -> Iterator[None]:
-        """Whatever the storage complains of becomes an OutputError, but for names that are taken or not there."""
+        """Turns storage errors into OutputError, except for names that exist already or do not exist."""
         try:
             yield
         except (OSError, pa.ArrowException) as error:
@@ -181,10 +181,10 @@ class Store:
             return bytes(stream.read())
 
     def open(self, name: str) -> pa.NativeFile:
-        """The file for reading at any place, memory-mapped where it is local.
+        """The file for random access, memory-mapped where it is local.
 
         Raises:
-            OSError: It is not there, cannot be read, or is empty.
+            OSError: It does not exist, cannot be read, or is empty.
         """
         path = self.full(name)
         return pa.memory_map(path) if self.is_local else self._fs.open_input_file(path)
@@ -198,10 +198,10 @@ class Store:
         return digest.hexdigest()
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of that name.
+        """Whether a file of that name exists.
 
         Raises:
-            OutputError: The storage does not say.
+            OutputError: The storage does not answer.
         """
         with self._advice("look for", name):
             return bool(self._fs.get_file_info(self.full(name)).type == fs.FileType.File)
@@ -210,7 +210,7 @@ class Store:
         """Every file below a folder or the root, at any depth, sorted by name; empty where there is no such folder.
 
         Raises:
-            OutputError: The storage does not say.
+            OutputError: The storage does not answer.
         """
         place = self.full(folder) if folder else self._root
         selector = fs.FileSelector(place, recursive=True, allow_not_found=True)
@@ -248,7 +248,7 @@ class Store:
             self._fs.delete_dir(self.full(name))
 
     def root_identity(self) -> tuple[int, int] | None:
-        """What tells a local root from another folder that took its place; None where it is gone or remote."""
+        """Device and inode of a local root, to detect that another folder took its place; None: missing or remote."""
         try:
             found = Path(self._root).stat() if self.is_local else None
         except OSError:
@@ -256,13 +256,15 @@ class Store:
         return (found.st_dev, found.st_ino) if found else None
 
     def require_root(self, identity: tuple[int, int] | None) -> None:
-        """A folder that went away must not be made anew under the same name, nor its files be called missing.
+        """Checks that the root is still the same folder.
+
+        One that was moved must not be created again, nor its files be reported missing.
 
         Args:
             identity: what `root_identity` was.
 
         Raises:
-            OutputError: The root is gone, or another one.
+            OutputError: The root is missing or another folder.
         """
         if self.is_local and self.root_identity() != identity:
             raise OutputError(
@@ -270,7 +272,7 @@ class Store:
             )
 
     def prepare_root(self) -> None:
-        """Makes the root and shows that it can be written.
+        """Creates the root and checks that it can be written.
 
         Raises:
             OutputError: It cannot.
@@ -321,7 +323,9 @@ def _claim(source: Path, target: Path) -> None:
             raise
         if target.exists():
             raise FileExistsError(target) from error
-        source.rename(target)  # between the look and the move another writer could come; a run has only one
+        source.rename(
+            target
+        )  # between check and rename another writer could create the file; a run has only one
 
 
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}

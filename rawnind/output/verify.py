@@ -33,10 +33,10 @@ _ROWS_AT_ONCE = 1024
 
 
 def verify(store: Store) -> Iterator[str]:
-    """Everything that is wrong with an output folder, one sentence each; nothing where it is sound.
+    """Problems of an output folder, one sentence each; none where it is consistent.
 
-    Every number of the manifest is compared with the journal, every shard is read and hashed, every part is hashed. Rows
-    and bytes pass in small blocks: the memory needed grows with the number of scenes alone.
+    Every number of the manifest is compared with the journal, every shard is read and hashed, every part is hashed.
+    Rows and bytes are read in small blocks: memory grows with the number of scenes alone.
 
     Raises:
         FileNotFoundError: There is no manifest.
@@ -59,11 +59,11 @@ def verify(store: Store) -> Iterator[str]:
     try:
         yield from _Comparison(store, head).run()
     except ManifestError as error:
-        yield f"{error} Nothing beyond that was looked at."
+        yield f"{error} Nothing after that was checked."
 
 
 class _Comparison:
-    """The manifest beside the journal, row by row.
+    """Compares the manifest with the journal, row by row.
 
     Raises:
         ManifestError: Something cannot be read, so that the rest cannot be compared.

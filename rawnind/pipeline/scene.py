@@ -13,7 +13,7 @@ from rawnind.errors import SourceError
 from rawnind.imaging.pair import AlignedPair, FinishedPair, Rejection, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.prepared import Prepared
-from rawnind.outcomes import failed_file, partners, scene_result, uncollected
+from rawnind.outcomes import failed_file, partners, scene_result, uncollected_pair
 from rawnind.output.shards import CropPixels, crop_name, shard_name, write_shard
 from rawnind.output.store import Store
 from rawnind.reasons import Outcome, Reason
@@ -123,13 +123,13 @@ class _SceneRun:
         candidates = partners(self._scene, ref)
         if isinstance(noisy, SourceError):
             for truth in self._planned(candidates):
-                yield uncollected(ref, truth, noisy.reason, noisy.detail)
+                yield uncollected_pair(ref, truth, noisy.reason, noisy.detail)
         elif noisy.photo.cfa is not self._scene.cfa:
             detail = f"{ref.filename} is {noisy.photo.cfa}, its scene is listed as {self._scene.cfa}"
             for truth in self._planned(candidates):
-                yield uncollected(ref, truth, Reason.CFA_MISMATCH, detail)
+                yield uncollected_pair(ref, truth, Reason.CFA_MISMATCH, detail)
         elif not candidates:
-            yield uncollected(ref, None, Reason.NO_GROUND_TRUTH)
+            yield uncollected_pair(ref, None, Reason.NO_GROUND_TRUTH)
         elif self._recipe.pairing is Pairing.ALL:
             for truth in candidates:
                 yield self._pair(ref, truth, noisy)
@@ -143,7 +143,7 @@ class _SceneRun:
 
     def _pair(self, ref: ImageRef, truth: ImageRef, noisy: Prepared) -> PairResult:
         if error := self._broken.get(truth.sha1):
-            return uncollected(ref, truth, error.reason, error.detail)
+            return uncollected_pair(ref, truth, error.reason, error.detail)
         return self._finish(ref, truth, self._align(truth, noisy))
 
     def _best_pair(self, ref: ImageRef, candidates: tuple[ImageRef, ...], noisy: Prepared) -> PairResult:
@@ -176,7 +176,7 @@ class _SceneRun:
         else:
             finished = aligned
         if isinstance(finished, Rejection):
-            return uncollected(
+            return uncollected_pair(
                 ref,
                 truth,
                 finished.reason,

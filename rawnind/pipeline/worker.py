@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from rawnind import timing
 from rawnind.errors import OutputError, RawnindError, SourceError, SourceLostError, WorkersDyingError
 from rawnind.imaging.photo import Photo
-from rawnind.outcomes import whole_scene
+from rawnind.outcomes import whole_scene_result
 from rawnind.output.attempts import Ledger, TimedOut
 from rawnind.output.journal.journal import encode_result
 from rawnind.output.store import Store
@@ -105,7 +105,7 @@ class SceneWorker:
         slow = self._slow_photo(scene, timeouts)
         if timeouts and slow is None:
             detail = f"gave up after {self._scene_timeout:g} s, in stage {timeouts[-1].stage}"
-            return whole_scene(scene, self._recipe, Reason.TIMEOUT, detail), {"attempts": attempts + 1}
+            return whole_scene_result(scene, self._recipe, Reason.TIMEOUT, detail), {"attempts": attempts + 1}
         decoder = decode if deaths < _DEATHS_BEFORE_ISOLATION else decode_isolated
         with _Watchdog(self._bridge, scene.key, ledger, self._scene_timeout) as watchdog:
             meter = Meter(watchdog.enter)

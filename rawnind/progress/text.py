@@ -21,7 +21,7 @@ def opening(index: Index, plan: Plan, already: int) -> Iterator[str]:
         already: scenes that have an outcome from an earlier run.
     """
     photos = f"{index.ground_truths} GT and {index.noisy} noisy photos"
-    yield f"Source: {len(plan.scenes)} scenes, {photos}; {printable(str(index.set_aside), most=2000)}"
+    yield f"Source: {len(plan.scenes)} scenes, {photos}; {printable(str(index.skipped_files), most=2000)}"
     for refused in index.refused:
         yield f"Refused: {printable(refused.file)}: {printable(refused.why)}"
     yield f"{already} already collected, {len(plan.selected) - already} to do, {len(plan.left_out)} left out"

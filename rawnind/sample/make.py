@@ -16,7 +16,7 @@ UNFINISHED_FILE = "sample-unfinished.json"
 def make_sample(out: Path, *, seed: int = 0, height: int = 800, width: int = 1216) -> Truth:
     """Writes 34 DNG files of 12 scenes and `truth.json` into `out`; equal arguments give equal bytes.
 
-    A set that is there already is left as it is; one that was interrupted, or that lost files, is completed.
+    A set that exists is not changed; one that was interrupted, or that lacks files, is completed.
     About 64 MB and 4 CPU seconds at the default size, 1.6 GB and 70 CPU seconds at 24 MP. Below a shorter side of 640
     sites, shifts shrink with it.
 
@@ -54,7 +54,7 @@ def _check_arguments(seed: int, height: int, width: int) -> None:
 
 
 def _claim(out: Path, arguments: dict[str, int]) -> Truth | None:
-    """Makes sure that `out` is ours to write; the truth of a set that is already there."""
+    """Checks that `out` may be written; returns the truth of a set that exists there."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         if (out / TRUTH_FILE).exists():

@@ -29,7 +29,7 @@ from rawnind.sample.truth import Damage, Ellipse, FileTruth, Motion, PairTruth, 
 
 MEAN_LEVEL, BRIGHTEST_LEVEL = 0.09, 0.42  # dark enough for gains of 0.5, bright enough for ISO 65535
 THING_LEVEL, THING_SIDE, LAMP_SIDE = 0.25, 0.13, 0.08  # sides as shares of the frame's shorter side
-THING_PIXELS = 110  # what the object shows of its photograph, in the photograph's pixels
+THING_PIXELS = 110  # the part of its photograph that the object shows, in the photograph's pixels
 PAN = 0.04  # how far the seed moves the view, as a share of the photograph
 PREFIXES = {Cfa.BAYER: "Bayer", Cfa.X_TRANS: "X-Trans"}
 
@@ -49,7 +49,7 @@ class ScenePhotos:
         return np.roll(np.array(self.plan.cfa.tile, np.uint8), self.plan.origin, (0, 1))
 
     def offset(self, shot: Shot) -> tuple[float, float]:
-        """The scene's point that the visible area's first site shows."""
+        """The scene point at the visible area's first site."""
         return scaled_offset(shot.offset, min(self.size))
 
     def photos(self) -> Iterator[tuple[Shot, FileTruth, bytes]]:

@@ -1,4 +1,4 @@
-"""The scenes of the sample data set: what each photo shows, from where, how bright, and what is wrong with it."""
+"""The scenes of the sample data set: content, viewpoint, exposure and fault of each photo."""
 
 import math
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Shot:
         offset: (y, x): the visible area's first site shows the scene's point (y, x). The shift between two photos is
             the noisy one's offset less the GT's.
         gain: how many times darker than the scene's exposure the photo is.
-        label: how the file's name spells the ISO, where not as a number.
+        label: the ISO in the file's name, where it is not a number.
         object_at: centre of the scene's object as shares of height and width; None where the scene has none.
         photo: shown instead of the scene's own.
         detail: texture instead of the scene's own.
@@ -70,7 +70,7 @@ class ScenePlan:
 
     Attributes:
         photo: file of scikit-image's `data` folder.
-        detail: the texture that adds what the enlarged photo lacks.
+        detail: the texture that adds the detail that the enlarged photo lacks.
         origin: (y, x) in the visible area of the first site of `cfa.tile`.
         black_level: one value, or four in plane order.
         lamp_at: centre of a lamp as shares of height and width.

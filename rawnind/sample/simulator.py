@@ -1,4 +1,4 @@
-"""Photographs as scenes in linear light, seen through a colour filter array, and the noise of a sensor.
+"""Simulates a camera: photographs as scenes in linear light, colour filter array, and sensor noise.
 
 A scene is a function of continuous coordinates, so that two photos of it may lie any part of a pixel apart.
 """
@@ -19,7 +19,7 @@ SRGB_TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.11
 FULL_WELL = 50_000.0  # electrons at ISO 100, as a full-frame sensor
 READ_ELECTRONS, CONVERTER_ELECTRONS = 1.2, 3.0  # before the amplifier, and after it at ISO 100
 ROW_ELECTRONS = 0.3
-VEIL = 0.004  # light that a lens scatters: nothing is quite black
+VEIL = 0.004  # light that a lens scatters: no level is exactly 0
 DETAIL_ZOOM, DETAIL_CONTRAST = 1.5, 0.25
 SMALLEST_ZOOM, LARGEST_ZOOM = 1.25, 3.0  # sites per pixel: below the first, photos would alias
 LAMP_LEVEL = 4.0
@@ -47,7 +47,7 @@ def linear_photo(name: str) -> Levels:
     encoded = np.arange(256) / 255  # IEC 61966-2-1
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     photo = (VEIL + (1 - VEIL) * linear).astype(np.float32)[image]
-    photo.flags.writeable = False  # shared by everyone who asks for it
+    photo.flags.writeable = False  # shared by all callers
     return photo
 
 
@@ -87,7 +87,7 @@ class Picture:
     Attributes:
         pixels: (h, w, 3).
         zoom: sites per pixel of the photo.
-        at: (y, x) of the photo, in its pixels, that lies on the scene's point (0, 0).
+        at: (y, x) of the photo, in its pixels, at the scene's point (0, 0).
     """
 
     pixels: Levels
@@ -131,7 +131,7 @@ def _catmull_rom(positions: NDArray[np.float64], size: int) -> scipy.sparse.csr_
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Scenery:
-    """What stands before the camera; levels are those of the scene's exposure.
+    """The scene in front of the camera; levels are those of the scene's exposure.
 
     Attributes:
         view: in camera RGB levels.

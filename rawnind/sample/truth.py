@@ -57,11 +57,11 @@ class Ellipse:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Motion:
-    """An object that lies somewhere else in the noisy photo than in the GT; in the noisy photo's coordinates.
+    """An object at another place in the noisy photo than in the GT; in the noisy photo's coordinates.
 
     Attributes:
-        was: where the GT shows it.
-        now: where the noisy photo shows it.
+        was: its place in the GT.
+        now: its place in the noisy photo.
         contrast: mean absolute difference between the photos inside both, without noise, in levels of the GT.
         noise: standard deviation of the gain-matched difference inside both that the sensor's noise causes, in
             levels of the GT.
@@ -75,7 +75,7 @@ class Motion:
     noise: NonNegative
 
     def covers(self, height: int, width: int, *, grow: float = 0.0) -> NDArray[np.bool_]:
-        """(height, width), True where the noisy photo shows something else than the GT."""
+        """(height, width), True where the noisy photo differs from the GT."""
         return self.was.covers(height, width, grow=grow) | self.now.covers(height, width, grow=grow)
 
 
@@ -84,8 +84,8 @@ class FileTruth:
     """One file of the set.
 
     Attributes:
-        sha1: the SHA-1 that the file's name carries.
-        bytes_sha1: the SHA-1 of the bytes on disk; another one only where `damage` is `flipped`.
+        sha1: the SHA-1 in the file's name.
+        bytes_sha1: the SHA-1 of the bytes on disk; differs only where `damage` is `flipped`.
         size: bytes on disk.
         photo: the photograph that it shows, a file of scikit-image's `data` folder.
         pattern: colour indices (0 red, 1 green, 2 blue) from the visible area's first site on.
@@ -164,7 +164,7 @@ class PairTruth:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SceneTruth:
-    """One scene; `outcome` and `reason` are what `prepare` makes of it, if not told to leave it out."""
+    """One scene; `outcome` and `reason` are those that `prepare` must give it unless it is filtered."""
 
     __pydantic_config__ = _strict
 

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from rawnind.errors import printable
 from rawnind.records import Cfa, ImageRef, Scene
-from rawnind.source.names import FileKind, PhotoName, Refused, SceneSpelling, kind_of
+from rawnind.source.names import FileKind, ParsedScene, PhotoName, Refused, kind_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SetAside:
-    """How many files were left out without anything being wrong with them.
+class SkippedFiles:
+    """Counts of files that are skipped although nothing is wrong with them.
 
     Attributes:
         xmp: sidecar files.
         images: files that are images and not RAW, such as JPEG.
         other: files that are neither.
-        duplicates: photos whose bytes stand in the same scene and role under another name.
+        duplicates: photos whose bytes are in the same scene and role under another name.
     """
 
     xmp: int = 0
@@ -28,7 +28,7 @@ class SetAside:
     def __str__(self) -> str:
         """The counts for people.
 
-        >>> str(SetAside(xmp=11, images=1))
+        >>> str(SkippedFiles(xmp=11, images=1))
         'set aside: 11 .xmp, 1 not RAW, 0 other files, 0 duplicates'
         """
         return (
@@ -42,7 +42,7 @@ class Index:
     """A source's scenes, sorted by key, and what was left out."""
 
     scenes: tuple[Scene, ...]
-    set_aside: SetAside
+    skipped_files: SkippedFiles
     refused: tuple[Refused, ...]
 
     def count(self, cfa: Cfa) -> int:
@@ -56,7 +56,7 @@ class Index:
 
     @property
     def unknown_sensor(self) -> int:
-        """Scenes from a sensor that the training set does not know."""
+        """Scenes whose index entry is marked `unknown_sensor`."""
         return sum(scene.unknown_sensor for scene in self.scenes)
 
     @property
@@ -84,12 +84,12 @@ class Collector:
         self.refused.append(Refused(file=printable(file), why=why))
 
     def is_raw(self, filename: str) -> bool:
-        """Whether to go on with a file; what is not RAW is counted here."""
+        """Whether a file is a RAW photo; others are counted."""
         kind = kind_of(filename)
         self.kinds[kind] += 1
         return kind is FileKind.RAW
 
-    def add_scene(self, cfa: Cfa, spelling: SceneSpelling) -> None:
+    def add_scene(self, cfa: Cfa, spelling: ParsedScene) -> None:
         """Notes a scene; a flag that any spelling of it carries stays."""
         test_reserve, unknown = self.flags.get((cfa, spelling.scene), (False, False))
         self.flags[cfa, spelling.scene] = (
@@ -123,7 +123,7 @@ class Collector:
                 Scene(name=scene, cfa=cfa, test_reserve=test_reserve, unknown_sensor=unknown,
                       ground_truths=ground_truths, noisy=noisy)
             )  # fmt: skip
-        set_aside = SetAside(
+        skipped_files = SkippedFiles(
             xmp=self.kinds[FileKind.XMP],
             images=self.kinds[FileKind.IMAGE],
             other=self.kinds[FileKind.OTHER],
@@ -131,7 +131,7 @@ class Collector:
         )
         return Index(
             scenes=tuple(sorted(_spread_test_reserve(scenes), key=lambda scene: scene.key)),
-            set_aside=set_aside,
+            skipped_files=skipped_files,
             refused=tuple(sorted(self.refused, key=lambda refused: (refused.file, refused.why))),
         )
 

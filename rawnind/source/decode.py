@@ -1,4 +1,4 @@
-"""From a RAW file to the values of its visible area and what it says about them. Lossless: what LibRaw gave."""
+"""Decodes a RAW file to the sensor values of its visible area and the sensor's parameters; exactly LibRaw's values."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ RETRY_DELAY = 2.0
 """Seconds between attempts to read a file that the system refuses (a network drive that hiccups)."""
 
 MAX_ZERO_FRACTION = 0.99
-"""More zeros than this is no photo: some stub files open and decode to nothing but zeros."""
+"""Fraction of zeros above which a file is rejected: some stub files open and decode to zeros only."""
 
 _MOST_BYTES = 1 << 32
 """What TIFF's 32-bit offsets reach, and with them DNG and nearly every camera's format. Reading more would only fill memory."""
@@ -33,12 +33,12 @@ _MOST_BYTES = 1 << 32
 _SRGB_TO_XYZ = np.array(  # IEC 61966-2-1, as LibRaw's table has it
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
-_PATTERN_SIDE = 16  # the longest period that LibRaw knows (Leaf Catchlight)
+_PATTERN_SIDE = 16  # the longest period in LibRaw (Leaf Catchlight)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameSize:
-    """What LibRaw says about a photo before it decodes the pixels.
+    """Sizes that LibRaw reads from the headers, before it decodes pixels.
 
     Attributes:
         height: rows of the visible area.
@@ -70,14 +70,14 @@ def decode(ref: ImageRef, *, delay: float = RETRY_DELAY) -> tuple[NDArray[np.uin
         SourceError: missing_file, sha1_mismatch, truncated, unreadable, all_zero or unsupported_cfa. The detail names
             the file, without folders.
     """
-    data = _patiently(ref, delay, lambda file: file.read())
+    data = _with_retries(ref, delay, lambda file: file.read())
     _check_sha1(ref, data)
     with _libraw_errors(ref.filename), rawpy.imread(io.BytesIO(data)) as raw:
         raw.unpack()
         sensor = _sensor(raw, ref.filename, camera_name(data))
         visible = np.array(raw.raw_image_visible, order="C")  # a copy: after close() LibRaw's memory is gone
     if visible.shape != (sensor.height, sensor.width):
-        raise SourceError(Reason.UNREADABLE, f"{ref.filename}: margins lie outside of the frame")
+        raise SourceError(Reason.UNREADABLE, f"{ref.filename}: the margins exceed the frame")
     zeros = 1 - np.count_nonzero(visible) / visible.size
     if zeros > MAX_ZERO_FRACTION:
         raise SourceError(Reason.ALL_ZERO, f"{ref.filename}: {zeros:.2%} of its pixels are zero")
@@ -85,14 +85,14 @@ def decode(ref: ImageRef, *, delay: float = RETRY_DELAY) -> tuple[NDArray[np.uin
 
 
 def headers(ref: ImageRef, *, delay: float = RETRY_DELAY) -> FrameSize:
-    """A photo's size, from its headers alone: neither its SHA-1 is checked nor a pixel decoded.
+    """A photo's size from its headers alone: neither is its SHA-1 checked nor a pixel decoded.
 
-    rawpy gives nothing else of a `Sensor` before it has decoded the pixels.
+    rawpy has no other field of `Sensor` before the pixels are decoded.
 
     Raises:
         SourceError: missing_file, truncated or unreadable.
     """
-    _patiently(ref, delay, lambda file: file.read(1))
+    _with_retries(ref, delay, lambda file: file.read(1))
     with _libraw_errors(ref.filename), rawpy.imread(ref.path) as raw:
         sizes = raw.sizes
     return FrameSize(
@@ -100,8 +100,8 @@ def headers(ref: ImageRef, *, delay: float = RETRY_DELAY) -> FrameSize:
     )
 
 
-def _patiently(ref: ImageRef, delay: float, read: Callable[[BinaryIO], bytes]) -> bytes:
-    """What `read` gives for the opened file, tried again while the system refuses."""
+def _with_retries(ref: ImageRef, delay: float, read: Callable[[BinaryIO], bytes]) -> bytes:
+    """The result of `read` on the opened file; retried while the system refuses to read."""
     seen: OSError | None = None
     for attempt in range(ATTEMPTS):
         time.sleep(delay if attempt else 0)
@@ -141,7 +141,7 @@ def _libraw_errors(filename: str) -> Iterator[None]:
         said = error.args[0] if error.args else ""
         said = said.decode("ascii", "replace") if isinstance(said, bytes) else str(said)
         reason = Reason.TRUNCATED if isinstance(error, rawpy.LibRawIOError) else Reason.UNREADABLE
-        raise SourceError(reason, f"{filename}: LibRaw says: {said}") from error
+        raise SourceError(reason, f"{filename}: LibRaw reports: {said}") from error
 
 
 def _sensor(raw: rawpy.RawPy, filename: str, camera: str) -> Sensor:
@@ -207,7 +207,7 @@ def overexposure_bound(limits: Sequence[float] | None, black: Sequence[float], w
     if limits is None:
         return 1.0
     lowest = min((limit - b) / (white - b) for limit, b in zip(limits, black, strict=True))
-    return min(lowest, 1.0) if lowest > 0 else 1.0  # a limit below black says nothing
+    return min(lowest, 1.0) if lowest > 0 else 1.0  # a limit below black is meaningless
 
 
 def _rgb_xyz(raw: rawpy.RawPy) -> tuple[float, ...] | None:
@@ -266,7 +266,7 @@ def camera_name(data: bytes) -> str:
 
 
 def _tiff_names(data: bytes) -> dict[int, bytes]:
-    """The naming tags of a TIFF's first directory; what lies beyond the end of the file is left out."""
+    """The naming tags of a TIFF's first directory; entries beyond the end of the data are skipped."""
     order = "<" if data[:1] == b"I" else ">"
     names = {}
     try:

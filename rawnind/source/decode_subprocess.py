@@ -1,7 +1,7 @@
-"""Decoding in a child process, for files that may kill whoever opens them.
+"""Decodes in a child process, for files that may crash the decoder.
 
-`python -m rawnind.source.decode_subprocess OUT` reads an ImageRef as JSON from standard input and writes the decoded photo, or
-why there is none, to the file OUT.
+`python -m rawnind.source.decode_subprocess OUT` reads an ImageRef as JSON from standard input and writes the decoded
+photo, or the reason for its failure, to the file OUT.
 """
 
 import ctypes
@@ -54,14 +54,14 @@ def decode_isolated(ref: ImageRef) -> tuple[NDArray[np.uint16], Sensor]:
             died = signal.Signals(-child.returncode).name
             raise SourceError(
                 Reason.WORKER_DIED,
-                f"{ref.filename}: {died} while decoding it in a process of its own ({_CHILDREN} times)",
+                f"{ref.filename}: {died} while decoding it in a child process ({_CHILDREN} times)",
             )
         if child.returncode == _NO_ROOM:
             raise OutputError(f"cannot write temporary files in {folder}; free space, or set TMPDIR")
         if child.returncode:
-            said = child.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+            messages = child.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
             raise RuntimeError(
-                f"decoding {ref.filename} in a child process ended with {child.returncode}: {said[-1]}"
+                f"decoding {ref.filename} in a child process ended with {child.returncode}: {messages[-1]}"
             )
         return _answer(answer)
 

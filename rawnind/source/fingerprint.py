@@ -15,15 +15,15 @@ def fingerprint(scene: Scene) -> bytes:
 
 
 def is_unchanged(scene: Scene, result: SceneResult) -> bool:
-    """Whether reading the photos would find what a committed result says of them; reads them all.
+    """Whether the photos still are the files of a committed result; reads them all.
 
-    Used where fingerprints differ: a copied data set has new times and yet the same bytes.
+    Used where fingerprints differ: a copied data set has new modification times and the same bytes.
     """
     failed = {(file.photo.sha1, file.photo.ground_truth): file.reason for file in result.failed_files}
-    return all(_as_before(ref, failed.get((ref.sha1, ref.ground_truth))) for ref in _photos(scene))
+    return all(_same_bytes(ref, failed.get((ref.sha1, ref.ground_truth))) for ref in _photos(scene))
 
 
-def _as_before(ref: ImageRef, reason: Reason | None) -> bool:
+def _same_bytes(ref: ImageRef, reason: Reason | None) -> bool:
     sha1 = _sha1(ref)
     if reason is Reason.MISSING_FILE:
         return sha1 is None

@@ -12,27 +12,25 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from rawnind.errors import ConfigError, IndexInvalidError, printable
 from rawnind.records import Cfa, ImageRef
-from rawnind.source.collector import Collector, Index, SetAside
+from rawnind.source.collector import Collector, Index, SkippedFiles
 from rawnind.source.locate import Locator, list_folder
 from rawnind.source.names import (
     CFA_FOLDERS,
     EXAMPLE,
-    NOTHING_SAID,
+    NO_FLAGS,
     PhotoName,
     Refused,
-    Said,
+    StatedFlags,
     cfa_of_folder,
     parse_name,
-    settle_scene,
+    parse_scene,
 )
 
-__all__ = ["INDEX_NAME", "Index", "Refused", "SetAside", "index_to_yaml", "load_index"]
+__all__ = ["INDEX_NAME", "Index", "Refused", "SkippedFiles", "index_to_yaml", "load_index"]
 
 INDEX_NAME = "dataset_index.yaml"
 _ROLES = {"clean_images": True, "noisy_images": False}
-_BASE_LOADER: Any = getattr(
-    yaml, "CBaseLoader", yaml.BaseLoader
-)  # makes text, lists and mappings, nothing else
+_BASE_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # constructs text, lists and mappings only
 
 
 class _Loader(_BASE_LOADER):  # type: ignore[misc]  # libyaml's where it is there
@@ -41,7 +39,7 @@ class _Loader(_BASE_LOADER):  # type: ignore[misc]  # libyaml's where it is ther
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"{printable(key.value)} stands twice", problem_mark=key.start_mark
+                    problem=f"{printable(key.value)} is given twice", problem_mark=key.start_mark
                 )
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
@@ -64,7 +62,7 @@ _LAYOUT: TypeAdapter[dict[str, dict[str, Any]]] = TypeAdapter(dict[str, dict[str
 
 
 def require_source(source: str | Path) -> Path:
-    """The absolute path of a source that exists on this machine; what it holds is not looked at.
+    """The absolute path of a source that exists on this machine; its content is not read.
 
     Raises:
         IndexInvalidError: It does not exist, or is a URI.
@@ -97,8 +95,8 @@ def load_index(source: str | Path, root: Path | None = None) -> Index:
     Args:
         source: a flat folder of RawNIND names, a nested one (`[src/]{Bayer|X-Trans}/{scene}/[gt/]{file}`), an index
             YAML, or a folder that holds a `dataset_index.yaml`, which then decides.
-        root: where the files of an index YAML lie, flat or nested; beside the YAML by default. A file that is not
-            there keeps the path that it would have in a flat folder: that is for the decoder to say.
+        root: where the files of an index YAML lie, flat or nested; beside the YAML by default. A missing file keeps
+            the path that it would have in a flat folder; the decoder reports it.
 
     Returns:
         The scenes, sorted, and what was refused or set aside.
@@ -146,7 +144,7 @@ def _load(path: Path, root: Path | None) -> Index:
         _read_yaml(listed, folder, collector)
     elif root is not None:
         raise ConfigError(
-            f"--root says where the files of an index YAML lie, and {path} is a folder without one"
+            f"--root names the folder of an index YAML's files, and {path} is a folder without one"
         )
     else:
         _read_folder(path, path, collector)
@@ -203,7 +201,7 @@ def _layout(path: Path) -> dict[str, dict[str, Any]]:
 
 def _read_scene(cfa: Cfa, key: str, entry: Any, locator: Locator, collector: Collector) -> None:
     label = f"{CFA_FOLDERS[cfa]}/{key}"
-    spelling = settle_scene(key)
+    spelling = parse_scene(key)
     if isinstance(spelling, Refused):
         collector.refuse(label, spelling.why)
         return
@@ -219,12 +217,12 @@ def _read_scene(cfa: Cfa, key: str, entry: Any, locator: Locator, collector: Col
     )
     collector.add_scene(cfa, spelling)
     for role, ground_truth in _ROLES.items():
-        said = Said(cfa=cfa, spelling=spelling, ground_truth=ground_truth)
+        flags = StatedFlags(cfa=cfa, spelling=spelling, ground_truth=ground_truth)
         for image in getattr(scene, role):
-            _read_image(image, label, said, locator, collector)
+            _read_image(image, label, flags, locator, collector)
 
 
-def _read_image(entry: Any, label: str, said: Said, locator: Locator, collector: Collector) -> None:
+def _read_image(entry: Any, label: str, flags: StatedFlags, locator: Locator, collector: Collector) -> None:
     try:
         image = _ImageEntry.model_validate(entry)
     except ValidationError as error:
@@ -233,35 +231,37 @@ def _read_image(entry: Any, label: str, said: Said, locator: Locator, collector:
     if not collector.is_raw(image.filename):
         return
     name = parse_name(image.filename)
-    placed = name if isinstance(name, Refused) else _placed(name, said, image.sha1.lower(), locator)
+    placed = name if isinstance(name, Refused) else _placed(name, flags, image.sha1.lower(), locator)
     if isinstance(placed, Refused):
         collector.refuse(f"{label}/{image.filename}", placed.why)
     else:
         collector.add_photo(*placed)
 
 
-def _placed(name: PhotoName, said: Said, sha1: str, locator: Locator) -> tuple[PhotoName, Path] | Refused:
-    """A name that agrees with its index entry, and where its file lies."""
-    why = said.contradicts(name)
+def _placed(
+    name: PhotoName, flags: StatedFlags, sha1: str, locator: Locator
+) -> tuple[PhotoName, Path] | Refused:
+    """A name that agrees with its index entry, and its file's path."""
+    why = flags.contradicts(name)
     if name.sha1 != sha1:
-        why = f"the index says SHA-1 {sha1}, the name {name.sha1}"
+        why = f"the index has SHA-1 {sha1}, the name {name.sha1}"
     if why:
         return Refused(file=name.filename, why=why)
     place = locator.find(name)
     return place if isinstance(place, Refused) else (name, place)
 
 
-def _read_folder(folder: Path, root: Path, collector: Collector, said: Said = NOTHING_SAID) -> None:
-    """Takes the files of a folder and goes down the nested layout; `said` is what the folders above have said."""
+def _read_folder(folder: Path, root: Path, collector: Collector, flags: StatedFlags = NO_FLAGS) -> None:
+    """Collects the files of a folder and of the nested layout below it; `flags` are those of the folders above."""
     listing = list_folder(folder, root)
     for name, why in listing.refused.items():
         collector.refuse(str(folder.relative_to(root) / name), why)
     for filename in sorted(listing.files):
         if collector.is_raw(filename):
-            _take_file(folder / filename, root, said, collector)
+            _take_file(folder / filename, root, flags, collector)
     for child in listing.folders:
         label = str(folder.relative_to(root) / child)
-        below = None if child.startswith(".") else said.below(child)
+        below = None if child.startswith(".") else flags.below(child)
         if below is None:
             collector.refuse(
                 label, "the folder is not part of the layout [src/]{Bayer|X-Trans}/{scene}/[gt/]"
@@ -273,18 +273,18 @@ def _read_folder(folder: Path, root: Path, collector: Collector, said: Said = NO
             collector.refuse(label, f"{error.strerror or error}")
 
 
-def _take_file(path: Path, root: Path, said: Said, collector: Collector) -> None:
+def _take_file(path: Path, root: Path, flags: StatedFlags, collector: Collector) -> None:
     label = str(path.relative_to(root))
     name = parse_name(path.name)
     if isinstance(name, Refused):
         collector.refuse(label, name.why)
         return
-    if why := said.contradicts(name):
+    if why := flags.contradicts(name):
         collector.refuse(label, why)
         return
     collector.add_photo(name, path)
-    if said.spelling:
-        collector.add_scene(name.cfa, said.spelling)
+    if flags.spelling:
+        collector.add_scene(name.cfa, flags.spelling)
 
 
 def _problems(error: ValidationError) -> str:

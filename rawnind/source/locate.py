@@ -1,4 +1,4 @@
-"""Where a data set's files lie: listings that never leave the source folder."""
+"""Finds a data set's files; listings never leave the source folder."""
 
 import os
 import stat
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rawnind.errors import printable
 from rawnind.records import Cfa
-from rawnind.source.names import GT, SRC, PhotoName, Refused, cfa_of_folder, settle_scene
+from rawnind.source.names import GT, SRC, PhotoName, Refused, cfa_of_folder, parse_scene
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +75,7 @@ class Locator:
                     self._add_scenes(cfa, base / folder)
 
     def find(self, name: PhotoName) -> Path | Refused:
-        """Where a photo lies; where it would lie in a flat folder, if it is nowhere; or why it must not be read."""
+        """A photo's path; its path in a flat folder if it is missing; or why it must not be read."""
         folders = [*self._bases, *self._scenes[name.cfa, name.spelling.scene]]
         for folder in folders:
             for place in (folder, folder / GT) if name.ground_truth else (folder,):
@@ -88,7 +88,7 @@ class Locator:
 
     def _add_scenes(self, cfa: Cfa, folder: Path) -> None:
         for scene_folder in self._list(folder).folders:
-            spelling = settle_scene(scene_folder)
+            spelling = parse_scene(scene_folder)
             if not isinstance(spelling, Refused):
                 self._scenes[cfa, spelling.scene].append(folder / scene_folder)
 
@@ -96,6 +96,6 @@ class Locator:
         if folder not in self._listings:
             try:
                 self._listings[folder] = list_folder(folder, self._root)
-            except OSError:  # whoever reads a file there says what is wrong
+            except OSError:  # the error is reported when the file is read
                 self._listings[folder] = Listing(files=frozenset(), folders=(), refused={})
         return self._listings[folder]

@@ -1,7 +1,7 @@
-"""The grammar of RawNIND file names: what a name says about its photo, or why it is refused.
+"""The grammar of RawNIND file names: parses a name, or says why it is refused.
 
 A name is `{Bayer|X-Trans}_[UNK_][TEST_]{scene}_[GT_]ISO{n}_sha1={40 hex}.{ext}`. Scenes hold `_` and `-`, the ISO is
-sometimes `Hi 3200` or `Unknown`. Here every spelling is settled once: nobody downstream compares names.
+sometimes `Hi 3200` or `Unknown`. Names are parsed here once; no other module compares spellings.
 """
 
 import re
@@ -48,7 +48,7 @@ class FileKind(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refused:
-    """A file, folder or index entry that was not taken.
+    """A file, folder or index entry that was refused.
 
     Attributes:
         file: what it is about, relative to the source, with unprintable characters escaped.
@@ -60,8 +60,8 @@ class Refused:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SceneSpelling:
-    """A scene's settled name, and what its prefixes said."""
+class ParsedScene:
+    """A scene's name without prefixes, and the flags of the prefixes."""
 
     scene: SceneName
     test_reserve: bool
@@ -70,41 +70,41 @@ class SceneSpelling:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhotoName:
-    """What a file name says.
+    """The parts of a file name.
 
     Attributes:
-        iso: None where the name says `Unknown`; `Hi 3200` is 3200.
+        iso: None where the name has `Unknown`; `Hi 3200` is 3200.
         sha1: lower case.
     """
 
     filename: str
     cfa: Cfa
-    spelling: SceneSpelling
+    spelling: ParsedScene
     ground_truth: bool
     iso: int | None
     sha1: Sha1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Said:
-    """What folders or an index entry say about a file, apart from its name; None where they say nothing."""
+class StatedFlags:
+    """What folders or an index entry state about a file, apart from its name; None where they do not state it."""
 
     in_src: bool = False
     cfa: Cfa | None = None
-    spelling: SceneSpelling | None = None
+    spelling: ParsedScene | None = None
     ground_truth: bool | None = None
 
-    def below(self, folder: str) -> "Said | None":
+    def below(self, folder: str) -> "StatedFlags | None":
         """What holds inside a folder of the nested layout; None where the folder is no part of that.
 
-        >>> NOTHING_SAID.below("Bayer").below("TEST_7D-2").spelling.test_reserve
+        >>> NO_FLAGS.below("Bayer").below("TEST_7D-2").spelling.test_reserve
         True
         """
         if self.spelling is not None:
             inside_gt = folder == GT and not self.ground_truth
             return replace(self, ground_truth=True) if inside_gt else None
         if self.cfa is not None:
-            spelling = settle_scene(folder)
+            spelling = parse_scene(folder)
             return (
                 None
                 if isinstance(spelling, Refused)
@@ -115,19 +115,19 @@ class Said:
         return replace(self, in_src=True) if folder == SRC and not self.in_src else None
 
     def contradicts(self, name: PhotoName) -> str | None:
-        """Where a file's name says something else, in words; None where it agrees."""
+        """How a file's name contradicts this, as a sentence; None where it agrees."""
         roles = {True: "ground truth", False: "noisy", None: None}
-        for said, named in (
+        for stated, named in (
             (self.cfa, name.cfa),
             (self.spelling and self.spelling.scene, name.spelling.scene),
             (roles[self.ground_truth], roles[name.ground_truth]),
         ):
-            if said is not None and said != named:
-                return f"its folder or index entry says {said}, its name says {named}"
+            if stated is not None and stated != named:
+                return f"its folder or index entry has {stated}, its name has {named}"
         return None
 
 
-NOTHING_SAID = Said()
+NO_FLAGS = StatedFlags()
 
 
 def kind_of(filename: str) -> FileKind:
@@ -145,7 +145,7 @@ def kind_of(filename: str) -> FileKind:
 
 
 def parse_name(filename: str) -> PhotoName | Refused:
-    """What a file name says, or why it is not a name of the grammar.
+    """The parts of a file name, or why it does not match the grammar.
 
     Args:
         filename: a bare name; one with path parts is refused.
@@ -154,12 +154,12 @@ def parse_name(filename: str) -> PhotoName | Refused:
     >>> name.spelling.scene, name.spelling.test_reserve, name.ground_truth, name.iso
     ('a_b-1', True, False, 3200)
     """
-    if danger := _danger(filename):
+    if danger := _unsafe(filename):
         return Refused(file=printable(filename), why=danger)
     match = _NAME.fullmatch(filename)
     if match is None:
         return Refused(file=printable(filename), why=f"not a RawNIND name such as {EXAMPLE}")
-    spelling = settle_scene(match["scene"])
+    spelling = parse_scene(match["scene"])
     if isinstance(spelling, Refused):
         return Refused(file=printable(filename), why=spelling.why)
     return PhotoName(
@@ -172,22 +172,22 @@ def parse_name(filename: str) -> PhotoName | Refused:
     )
 
 
-def settle_scene(text: str) -> SceneSpelling | Refused:
+def parse_scene(text: str) -> ParsedScene | Refused:
     """A scene's name without its prefixes, as folders, names and index keys spell it.
 
-    >>> settle_scene("TEST_7D-2")
-    SceneSpelling(scene='7D-2', test_reserve=True, unknown_sensor=False)
+    >>> parse_scene("TEST_7D-2")
+    ParsedScene(scene='7D-2', test_reserve=True, unknown_sensor=False)
     """
     prefix = _PREFIXES.match(text)
-    said = prefix[0] if prefix else ""
+    marks = prefix[0] if prefix else ""
     try:
-        scene = _SCENE.validate_python(text.removeprefix(said))
+        scene = _SCENE.validate_python(text.removeprefix(marks))
     except ValidationError:
         return Refused(
             file=printable(text),
             why="the scene's name must start with a letter or digit and hold letters, digits, spaces, _ . + - only",
         )
-    return SceneSpelling(scene=scene, test_reserve="TEST_" in said, unknown_sensor="UNK_" in said)
+    return ParsedScene(scene=scene, test_reserve="TEST_" in marks, unknown_sensor="UNK_" in marks)
 
 
 def cfa_of_folder(name: str) -> Cfa | None:
@@ -199,7 +199,7 @@ def cfa_of_folder(name: str) -> Cfa | None:
     return Cfa(name.lower()) if name.lower() in list(Cfa) else None
 
 
-def _danger(filename: str) -> str | None:
+def _unsafe(filename: str) -> str | None:
     if not filename.isprintable():
         return "the name holds a control character or a broken encoding"
     if "/" in filename or "\\" in filename or ":" in filename:

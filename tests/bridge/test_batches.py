@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.messages import Submission
-from rawnind.outcomes import whole_scene
+from rawnind.outcomes import whole_scene_result
 from rawnind.output.journal.commits import identity
 from rawnind.output.journal.journal import encode_result
 from rawnind.planning import SceneFilter, make_plan
@@ -22,7 +22,7 @@ REASONS = [Reason.ALIGNMENT_LOSS, Reason.TRUNCATED]
 
 
 def submission(number):
-    result = whole_scene(SCENES[number], RECIPE, REASONS[number % 2])
+    result = whole_scene_result(SCENES[number], RECIPE, REASONS[number % 2])
     return Submission(key=SCENES[number].key, data=encode_result(result))
 
 

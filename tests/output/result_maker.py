@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from rawnind.errors import SourceError
-from rawnind.outcomes import failed_file, planned_pairs, scene_result, uncollected
+from rawnind.outcomes import failed_file, planned_pairs, scene_result, uncollected_pair
 from rawnind.output.shards import CropPixels, crop_name, shard_name, write_shard
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
@@ -119,16 +119,16 @@ def make_result(scene, *, store=None, faults=(), recipe=RECIPE, seed=0):
         fault = faults.pop(0) if faults else None
         truth = truth or next(iter(scene.ground_truths), None)  # noqa: PLW2901
         if truth is None:
-            pairs.append(uncollected(noisy, None, Reason.NO_GROUND_TRUTH))
+            pairs.append(uncollected_pair(noisy, None, Reason.NO_GROUND_TRUTH))
         elif fault is None:
             pairs.append(
                 collected(scene, noisy, truth, store=store, count=1 + (number + seed) % 3, seed=seed + number)
             )
         elif fault.outcome is Outcome.FAILED:
             broken.append(failed_file(noisy, SourceError(fault, f"{noisy.filename}: broken")))
-            pairs.append(uncollected(noisy, truth, fault, f"{noisy.filename}: broken"))
+            pairs.append(uncollected_pair(noisy, truth, fault, f"{noisy.filename}: broken"))
         else:
-            pairs.append(uncollected(noisy, truth, fault, measured=make_measured(seed, msssim=None)))
+            pairs.append(uncollected_pair(noisy, truth, fault, measured=make_measured(seed, msssim=None)))
     return scene_result(scene, recipe, pairs, broken)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rawnind.errors import ManifestError, OutputError
-from rawnind.outcomes import whole_scene
+from rawnind.outcomes import whole_scene_result
 from rawnind.output.manifest import (
     MANIFEST,
     MANIFEST_YAML,
@@ -83,8 +83,10 @@ EXAMPLES = [
     make_result(make_scene("attic", Cfa.BAYER, noisy=2), faults=(None, Reason.ALIGNMENT_LOSS), seed=3),
     make_result(make_scene("no truth", truths=0, noisy=2)),
     make_result(make_scene("no noise", noisy=0)),
-    whole_scene(make_scene("über-Größe", noisy=2, test_reserve=True), RECIPE, Reason.TEST_RESERVE),
-    whole_scene(make_scene("slow", noisy=1), RECIPE, Reason.TIMEOUT, 'a "quoted": detail, in stage decode'),
+    whole_scene_result(make_scene("über-Größe", noisy=2, test_reserve=True), RECIPE, Reason.TEST_RESERVE),
+    whole_scene_result(
+        make_scene("slow", noisy=1), RECIPE, Reason.TIMEOUT, 'a "quoted": detail, in stage decode'
+    ),
 ]
 
 

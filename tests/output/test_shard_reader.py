@@ -114,7 +114,7 @@ def test_an_unpickled_reader_opens_its_files_again(shard):
     [
         (1, "ab-2-0", SIZE, "row group 1 does not hold ab-2-0"),
         (1, "b-1-0", SIZE, "row group 1 does not hold b-1-0"),
-        (5, "ab-1-0", SIZE, "has 5 crops, the manifest speaks of number 5"),
+        (5, "ab-1-0", SIZE, "has 5 crops, the manifest names number 5"),
         (-1, "ab-64-0", SIZE, "has 5 crops"),
         (1, "ab-1-0", 64, "not a shard of 64-pixel crops"),
     ],

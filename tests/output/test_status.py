@@ -3,7 +3,7 @@
 import pytest
 
 from rawnind.errors import ManifestError, NotPreparedError
-from rawnind.outcomes import whole_scene
+from rawnind.outcomes import whole_scene_result
 from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import write_manifest
 from rawnind.output.status import read_status
@@ -51,7 +51,9 @@ def test_status_names_every_failed_file_and_how_to_retry(committed):
 
 
 def test_status_names_scenes_that_failed_without_a_file_as_the_cause(committed):
-    Journal(committed).append([whole_scene(make_scene("slow"), RECIPE, Reason.TIMEOUT, "gave up after 5 s")])
+    Journal(committed).append(
+        [whole_scene_result(make_scene("slow"), RECIPE, Reason.TIMEOUT, "gave up after 5 s")]
+    )
     assert "timeout: slow: gave up after 5 s" in text(committed)
     assert "Failed files: 3" in text(committed)
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rawnind.errors import ManifestError
-from rawnind.outcomes import whole_scene
+from rawnind.outcomes import whole_scene_result
 from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import MANIFEST, MANIFEST_YAML, PAIRS, write_manifest
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA
@@ -24,7 +24,7 @@ from rawnind.reasons import Reason
 from rawnind.records import Cfa
 from tests.output.result_maker import FAULTS, RECIPE, make_result, make_scene
 
-LEFT_OUT = whole_scene(make_scene("secret", noisy=2, test_reserve=True), RECIPE, Reason.TEST_RESERVE)
+LEFT_OUT = whole_scene_result(make_scene("secret", noisy=2, test_reserve=True), RECIPE, Reason.TEST_RESERVE)
 
 
 def fill(store):
@@ -40,7 +40,7 @@ def fill(store):
         make_result(make_scene("rejected"), faults=(Reason.ALIGNMENT_LOSS, Reason.MASK_MEAN)),
     ]
     journal = Journal(store)
-    journal.append([whole_scene(results[2].scene, RECIPE, Reason.TIMEOUT)])
+    journal.append([whole_scene_result(results[2].scene, RECIPE, Reason.TIMEOUT)])
     for result in results:
         journal.append([result])
     everything = sorted([*results, LEFT_OUT], key=lambda result: (result.scene.name, result.scene.cfa))

@@ -12,7 +12,7 @@ import ray
 from ray.util.state import list_actors
 
 from rawnind.options import Options
-from rawnind.outcomes import whole_scene
+from rawnind.outcomes import whole_scene_result
 from rawnind.output.events import read_events
 from rawnind.output.journal.journal import encode_result
 from rawnind.output.manifest import read_summary
@@ -124,5 +124,5 @@ def test_counts_survive_a_restart_of_the_bridge_and_gauges_show_the_current_stat
 
 
 def commit(bridge, plan, scene):
-    result = encode_result(whole_scene(scene, plan.recipe, Reason.TIMEOUT))
+    result = encode_result(whole_scene_result(scene, plan.recipe, Reason.TIMEOUT))
     ray.get(bridge.commit.remote(scene.key, result, {}))

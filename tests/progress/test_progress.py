@@ -17,7 +17,7 @@ from rawnind.bridge.ledger import OutcomeGroup, estimated_counts
 from rawnind.bridge.messages import LoaderReport, SceneInFlight, Snapshot, State
 from rawnind.bridge.stages import Stage, StageCounts, StageTally, pair_counts, result_counts
 from rawnind.errors import printable
-from rawnind.outcomes import scene_result, uncollected, whole_scene
+from rawnind.outcomes import scene_result, uncollected_pair, whole_scene_result
 from rawnind.output.journal.journal import commit_of, encode_result
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.progress.eta import Eta
@@ -140,10 +140,10 @@ def test_rows_of_stages_count_every_planned_photo_and_pair_once(data):
         check_rows(tally.counts([data.draw(st.sampled_from(Stage))]), pairs)
         reasons = [reason for reason in Reason if reason.outcome is not Outcome.FILTERED]
         if data.draw(st.booleans()):
-            result = whole_scene(each, recipe, data.draw(st.sampled_from(reasons)))
+            result = whole_scene_result(each, recipe, data.draw(st.sampled_from(reasons)))
         else:
             results = [
-                uncollected(noisy, each.ground_truths[0], data.draw(st.sampled_from(reasons)))
+                uncollected_pair(noisy, each.ground_truths[0], data.draw(st.sampled_from(reasons)))
                 for noisy in each.noisy
             ]
             lost = data.draw(st.lists(st.sampled_from(each.noisy), unique=True)) if each.noisy else []
@@ -170,7 +170,7 @@ def test_a_restarted_bridge_shows_the_same_stages(tmp_path):
     plan = make_plan(scenes, SceneFilter(), Recipe())
     bridge = Bridge(str(tmp_path), "run", plan, max_scenes=2)
     bridge.begin()
-    bridge.commit("bayer/s0", encode_result(whole_scene(scenes[0], plan.recipe, Reason.TIMEOUT)))
+    bridge.commit("bayer/s0", encode_result(whole_scene_result(scenes[0], plan.recipe, Reason.TIMEOUT)))
     again = Bridge(str(tmp_path), "run", plan, max_scenes=2)
     assert again.snapshot().stages == bridge.snapshot().stages
     later = Bridge(str(tmp_path), "another run", plan, max_scenes=2)
@@ -181,7 +181,7 @@ def test_a_restarted_bridge_shows_the_same_stages(tmp_path):
 def test_the_counts_of_a_commit_leave_out_no_photo_and_no_pair(data):
     each = scene("tea", data.draw(st.integers(1, 5)))
     reasons = st.sampled_from([reason for reason in Reason if reason.outcome is not Outcome.FILTERED])
-    pairs = [uncollected(noisy, each.ground_truths[0], data.draw(reasons)) for noisy in each.noisy]
+    pairs = [uncollected_pair(noisy, each.ground_truths[0], data.draw(reasons)) for noisy in each.noisy]
     result = scene_result(each, Recipe(), pairs)
     pairs_of = commit_of(result, 0).pairs
     estimate = estimated_counts(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rawnind.errors import ConfigError, IndexInvalidError
 from rawnind.records import Cfa
-from rawnind.source.index import INDEX_NAME, SetAside, index_to_yaml, load_index
+from rawnind.source.index import INDEX_NAME, SkippedFiles, index_to_yaml, load_index
 
 
 def sha1(number):
@@ -132,7 +132,7 @@ def test_what_is_not_raw_is_counted(tmp_path):
         "b.XMP",
     )
     index = load_index(tmp_path)
-    assert index.set_aside == SetAside(xmp=2, images=1, other=1)
+    assert index.skipped_files == SkippedFiles(xmp=2, images=1, other=1)
     assert (index.ground_truths, index.noisy, index.refused) == (1, 0, ())
 
 
@@ -142,7 +142,7 @@ def test_one_entry_for_the_same_bytes_in_one_role(tmp_path):
     )
     index = load_index(tmp_path)
     assert [(len(scene.ground_truths), len(scene.noisy)) for scene in index.scenes] == [(1, 1), (1, 0)]
-    assert index.set_aside.duplicates == 1
+    assert index.skipped_files.duplicates == 1
 
 
 def test_a_scene_that_shares_a_photo_with_the_test_reserve_is_reserved_too(tmp_path):
@@ -195,7 +195,7 @@ def test_names_that_contradict_their_folders_are_refused(tmp_path):
     index = load_index(tmp_path)
     assert [ref.sha1 for scene in index.scenes for ref in scene.noisy] == [sha1(1)]
     layout = "the folder is not part of the layout [src/]{Bayer|X-Trans}/{scene}/[gt/]"
-    says = "its folder or index entry says {}, its name says {}"
+    says = "its folder or index entry has {}, its name has {}"
     assert why(index) == {
         "Bayer/a/" + name("a", 2, gt=True): says.format("noisy", "ground truth"),
         "Bayer/a/gt/" + name("a", 3): says.format("ground truth", "noisy"),
@@ -237,7 +237,7 @@ def test_one_bad_entry_costs_only_itself(tmp_path):
     assert len(index.refused) == 12
     said = " ".join(f"{refused.file}: {refused.why}" for refused in index.refused)
     for part in ("test_reserve: Field required", "Bayer/../up: the scene's name", "Foveon: the index's first level",
-                 "holds a path", f"the index says SHA-1 {sha1(8)}", "says ground truth, its name says noisy"):  # fmt: skip
+                 "holds a path", f"the index has SHA-1 {sha1(8)}", "has ground truth, its name has noisy"):  # fmt: skip
         assert part in said
 
 
@@ -251,7 +251,7 @@ def test_one_bad_entry_costs_only_itself(tmp_path):
         ("- 1", "not an index"),
         ("Bayer: [1]", "not an index"),
         ("test_reserve: {a: 1}", "Bayer or X-Trans"),
-        ("Bayer: {a: {}}\nBayer: {b: {}}", "Bayer stands twice"),
+        ("Bayer: {a: {}}\nBayer: {b: {}}", "Bayer is given twice"),
         ("Bayer: {}", "holds no RAW photo"),
         ("x: &x [1]\nBayer: &y {a: *y}", "not valid YAML"),
         ("!!python/object/apply:os.system ['false']", "not an index"),
@@ -349,7 +349,7 @@ def test_the_real_index_loads_completely(tmp_path):
     assert (len(index.scenes), index.count(Cfa.BAYER), index.count(Cfa.X_TRANS)) == (307, 196, 111)
     assert (index.test_reserve, index.unknown_sensor) == (16, 11)
     assert (index.ground_truths, index.noisy) == (556, 2269)
-    assert index.set_aside == SetAside(xmp=11, images=1)
+    assert index.skipped_files == SkippedFiles(xmp=11, images=1)
     assert index.refused == ()
     assert sum(len(scene.ground_truths) > 1 for scene in index.scenes) == 172
     path = tmp_path / "again.yaml"

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from rawnind.errors import printable
 from rawnind.records import Cfa
 from rawnind.source.names import (
-    NOTHING_SAID,
+    NO_FLAGS,
     RAW_EXTENSIONS,
     FileKind,
     PhotoName,
     Refused,
     kind_of,
     parse_name,
-    settle_scene,
+    parse_scene,
 )
 
 SHA1 = "854554a34b339413462eb1538d4cb0fa95d468b5"
@@ -120,15 +120,15 @@ def test_files_are_told_apart_by_their_extension(filename, kind):
 
 
 def test_folders_say_what_their_files_must_be():
-    said = NOTHING_SAID.below("src").below("X-Trans").below("UNK_TEST_a").below("gt")
+    said = NO_FLAGS.below("src").below("X-Trans").below("UNK_TEST_a").below("gt")
     assert said.contradicts(parse_name(f"X-Trans_a_GT_ISO100_sha1={SHA1}.raf")) is None
     for other in ("Bayer_a_GT", "X-Trans_b_GT", "X-Trans_a"):
-        assert "says" in said.contradicts(parse_name(f"{other}_ISO100_sha1={SHA1}.raf"))
+        assert "its name has" in said.contradicts(parse_name(f"{other}_ISO100_sha1={SHA1}.raf"))
     assert said.below("gt") is None
-    assert NOTHING_SAID.below("src").below("src") is None
-    assert NOTHING_SAID.below("thumbnails") is None
+    assert NO_FLAGS.below("src").below("src") is None
+    assert NO_FLAGS.below("thumbnails") is None
 
 
 def test_a_scene_is_settled_whatever_its_prefixes():
-    assert {settle_scene(prefix + "7D-2").scene for prefix in ("", "TEST_", "UNK_", "UNK_TEST_")} == {"7D-2"}
-    assert isinstance(settle_scene(".."), Refused)
+    assert {parse_scene(prefix + "7D-2").scene for prefix in ("", "TEST_", "UNK_", "UNK_TEST_")} == {"7D-2"}
+    assert isinstance(parse_scene(".."), Refused)

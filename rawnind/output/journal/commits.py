@@ -36,7 +36,7 @@ _RECENT = 1 << 15
 
 
 class Commit(NamedTuple):
-    """What the journal remembers of a scene's last commit; the rest is read when asked for.
+    """What the journal keeps in memory of a scene's last commit; the rest is read on demand.
 
     Attributes:
         seq: sequence number, from 0.
@@ -44,7 +44,7 @@ class Commit(NamedTuple):
         outcome: the scene's outcome.
         reason: the scene's reason; None when collected.
         pairs: how many pairs ended with each outcome, in the order of `Outcome`.
-        crops: how many crops the scene gave.
+        crops: the scene's number of crops.
         failures: for which reasons photos, pairs or the scene failed.
     """
 
@@ -128,11 +128,11 @@ def commit_from(row: np.void) -> Commit:
 class Latest(Mapping[str, Commit]):
     """Key of a scene -> its last commit.
 
-    Keys are kept as 16-byte digests in a sorted array, commits in another, in the order in which they came.
+    Keys are kept as 16-byte digests in a sorted array, commits in another, in commit order.
 
     Args:
         keys: the keys that were ever committed, oldest first, as lists with the sequence number of their first; read
-            when somebody wants to see them.
+            on demand.
     """
 
     def __init__(self, keys: Callable[[], Iterable[tuple[int, list[str]]]]) -> None:
@@ -166,7 +166,7 @@ class Latest(Mapping[str, Commit]):
         self._recent = {}
 
     def _find(self, digests: npt.NDArray[np.bytes_]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
-        """Where the digests stand in the sorted array or would stand, and which of them are there."""
+        """Positions of digests in the sorted array (or where they would be inserted), and which of them are in it."""
         at = np.searchsorted(self._digests, digests)
         if not len(self._digests):
             return at, np.zeros(len(digests), bool)

@@ -1,7 +1,7 @@
 """The journal: write-once Parquet files under parts/, each with one or more committed scenes.
 
 A commit has a sequence number. The last commit of a scene counts. Many small parts are merged into large ones: the
-merged part is written first and its sources are removed after it, and a part that lies within another is passed over.
+merged part is written first and its sources are removed after it, and a part that is contained in another is ignored.
 """
 
 import bisect
@@ -45,7 +45,7 @@ _OPEN_PARTS, _OPEN_GROUPS = 4, 16
 """Parts and row groups at hand: scenes are committed almost in the planned order, and read in it."""
 
 _ATTEMPTS = 3
-"""Somebody who looks at a folder while a run merges its parts looks again."""
+"""Readers retry when a run merges parts while they list them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,9 +53,8 @@ class Merging:
     """When small parts are merged.
 
     Attributes:
-        few: small parts that may be there when a run begins.
-        many: small parts that may be added before they are merged while the run goes on; an object store takes some
-            20 ms to read one.
+        few: small parts at the start of a run that are not merged yet. many: small parts added during a run before
+            they are merged; an object store takes some 20 ms to read one.
         small: bytes before compression below which a part is small.
         large: bytes before compression that neighbours are merged to.
     """
@@ -76,10 +75,10 @@ class Journal:
     Attributes:
         latest: key of a scene -> its last commit.
         next_seq: sequence number of the next commit.
-        gaps: (first, end) of sequence numbers whose parts are gone; their scenes count as never committed.
+        gaps: (first, end) of sequence numbers whose parts are missing; their scenes count as never committed.
 
     Raises:
-        ManifestError: A part is not what its name says.
+        ManifestError: A part does not match its name.
     """
 
     def __init__(self, store: Store, merging: Merging | None = None) -> None:
@@ -120,7 +119,7 @@ class Journal:
         self._small_before = 0
 
     def append(self, results: Sequence[SceneResult], inputs: Sequence[bytes] = ()) -> list[Commit]:
-        """Commits scenes in one part; they count once this returns.
+        """Commits scenes in one part; they are committed when this returns.
 
         Args:
             results: one per scene.
@@ -162,13 +161,13 @@ class Journal:
             list(pool.map(self._store.remove, (part.name for part in self._covered)))
         self._covered = []
         self._small_before = self._small()
-        pa.default_memory_pool().release_unused()  # it would keep some 35 MB of what was merged
+        pa.default_memory_pool().release_unused()  # the pool would keep some 35 MB of the merged parts
 
     def _merged(self, run: Sequence[Part]) -> Part:
         return write_part(self._store, run[0].first, (table for table, _ in self._tables(run, SCHEMA.names)))
 
     def _runs(self) -> Iterator[tuple[list[Part], int]]:
-        """Parts to be merged with each other, and their size; a part that stays as it is comes alone."""
+        """Parts to be merged with each other, and their size; a part that is not merged is alone in its run."""
         run: list[Part] = []
         total = 0
         for part, size in zip(self._parts, self._sizes, strict=True):
@@ -208,7 +207,7 @@ class Journal:
         return decode_result(group[seq - first])
 
     def _place(self, seq: int) -> int:
-        """Where the part with that sequence number stands among the parts."""
+        """Index of the part with that sequence number."""
         return max(bisect.bisect_right(self._parts, seq, key=lambda part: part.first) - 1, 0)
 
     def inputs(self) -> dict[str, bytes]:

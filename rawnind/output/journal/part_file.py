@@ -1,7 +1,7 @@
-"""One part of the journal: a Parquet file in groups of about a megabyte, so that one result is read without the others.
+"""One part of the journal: a Parquet file in groups of about a megabyte.
 
-Its name says the first sequence number, how many commits it holds, and the start of its SHA-256, so that an edited part
-gives itself away.
+One result is read without the others. The file's name has the first sequence number, the number of commits and the start of its
+SHA-256, so that a modified part is detected.
 """
 
 import hashlib
@@ -66,24 +66,24 @@ class Part:
 
 
 def parts_in(store: Store) -> list[Part]:
-    """Every part, by its first sequence number; a part comes before those that it covers.
+    """Every part, sorted by its first sequence number; a part is before those that it covers.
 
     Raises:
-        ManifestError: A file there has a name that no part has.
+        ManifestError: A file has a name that no part can have.
     """
     found = []
     for entry in store.list(FOLDER):
         if match := _NAME.fullmatch(entry.path):
             found.append(Part(int(match["first"]), int(match["count"]), entry.path))
         elif entry.path.endswith(".parquet") and TEMPORARY not in entry.path:
-            raise ManifestError(f"{entry.path} was renamed; give it its name back or remove it")
+            raise ManifestError(f"{entry.path} was renamed; rename it back or remove it")
     return sorted(found, key=lambda part: (part.first, -part.count))
 
 
 def damaged(name: str, why: str) -> ManifestError:
-    """The error of a part that is not what its name says."""
+    """The error of a part that does not match its name."""
     return ManifestError(
-        f"{name} is damaged: {why}. Remove it and run `rawnind prepare` again: only its scenes are then done anew."
+        f"{name} is damaged: {why}. Remove it and run `rawnind prepare` again: only its scenes are then processed again."
     )
 
 
@@ -152,7 +152,7 @@ def commit_rows(part: Part, table: pa.Table) -> Rows:
         rows["failures"] = _coded(table["failures"], lambda text: failure_bits(map(Reason, text.split())))
     except ValueError as error:
         raise ManifestError(
-            f"{part.name} holds a word that this rawnind does not know ({error}): a newer one wrote it. Upgrade rawnind."
+            f"{part.name} has a value that this rawnind does not know ({error}): a newer one wrote it. Upgrade rawnind."
         ) from error
     for name in (*map(str, Outcome), "crops"):
         rows[name] = table[name].to_numpy()
@@ -160,7 +160,7 @@ def commit_rows(part: Part, table: pa.Table) -> Rows:
 
 
 def _coded(column: pa.ChunkedArray, code: Callable[[str], int], *, absent: int = 0) -> npt.NDArray[np.int64]:
-    """Each text's number; the few that differ are looked at once."""
+    """The number of each text; each distinct text is looked up once."""
     coded = column.combine_chunks().dictionary_encode()
     codes = np.array([*(code(text) for text in coded.dictionary.to_pylist()), absent], np.int64)
     numbers: npt.NDArray[np.int64] = codes[

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from rawnind.errors import ManifestError
-from rawnind.outcomes import whole_scene
+from rawnind.outcomes import whole_scene_result
 from rawnind.output.journal.commits import OUTCOMES
 from rawnind.output.journal.journal import (
     Commit,
@@ -303,7 +303,7 @@ def test_what_was_never_committed_is_a_key_error(filled):
 
 def test_a_given_up_scene_keeps_its_reason(tmp_path):
     journal = Journal(Store(str(tmp_path)))
-    journal.append([whole_scene(make_scene(), RECIPE, Reason.WORKER_DIED)])
+    journal.append([whole_scene_result(make_scene(), RECIPE, Reason.WORKER_DIED)])
     commit = Journal(Store(str(tmp_path))).latest["bayer/kitchen"]
     assert isinstance(commit, Commit)
     assert (commit.reason, commit.failures) == (Reason.WORKER_DIED, frozenset({Reason.WORKER_DIED}))
