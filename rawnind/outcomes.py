@@ -53,7 +53,17 @@ def uncollected_pair(
     sensor: Sensor | None = None,
     gt_sensor: Sensor | None = None,
 ) -> PairResult:
-    """The result of a pair without crops, with what was measured."""
+    """The result of a pair without crops, with what was measured.
+
+    Args:
+        noisy: the noisy photo.
+        ground_truth: None where none was chosen.
+        reason: why it was not collected.
+        detail: what was seen; empty: the reason's sentence.
+        measured: what was measured until then.
+        sensor: the noisy photo's sensor; None where it was not decoded.
+        gt_sensor: the ground truth's.
+    """
     return PairResult(
         ground_truth=ground_truth,
         noisy=noisy,
@@ -75,6 +85,12 @@ def scene_result(
 
     One collected pair makes a collected scene. Otherwise a failure takes precedence over a rejection, and the reason
     is that of the first pair (by id) with the scene's outcome. A scene without a noisy photo is rejected.
+
+    Args:
+        scene: as planned.
+        recipe: what it was processed with.
+        pairs: one result per planned pair, in any order.
+        failed_files: photos that could not be used, in any order.
     """
     ordered = tuple(sorted(pairs, key=lambda pair: pair.pair_id))
     outcomes = {pair.outcome for pair in ordered}
@@ -100,7 +116,14 @@ _BY_WEIGHT = (Outcome.COLLECTED, Outcome.FAILED, Outcome.REJECTED, Outcome.FILTE
 
 
 def whole_scene_result(scene: Scene, recipe: Recipe, reason: Reason, detail: str = "") -> SceneResult:
-    """A scene of which every planned pair has the same fate, e.g. filtered."""
+    """A scene of which every planned pair has the same outcome, e.g. filtered.
+
+    Args:
+        scene: as planned.
+        recipe: what it was planned with.
+        reason: of the scene and of each of its pairs.
+        detail: empty: the reason's sentence.
+    """
     pairs = [
         uncollected_pair(noisy, truth, reason, detail)
         for noisy, truth in planned_pairs(scene, recipe.pairing)

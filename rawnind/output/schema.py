@@ -78,6 +78,13 @@ _MEASURED = tuple(field.name for field in fields(Measurements))
 def crop_row(result: SceneResult, pair: PairResult, number: int, crop: Crop, size: int) -> dict[str, Any]:
     """One row of manifest.parquet, by column name.
 
+    Args:
+        result: the scene's result.
+        pair: a collected pair of it.
+        number: of the crop's row group in the shard.
+        crop: one of the pair.
+        size: side of a crop in sites.
+
     Raises:
         ValueError: The pair was not collected.
     """

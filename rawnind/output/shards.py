@@ -42,7 +42,13 @@ class CropPixels:
 
 
 def shard_name(cfa: Cfa, scene: str, pair_id: str) -> str:
-    """Path of a pair's shard below the output folder."""
+    """Path of a pair's shard below the output folder.
+
+    Args:
+        cfa: the scene's CFA.
+        scene: its name.
+        pair_id: of the pair.
+    """
     return f"shards/{cfa}/{scene}/{pair_id}.parquet"
 
 
@@ -59,7 +65,13 @@ def is_shard_name(path: str) -> bool:
 
 
 def crop_name(pair_id: str, y: int, x: int) -> str:
-    """Name of the crop whose first site is (y, x) in the noisy photo's visible area."""
+    """Name of the crop whose first site is (y, x) in the noisy photo's visible area.
+
+    Args:
+        pair_id: of the pair.
+        y: first row.
+        x: first column.
+    """
     return f"{pair_id}-{y}-{x}"
 
 
@@ -96,6 +108,13 @@ def write_shard(
 ) -> Shard:
     """Writes crops one by one, with at most one in memory; the bytes depend on the crops alone.
 
+    Args:
+        store: the output folder.
+        name: of the shard, from `shard_name`.
+        rows: crops in the order of the row groups.
+        size: side of a crop in sites.
+        compression: of the pages.
+
     Raises:
         OutputError: The storage refuses; nothing is left behind.
     """
@@ -119,6 +138,12 @@ def write_shard(
 
 def read_crop(store: Store, name: str, row_group: int, size: int) -> CropPixels:
     """One crop through the Parquet reader.
+
+    Args:
+        store: the output folder.
+        name: of the shard.
+        row_group: number of the crop in it.
+        size: side of a crop in sites.
 
     Raises:
         DamagedShardError: The file is missing, is not such a shard, or holds no such crop.

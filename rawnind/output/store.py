@@ -165,7 +165,13 @@ class Store:
             raise OutputError(f"cannot {what} {name} in {self.location}: {error}") from error
 
     def write(self, name: str, data: bytes, *, replace: bool = False) -> str:
-        """Writes a whole file; returns its SHA-256. Errors as in `create`."""
+        """Writes a whole file; returns its SHA-256. Errors as in `create`.
+
+        Args:
+            name: path below the root, with slashes.
+            data: its bytes.
+            replace: whether a file of that name may exist.
+        """
         with self.create(name, replace=replace) as sink:
             sink.write(data)
         return sink.sha256

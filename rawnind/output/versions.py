@@ -66,7 +66,13 @@ def require_readable(kind: str, version: object, name: str) -> None:
 
 
 def require_readable_parquet(kind: str, metadata: Mapping[bytes, bytes] | None, name: str) -> None:
-    """Checks a Parquet file's schema metadata. Errors as in `require_readable`."""
+    """Checks a Parquet file's schema metadata. Errors as in `require_readable`.
+
+    Args:
+        kind: of `VERSIONS`.
+        metadata: the file's schema metadata; None where it has none.
+        name: of the file, for the error.
+    """
     said = (metadata or {}).get(FORMAT_KEY)
     if said is None:
         return

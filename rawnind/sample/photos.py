@@ -132,12 +132,24 @@ class ScenePhotos:
         return Ellipse(y=at[0] * self.size[0], x=at[1] * self.size[1], semi_y=radius, semi_x=radius)
 
     def levels(self, scenery: Scenery, shot: Shot, object_of: Shot | None = None) -> Levels:
-        """The frame before noise at the scene's exposure, with the object where `object_of` (or the shot) has it."""
+        """The frame before noise at the scene's exposure, with the object where `object_of` (or the shot) has it.
+
+        Args:
+            scenery: the scene.
+            shot: the photo of it.
+            object_of: the photo whose object is shown; None: of `shot`.
+        """
         thing = self.ellipse((object_of or shot).object_at, THING_SIDE)
         return scenery.levels(self.offset(shot), self.size, self.tile, thing)
 
     def develop(self, levels: Levels, iso: int, rng: np.random.Generator) -> bytes:
-        """The DNG of a frame."""
+        """The DNG of a frame.
+
+        Args:
+            levels: (H, W) levels before noise.
+            iso: of the photo.
+            rng: for the noise.
+        """
         plan = self.plan
         planes = bayer_planes(self.tile) if len(plan.black_level) == 4 else np.zeros_like(self.tile, np.int64)
         mosaic = expose(

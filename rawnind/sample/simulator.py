@@ -95,7 +95,13 @@ class Picture:
     at: tuple[float, float]
 
     def sample(self, y: NDArray[np.float64], x: NDArray[np.float64], tile: NDArray[np.uint8]) -> Levels:
-        """(len(y), len(x)): at scene row y[i] and column x[j] the colour `tile[i % period, j % period]`."""
+        """(len(y), len(x)): at scene row y[i] and column x[j] the colour `tile[i % period, j % period]`.
+
+        Args:
+            y: (h,) scene rows.
+            x: (w,) scene columns.
+            tile: (period, period) colour indices.
+        """
         height, width, _ = self.pixels.shape
         period = len(tile)
         rows = _catmull_rom(y / self.zoom + self.at[0], height)

@@ -48,7 +48,13 @@ class Ellipse:
     semi_x: NonNegative
 
     def covers(self, height: int, width: int, *, grow: float = 0.0) -> NDArray[np.bool_]:
-        """(height, width), True inside; `grow` sites are added to both half axes."""
+        """(height, width), True inside; `grow` sites are added to both half axes.
+
+        Args:
+            height: rows of the frame.
+            width: columns of the frame.
+            grow: sites.
+        """
         y = (np.arange(height)[:, None] - self.y) / (self.semi_y + grow)
         x = (np.arange(width)[None, :] - self.x) / (self.semi_x + grow)
         inside: NDArray[np.bool_] = y * y + x * x <= 1
@@ -75,7 +81,13 @@ class Motion:
     noise: NonNegative
 
     def covers(self, height: int, width: int, *, grow: float = 0.0) -> NDArray[np.bool_]:
-        """(height, width), True where the noisy photo differs from the GT."""
+        """(height, width), True where the noisy photo differs from the GT.
+
+        Args:
+            height: rows of the frame.
+            width: columns of the frame.
+            grow: sites.
+        """
         return self.was.covers(height, width, grow=grow) | self.now.covers(height, width, grow=grow)
 
 

@@ -172,7 +172,14 @@ def _coded(column: pa.ChunkedArray, code: Callable[[str], int], *, absent: int =
 def commit_table(
     keys: Sequence[str], commits: Sequence[Commit], inputs: Sequence[bytes], results: Sequence[bytes]
 ) -> pa.Table:
-    """Commits as a table with `SCHEMA`."""
+    """Commits as a table with `SCHEMA`.
+
+    Args:
+        keys: scenes' keys.
+        commits: one per scene.
+        inputs: fingerprint of each scene's files.
+        results: each scene's result as JSON.
+    """
     return pa.table(
         [
             pa.array(keys, pa.string()),
@@ -191,6 +198,11 @@ def commit_table(
 
 def write_part(store: Store, first: int, tables: Iterable[pa.Table]) -> Part:
     """Writes a part from tables with `SCHEMA`, whose rows follow each other.
+
+    Args:
+        store: the output folder.
+        first: sequence number of the first row.
+        tables: with `SCHEMA`.
 
     Raises:
         OutputError: The storage refuses; there is no such part then.
