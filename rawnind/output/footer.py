@@ -1,4 +1,4 @@
-"""The footer of a Parquet file, read without Arrow: Arrow ends the process where some bytes of a footer are damaged.
+"""Parses the footer of a Parquet file without Arrow: Arrow ends the process where some bytes of a footer are damaged.
 
 A footer is a FileMetaData structure in Thrift's compact protocol (parquet.thrift of Apache Parquet; the field numbers
 below are its). Structures become dicts by field number.
@@ -25,68 +25,97 @@ def parse_footer(data: bytes) -> dict[int, Any]:
     Raises:
         ValueError: The bytes are no such structure.
     """
-    reader = _Compact(data)
-    found = reader.struct(0)
-    if reader.at != len(data):
-        raise ValueError("its footer is longer than what it holds")
+    try:
+        found, end = _struct(data, 0, 0)
+    except IndexError as error:
+        raise ValueError("its footer ends too early") from error
+    if end != len(data):
+        raise ValueError("its footer is longer than its content")
     return found
 
 
-class _Compact:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.at = 0
+# Each function returns a value and the position after it. A shard's footer has some thousand values, so that calls count:
+# integers, which most values are, are parsed in place.
 
-    def struct(self, depth: int) -> dict[int, Any]:
-        if depth > _DEEPEST:
-            raise ValueError("its footer is nested too deeply")
-        fields: dict[int, Any] = {}
-        number = 0
-        while (header := self._take(1)[0]) != _STOP:
-            kind, step = header & 15, header >> 4
-            number = number + step if step else self._integer()
-            fields[number] = kind == _TRUE if kind in {_TRUE, _FALSE} else self._value(kind, depth)
-        return fields
 
-    def _value(self, kind: int, depth: int) -> Any:
+def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
+    if depth > _DEEPEST:
+        raise ValueError("its footer is nested too deeply")
+    fields: dict[int, Any] = {}
+    number = 0
+    while (header := data[at]) != _STOP:
+        at += 1
+        kind, step = header & 15, header >> 4
+        if step:
+            number += step
+        else:
+            number, at = _integer(data, at)
         if kind in _INTEGERS:
-            return self._integer()
-        if kind == _BINARY:
-            return self._take(self._varint())
-        if kind == _STRUCT:
-            return self.struct(depth + 1)
-        if kind in {_LIST, _SET}:
-            return self._list(depth)
-        if kind in {_TRUE, _FALSE, _BYTE}:
-            return self._take(1)[0]
-        if kind == _DOUBLE:
-            return self._take(8)
-        raise ValueError(f"its footer contains a value of type {kind}")
+            value: Any = data[at]
+            if value < 128:
+                value, at = (value >> 1) ^ -(value & 1), at + 1
+            else:
+                value, at = _integer(data, at)
+        elif kind == _STRUCT:
+            value, at = _struct(data, at, depth + 1)
+        elif kind in {_TRUE, _FALSE}:
+            value = kind == _TRUE
+        else:
+            value, at = _value(data, at, kind, depth)
+        fields[number] = value
+    return fields, at + 1
 
-    def _list(self, depth: int) -> list[Any]:
-        header = self._take(1)[0]
-        count, kind = header >> 4, header & 15
-        if count == 15:
-            count = self._varint()
-        if count > len(self._data):
-            raise ValueError("its footer holds a list that is longer than itself")
-        return [self._value(kind, depth) for _ in range(count)]
 
-    def _varint(self) -> int:
-        value = 0
-        for shift in range(0, 70, 7):
-            byte = self._take(1)[0]
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value
-        raise ValueError("its footer holds a number without end")
+def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
+    """A value in a list, or one that is rare in a structure."""
+    if kind in _INTEGERS:
+        return _integer(data, at)
+    if kind == _BINARY:
+        length, at = _varint(data, at)
+        return _bytes(data, at, length), at + length
+    if kind == _STRUCT:
+        return _struct(data, at, depth + 1)
+    if kind in {_LIST, _SET}:
+        return _list(data, at, depth)
+    if kind in {_TRUE, _FALSE, _BYTE}:
+        return data[at], at + 1
+    if kind == _DOUBLE:
+        return _bytes(data, at, 8), at + 8
+    raise ValueError(f"its footer contains a value of type {kind}")
 
-    def _integer(self) -> int:
-        value = self._varint()
-        return (value >> 1) ^ -(value & 1)  # zigzag
 
-    def _take(self, count: int) -> bytes:
-        if not 0 <= count <= len(self._data) - self.at:
-            raise ValueError("its footer ends too early")
-        self.at += count
-        return self._data[self.at - count : self.at]
+def _list(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
+    if depth > _DEEPEST:
+        raise ValueError("its footer is nested too deeply")
+    count, kind, at = data[at] >> 4, data[at] & 15, at + 1
+    if count == 15:
+        count, at = _varint(data, at)
+    if count > len(data):
+        raise ValueError("its footer contains a list that is longer than itself")
+    values = []
+    for _ in range(count):
+        value, at = _struct(data, at, depth + 1) if kind == _STRUCT else _value(data, at, kind, depth + 1)
+        values.append(value)
+    return values, at
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise ValueError("its footer contains a number without end")
+
+
+def _integer(data: bytes, at: int) -> tuple[int, int]:
+    value, at = _varint(data, at)
+    return (value >> 1) ^ -(value & 1), at  # zigzag
+
+
+def _bytes(data: bytes, at: int, count: int) -> bytes:
+    if at + count > len(data):
+        raise ValueError("its footer ends too early")
+    return data[at : at + count]

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rawnind.errors import DamagedShardError
+from rawnind.output.footer import parse_footer
 from rawnind.output.shard_reader import ShardReader
 from rawnind.output.shards import CropPixels, read_crop, write_shard
 from rawnind.output.store import Store
@@ -150,6 +151,21 @@ def test_a_flipped_bit_outside_the_pixels_gives_an_error_or_right_pixels(shard, 
     except DamagedShardError:
         return
     assert agrees(stored, crops(5)[2])
+
+
+@given(data=st.binary(max_size=300))
+def test_any_bytes_are_a_footer_or_a_value_error(data):
+    try:
+        found = parse_footer(data)
+    except ValueError:
+        return
+    assert all(isinstance(number, int) for number in found)
+
+
+@pytest.mark.parametrize("nested", [b"\x1c", b"\x19\x19", b"\x19" + b"\x19" * 5000])
+def test_a_footer_that_is_nested_without_end_is_a_value_error(nested):
+    with pytest.raises(ValueError, match=r"nested too deeply|ends too early"):
+        parse_footer(nested * 3000)
 
 
 def test_verifying_compares_the_whole_file(shard):
