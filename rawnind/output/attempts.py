@@ -1,4 +1,4 @@
-"""The ledger of attempts: which scenes a run has begun, so that one which kills its worker is noticed.
+"""The ledger of attempts: which scenes a run has begun, so that a scene that ends its worker is detected.
 
 Marks are write-once files `attempts/<run>/<scene>/<begun or timeouts>/<name>`. They are removed before the manifest is
 written.
@@ -18,11 +18,11 @@ _MARK = re.compile(rf"{FOLDER}/[^/]+/[0-9a-f]{{16}}/(begun|timeouts)/({re.escape
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimedOut:
-    """An attempt that ran out of time.
+    """An attempt that exceeded --scene-timeout.
 
     Attributes:
-        stage: what it was doing.
-        sha1: the photo that it was reading; None where it was not reading one.
+        stage: that it was in.
+        sha1: the photo that it was reading; None where it was reading none.
     """
 
     stage: str
@@ -34,7 +34,7 @@ class Ledger:
 
     Args:
         store: the output folder.
-        run: names the run; another run starts with a clean ledger.
+        run: name of the run; every run has a ledger of its own.
         key: the scene's key.
     """
 
@@ -43,18 +43,18 @@ class Ledger:
         self._folder = f"{FOLDER}/{run}/{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
     def begin(self) -> int:
-        """Marks an attempt; returns how many there were before it."""
+        """Records an attempt; returns the number of earlier ones."""
         before = len(self._store.list(f"{self._folder}/begun"))
         self._store.write(f"{self._folder}/begun/{uuid.uuid4().hex}", b"")
         return before
 
     def mark_timeout(self, stage: str, sha1: str | None) -> None:
-        """Marks that an attempt ran out of time, and what it was doing."""
+        """Records that an attempt exceeded --scene-timeout, with its stage and the photo that it was reading."""
         data = json.dumps({"stage": stage, "sha1": sha1}).encode()
         self._store.write(f"{self._folder}/timeouts/{uuid.uuid4().hex}", data)
 
     def timeouts(self) -> list[TimedOut]:
-        """Every attempt that ran out of time, oldest first."""
+        """Every attempt that exceeded --scene-timeout, oldest first."""
         entries = sorted(self._store.list(f"{self._folder}/timeouts"), key=lambda entry: entry.modified)
         return [TimedOut(**json.loads(self._store.read(entry.path))) for entry in entries]
 
@@ -63,7 +63,7 @@ def remove_marks(store: Store) -> None:
     """Removes every mark of every run, and the folder if it is then empty.
 
     Raises:
-        OutputError: The storage refuses.
+        OutputError: The storage reports an error.
     """
     found = [entry.path for entry in store.list(FOLDER)]
     marks = [path for path in found if _MARK.fullmatch(path)]

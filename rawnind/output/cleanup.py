@@ -11,7 +11,7 @@ def remove_leftovers(store: Store, journal: Journal) -> None:
     """Removes temporary files, shards that no committed scene lists, and the ledger of attempts.
 
     Raises:
-        OutputError: The storage refuses.
+        OutputError: The storage reports an error.
     """
     shards: set[str] = set()
     for entry in store.list():

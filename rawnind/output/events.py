@@ -1,13 +1,13 @@
 """events.jsonl: one line per state change and per commit, for machines.
 
 Every line is a JSON object with `time` (seconds since 1970), `run` and `event`. It is a log: no number of the manifest
-comes from it. The events:
+is computed from it. The events:
 
-`begin`: a run starts collecting; `format`, the version of these lines, and `next_seq`, the sequence number of its first commit.
+`begin`: a run begins to collect; `format`, the version of these lines, and `next_seq`, the sequence number of its first commit.
 `state`: `from`, `to`; with `error` comes `why`, with `ready` comes `peak_in_flight`.
 `commit`: `seq`, `scene`, `outcome`, `reason`, `pairs` (by outcome), `crops`, `in_flight` (the scenes in flight, this one
 among them), `telemetry` (seconds, bytes and counts by stage, and `attempts`); `recovered` where the bridge died before it
-could log the commit, and its successor did.
+could log the commit, and the restarted one did.
 """
 
 import heapq
@@ -57,7 +57,7 @@ class EventLog:
         """Appends one line; `values` must be plain JSON values.
 
         Raises:
-            OutputError: The storage refuses.
+            OutputError: The storage reports an error.
         """
         self.add_all(event, [values])
 
@@ -66,18 +66,18 @@ class EventLog:
         head = {"time": round(time.time(), 3), "run": self._run, "event": event}
         lines = [json.dumps({**head, **values}) + "\n" for values in each]
         if self._path is None:
-            self._keep(event, lines)
+            self._buffer(event, lines)
             return
         text = "".join(lines)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:
-                file.write((text if self._is_whole() else "\n" + text).encode())
+                file.write((text if self._ends_with_newline() else "\n" + text).encode())
         except OSError as error:
             raise OutputError(f"cannot write {NAME} in {self._store.location}: {error.strerror}") from error
 
-    def _keep(self, event: str, lines: Sequence[str]) -> None:
-        """Commits wait until there are many, or anything else happens."""
+    def _buffer(self, event: str, lines: Sequence[str]) -> None:
+        """Buffers commits until there are `_LINES_PER_FILE` or another event is logged."""
         if event != "commit":
             self._flush()
             self._rare += lines
@@ -121,7 +121,7 @@ class EventLog:
         return None
 
     def _newest_first(self, event: str) -> Iterator[str]:
-        """Every line of that event, and maybe others."""
+        """Every line of that event, possibly with others."""
         if self._path is not None:
             yield from _backwards(self._path, f'"event": "{event}"'.encode())
         elif event != "commit":
@@ -136,7 +136,7 @@ _LINES_PER_FILE = 10_000
 
 
 def read_events(store: Store) -> Iterator[dict[str, Any]]:
-    """Every line of every run, oldest first within a run; torn lines are passed over."""
+    """Every line of every run, oldest first within a run; truncated lines are skipped."""
     if store.exists(NAME):
         yield from _parsed_lines(store, [NAME])
         return
@@ -184,7 +184,7 @@ _BLOCK = 1 << 16
 
 
 _RECOVERED = 1000
-"""The most commits that are logged belatedly."""
+"""The most commits that a restarted bridge logs afterwards."""
 
 
 class CommitLog:
@@ -192,7 +192,7 @@ class CommitLog:
 
     Args:
         events: the log.
-        journal: what was committed.
+        journal: of the same folder.
     """
 
     def __init__(self, events: EventLog, journal: Journal) -> None:
@@ -205,7 +205,7 @@ class CommitLog:
         """Logs commits, each with its scene's telemetry.
 
         Raises:
-            OutputError: The storage refuses.
+            OutputError: The storage reports an error.
         """
         self._events.add_all(
             "commit",
@@ -219,7 +219,7 @@ class CommitLog:
         """Logs the commits that a killed bridge had made and not logged; the journal is complete in any case.
 
         Raises:
-            OutputError: The storage refuses.
+            OutputError: The storage reports an error.
         """
         logged = self._events.last("commit", any_run=True)
         first = int(logged["seq"]) + 1 if logged else 0

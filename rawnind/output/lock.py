@@ -32,10 +32,10 @@ def only_run(store: Store, run: str) -> Iterator[None]:
 
     Args:
         store: the output folder.
-        run: names the run.
+        run: name of the run.
 
     Raises:
-        FolderInUseError: Another run holds it; the text names its host, process and run.
+        FolderInUseError: Another run has locked it; the message names its host, process and run.
     """
     path = store.local(NAME)
     about = json.dumps(
@@ -70,12 +70,12 @@ def _lock(path: Path, location: str) -> int | None:
             if error.errno in _UNSUPPORTED:
                 return None
             raise FolderInUseError(
-                f"{location} is in use by {_who(holder)}. Wait for it, or choose a new --output."
+                f"{location} is in use by {_owner(holder)}. Wait for it, or choose a new --output."
             ) from error
         with suppress(FileNotFoundError):
             if os.fstat(descriptor).st_ino == path.stat().st_ino:
                 return descriptor
-        os.close(descriptor)  # the run before us has just removed the file that we had opened
+        os.close(descriptor)  # the previous run has just removed the file that was opened here
 
 
 @contextmanager
@@ -83,10 +83,10 @@ def _lease(store: Store, run: str, about: str) -> Iterator[None]:
     own = f"{LEASES}/{run}.json"
     store.write(own, about.encode(), replace=True)
     try:
-        _refuse_if_second(store, own)
+        _require_sole_lease(store, own)
         over = threading.Event()
         thread = threading.Thread(
-            target=_beat, args=(store, own, about, over), name="rawnind-lease", daemon=True
+            target=_renew, args=(store, own, about, over), name="rawnind-lease", daemon=True
         )
         thread.start()
         try:
@@ -109,19 +109,19 @@ def _refuse_if_second(store: Store, own: str) -> None:
         if now - modified > timing.LOCK_EXPIRY:
             store.remove(name)
         else:
-            who = _who(store.read(name))
+            owner = _owner(store.read(name))
             raise FolderInUseError(
-                f"{store.location} is in use by {who}. Wait for it, or choose a new --output."
+                f"{store.location} is in use by {owner}. Wait for it, or choose a new --output."
             )
 
 
-def _beat(store: Store, own: str, about: str, over: threading.Event) -> None:
+def _renew(store: Store, own: str, about: str, over: threading.Event) -> None:
     while not over.wait(timing.LOCK_RENEWAL):
-        with suppress(OutputError):  # the run itself will find out when it writes
+        with suppress(OutputError):  # the run stops when it cannot write itself
             store.write(own, about.encode(), replace=True)
 
 
-def _who(content: bytes) -> str:
+def _owner(content: bytes) -> str:
     try:
         about: dict[str, Any] = json.loads(content)
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(about["since"]))

@@ -1,4 +1,4 @@
-"""The manifest: manifest.parquet (crops), pairs.parquet (planned pairs) and manifest.yaml (the run, for people)."""
+"""The manifest: manifest.parquet (crops), pairs.parquet (planned pairs) and manifest.yaml (a summary of the run)."""
 
 import io
 import itertools
@@ -42,12 +42,12 @@ def write_manifest(
     Args:
         store: the output folder.
         results: every planned scene once, sorted by (scene name, CFA).
-        recipe: what the results were made with.
+        recipe: of the results.
         versions: library versions, for the record in manifest.yaml.
         contents: digest of what the manifest is made from, for manifest.yaml.
 
     Raises:
-        OutputError: The storage refuses; the old manifest is then still there.
+        OutputError: The storage reports an error; the old manifest is unchanged.
     """
     tally = _Tally()
     with tempfile.SpooledTemporaryFile(max_size=1 << 24) as entries:
@@ -81,7 +81,7 @@ def read_head(store: Store) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no manifest yet.
-        ManifestError: It is not a manifest of this format.
+        ManifestError: It is damaged, or of a newer format.
     """
     text = store.read(MANIFEST_YAML).partition(b"\nscenes:\n")[0]
     try:
@@ -142,7 +142,7 @@ def _entries(block: list[str], store: Store) -> list[dict[str, Any]]:
 
 
 class _Rows:
-    """Rows of one Parquet file, written in groups; what waits for its group is held as columns."""
+    """Writes rows to a Parquet file in row groups, buffered as columns."""
 
     def __init__(self, sink: HashingSink, schema: pa.Schema) -> None:
         self._schema = schema
@@ -176,7 +176,7 @@ class _Rows:
 
 
 class _Tally:
-    """Counts scenes, pairs and crops while they pass."""
+    """Counts scenes, pairs and crops."""
 
     def __init__(self) -> None:
         self._scenes: Counter[str] = Counter()

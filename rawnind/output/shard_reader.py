@@ -98,7 +98,7 @@ class ShardReader:
         self.close()
 
     def close(self) -> None:
-        """Forgets the open shards. Views that are still in use stay valid."""
+        """Drops the open shards. Views that are still in use stay valid."""
         with self._lock:
             self._open.clear()
 
@@ -180,7 +180,7 @@ class _File(Protocol):
         ...
 
     def source(self) -> pa.NativeFile:
-        """The file for the Parquet reader."""
+        """The file as the Parquet reader takes it."""
         ...
 
     def bytes(self, start: int, end: int) -> Any:
@@ -189,7 +189,7 @@ class _File(Protocol):
 
 
 class _MappedFile:
-    """A local file, mapped; copy on write, so that torch takes views of it."""
+    """A memory-mapped local file, copy on write, because torch needs writable memory."""
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -202,7 +202,7 @@ class _MappedFile:
             os.close(self._descriptor)
 
     def check(self) -> None:
-        # Reading a mapping beyond the end of a file that was cut kills the process.
+        # Reading a mapping beyond the end of a truncated file kills the process.
         size = os.fstat(self._descriptor).st_size
         if size != self.stamp[0]:
             raise ValueError(f"has {size} bytes now, had {self.stamp[0]} when opened")
@@ -222,7 +222,7 @@ class _RemoteFile:
         self.stamp = (self._file.size(), 0)
 
     def check(self) -> None:
-        """An object of an object store does not change its length."""
+        """Objects of an object store do not change."""
 
     def source(self) -> pa.NativeFile:
         return self._file
@@ -276,7 +276,7 @@ def _read_footer(file: _File) -> tuple[dict[int, Any], int]:
     tail = bytes(file.bytes(max(size - 8, 0), size))
     length = int.from_bytes(tail[:4], "little")
     if len(tail) != 8 or tail[4:] != MAGIC or length > size - 12:
-        raise ValueError("not a Parquet file, or one that was cut")
+        raise ValueError("not a Parquet file, or a truncated one")
     begin = size - 8 - length
     return parse_footer(bytes(file.bytes(begin, size - 8))), begin
 
@@ -292,7 +292,7 @@ def _schema_of(size: int) -> list[Any]:
 
 
 def _require_back_to_back(chunks: Sequence["_Chunk"], footer: int) -> None:
-    """A footer whose offsets were damaged could name the pixels of another crop; Arrow leaves no gaps and no overlaps."""
+    """Checks that column chunks have no gaps and no overlaps: a damaged offset could point to the pixels of another crop."""
     end = len(MAGIC)
     for chunk in chunks:
         if chunk.start != end:

@@ -29,7 +29,7 @@ class CropPixels:
     Attributes:
         crop_id: the crop's name in the manifest.
         noisy_raw: (size, size) uint16, the noisy photo's sensor values.
-        gt_raw: (size, size) uint16, the GT's sensor values at the shifted place.
+        gt_raw: (size, size) uint16, the GT's sensor values at the shifted position.
         gt_rgb: (3, size, size) float16, the GT in linear Rec.2020.
         valid: (size, size) bool, True where the pair may be trained on.
     """
@@ -56,7 +56,7 @@ _SHARD = re.compile(r"shards/(bayer|x-trans)/[^/]+/[0-9a-f]{12}-[0-9a-f]{12}\.pa
 
 
 def is_shard_name(path: str) -> bool:
-    """Whether a file below the output folder is called like a shard.
+    """Whether a path below the output folder is one that `shard_name` can return.
 
     >>> is_shard_name("shards/bayer/cat/0123456789ab-ba9876543210.parquet"), is_shard_name("shards/notes.txt")
     (True, False)
@@ -89,7 +89,7 @@ def shard_schema(size: int) -> pa.Schema:
 
 
 def _decoding(size: int) -> dict[str, dict[str, Any]]:
-    """How to make arrays of a shard's binary columns."""
+    """How to decode a shard's binary columns as arrays."""
     return {
         "noisy_raw": {"dtype": "<u2", "shape": [size, size]},
         "gt_raw": {"dtype": "<u2", "shape": [size, size]},
@@ -116,7 +116,7 @@ def write_shard(
         compression: of the pages.
 
     Raises:
-        OutputError: The storage refuses; nothing is left behind.
+        OutputError: The storage reports an error; no file is then written.
     """
     schema = shard_schema(size)
     with store.create(name, replace=True) as sink:
@@ -137,7 +137,13 @@ def write_shard(
 
 
 def read_crop(store: Store, name: str, row_group: int, size: int) -> CropPixels:
-    """One crop through the Parquet reader.
+    """Reads one crop with the Parquet reader.
+
+    Args:
+        store: the output folder.
+        name: of the shard.
+        row_group: of the crop.
+        size: side of the crop in sites.
 
     Args:
         store: the output folder.

@@ -44,7 +44,7 @@ class Status:
     Attributes:
         scenes: (outcome, number of committed scenes) for each outcome.
         crops: number of committed crops.
-        summary: the manifest's counts; None while the manifest is not written.
+        summary: the manifest's counts; None until the manifest is written.
         failures: whole scenes first, then files.
     """
 
@@ -71,10 +71,10 @@ class Status:
 
 
 def read_status(store: Store) -> Status:
-    """Counts over everything committed, the manifest's counts, and every failure.
+    """Counts of all commits, the manifest's counts, and every failure.
 
     Raises:
-        NotPreparedError: No scene was ever committed there.
+        NotPreparedError: No scene was committed there.
         ManifestError: The journal is damaged.
     """
     journal = Journal(store)

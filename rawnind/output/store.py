@@ -27,7 +27,7 @@ TEMPORARY = ".tmp-"
 
 
 class Sink(Protocol):
-    """What `Store.create` hands out: a place for bytes that remembers their digest."""
+    """What `Store.create` hands out: a writable file that computes the digest of its bytes."""
 
     def write(self, data: bytes) -> int:
         """Appends bytes."""
@@ -105,7 +105,7 @@ class Store:
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
 
     def full(self, name: str) -> str:
-        """The name below the root, as the file system spells it.
+        """The path of a name in the file system.
 
         Raises:
             ValueError: The name would leave the root.
@@ -121,22 +121,24 @@ class Store:
 
     @contextlib.contextmanager
     def create(self, name: str, *, replace: bool = False) -> Iterator[HashingSink]:
-        """Writes a file that appears when the block ends well, and not at all otherwise.
+        """Writes a file that is published when the block ends without an error, and not at all otherwise.
 
         Args:
             name: relative name.
-            replace: whether a file of that name may be there; it is replaced in one step.
+            replace: whether an existing file of that name is replaced, in one step.
 
         Raises:
-            FileExistsError: The name is taken and `replace` is False. Object stores cannot refuse by themselves: there
-                two writers of one name must not run at once.
-            OutputError: The storage refuses (no space, no permission, not reachable).
+            FileExistsError: The name exists and `replace` is False. Object stores have no such check: there two
+                writers of one name must not run at the same time.
+            OutputError: The storage reports an error (no space, no permission, not reachable).
         """
         final = self.full(name)
-        with self._advice("write", name):
+        with self._translated("write", name):
             if not replace and self._fs.get_file_info(final).type != fs.FileType.NotFound:
                 raise FileExistsError(name)
-            with _beside(Path(final), replace=replace) if self.is_local else self._upload(final) as stream:
+            with (
+                _atomic_file(Path(final), replace=replace) if self.is_local else self._upload(final) as stream
+            ):
                 yield HashingSink(stream)
 
     @contextlib.contextmanager
@@ -159,10 +161,10 @@ class Store:
             yield
         except (OSError, pa.ArrowException) as error:
             if isinstance(error, FileExistsError) or (
-                isinstance(error, FileNotFoundError) and what != "write"
+                isinstance(error, FileNotFoundError) and action != "write"
             ):
                 raise
-            raise OutputError(f"cannot {what} {name} in {self.location}: {error}") from error
+            raise OutputError(f"cannot {action} {name} in {self.location}: {error}") from error
 
     def write(self, name: str, data: bytes, *, replace: bool = False) -> str:
         """Writes a whole file; returns its SHA-256. Errors as in `create`.
@@ -181,9 +183,9 @@ class Store:
 
         Raises:
             FileNotFoundError: There is no such file.
-            OutputError: The storage refuses.
+            OutputError: The storage reports an error.
         """
-        with self._advice("read", name), self._fs.open_input_stream(self.full(name)) as stream:
+        with self._translated("read", name), self._fs.open_input_stream(self.full(name)) as stream:
             return bytes(stream.read())
 
     def open(self, name: str) -> pa.NativeFile:
@@ -198,7 +200,7 @@ class Store:
     def digest(self, name: str) -> str:
         """SHA-256 of the file's bytes, read in blocks. Errors as in `read`."""
         digest = hashlib.sha256()
-        with self._advice("read", name), self._fs.open_input_stream(self.full(name)) as stream:
+        with self._translated("read", name), self._fs.open_input_stream(self.full(name)) as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
         return digest.hexdigest()
@@ -209,18 +211,18 @@ class Store:
         Raises:
             OutputError: The storage does not answer.
         """
-        with self._advice("look for", name):
+        with self._translated("look for", name):
             return bool(self._fs.get_file_info(self.full(name)).type == fs.FileType.File)
 
     def list(self, folder: str = "") -> list[FolderEntry]:
-        """Every file below a folder or the root, at any depth, sorted by name; empty where there is no such folder.
+        """Every file below a folder or the root, at any depth, sorted by name; empty where the folder does not exist.
 
         Raises:
             OutputError: The storage does not answer.
         """
         place = self.full(folder) if folder else self._root
         selector = fs.FileSelector(place, recursive=True, allow_not_found=True)
-        with self._advice("list", folder):
+        with self._translated("list", folder):
             found = self._fs.get_file_info(selector)
         return sorted(
             (
@@ -236,21 +238,21 @@ class Store:
         )
 
     def remove(self, name: str) -> None:
-        """Removes a file; one that is already gone is fine.
+        """Removes a file if it exists.
 
         Raises:
-            OutputError: The storage refuses.
+            OutputError: The storage reports an error.
         """
-        with self._advice("remove", name), contextlib.suppress(FileNotFoundError):
+        with self._translated("remove", name), contextlib.suppress(FileNotFoundError):
             self._fs.delete_file(self.full(name))
 
     def remove_folder(self, name: str) -> None:
-        """Removes a folder with everything in it; one that is already gone is fine.
+        """Removes a folder with its contents if it exists.
 
         Raises:
-            OutputError: The storage refuses.
+            OutputError: The storage reports an error.
         """
-        with self._advice("remove", name), contextlib.suppress(FileNotFoundError):
+        with self._translated("remove", name), contextlib.suppress(FileNotFoundError):
             self._fs.delete_dir(self.full(name))
 
     def root_identity(self) -> tuple[int, int] | None:
@@ -267,7 +269,7 @@ class Store:
         One that was moved must not be created again, nor its files be reported missing.
 
         Args:
-            identity: what `root_identity` was.
+            identity: the earlier value of `root_identity`.
 
         Raises:
             OutputError: The root is missing or another folder.
@@ -281,7 +283,7 @@ class Store:
         """Creates the root and checks that it can be written.
 
         Raises:
-            OutputError: It cannot.
+            OutputError: It cannot be created or is not writable.
         """
         root = Path(self._root)
         if self.is_local and root.exists() and not root.is_dir():
@@ -292,15 +294,15 @@ class Store:
 
 
 def _tuned(uri: str) -> str:
-    """S3 then takes a small file in one request; else each one costs three."""
+    """Adds an option with which a small file costs one S3 request in place of three."""
     if not uri.startswith("s3://") or "allow_delayed_open=" in uri:
         return uri
     return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"
 
 
 @contextlib.contextmanager
-def _beside(final: Path, *, replace: bool) -> Iterator[IO[bytes]]:
-    """A file in the same folder that takes the final name when the block ends well, and goes away otherwise."""
+def _atomic_file(final: Path, *, replace: bool) -> Iterator[IO[bytes]]:
+    """A temporary file in the same folder that is renamed when the block ends without an error, and removed otherwise."""
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -314,16 +316,16 @@ def _beside(final: Path, *, replace: bool) -> Iterator[IO[bytes]]:
         if replace:
             temporary.replace(final)
         else:
-            _claim(temporary, final)
+            _move_to_free_name(temporary, final)
         _sync_folder(final.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _claim(source: Path, target: Path) -> None:
-    """Moves a file to a name that must be free."""
+def _move_to_free_name(source: Path, target: Path) -> None:
+    """Renames a file and fails where the new name exists."""
     try:
-        target.hardlink_to(source)  # refuses where the name is taken, which a rename does not
+        target.hardlink_to(source)  # fails where the name exists, unlike a rename
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise

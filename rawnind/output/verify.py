@@ -1,4 +1,4 @@
-"""Recomputes what an output folder claims: counts, hashes, coordinates, recipe."""
+"""Recomputes counts, hashes, coordinates and the recipe of an output folder, and compares them with the manifest."""
 
 import itertools
 from collections import Counter, defaultdict
@@ -41,7 +41,7 @@ def verify(store: Store) -> Iterator[str]:
     Raises:
         FileNotFoundError: There is no manifest.
         ManifestError: manifest.yaml cannot be read at all.
-        OutputError: The storage refuses.
+        OutputError: The storage reports an error.
     """
     head, summary = read_head(store), read_summary(store)
     broken = False
@@ -78,7 +78,9 @@ class _Comparison:
                 {key: value for key, value in head["recipe"].items() if key != "digest"}
             )
         except ConfigError as error:
-            raise ManifestError(f"the recipe in {MANIFEST_YAML} is none of this version: {error}.") from error
+            raise ManifestError(
+                f"the recipe in {MANIFEST_YAML} is not one of this version: {error}."
+            ) from error
         self._journal = Journal(store)
         self._result: SceneResult | None = None  # rows are sorted by scene: the last one is enough
         self._scenes: Counter[str] = Counter()
@@ -171,7 +173,7 @@ class _Comparison:
             yield f"{name} was changed after it was written"
 
     def _entries(self) -> Iterator[str]:
-        """manifest.yaml's list of scenes, against the pairs and the journal."""
+        """Compares manifest.yaml's list of scenes with the pairs and the journal."""
         for entry in read_entries(self._store):
             key = f"{entry.get('cfa')}/{entry.get('scene')}"
             self._scenes.update(["planned", str(entry.get("outcome"))])

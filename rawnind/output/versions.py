@@ -1,7 +1,7 @@
 """Versions of the files in an output folder, and the check that a reader makes.
 
 Each kind of file has one whole number. It is raised only by a change that an older reader would misread. Columns, keys, events
-and reasons may be added without a new number: readers pass over what they do not know. A file without a number was written
+and reasons may be added without a new number: readers ignore what they do not know. A file without a number was written
 before there were numbers, and is version 1. docs/formats.md describes every kind.
 """
 
@@ -42,15 +42,15 @@ def parquet_metadata(kind: str, columns: Mapping[str, Mapping[str, Any]] | None 
 
 
 def require_readable(kind: str, version: object, name: str) -> None:
-    """Checks the version that a file names.
+    """Checks the version in a file.
 
     Args:
         kind: of `VERSIONS`.
-        version: what the file says; None where it says nothing.
+        version: in the file; None where there is none.
         name: of the file, for the error.
 
     Raises:
-        ManifestError: A newer rawnind wrote the file, or it names no version of this kind.
+        ManifestError: A newer rawnind wrote the file, or it has no such version.
 
     >>> require_readable("journal", 1, "parts/0000000000-1-0123456789abcdef.parquet")
     """
@@ -76,7 +76,7 @@ def require_readable_parquet(kind: str, metadata: Mapping[bytes, bytes] | None, 
     said = (metadata or {}).get(FORMAT_KEY)
     if said is None:
         return
-    found, _, number = said.decode(errors="replace").partition(" ")
+    found, _, number = marked.decode(errors="replace").partition(" ")
     if found != kind:
         raise ManifestError(f"{name} is marked as {found}, not as {kind}")
     require_readable(kind, int(number) if number.isdecimal() else number, name)

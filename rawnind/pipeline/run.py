@@ -19,7 +19,7 @@ from rawnind.errors import ConfigError, ManifestError, RecipeMismatchError
 from rawnind.options import Options, RunOptions
 from rawnind.output import attempts
 from rawnind.output.journal.journal import Journal
-from rawnind.output.lock import only_run
+from rawnind.output.lock import exclusive_run
 from rawnind.output.manifest import read_head, read_summary
 from rawnind.output.store import Store
 from rawnind.output.versions import VERSIONS, require_readable
@@ -94,7 +94,7 @@ def _from_source(
     store = Store(location)
     store.prepare_root()
     name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
-    with only_run(store, name):
+    with exclusive_run(store, name):
         plan = replace(plan, recipe=_claim(store, options.recipe))
         changed, todo, contents = _open_scenes(store, plan, options.retry_failed)
         job = Job(

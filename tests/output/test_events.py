@@ -1,4 +1,4 @@
-"""events.jsonl: a log that survives restarts, several runs in one folder, and torn lines."""
+"""events.jsonl: a log that survives restarts, several runs in one folder, and truncated lines."""
 
 import json
 
@@ -42,17 +42,17 @@ def test_the_last_event_is_the_newest_of_that_run(tmp_path_factory, events):
     assert [(e["run"], e["event"], e["value"]) for e in read_events(store)] == events
 
 
-@pytest.mark.parametrize("torn", [b'{"time": 1, "run": "run1", "ev', b"\xff\xfe", b"[]\n", b"7\n", b"\n\n"])
-def test_a_torn_line_is_ignored(store, torn):
+@pytest.mark.parametrize("truncated", [b'{"time": 1, "run": "run1", "ev', b"\xff\xfe", b"[]\n", b"7\n", b"\n\n"])
+def test_a_truncated_line_is_ignored(store, truncated):
     log = EventLog(store, "run1")
     log.add("begin", next_seq=4)
     with store.local(NAME).open("ab") as file:
-        file.write(torn)
+        file.write(truncated)
     assert EventLog(store, "run1").last("begin")["next_seq"] == 4
     assert [event["next_seq"] for event in read_events(store)] == [4]
 
 
-def test_what_follows_a_torn_line_is_not_lost(store):
+def test_what_follows_a_truncated_line_is_not_lost(store):
     EventLog(store, "run1").add("begin", next_seq=4)
     with store.local(NAME).open("ab") as file:
         file.write(b'{"time": 1, "run": "run1", "ev')

@@ -11,7 +11,7 @@ import pytest
 
 from rawnind.errors import FolderInUseError
 from rawnind.output.events import read_events
-from rawnind.output.lock import only_run
+from rawnind.output.lock import exclusive_run
 from rawnind.output.store import Store
 
 
@@ -117,19 +117,19 @@ def test_a_second_run_is_refused_with_the_name_of_the_first(
 
 def test_the_lock_of_a_dead_run_does_not_block(tmp_path):
     (tmp_path / "run.lock").write_text('{"run": "old", "host": "here", "pid": 1, "since": 0}')
-    with only_run(Store(str(tmp_path)), "new"):
+    with exclusive_run(Store(str(tmp_path)), "new"):
         assert json.loads((tmp_path / "run.lock").read_text())["run"] == "new"
     assert not list(tmp_path.iterdir())
 
 
 def test_a_lock_is_free_again_after_an_error(tmp_path):
     store = Store(str(tmp_path))
-    with pytest.raises(ZeroDivisionError), only_run(store, "first"):
+    with pytest.raises(ZeroDivisionError), exclusive_run(store, "first"):
         1 / 0  # noqa: B018
     with (
-        only_run(store, "second"),
+        exclusive_run(store, "second"),
         pytest.raises(FolderInUseError, match="run second"),
-        only_run(store, "third"),
+        exclusive_run(store, "third"),
     ):
         pass
 
@@ -145,13 +145,13 @@ class Bucket(Store):
 def test_an_object_store_is_locked_by_a_lease(tmp_path):
     store = Bucket(str(tmp_path))
     (tmp_path / "locks").mkdir()
-    with only_run(store, "b"):
+    with exclusive_run(store, "b"):
         for other in ("a", "c"):
-            with pytest.raises(FolderInUseError, match="run b "), only_run(store, other):
+            with pytest.raises(FolderInUseError, match="run b "), exclusive_run(store, other):
                 pass
     stale = tmp_path / "locks" / "dead.json"
     stale.write_text('{"run": "dead", "host": "here", "pid": 1, "since": 0}')
     os.utime(stale, (time.time() - 120, time.time() - 120))
-    with only_run(store, "d"):
+    with exclusive_run(store, "d"):
         assert [path.name for path in (tmp_path / "locks").iterdir()] == ["d.json"]
     assert not list((tmp_path / "locks").iterdir())

@@ -1,4 +1,4 @@
-"""What the journal remembers of every scene's last commit, in about a hundred bytes a scene."""
+"""The last commit of every scene in memory, in about a hundred bytes per scene."""
 
 import hashlib
 from collections import Counter
@@ -32,7 +32,7 @@ Rows = npt.NDArray[np.void]
 """(N,) of ROW."""
 
 _RECENT = 1 << 15
-"""New commits that wait in a dict, at some 150 bytes each, until they are sorted in among the others."""
+"""New commits in a dict, of some 150 bytes each, before they are merged into the sorted array."""
 
 
 class Commit(NamedTuple):
@@ -40,7 +40,7 @@ class Commit(NamedTuple):
 
     Attributes:
         seq: sequence number, from 0.
-        identity: names the scene's photos and the recipe (see `identity`).
+        identity: digest of the scene's photos and the recipe (see `identity`).
         outcome: the scene's outcome.
         reason: the scene's reason; None when collected.
         pairs: how many pairs ended with each outcome, in the order of `Outcome`.
@@ -58,7 +58,7 @@ class Commit(NamedTuple):
 
 
 def commit_of(result: SceneResult, seq: int) -> Commit:
-    """What the journal remembers of a result."""
+    """The commit of a result."""
     pairs = Counter(pair.outcome for pair in result.pairs)
     reasons = [
         result.reason,
@@ -77,7 +77,7 @@ def commit_of(result: SceneResult, seq: int) -> Commit:
 
 
 def identity(scene: Scene, recipe: str) -> bytes:
-    """Sixteen bytes that change when the scene's photos, its flags or the recipe do, and not when the files move."""
+    """A digest (16 bytes) of the scene's photos, its flags and the recipe; where the files are does not change it."""
     photos = ", ".join(
         f'["{ref.sha1}", {_JSON[ref.ground_truth]}, {"null" if ref.iso is None else ref.iso}]'
         for ref in (*scene.ground_truths, *scene.noisy)
@@ -125,7 +125,7 @@ def commit_from(row: np.void) -> Commit:
     )
 
 
-class Latest(Mapping[str, Commit]):
+class LastCommits(Mapping[str, Commit]):
     """Key of a scene -> its last commit.
 
     Keys are kept as 16-byte digests in a sorted array, commits in another, in commit order.
@@ -144,7 +144,7 @@ class Latest(Mapping[str, Commit]):
         self._recent: dict[bytes, int] = {}
 
     def add(self, keys: Sequence[str], rows: Rows) -> None:
-        """Adds commits; of two with one key the later one counts."""
+        """Adds commits; the later of two with the same key counts."""
         end = self._used + len(rows)
         if end > len(self._rows):
             self._rows.resize(max(end, len(self._rows) * 5 // 4), refcheck=False)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from rawnind.errors import ManifestError
-from rawnind.output.journal.commits import ROW, Commit, Latest, commit_of, identity, row_of
+from rawnind.output.journal.commits import ROW, Commit, LastCommits, commit_of, identity, row_of
 from rawnind.output.journal.part_file import (
     COMMIT_COLUMNS,
     FOLDER,
@@ -39,10 +39,10 @@ __all__ = ["FOLDER", "Commit", "Journal", "commit_of", "decode_result", "encode_
 _RESULT = TypeAdapter(SceneResult)
 
 _AT_ONCE = 8
-"""Parts that are read at the same time; an object store answers each after some 10 ms."""
+"""Parts that are read in parallel; an object store takes some 10 ms for each."""
 
 _OPEN_PARTS, _OPEN_GROUPS = 4, 16
-"""Parts and row groups at hand: scenes are committed almost in the planned order, and read in it."""
+"""Cached parts and row groups: scenes are committed almost in the planned order, and read in it."""
 
 _ATTEMPTS = 3
 """Readers retry when a run merges parts while they list them."""
@@ -97,7 +97,7 @@ class Journal:
         self._load()
 
     def _load(self) -> None:
-        self.latest = Latest(self._keys)
+        self.latest = LastCommits(self._keys)
         self.next_seq = 0
         self.gaps: list[tuple[int, int]] = []
         self._parts: list[Part] = []
@@ -123,10 +123,10 @@ class Journal:
 
         Args:
             results: one per scene.
-            inputs: each scene's `inputs.fingerprint` at the time; empty where it is not known.
+            inputs: each scene's `source.fingerprint.fingerprint` when it was read; empty where unknown.
 
         Raises:
-            OutputError: The storage refuses; nothing was committed.
+            OutputError: The storage reports an error; nothing was committed.
         """
         if self._small() >= self._small_before + self._merging.many:
             self.compact()
@@ -145,10 +145,10 @@ class Journal:
         return sum(size < self._merging.small for size in self._sizes)
 
     def compact(self) -> None:
-        """Merges small parts with their neighbours where there are many, and removes what was merged before.
+        """Merges many small parts with their neighbours, and removes parts that were merged.
 
         Raises:
-            OutputError: The storage refuses; nothing is lost.
+            OutputError: The storage reports an error; nothing is lost.
         """
         if self._small() >= self._merging.few:
             merged: list[tuple[Part, int]] = []
@@ -241,10 +241,12 @@ class Journal:
         try:
             return PartFile(self._store, part)
         except FileNotFoundError as error:
-            raise ManifestError(f"{part.name} is gone; run `rawnind prepare` again") from error
+            raise ManifestError(
+                f"{part.name} does not exist any more; run `rawnind prepare` again"
+            ) from error
 
     def _tables(self, parts: Iterable[Part], columns: Sequence[str]) -> Iterator[tuple[pa.Table, int]]:
-        """Columns of each part, and the part's size; some parts are read ahead."""
+        """Columns of each part, and the part's size; `_AT_ONCE` parts are read in parallel."""
 
         def read(part: Part) -> tuple[pa.Table, int]:
             file = self._opened(part)
@@ -257,7 +259,7 @@ class Journal:
 
 
 def encode_result(result: SceneResult) -> bytes:
-    """A result as JSON, as it travels from a worker to the bridge."""
+    """A result as JSON, as a worker sends it to the bridge."""
     return _RESULT.dump_json(result)
 
 
@@ -265,7 +267,7 @@ def decode_result(data: bytes) -> SceneResult:
     """A result from JSON.
 
     Raises:
-        ManifestError: It is not one: which field, and why.
+        ManifestError: It is not one; the message names the field.
     """
     try:
         return _RESULT.validate_json(data)

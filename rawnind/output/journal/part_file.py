@@ -26,7 +26,7 @@ FOLDER = "parts"
 
 _NAME = re.compile(r"parts/(?P<first>\d{10})-(?P<count>\d{1,7})-(?P<digest>[0-9a-f]{16})\.parquet")
 _GROUP = 1 << 20
-"""Bytes of results in a row group: what must be read for one of them."""
+"""Bytes of results in a row group, which is the least that is read."""
 
 SCHEMA = pa.schema(
     [
@@ -49,7 +49,7 @@ COMMIT_COLUMNS = [name for name in SCHEMA.names if name not in {"inputs", "resul
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part's name, taken apart."""
+    """A part, by its name."""
 
     first: int
     count: int
@@ -61,7 +61,7 @@ class Part:
         return self.first + self.count
 
     def covers(self, other: "Part") -> bool:
-        """Whether it was made from the other one, and more."""
+        """Whether it was merged from the other part and more."""
         return self.count > other.count and self.first <= other.first and other.end <= self.end
 
 
@@ -91,7 +91,7 @@ class PartFile:
     """An open part.
 
     Raises:
-        FileNotFoundError: It is gone.
+        FileNotFoundError: It does not exist.
         ManifestError: Its bytes are not those that were written.
     """
 
@@ -113,11 +113,11 @@ class PartFile:
             raise damaged(part.name, f"it holds {meta.num_rows} scenes")
 
     def table(self, columns: Sequence[str]) -> pa.Table:
-        """Columns of all its commits. Errors as in the class."""
+        """Columns of all its commits. Raises what the class does."""
         return self._columns(self._file.read(columns=list(columns), use_threads=False), columns)
 
     def group_of(self, seq: int) -> tuple[int, int]:
-        """The row group with that sequence number, and the first one in it."""
+        """The row group with that sequence number, and the first sequence number in it."""
         group = int(np.searchsorted(self._ends, seq - self.part.first, side="right"))
         return group, self.part.first + (int(self._ends[group - 1]) if group else 0)
 
@@ -197,7 +197,12 @@ def commit_table(
 
 
 def write_part(store: Store, first: int, tables: Iterable[pa.Table]) -> Part:
-    """Writes a part from tables with `SCHEMA`, whose rows follow each other.
+    """Writes consecutive tables with `SCHEMA` as one part.
+
+    Args:
+        store: the output folder.
+        first: sequence number of the first row.
+        tables: the rows.
 
     Args:
         store: the output folder.
@@ -205,7 +210,7 @@ def write_part(store: Store, first: int, tables: Iterable[pa.Table]) -> Part:
         tables: with `SCHEMA`.
 
     Raises:
-        OutputError: The storage refuses; there is no such part then.
+        OutputError: The storage reports an error; the part is then not written.
     """
     sink, count = io.BytesIO(), 0
     with pq.ParquetWriter(
@@ -221,7 +226,7 @@ def write_part(store: Store, first: int, tables: Iterable[pa.Table]) -> Part:
 
 
 def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of about `_GROUP` bytes of results each."""
+    """The rows, regrouped into tables of about `_GROUP` bytes of results each."""
     waiting: list[pa.Table] = []
     size = 0
     for table in tables:

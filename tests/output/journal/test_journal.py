@@ -1,4 +1,4 @@
-"""The journal: after any sequence of commits and restarts it says what was committed; damage gives itself away."""
+"""The journal: after any sequence of commits and restarts it returns what was committed; damage is detected."""
 
 import hashlib
 import io
