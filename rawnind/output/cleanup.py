@@ -1,4 +1,7 @@
-"""Removes what unfinished scenes leave in an output folder, and no other file."""
+"""Removes what unfinished scenes leave in an output folder, and no other file.
+
+The rules of what a run may delete are a module of their own so that they can be found and reviewed.
+"""
 
 from rawnind.output import attempts
 from rawnind.output.journal.journal import Journal

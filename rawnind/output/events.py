@@ -93,7 +93,7 @@ class EventLog:
     def _file(self) -> str:
         return f"{self._first}.{len(self._files) + 1:06d}"
 
-    def _is_whole(self) -> bool:
+    def _ends_with_newline(self) -> bool:
         """Whether the log ends with a complete line; a process that was killed while writing may have left a partial one."""
         if self._path is None:
             return True

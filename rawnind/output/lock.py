@@ -23,7 +23,7 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 @contextmanager
-def only_run(store: Store, run: str) -> Iterator[None]:
+def exclusive_run(store: Store, run: str) -> Iterator[None]:
     """Locks an output folder for one run; nothing of the lock remains afterwards.
 
     A local folder has a file lock, which the system releases when the process ends; `run.lock` names the run.
@@ -99,7 +99,7 @@ def _lease(store: Store, run: str, about: str) -> Iterator[None]:
             store.remove(own)
 
 
-def _refuse_if_second(store: Store, own: str) -> None:
+def _require_sole_lease(store: Store, own: str) -> None:
     """A run that finds another unexpired lease beside its own gives up; of two that start at the same moment, both may."""
     leases = {entry.path: entry.modified for entry in store.list(LEASES)}
     now = leases.get(own, 0.0)

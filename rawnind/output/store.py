@@ -155,7 +155,7 @@ class Store:
                     stream.write(data)
 
     @contextlib.contextmanager
-    def _advice(self, what: str, name: str) -> Iterator[None]:
+    def _translated(self, action: str, name: str) -> Iterator[None]:
         """Turns storage errors into OutputError, except for names that exist already or do not exist."""
         try:
             yield

@@ -73,8 +73,8 @@ def require_readable_parquet(kind: str, metadata: Mapping[bytes, bytes] | None, 
         metadata: the file's schema metadata; None where it has none.
         name: of the file, for the error.
     """
-    said = (metadata or {}).get(FORMAT_KEY)
-    if said is None:
+    marked = (metadata or {}).get(FORMAT_KEY)
+    if marked is None:
         return
     found, _, number = marked.decode(errors="replace").partition(" ")
     if found != kind:

@@ -42,7 +42,9 @@ def test_the_last_event_is_the_newest_of_that_run(tmp_path_factory, events):
     assert [(e["run"], e["event"], e["value"]) for e in read_events(store)] == events
 
 
-@pytest.mark.parametrize("truncated", [b'{"time": 1, "run": "run1", "ev', b"\xff\xfe", b"[]\n", b"7\n", b"\n\n"])
+@pytest.mark.parametrize(
+    "truncated", [b'{"time": 1, "run": "run1", "ev', b"\xff\xfe", b"[]\n", b"7\n", b"\n\n"]
+)
 def test_a_truncated_line_is_ignored(store, truncated):
     log = EventLog(store, "run1")
     log.add("begin", next_seq=4)

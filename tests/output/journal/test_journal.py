@@ -277,7 +277,7 @@ def test_a_part_that_goes_away_meanwhile_is_a_manifest_error(filled):
     journal = Journal(filled)
     for name in parts(filled):
         filled.remove(name)
-    with pytest.raises(ManifestError, match="is gone"):
+    with pytest.raises(ManifestError, match="does not exist any more"):
         journal.read("bayer/a")
 
 
