@@ -36,7 +36,9 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     UNREADABLE = "unreadable"
     ALL_ZERO = "all_zero"
+    INCOMPLETE = "incomplete"
     UNSUPPORTED_CFA = "unsupported_cfa"
+    UNSUPPORTED_LEVELS = "unsupported_levels"
     WORKER_DIED = "worker_died"
     TIMEOUT = "timeout"
     INVALID_RESULT = "invalid_result"
@@ -76,7 +78,15 @@ _REASONS = {
     Reason.TRUNCATED: (Outcome.FAILED, "The file ends too early."),
     Reason.UNREADABLE: (Outcome.FAILED, "The file could not be read as a RAW photo."),
     Reason.ALL_ZERO: (Outcome.FAILED, "The photo holds almost nothing but zeros."),
-    Reason.UNSUPPORTED_CFA: (Outcome.FAILED, "The sensor's pattern is neither Bayer nor X-Trans."),
+    Reason.INCOMPLETE: (Outcome.FAILED, "The file does not hold all of the photo's pixels."),
+    Reason.UNSUPPORTED_CFA: (
+        Outcome.FAILED,
+        "The sensor's pattern is neither Bayer nor X-Trans in red, green and blue.",
+    ),
+    Reason.UNSUPPORTED_LEVELS: (
+        Outcome.FAILED,
+        "The photo's black levels or its number format cannot be kept as they are.",
+    ),
     Reason.WORKER_DIED: (Outcome.FAILED, "Decoding the file kills its process every time."),
     Reason.TIMEOUT: (Outcome.FAILED, "The scene took longer than --scene-timeout."),
     Reason.INVALID_RESULT: (Outcome.FAILED, "The worker's answer did not pass the bridge's checks."),

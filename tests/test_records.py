@@ -60,7 +60,8 @@ def test_reasons_are_the_closed_list():
         Outcome.FILTERED: {"test_reserve", "cfa_filter", "scene_filter"},
         Outcome.REJECTED: {"no_ground_truth", "no_noisy", "alignment_uncertain", "alignment_loss", "exposure", "mask_mean",
                            "cfa_mismatch", "size_mismatch", "too_small", "no_valid_crop", "no_color_matrix"},
-        Outcome.FAILED: {"missing_file", "sha1_mismatch", "truncated", "unreadable", "all_zero", "unsupported_cfa",
+        Outcome.FAILED: {"missing_file", "sha1_mismatch", "truncated", "unreadable", "all_zero", "incomplete",
+                         "unsupported_cfa", "unsupported_levels",
                          "worker_died", "timeout", "invalid_result"},
     }  # fmt: skip
 

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from rawnind.errors import SourceError
 from rawnind.reasons import Reason
 from rawnind.records import Cfa, ImageRef, Sensor
+from rawnind.source.dng_levels import Tags, check_black, check_format, exact_black, mosaic_tags
+from rawnind.source.pixels import check_written, check_zeros, unpack
 
 ATTEMPTS = 3
 RETRY_DELAY = 2.0
 """Seconds between attempts to read a file that the system refuses (a network drive that hiccups)."""
-
-MAX_ZERO_FRACTION = 0.99
-"""Fraction of zeros above which a file is rejected: some stub files open and decode to zeros only."""
 
 _MOST_BYTES = 1 << 32
 """What TIFF's 32-bit offsets reach, and with them DNG and nearly every camera's format. Reading more would only fill memory."""
@@ -67,20 +66,21 @@ def decode(ref: ImageRef, *, delay: float = RETRY_DELAY) -> tuple[NDArray[np.uin
         where the camera is not known.
 
     Raises:
-        SourceError: missing_file, sha1_mismatch, truncated, unreadable, all_zero or unsupported_cfa. The detail names
-            the file, without folders.
+        SourceError: missing_file, sha1_mismatch, truncated, unreadable, all_zero, incomplete,
+            unsupported_cfa or unsupported_levels. The detail names the file, without folders.
     """
     data = _with_retries(ref, delay, lambda file: file.read())
     _check_sha1(ref, data)
+    tags = mosaic_tags(data)
+    check_format(tags, ref.filename)
     with _libraw_errors(ref.filename), rawpy.imread(io.BytesIO(data)) as raw:
-        raw.unpack()
-        sensor = _sensor(raw, ref.filename, camera_name(data))
+        unpack(raw)
         visible = np.array(raw.raw_image_visible, order="C")  # a copy: after close() LibRaw's memory is gone
+        check_written(data, visible, ref.filename)
+        sensor = _sensor(raw, ref.filename, camera_name(data), tags)
     if visible.shape != (sensor.height, sensor.width):
         raise SourceError(Reason.UNREADABLE, f"{ref.filename}: the margins exceed the frame")
-    zeros = 1 - np.count_nonzero(visible) / visible.size
-    if zeros > MAX_ZERO_FRACTION:
-        raise SourceError(Reason.ALL_ZERO, f"{ref.filename}: {zeros:.2%} of its pixels are zero")
+    check_zeros(visible, min(sensor.black_level), ref.filename)
     return visible, sensor
 
 
@@ -144,15 +144,28 @@ def _libraw_errors(filename: str) -> Iterator[None]:
         raise SourceError(reason, f"{filename}: LibRaw reports: {said}") from error
 
 
-def _sensor(raw: rawpy.RawPy, filename: str, camera: str) -> Sensor:
+def _sensor(raw: rawpy.RawPy, filename: str, camera: str, tags: Tags) -> Sensor:
+    """What a photo with decoded pixels says about them.
+
+    Args:
+        raw: the photo.
+        filename: for messages.
+        camera: make and model.
+        tags: of its mosaic; empty where it is no DNG.
+
+    Raises:
+        SourceError: unreadable, unsupported_cfa or unsupported_levels.
+    """
     cfa, origin, indices = _pattern(raw, filename)
     levels, limits = raw.black_level_per_channel, raw.camera_white_level_per_channel
     black = tuple(float(levels[index]) for index in indices)
+    black = exact_black(black, tags, cfa, origin, filename=filename)
     white = float(raw.white_level)
     if white <= max(black):
         raise SourceError(
             Reason.UNREADABLE, f"{filename}: white level {white:g} is not above black {max(black):g}"
         )
+    check_black(tags, raw.raw_image, black, white, filename)
     return Sensor(
         cfa=cfa,
         origin=origin,

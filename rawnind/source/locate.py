@@ -2,6 +2,7 @@
 
 import os
 import stat
+import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,11 @@ class Listing:
     files: frozenset[str]
     folders: tuple[str, ...]
     refused: dict[str, str]
+
+    def spelled(self, filename: str) -> str:
+        """A file's name as the folder has it, which may compose its letters in another way (Unicode NFC or NFD)."""
+        forms = (filename, *(unicodedata.normalize(form, filename) for form in ("NFC", "NFD")))
+        return next((form for form in forms if form in self.files or form in self.refused), filename)
 
 
 def list_folder(folder: Path, root: Path) -> Listing:
@@ -80,9 +86,10 @@ class Locator:
         for folder in folders:
             for place in (folder, folder / GT) if name.ground_truth else (folder,):
                 listing = self._list(place)
-                if name.filename in listing.files:
-                    return place / name.filename
-                if why := listing.refused.get(name.filename):
+                filename = listing.spelled(name.filename)
+                if filename in listing.files:
+                    return place / filename
+                if why := listing.refused.get(filename):
                     return Refused(file=printable(name.filename), why=why)
         return self._root / name.filename
 

@@ -5,6 +5,7 @@ sometimes `Hi 3200` or `Unknown`. Names are parsed here once; no other module co
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -30,9 +31,10 @@ IMAGE_EXTENSIONS = frozenset(_IMAGE.split())
 
 _PREFIXES = re.compile(r"(?:UNK_|TEST_)*")
 _NAME = re.compile(
-    r"(?P<cfa>bayer|x-trans)_(?P<scene>.+?)_(?P<gt>GT_)?ISO(?:(?:Hi )?(?P<iso>[0-9]{1,9})|Unknown)"
+    r"(?P<cfa>bayer|x-trans)_(?P<scene>.+?)_(?P<gt>(?-i:GT_))?ISO(?:(?:Hi )?(?P<iso>[0-9]{1,9})|Unknown)"
     r"_sha1=(?P<sha1>[0-9a-f]{40})\.[0-9a-z]+",
-    re.IGNORECASE | re.ASCII,  # without ASCII, a long s would pass for an s
+    re.IGNORECASE
+    | re.ASCII,  # without ASCII, a long s would pass for an s; GT_ marks a photo in capitals only
 )
 _SCENE: TypeAdapter[str] = TypeAdapter(SceneName)
 
@@ -178,6 +180,7 @@ def parse_scene(text: str) -> ParsedScene | Refused:
     >>> parse_scene("TEST_7D-2")
     ParsedScene(scene='7D-2', test_reserve=True, unknown_sensor=False)
     """
+    text = unicodedata.normalize("NFC", text)  # file systems and archives differ in how they compose letters
     prefix = _PREFIXES.match(text)
     marks = prefix[0] if prefix else ""
     try:

@@ -122,6 +122,23 @@ def test_missing_files_keep_the_path_they_should_have(tmp_path):
     assert elsewhere.noisy[0].path == str(tmp_path / "not there yet" / name("a", 2))
 
 
+@pytest.mark.parametrize("layout", ["flat", "nested"])
+def test_unicode_forms_of_a_name_are_one_scene_at_its_real_path(tmp_path, layout):
+    composed, decomposed = "TEST_K\u00fcche", "K\u00fcche".replace("\u00fc", "u\u0308")
+    files = (composed, name(composed, 1, gt=True)), (decomposed, name(decomposed, 2))
+    for folder, filename in files:
+        gt = "gt/" if "_GT_" in filename else ""
+        touch(tmp_path, filename if layout == "flat" else f"Bayer/{folder}/{gt}{filename}")
+    (scene,) = load_index(tmp_path).scenes
+    assert (scene.name, scene.test_reserve) == ("K\u00fcche", True)
+    photos = [*scene.ground_truths, *scene.noisy]
+    assert [Path(photo.path).name for photo in photos] == [filename for _, filename in files]
+    other_forms = entry([name("TEST_" + decomposed, 1, gt=True)], [name("K\u00fcche", 2)])
+    listed(tmp_path, {"Bayer": {decomposed: other_forms}})
+    (again,) = load_index(tmp_path).scenes
+    assert [photo.path for photo in (*again.ground_truths, *again.noisy)] == [photo.path for photo in photos]
+
+
 def test_what_is_not_raw_is_counted(tmp_path):
     touch(
         tmp_path,

@@ -67,6 +67,22 @@ def test_scenes_that_look_like_other_parts_of_the_name(scene, said):
     assert (name.spelling.scene, name.ground_truth, name.iso) == (said, True, 100)
 
 
+@pytest.mark.parametrize("scene", ["no_gt", "two_gt", "no_Gt", "gt", "x_GT_b"])
+def test_gt_marks_a_ground_truth_in_capitals_before_the_iso_only(scene):
+    name = parse_name(f"Bayer_{scene}_ISO3200_sha1={SHA1}.arw")
+    assert (name.spelling.scene, name.ground_truth, name.iso) == (scene, False, 3200)
+    truth = parse_name(f"Bayer_{scene}_GT_ISO100_sha1={SHA1}.arw")
+    assert (truth.spelling.scene, truth.ground_truth, truth.iso) == (scene, True, 100)
+
+
+def test_composed_and_decomposed_letters_spell_one_scene():
+    composed, decomposed = "TEST_K\u00fcche", "TEST_Ku\u0308che"
+    assert parse_scene(composed) == parse_scene(decomposed)
+    name = parse_name(f"Bayer_{decomposed}_ISO100_sha1={SHA1}.arw")
+    assert (name.spelling.scene, name.spelling.test_reserve) == ("K\u00fcche", True)
+    assert name.filename == f"Bayer_{decomposed}_ISO100_sha1={SHA1}.arw"
+
+
 @pytest.mark.parametrize(
     ("filename", "why"),
     [
