@@ -231,7 +231,7 @@ def _threshold_problems(pair: PairResult, recipe: Recipe) -> Iterator[str]:
         ("shift_y", -recipe.max_shift, recipe.max_shift),
         ("shift_x", -recipe.max_shift, recipe.max_shift),
         ("alignment_score", recipe.min_alignment_score, math.inf),
-        ("alignment_loss", 0, recipe.max_alignment_loss),
+        ("unexplained_loss", 0, recipe.max_alignment_loss),
         ("mask_mean", recipe.min_mask_mean, 1),
     )
     for name, least, most in limits:

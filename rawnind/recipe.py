@@ -46,7 +46,8 @@ class Recipe:
         max_shift: largest shift that is searched, in sites.
         min_alignment_score: a lower correlation peak means: not the same scene. Unrelated photos reached 6.6 and true
             pairs at least 8.9 in 500 drawn cases of each (benchmarks/bench_align.py).
-        max_alignment_loss: a pair that differs more is rejected (0.035 in the research code).
+        max_alignment_loss: a pair whose photos differ by more, beyond what noise explains, is rejected. The research code has
+            0.035 for the whole difference, which noise alone exceeds at high ISO.
         min_mask_mean: a pair with fewer valid pixels is rejected (0.8 in the research code).
         max_bad_exposure: largest share of over- or underexposed cells in either photo (0.75 in the research code).
         compression: of the shards. `zstd` is for storage that is slow to read: a crop then costs more CPU than it saves on

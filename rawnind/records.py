@@ -206,6 +206,7 @@ class Measurements:
         changed_fraction: share of the overlap where the scene differs.
         noise_gain: variance per level of the gain-matched difference (shot noise).
         noise_floor: variance of the gain-matched difference at level zero.
+        expected_loss: the alignment loss that noise alone would give, in levels.
     """
 
     __pydantic_config__ = _growing
@@ -228,6 +229,14 @@ class Measurements:
     changed_fraction: Fraction | None = None
     noise_gain: float | None = None
     noise_floor: float | None = None
+    expected_loss: NonNegative | None = None
+
+    @property
+    def unexplained_loss(self) -> float | None:
+        """The part of the alignment loss that noise does not explain, in levels; all of it where no noise was measured."""
+        if self.alignment_loss is None:
+            return None
+        return max(self.alignment_loss - (self.expected_loss or 0.0), 0.0)
 
 
 ALWAYS_MEASURED = (

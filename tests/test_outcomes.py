@@ -185,7 +185,7 @@ LIES = {
     "gain 0": with_measured(gain=0.0),
     "a shift beyond the limit": with_measured(shift_y=RECIPE.max_shift + 1),
     "too weak a peak": with_measured(alignment_score=RECIPE.min_alignment_score - 0.1),
-    "too high a loss": with_measured(alignment_loss=RECIPE.max_alignment_loss + 1e-6),
+    "too high a loss": with_measured(alignment_loss=RECIPE.max_alignment_loss + 1e-6, expected_loss=0.0),
     "too small a mask": with_measured(mask_mean=RECIPE.min_mask_mean - 1e-6),
     "no colour matrix": with_sensor(rgb_xyz_matrix=None),
     "no colour matrix of the ground truth": with_sensor("gt_sensor", rgb_xyz_matrix=None),

@@ -11,10 +11,7 @@ import scipy.fft
 import yaml
 from numpy.typing import NDArray
 
-from rawnind.exporters.research_yaml import RESERVE, TEST, TRAIN
-
-MAX_LOSS, MIN_MASK_MEAN = 0.035, 0.8
-"""The loaders leave out pairs beyond these by default."""
+from rawnind.exporters.research_yaml import MAX_LOSS, MIN_MASK_MEAN, RESERVE, TEST, TRAIN
 
 MAX_SHIFT = 1.0
 """Largest offset of a GT crop from its noisy crop, in pixels."""

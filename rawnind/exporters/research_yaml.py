@@ -34,6 +34,8 @@ from rawnind.records import Cfa
 FORMATS = ("research-yaml",)
 MARK = "rawnind-export.json"
 TRAIN, TEST, RESERVE = "train.yaml", "test.yaml", "test_reserve.yaml"
+MAX_LOSS, MIN_MASK_MEAN = 0.035, 0.8
+"""The research code's loaders pass over pairs beyond these by default."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,12 +47,15 @@ class ExportReport:
         test_pairs: entries of test.yaml.
         crops: crops of all pairs.
         crop_size: side of the smallest crop in sites.
+        left_out: collected pairs that the research code's loaders would pass over: their alignment loss or mask mean is
+            beyond its limits, the loss mostly by noise.
     """
 
     pairs: int
     test_pairs: int
     crops: int
     crop_size: int
+    left_out: int
 
 
 def describe_export(report: ExportReport, to: str | Path, problems: int) -> str:
@@ -62,7 +67,12 @@ def describe_export(report: ExportReport, to: str | Path, problems: int) -> str:
         problems: how many problems `check` found.
     """
     found = f"{problems} problems" if problems else "the check found no problem"
-    return (
+    left_out = (
+        f"{report.left_out} noisy pairs are left out: the loaders accept an alignment loss of at most {MAX_LOSS}.\n"
+        if report.left_out
+        else ""
+    )
+    return left_out + (
         f"{report.crops} crops of {report.pairs} pairs in {to}, {report.test_pairs} of them of the test reserve; {found}.\n"
         f"Pass {to}/{TRAIN} to the loaders for training and {to}/{TEST} for testing, with the test scenes of {to}/{RESERVE}."
     )
@@ -145,8 +155,12 @@ class _Export:
         entries: dict[str, list[dict[str, Any]]] = {TRAIN: [], TEST: []}
         reserve: set[str] = set()
         total = _crop_count(self._source)
+        left_out = 0
         with ShardReader(self._source, verify=True) as reader:
             for rows in _pairs(self._source):
+                if rows[0]["alignment_loss"] > MAX_LOSS or rows[0]["mask_mean"] < MIN_MASK_MEAN:
+                    left_out += 1
+                    continue
                 entry = self._pair(rows, reader)
                 entries[TEST if rows[0]["test_reserve"] else TRAIN].append(entry)
                 reserve.update([entry["image_set"]] if rows[0]["test_reserve"] else [])
@@ -159,6 +173,7 @@ class _Export:
             test_pairs=len(entries[TEST]),
             crops=self._crops,
             crop_size=min(self._sizes, default=0),
+            left_out=left_out,
         )
 
     def _pair(self, rows: list[dict[str, Any]], reader: ShardReader) -> dict[str, Any]:

@@ -192,22 +192,26 @@ def _match_levels(
 
 def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
     """Computes the pair's mask and MS-SSIM, and selects its crops."""
-    measured = pair.measured
-    if measured.alignment_loss is not None and measured.alignment_loss > recipe.max_alignment_loss:
-        detail = f"mean L1 {measured.alignment_loss:.4f}, at most {recipe.max_alignment_loss:g} is accepted"
-        return _reject(pair.truth, pair.noisy, Reason.ALIGNMENT_LOSS, detail, measured)
     causes, change, scores = _find_causes(pair)
     usable = valid(causes)
     measured = replace(
-        measured,
+        pair.measured,
         mask_mean=float(usable.mean()),
         changed_fraction=_share(causes, Cause.CHANGED),
         underexposed_fraction=_share(causes, Cause.UNDEREXPOSED),
         hot_fraction=_share(causes, Cause.HOT_PIXEL),
         noise_gain=change.noise_gain,
         noise_floor=change.noise_floor,
+        expected_loss=change.expected_loss,
         msssim=None if scores is None else frame_mean(scores, usable.shape),
     )
+    loss = measured.unexplained_loss
+    if loss is not None and loss > recipe.max_alignment_loss:
+        detail = (
+            f"mean L1 {measured.alignment_loss:.4f}, of which noise explains {change.expected_loss:.4f}; at most "
+            f"{recipe.max_alignment_loss:g} more is accepted"
+        )
+        return _reject(pair.truth, pair.noisy, Reason.ALIGNMENT_LOSS, detail, measured)
     if usable.mean() < recipe.min_mask_mean:
         detail = f"{usable.mean():.0%} of the overlap is valid, {recipe.min_mask_mean:.0%} is needed"
         return _reject(pair.truth, pair.noisy, Reason.MASK_MEAN, detail, measured)

@@ -20,7 +20,7 @@ def _kinds(names: Iterable[str]) -> dict[str, pa.DataType]:
 
 
 _MEASUREMENTS = [field.name for field in fields(Measurements)]
-SOMETIMES_MEASURED = ("rotation", "scale", "noise_gain", "noise_floor")
+SOMETIMES_MEASURED = ("rotation", "scale", "noise_gain", "noise_floor", "expected_loss")
 
 
 def _required(**kinds: pa.DataType) -> list[pa.Field]:

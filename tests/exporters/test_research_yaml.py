@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from rawnind.cli import main
 from rawnind.errors import ConfigError, DamagedShardError
 from rawnind.exporters.check import check, offset
-from rawnind.exporters.research_yaml import MARK, export
+from rawnind.exporters.research_yaml import MARK, describe_export, export
 from rawnind.imaging.color import camera_to_rec2020
 from rawnind.output.shards import CropPixels, crop_name, read_crop
 from rawnind.records import Cfa
@@ -234,6 +234,17 @@ def test_the_offset_is_found_in_heavy_noise(shift):
 
 
 @pytest.mark.ray
+def test_pairs_that_the_loaders_would_pass_over_are_left_out_and_counted(tmp_path):
+    maker = Textured(tmp_path / "out")
+    maker.scene("quiet", crops=1).scene("loud", crops=2, loss=0.06)
+    maker.finish()
+    report = export(maker.store.location, tmp_path / "research")
+    assert (report.pairs, report.crops, report.left_out) == (1, 1, 1)
+    assert set(entries(tmp_path / "research")) == {"quiet"}
+    assert list(check(tmp_path / "research")) == []
+    assert "1 noisy pairs are left out" in describe_export(report, tmp_path, 0)
+
+
 def test_the_command_exports_what_prepare_made(prepared, tmp_path):
     result = CliRunner().invoke(main, ["export", str(prepared), "--to", str(tmp_path / "to")])
     assert result.exit_code == 0, result.output

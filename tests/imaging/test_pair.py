@@ -105,7 +105,7 @@ def test_every_number_of_a_finished_pair_is_measured_and_lies_in_its_range():
     measured = whole().measured
     for name in ("shift_y", "shift_x", "subpixel_y", "subpixel_x", "alignment_score", "alignment_loss", "gain",
                  "overlap_fraction", "mask_mean", "msssim", "overexposed_fraction", "underexposed_fraction",
-                 "hot_fraction", "changed_fraction", "noise_gain", "noise_floor"):  # fmt: skip
+                 "hot_fraction", "changed_fraction", "noise_gain", "noise_floor", "expected_loss"):  # fmt: skip
         assert isinstance(getattr(measured, name), int | float), name
     for name in ("overlap_fraction", "mask_mean", "overexposed_fraction", "underexposed_fraction", "hot_fraction",
                  "changed_fraction"):  # fmt: skip
@@ -171,6 +171,28 @@ def rejection(truth, noisy, recipe=RECIPE):
 
 def both(**changes):
     return [prepared(photo, **changes) for photo in rendered(Cfa.BAYER, (7.0, -4.0))]
+
+
+@pytest.mark.parametrize("sigma", [0.045, 0.07])
+def test_a_still_pair_is_not_rejected_for_its_noise(sigma):
+    truth, noisy = (prepared(photo) for photo in rendered(Cfa.BAYER, (6.0, -4.0)))
+    sensor = noisy.photo.sensor
+    span = sensor.white_level - max(sensor.black_level)
+    noise = np.random.default_rng(5).normal(0, sigma * span, noisy.photo.mosaic.shape)
+    # black is raised, so that no noise is cut off below 0
+    raised = tuple(black + 4000 for black in sensor.black_level)
+    mosaic = (noisy.photo.mosaic + 4000 + noise).round().clip(0, 65535).astype(np.uint16)
+    noisier = Prepared(
+        Photo(
+            mosaic=mosaic, sensor=replace(sensor, black_level=raised, white_level=sensor.white_level + 4000)
+        )
+    )
+    pair = align_pair(truth, noisier, RECIPE)
+    done = finish_pair(pair, RECIPE)
+    assert isinstance(done, FinishedPair)
+    assert done.measured.alignment_loss > RECIPE.max_alignment_loss
+    assert done.measured.expected_loss == pytest.approx(done.measured.alignment_loss, rel=0.05)
+    assert done.measured.unexplained_loss < 0.1 * RECIPE.max_alignment_loss
 
 
 def test_two_motifs_are_no_pair():

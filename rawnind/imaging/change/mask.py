@@ -38,6 +38,7 @@ class Change:
         noise_gain: d(variance)/d(level) of the gain-matched difference of single green sites, in levels.
         noise_floor: variance of the same at level 0, in levels squared.
         residual_shift: (dy, dx) in cells, to be added to the shift that was applied; None where it was not measurable.
+        expected_loss: mean absolute difference of the frames that noise alone gives, in levels.
     """
 
     changed: NDArray[np.bool_]
@@ -45,6 +46,7 @@ class Change:
     noise_gain: float
     noise_floor: float
     residual_shift: tuple[float, float] | None
+    expected_loss: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -126,6 +128,7 @@ def detect_change(statistics: PairStatistics, cfa: Cfa) -> Change:
         noise_gain=float(noise.slope[1]) * sites,
         noise_floor=float(noise.floor[1]) * sites,
         residual_shift=None if displacement is None else (displacement.dy[0], displacement.dx[0]),
+        expected_loss=noise.mean_absolute(moments),
     )
 
 

@@ -53,6 +53,17 @@ class NoiseModel:
         axes = (slice(None),) + (None,) * (level.ndim - 1)
         return self.slope[axes] * np.maximum(level, 0) + self.floor[axes]
 
+    def mean_absolute(self, moments: Moments) -> float:
+        """Mean absolute noise over the usable cells of a frame and over planes, in levels; 0 where no cell is usable.
+
+        A normal deviate has the mean absolute value sqrt(2 / pi) times its standard deviation.
+        """
+        chosen = sample_blocks(moments.n > 0, _SAMPLES)
+        cells = moments.n.ravel()[chosen]
+        deviation = np.sqrt(self.variance(moments.g.reshape(len(moments.g), -1)[:, chosen]))
+        total = float(cells.sum()) * len(moments.g)
+        return float(np.sqrt(2 / np.pi) * (deviation * cells).sum() / total) if total else 0.0
+
 
 def sample_blocks(weight: NDArray[np.bool_], count: int) -> NDArray[np.intp]:
     """Flat indices of at most about `count` blocks, spread evenly over the frame.
