@@ -91,12 +91,17 @@ def sample(out: Path, seed: int, height: int, width: int) -> None:
     )
 
 
+_FOLLOW_LINKS = click.option("--follow-links", is_flag=True, default=None,
+                             help="Read files outside of SOURCE that links in it lead to.")  # fmt: skip
+
+
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the index as YAML."
 )
-def index(source: Path, output: Path | None) -> None:
+@_FOLLOW_LINKS
+def index(source: Path, output: Path | None, *, follow_links: bool | None) -> None:
     """Print how many scenes and photos SOURCE has.
 
     SOURCE is a folder of RAW files or an index YAML.
@@ -107,7 +112,7 @@ def index(source: Path, output: Path | None) -> None:
     """
     from rawnind.source.index import index_to_yaml, load_index
 
-    found = load_index(source)
+    found = load_index(source, follow_links=bool(follow_links))
     for refused in found.refused:
         click.echo(f"refused: {refused.file}: {refused.why}", err=True)
     click.echo(f"{len(found.scenes)} scenes: {', '.join(f'{found.count(cfa)} {cfa}' for cfa in Cfa)}")
@@ -148,6 +153,7 @@ _RUN_OPTIONS = (
     click.option("--scene-timeout", type=float, metavar="SECONDS", help="Fail a scene that takes longer.  [default: none]"),
     click.option("--cfa", type=click.Choice([str(cfa) for cfa in Cfa]), help="Only scenes with this CFA."),
     click.option("--exclude-test-reserve", is_flag=True, default=None, help="Leave out scenes reserved for testing."),
+    _FOLLOW_LINKS,
     click.option("--crop-size", type=int, metavar="SITES", help="Side of a crop, a multiple of 32.  [default: 512]"),
     click.option("--stride", type=int, metavar="SITES", help="Distance between neighbouring crops.  [default: 512]"),
     click.option("--pairing", type=click.Choice([str(pairing) for pairing in Pairing]),
@@ -355,6 +361,10 @@ def describe(summary: Summary, output: str) -> str:
     """The last lines that `rawnind prepare` prints."""
     lines = [
         f"Scenes: {_sum(summary.scenes)}",
+        *(
+            f"        {count} {reason}, without a pair: {reason.sentence}"
+            for reason, count in summary.scene_reasons
+        ),
         f"Pairs:  {_sum(summary.pairs)}",
         *(f"        {count} {reason}: {Reason(reason).sentence}" for reason, count in summary.reasons),
         f"Crops:  {summary.crops}, listed in {output}/manifest.parquet",

@@ -77,7 +77,7 @@ def estimate(source: str | Path, options: Options) -> Estimate:
     selection = SceneFilter(
         cfa=options.cfa, exclude_test_reserve=options.exclude_test_reserve, limit=options.limit
     )
-    plan = make_plan(load_index(source).scenes, selection, options.recipe)
+    plan = make_plan(load_index(source, follow_links=options.follow_links).scenes, selection, options.recipe)
     pairs = crops = missing = too_small = largest = 0
     for scene in plan.selected:
         shape = _shape(scene)

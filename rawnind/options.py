@@ -27,6 +27,7 @@ class RunOptions(TypedDict, total=False):
     scene_timeout: float | None
     cfa: Cfa | Literal["bayer", "x-trans"] | None
     exclude_test_reserve: bool
+    follow_links: bool
     cpus_per_scene: float
     gpus_per_scene: float
     address: str | None
@@ -64,6 +65,7 @@ class Options:
         scene_timeout: seconds after which one scene fails; None: no limit.
         cfa: only scenes with this CFA; None: all.
         exclude_test_reserve: leave out the scenes that are reserved for testing.
+        follow_links: read files that links in the source lead to, outside of it too.
         cpus_per_scene: CPUs that a worker takes.
         gpus_per_scene: GPUs that a worker takes.
         address: a Ray cluster; None: that of RAY_ADDRESS, else one that runs on this machine, else a new local one.
@@ -78,6 +80,7 @@ class Options:
     scene_timeout: float | None = None
     cfa: Cfa | None = None
     exclude_test_reserve: bool = False
+    follow_links: bool = False
     cpus_per_scene: float = 1.0
     gpus_per_scene: float = 0.0
     address: str | None = None
@@ -103,7 +106,7 @@ class Options:
             require(value is None or value <= _YEAR, f"{name} must be at most a year, {_YEAR} seconds", value)
         require(is_number(cpus) and cpus > 0, "cpus_per_scene must be a number above 0", cpus)
         require(is_number(gpus) and gpus >= 0, "gpus_per_scene must be a number of at least 0", gpus)
-        for name in ("exclude_test_reserve", "strict"):
+        for name in ("exclude_test_reserve", "follow_links", "strict"):
             require(
                 isinstance(getattr(self, name), bool), f"{name} must be true or false", getattr(self, name)
             )

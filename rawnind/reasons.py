@@ -63,7 +63,7 @@ _REASONS = {
     Reason.CFA_FILTER: (Outcome.FILTERED, "Another colour filter array was asked for."),
     Reason.SCENE_FILTER: (Outcome.FILTERED, "The scene is beyond --limit."),
     Reason.NO_GROUND_TRUTH: (Outcome.REJECTED, "The scene has no ground-truth photo that can be used."),
-    Reason.NO_NOISY: (Outcome.REJECTED, "The scene has no noisy photo."),
+    Reason.NO_NOISY: (Outcome.REJECTED, "The scene has no noisy photo that can be used."),
     Reason.ALIGNMENT_UNCERTAIN: (Outcome.REJECTED, "The photos do not seem to show the same scene."),
     Reason.ALIGNMENT_LOSS: (Outcome.REJECTED, "The aligned photos differ too much."),
     Reason.EXPOSURE: (Outcome.REJECTED, "Too much of a photo is over- or underexposed."),

@@ -345,6 +345,8 @@ class Summary:
 
     Attributes:
         reasons: how many pairs ended for each reason, sorted by reason.
+        scene_reasons: how many scenes without a planned pair ended for each reason, sorted by reason; empty in a manifest
+            of an earlier version.
         manifest_sha256: SHA-256 of manifest.parquet.
     """
 
@@ -356,3 +358,4 @@ class Summary:
     crops: Count
     reasons: tuple[tuple[Reason, int], ...]
     manifest_sha256: Sha256
+    scene_reasons: tuple[tuple[Reason, int], ...] = ()

@@ -103,6 +103,7 @@ def read_summary(store: Store) -> Summary:
             **head["counts"],
             "reasons": list(head["reasons"].items()),
             "manifest_sha256": head["files"][MANIFEST],
+            "scene_reasons": list(head.get("scene_reasons", {}).items()),
         }
         return _SUMMARY.validate_json(json.dumps(values))
     except ValidationError as error:
@@ -182,10 +183,12 @@ class _Tally:
         self._scenes: Counter[str] = Counter()
         self._pairs: Counter[str] = Counter()
         self._reasons: Counter[Reason] = Counter()
+        self._scene_reasons: Counter[Reason] = Counter()
         self._crops = 0
 
     def add(self, result: SceneResult) -> None:
         self._scenes.update(["planned", result.outcome])
+        self._scene_reasons.update([result.reason] if result.reason and not result.pairs else [])
         for pair in result.pairs:
             self._pairs.update(["planned", pair.outcome])
             self._reasons.update([pair.reason] if pair.reason else [])
@@ -199,6 +202,7 @@ class _Tally:
             crops=self._crops,
             reasons=tuple(sorted(self._reasons.items())),
             manifest_sha256=manifest_sha256,
+            scene_reasons=tuple(sorted(self._scene_reasons.items())),
         )
 
 
@@ -224,6 +228,7 @@ def _head(summary: Summary, recipe: Recipe, versions: Mapping[str, str]) -> dict
         "counts": counts,
         "conservation": {name: conservation(getattr(summary, name)) for name in ("scenes", "pairs")},
         "reasons": {str(reason): count for reason, count in summary.reasons},
+        "scene_reasons": {str(reason): count for reason, count in summary.scene_reasons},
     }
 
 

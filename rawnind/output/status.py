@@ -46,12 +46,14 @@ class Status:
         crops: number of committed crops.
         summary: the manifest's counts; None until the manifest is written.
         failures: whole scenes first, then files.
+        without_pairs: (key, reason) of each scene that was rejected before it had a pair.
     """
 
     scenes: tuple[tuple[Outcome, int], ...]
     crops: int
     summary: Summary | None
     failures: tuple[Failure, ...]
+    without_pairs: tuple[tuple[str, Reason], ...]
 
     def lines(self) -> Iterator[str]:
         """The text that `rawnind status` prints."""
@@ -63,6 +65,9 @@ class Status:
         else:
             counts = self.summary
             yield f"Manifest:  {counts.scenes.planned} scenes, {counts.pairs.collected} pairs, {counts.crops} crops"
+        if self.without_pairs:
+            yield f"Scenes without a pair: {len(self.without_pairs)}"
+        yield from (f"  {reason}: {key}: {reason.sentence}" for key, reason in self.without_pairs)
         for whole, title in ((True, "Failed scenes without a file as the cause"), (False, "Failed files")):
             failures = [failure for failure in self.failures if failure.whole_scene is whole]
             if failures:
@@ -89,6 +94,11 @@ def read_status(store: Store) -> Status:
         crops=int(rows["crops"].sum()),
         summary=_summary(store),
         failures=tuple(sorted(_failures(journal, store), key=lambda failure: not failure.whole_scene)),
+        without_pairs=tuple(
+            (key, commit.reason)
+            for key, commit in sorted(journal.latest.items())
+            if commit.reason is Reason.NO_NOISY
+        ),
     )
 
 

@@ -84,6 +84,7 @@ class _Comparison:
         self._journal = Journal(store)
         self._result: SceneResult | None = None  # rows are sorted by scene: the last one is enough
         self._scenes: Counter[str] = Counter()
+        self._scene_reasons: Counter[str] = Counter()
         self._pairs: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
         self._crops = 0
@@ -177,6 +178,8 @@ class _Comparison:
         for entry in read_entries(self._store):
             key = f"{entry.get('cfa')}/{entry.get('scene')}"
             self._scenes.update(["planned", str(entry.get("outcome"))])
+            if not entry.get("pairs") and entry.get("reason"):
+                self._scene_reasons.update([str(entry["reason"])])
             outcomes = dict(self._of_scene.pop(key, Counter()))
             if entry.get("pairs") != outcomes:
                 yield f"{MANIFEST_YAML} says of {key} that its pairs are {entry.get('pairs')}, {PAIRS} says {outcomes}"
@@ -205,6 +208,9 @@ class _Comparison:
             yield f"there are {self._crops} crops, {MANIFEST_YAML} says {summary.crops}"
         if dict(self._reasons) != {str(reason): count for reason, count in summary.reasons}:
             yield f"pairs ended for the reasons {dict(self._reasons)}, {MANIFEST_YAML} says otherwise"
+        stated = {str(reason): count for reason, count in summary.scene_reasons}
+        if stated and dict(self._scene_reasons) != stated:  # earlier versions did not write it
+            yield f"scenes without a pair ended for {dict(self._scene_reasons)}, {MANIFEST_YAML} says otherwise"
 
 
 @contextmanager

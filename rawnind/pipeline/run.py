@@ -85,7 +85,7 @@ def _from_source(
     source: str | Path, output: str | Path, options: Options, progress: Progress, interrupts: Interrupts
 ) -> Summary:
     location = str(output) if "://" in str(output) else str(Path(output).absolute())
-    index = load_index(source)
+    index = load_index(source, follow_links=options.follow_links)
     selection = SceneFilter(
         cfa=options.cfa, exclude_test_reserve=options.exclude_test_reserve, limit=options.limit
     )

@@ -71,9 +71,14 @@ class Index:
 
 
 class Collector:
-    """Gathers photos into scenes, and what is left out."""
+    """Gathers photos into scenes, and what is left out.
 
-    def __init__(self) -> None:
+    Args:
+        follow_links: whether links that leave the source are followed.
+    """
+
+    def __init__(self, *, follow_links: bool = False) -> None:
+        self.follow_links = follow_links
         self.flags: dict[tuple[Cfa, str], tuple[bool, bool]] = {}
         self.photos: dict[tuple[Cfa, str, bool], list[ImageRef]] = defaultdict(list)
         self.kinds: Counter[FileKind] = Counter()

@@ -89,7 +89,7 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def load_index(source: str | Path, root: Path | None = None) -> Index:
+def load_index(source: str | Path, root: Path | None = None, *, follow_links: bool = False) -> Index:
     """The scenes of a folder or of an index YAML.
 
     Args:
@@ -97,6 +97,7 @@ def load_index(source: str | Path, root: Path | None = None) -> Index:
             YAML, or a folder that holds a `dataset_index.yaml`, which then decides.
         root: where the files of an index YAML lie, flat or nested; beside the YAML by default. A missing file keeps
             the path that it would have in a flat folder; the decoder reports it.
+        follow_links: whether to take files outside of the folder that links in it lead to.
 
     Returns:
         The scenes, sorted, and what was refused or set aside.
@@ -111,7 +112,7 @@ def load_index(source: str | Path, root: Path | None = None) -> Index:
     """
     path = require_source(source)
     with _reading(path):
-        index = _load(path, root)
+        index = _load(path, root, follow_links=follow_links)
     if not index.scenes:
         raise IndexInvalidError(_nothing_found(path, index))
     return index
@@ -136,9 +137,9 @@ def _listed(refs: Iterable[ImageRef]) -> list[dict[str, str]]:
     return [{"filename": ref.filename, "sha1": ref.sha1} for ref in refs]
 
 
-def _load(path: Path, root: Path | None) -> Index:
+def _load(path: Path, root: Path | None, *, follow_links: bool) -> Index:
     listed = path / INDEX_NAME if path.is_dir() else path
-    collector = Collector()
+    collector = Collector(follow_links=follow_links)
     if listed.exists():
         folder = Path(os.path.abspath(root)) if root else listed.parent  # noqa: PTH100
         _read_yaml(listed, folder, collector)
@@ -161,7 +162,7 @@ def _nothing_found(path: Path, index: Index) -> str:
 
 
 def _read_yaml(path: Path, root: Path, collector: Collector) -> None:
-    locator = Locator(root)
+    locator = Locator(root, follow_links=collector.follow_links)
     for key, scenes in _layout(path).items():
         cfa = cfa_of_folder(key)
         if cfa is None:
@@ -253,7 +254,7 @@ def _placed(
 
 def _read_folder(folder: Path, root: Path, collector: Collector, flags: StatedFlags = NO_FLAGS) -> None:
     """Collects the files of a folder and of the nested layout below it; `flags` are those of the folders above."""
-    listing = list_folder(folder, root)
+    listing = list_folder(folder, root, follow_links=collector.follow_links)
     for name, why in listing.refused.items():
         collector.refuse(str(folder.relative_to(root) / name), why)
     for filename in sorted(listing.files):

@@ -30,8 +30,13 @@ class Listing:
         return next((form for form in forms if form in self.files or form in self.refused), filename)
 
 
-def list_folder(folder: Path, root: Path) -> Listing:
-    """Lists a folder without following a link that leaves `root`.
+def list_folder(folder: Path, root: Path, *, follow_links: bool = False) -> Listing:
+    """Lists a folder, by default without following a link that leaves `root`.
+
+    Args:
+        folder: inside `root`.
+        root: the source.
+        follow_links: whether to follow links that leave `root`.
 
     Raises:
         OSError: The folder cannot be read.
@@ -40,8 +45,11 @@ def list_folder(folder: Path, root: Path) -> Listing:
     files, folders, refused = [], [], {}
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
-                refused[entry.name] = "a link that points outside of the source folder"
+            leaves = entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside)
+            if leaves and not follow_links:
+                refused[entry.name] = (
+                    "a link that points outside of the source folder; --follow-links reads it"
+                )
                 continue
             mode = _mode(entry)
             if stat.S_ISDIR(mode):
@@ -68,9 +76,11 @@ class Locator:
 
     Args:
         root: the folder; it need not exist.
+        follow_links: whether to follow links that leave it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, follow_links: bool = False) -> None:
+        self._follow_links = follow_links
         self._root = root
         self._listings: dict[Path, Listing] = {}
         self._bases = [root, root / SRC] if SRC in self._list(root).folders else [root]
@@ -102,7 +112,7 @@ class Locator:
     def _list(self, folder: Path) -> Listing:
         if folder not in self._listings:
             try:
-                self._listings[folder] = list_folder(folder, self._root)
+                self._listings[folder] = list_folder(folder, self._root, follow_links=self._follow_links)
             except OSError:  # the error is reported when the file is read
                 self._listings[folder] = Listing(files=frozenset(), folders=(), refused={})
         return self._listings[folder]

@@ -2,10 +2,11 @@
 
 import pytest
 
+from rawnind.cli import describe
 from rawnind.errors import ManifestError, NotPreparedError
 from rawnind.outcomes import whole_scene_result
 from rawnind.output.journal.journal import Journal
-from rawnind.output.manifest import write_manifest
+from rawnind.output.manifest import read_summary, write_manifest
 from rawnind.output.status import read_status
 from rawnind.output.store import Store
 from rawnind.reasons import Reason
@@ -39,6 +40,18 @@ def test_status_shows_whether_there_is_a_manifest(committed):
     assert "not written yet; run `rawnind prepare` again to resume" in text(committed)
     summary = write_manifest(committed, RESULTS, RECIPE, versions={}, contents="")
     assert f"Manifest:  4 scenes, {summary.pairs.collected} pairs, {summary.crops} crops" in text(committed)
+
+
+def test_scenes_without_a_pair_are_named_with_their_reason(committed):
+    alone = whole_scene_result(make_scene("only links", noisy=0), RECIPE, Reason.NO_NOISY)
+    Journal(committed).append([alone])
+    sentence = "The scene has no noisy photo that can be used."
+    assert f"Scenes without a pair: 1\n  no_noisy: bayer/only links: {sentence}" in text(committed)
+    results = sorted([*RESULTS, alone], key=lambda result: result.scene.name)
+    summary = write_manifest(committed, results, RECIPE, versions={}, contents="")
+    assert summary.scene_reasons == ((Reason.NO_NOISY, 1),)
+    assert read_summary(committed) == summary
+    assert f"1 no_noisy, without a pair: {sentence}" in describe(summary, "out")
 
 
 def test_status_names_every_failed_file_and_how_to_retry(committed):

@@ -347,6 +347,27 @@ def test_a_listed_file_that_is_a_link_outside_is_refused(tmp_path):
     assert "outside" in index.refused[0].why
 
 
+@pytest.mark.parametrize("layout", ["flat", "nested"])
+def test_a_data_set_of_links_is_read_on_request(tmp_path, layout):
+    source, blobs = tmp_path / "snapshot", tmp_path / "blobs"  # the layout of a download cache
+    blobs.mkdir()
+    for number, filename in ((1, name("a", 1, gt=True)), (2, name("a", 2))):
+        (blobs / sha1(number)).write_bytes(b"raw")
+        gt = "gt/" if "_GT_" in filename else ""
+        place = source / (filename if layout == "flat" else f"Bayer/a/{gt}{filename}")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(blobs / sha1(number))
+    with pytest.raises(IndexInvalidError, match="outside of the source folder; --follow-links reads it"):
+        load_index(source)
+    (scene,) = load_index(source, follow_links=True).scenes
+    paths = [Path(ref.path) for ref in (*scene.ground_truths, *scene.noisy)]
+    assert [path.read_bytes() for path in paths] == [b"raw"] * 2
+    assert all(path.is_relative_to(source) for path in paths)
+    (source / INDEX_NAME).write_text(index_to_yaml(load_index(source, follow_links=True)))
+    assert load_index(source, follow_links=True).scenes == (scene,)
+    assert load_index(source).scenes[0].noisy == ()
+
+
 def test_a_source_may_itself_be_a_link(tmp_path):
     touch(tmp_path / "real", name("a", 1))
     (tmp_path / "link").symlink_to("real")
