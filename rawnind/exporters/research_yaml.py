@@ -8,7 +8,7 @@ alignment is [0, 0], and the mask and the coordinates, [x, y], are in the noisy 
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -213,9 +213,14 @@ class _Export:
             "rgb_gain": float(brightness[0] / brightness[1]) if brightness.all() else pair.gain,
             **score,
             "overexposure_lb": first["overexposure_lb"],
-            "rgb_xyz_matrix": [*np.reshape(pair.rgb_xyz_matrix, (3, 3)).tolist(), [0.0, 0.0, 0.0]],
+            "rgb_xyz_matrix": _four_rows(pair.rgb_xyz_matrix),
+            "gt_rgb_xyz_matrix": _four_rows(self._gt_matrix(pair)),
             "crops": crops,
         }
+
+    def _gt_matrix(self, pair: Pair) -> Sequence[float]:
+        """XYZ -> camera RGB of the GT; folders of earlier versions have only the noisy photo's."""
+        return self._names[pair.pair_id, str(pair.cfa)].get("gt_rgb_xyz_matrix") or pair.rgb_xyz_matrix
 
     def _crop(
         self, row: dict[str, Any], pair: Pair, stored: StoredCrop, noisy: NDArray[np.float32]
@@ -230,7 +235,10 @@ class _Export:
                 f"{prefix}-noisy.npy",
                 _npy(levels(stored.noisy_raw, pair.black, pair.white)),
             )
-            files["gt_bayer_fpath"] = (f"{prefix}-gt.npy", _npy(gt_bayer(stored, pair)))
+            files["gt_bayer_fpath"] = (
+                f"{prefix}-gt.npy",
+                _npy(gt_bayer(stored, pair, self._gt_matrix(pair))),
+            )
         paths = {key: self._write(name, data) for key, (name, data) in files.items()}
         return {"coordinates": [row["x"], row["y"]], **paths}
 
@@ -247,6 +255,11 @@ class _Export:
             for entry in self._target.list(folder):
                 if entry.path not in self._written:
                     self._target.remove(entry.path)
+
+
+def _four_rows(matrix: Sequence[float]) -> list[list[float]]:
+    """A 3x3 matrix, with a fourth row of zeros for the second green as LibRaw has it."""
+    return [*np.reshape(matrix, (3, 3)).tolist(), [0.0, 0.0, 0.0]]
 
 
 def _folder(row: dict[str, Any]) -> str:
@@ -272,9 +285,11 @@ def _slices(table: pa.Table) -> Iterable[pa.Table]:
 
 
 def _pair_columns(source: Store) -> dict[tuple[str, str], dict[str, Any]]:
+    names = ("pair_id", "cfa", "noisy_file", "gt_file", "msssim", "gt_rgb_xyz_matrix")
     try:
         with source.open(PAIRS) as file:
-            table = pq.read_table(file, columns=["pair_id", "cfa", "noisy_file", "gt_file", "msssim"])
+            parquet = pq.ParquetFile(file)
+            table = parquet.read([name for name in names if name in parquet.schema_arrow.names])
     except (pa.ArrowInvalid, OSError) as error:
         raise ManifestError(f"{PAIRS} in {source.location} cannot be read: {error}") from error
     return {(row["pair_id"], row["cfa"]): row for row in table.to_pylist()}
@@ -299,15 +314,20 @@ def levels(mosaic: NDArray[np.uint16], black: tuple[float, ...], white: float) -
     return (planes - offsets) / (np.float32(white) - offsets)
 
 
-def gt_bayer(stored: StoredCrop, pair: Pair) -> NDArray[np.float32]:
+def gt_bayer(stored: StoredCrop, pair: Pair, gt_matrix: Sequence[float]) -> NDArray[np.float32]:
     """The GT as an RGGB mosaic on the sites of the noisy photo, (4, h/2, w/2) levels.
 
     With an even shift these are the values of the GT. With an odd one its pattern starts with another colour, and the mosaic is
     sampled from the demosaiced GT.
+
+    Args:
+        stored: a crop of the pair.
+        pair: shift, black and white levels.
+        gt_matrix: XYZ -> camera RGB of the GT, 9 numbers row by row.
     """
     if not any(step % 2 for step in pair.shift):
         return levels(stored.gt_raw, pair.gt_black, pair.gt_white)
-    to_camera = np.linalg.inv(camera_to_rec2020(pair.rgb_xyz_matrix)).astype(np.float32)
+    to_camera = np.linalg.inv(camera_to_rec2020(gt_matrix)).astype(np.float32)
     camera = np.tensordot(to_camera, stored.gt_rgb.astype(np.float32), 1)
     sites = ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1))  # colour, row, column of R, G, G, B
     return np.stack([camera[color, y::2, x::2] for color, y, x in sites])

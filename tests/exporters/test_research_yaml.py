@@ -2,6 +2,7 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -117,6 +118,26 @@ def test_the_gts_mosaic_starts_on_red_after_any_shift(folder, scene):
     camera = np.tensordot(np.linalg.inv(camera_to_rec2020(MATRIX)), truth.numpy(), 1)
     for plane, (color, y, x) in zip(planes, [(0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1)], strict=True):
         np.testing.assert_allclose(plane, camera[color, y::2, x::2], atol=2e-3)
+
+
+def test_both_cameras_matrices_are_listed_and_the_gts_own_makes_its_mosaic(tmp_path):
+    other = tuple(np.array(MATRIX) * np.repeat([1.4, 1.0, 0.7], 3))
+    maker = Textured(tmp_path / "out").scene("odd", crops=1, shift=(3, 5))
+    (result,) = maker.results
+    (pair,) = result.pairs
+    pair = replace(pair, gt_sensor=replace(pair.gt_sensor, rgb_xyz_matrix=other))
+    maker.results = [replace(result, pairs=(pair,))]
+    maker.finish()
+    (row,) = pq.read_table(tmp_path / "out" / "pairs.parquet").to_pylist()
+    assert (tuple(row["rgb_xyz_matrix"]), tuple(row["gt_rgb_xyz_matrix"])) == (MATRIX, other)
+    export(tmp_path / "out", tmp_path / "export")
+    entry = entries(tmp_path / "export")["odd"]
+    for key, matrix in (("rgb_xyz_matrix", MATRIX), ("gt_rgb_xyz_matrix", other)):
+        np.testing.assert_array_equal(entry[key], [*np.reshape(matrix, (3, 3)), [0, 0, 0]])
+    (crop,) = entry["crops"]
+    truth, planes = tensor(crop["gt_linrec2020_fpath"]), tensor(crop["gt_bayer_fpath"])
+    camera = np.tensordot(np.linalg.inv(camera_to_rec2020(other)), truth.numpy(), 1)
+    np.testing.assert_allclose(planes[0], camera[0, 0::2, 0::2], atol=2e-3)
 
 
 def hashes(folder):

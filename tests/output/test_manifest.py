@@ -133,6 +133,8 @@ def test_every_crop_and_every_planned_pair_has_its_row_with_every_number(written
             assert {name: row[name] for name in asdict(pair.measured)} == asdict(pair.measured)
             assert row["gt_sha1"] == (pair.ground_truth.sha1 if pair.ground_truth else None)
             assert row["crops"] == len(pair.crops)
+            matrix = pair.gt_sensor.rgb_xyz_matrix if pair.gt_sensor else None
+            assert row["gt_rgb_xyz_matrix"] == (list(matrix) if matrix else None)
             for number, crop in enumerate(pair.crops):
                 row = left.pop(f"{pair.pair_id}-{crop.y}-{crop.x}")
                 assert {name: row[name] for name in asdict(crop)} == asdict(crop)
