@@ -44,6 +44,7 @@ class RunOptions(TypedDict, total=False):
     max_alignment_loss: float
     min_mask_mean: float
     max_bad_exposure: float
+    max_color_deviation: float | None
     compression: Compression | Literal["none", "zstd"]
     algorithm: int
 

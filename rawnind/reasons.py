@@ -30,6 +30,8 @@ class Reason(StrEnum):
     TOO_SMALL = "too_small"
     NO_VALID_CROP = "no_valid_crop"
     NO_COLOR_MATRIX = "no_color_matrix"
+    CAMERA_MISMATCH = "camera_mismatch"
+    COLOR_MISMATCH = "colour_mismatch"
 
     MISSING_FILE = "missing_file"
     SHA1_MISMATCH = "sha1_mismatch"
@@ -73,6 +75,11 @@ _REASONS = {
     Reason.TOO_SMALL: (Outcome.REJECTED, "What both photos show is smaller than a crop."),
     Reason.NO_VALID_CROP: (Outcome.REJECTED, "No crop has enough valid pixels."),
     Reason.NO_COLOR_MATRIX: (Outcome.REJECTED, "The camera's colour matrix is unknown."),
+    Reason.CAMERA_MISMATCH: (Outcome.REJECTED, "The photos are of different cameras."),
+    Reason.COLOR_MISMATCH: (
+        Outcome.REJECTED,
+        "The photos differ in colour: light, camera or black level changed.",
+    ),
     Reason.MISSING_FILE: (Outcome.FAILED, "The file is not there."),
     Reason.SHA1_MISMATCH: (Outcome.FAILED, "The file's bytes do not match its SHA-1."),
     Reason.TRUNCATED: (Outcome.FAILED, "The file ends too early."),

@@ -28,7 +28,7 @@ class Compression(StrEnum):
     ZSTD = "zstd"
 
 
-ADDED: dict[str, Any] = {"compression": Compression.NONE}
+ADDED: dict[str, Any] = {"compression": Compression.NONE, "max_color_deviation": None}
 """Keys that the first recipes did not have, with the value that was in force without them. A key that is added to
 `Recipe` is added here, with the behaviour before it."""
 
@@ -50,6 +50,9 @@ class Recipe:
             0.035 for the whole difference, which noise alone exceeds at high ISO.
         min_mask_mean: a pair with fewer valid pixels is rejected (0.8 in the research code).
         max_bad_exposure: largest share of over- or underexposed cells in either photo (0.75 in the research code).
+        max_color_deviation: a pair is rejected where the gain of red, green or blue alone differs from the pair's gain by a
+            larger share, beyond three standard errors; None: no limit. Drawn pairs of one camera whose response differs
+            by an exponent of 0.02 reach 0.065, light of another colour begins at about 0.1.
         compression: of the shards. `zstd` is for storage that is slow to read: a crop then costs more CPU than it saves on
             a local disk.
         absent: keys of `ADDED` that the folder's recipe.yaml does not have because it is older than they are. They are no
@@ -66,6 +69,7 @@ class Recipe:
     max_alignment_loss: float = 0.035
     min_mask_mean: float = 0.8
     max_bad_exposure: float = 0.75
+    max_color_deviation: float | None = 0.08
     compression: Compression = Compression.NONE
     algorithm: int = ALGORITHM
     absent: frozenset[str] = field(default=frozenset(), compare=False)
@@ -86,8 +90,10 @@ class Recipe:
                  "min_msssim must lie between 0 and 1", self.min_msssim)  # fmt: skip
         for name in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure"):
             require(is_fraction(getattr(self, name)), f"{name} must lie between 0 and 1", getattr(self, name))
-        for name in ("min_alignment_score", "max_alignment_loss"):
+        for name in ("min_alignment_score", "max_alignment_loss", "max_color_deviation"):
             value = getattr(self, name)
+            if value is None and name == "max_color_deviation":
+                continue
             require(is_number(value) and value >= 0, f"{name} must be a number of at least 0", value)
         require(is_whole(self.max_shift) and 0 <= self.max_shift <= 1024,
                  "max_shift must lie between 0 and 1024", self.max_shift)  # fmt: skip
@@ -97,7 +103,7 @@ class Recipe:
             self.algorithm,
         )
         for name in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure", "min_msssim", "min_alignment_score",
-                     "max_alignment_loss"):  # fmt: skip
+                     "max_alignment_loss", "max_color_deviation"):  # fmt: skip
             value = getattr(self, name)
             if value is not None:  # 1 and 1.0, 0.0 and -0.0 are one value and must have one digest
                 object.__setattr__(self, name, float(value) + 0.0)

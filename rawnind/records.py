@@ -207,6 +207,9 @@ class Measurements:
         noise_gain: variance per level of the gain-matched difference (shot noise).
         noise_floor: variance of the gain-matched difference at level zero.
         expected_loss: the alignment loss that noise alone would give, in levels.
+        gain_red: as `gain`, of red alone.
+        gain_green: of green alone.
+        gain_blue: of blue alone.
     """
 
     __pydantic_config__ = _growing
@@ -230,6 +233,9 @@ class Measurements:
     noise_gain: float | None = None
     noise_floor: float | None = None
     expected_loss: NonNegative | None = None
+    gain_red: NonNegative | None = None
+    gain_green: NonNegative | None = None
+    gain_blue: NonNegative | None = None
 
     @property
     def unexplained_loss(self) -> float | None:

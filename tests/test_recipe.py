@@ -23,6 +23,7 @@ recipes = st.builds(
     max_shift=st.integers(0, 1024),
     min_alignment_score=st.floats(0, 1e6),
     max_alignment_loss=st.floats(0, 1e6),
+    max_color_deviation=st.none() | st.floats(0, 1e6),
     min_mask_mean=fractions,
     max_bad_exposure=fractions,
 )
@@ -37,6 +38,7 @@ WRONG = {
     "max_shift": [-1, 1025, 3.0, None, True],
     "min_alignment_score": [-1, math.nan, math.inf, None, "8"],
     "max_alignment_loss": [-1e-9, math.nan, math.inf, None],
+    "max_color_deviation": [-1e-9, math.nan, math.inf, "0.1"],
     "min_mask_mean": [-1, 2, math.nan, None],
     "max_bad_exposure": [-1, 2, math.nan, None],
     "algorithm": [0, ALGORITHM + 1, "1", None],
@@ -103,8 +105,9 @@ def test_unknown_keys_are_refused_and_known_ones_named():
 
 def test_the_digest_is_the_same_in_every_process_and_version():
     """A change here makes every finished folder one of another recipe: raise ALGORITHM on purpose only."""
-    recipe = Recipe(crop_size=32, stride=64, pairing=Pairing.ALL, min_msssim=0.7, min_valid_fraction=0.5, max_shift=128,
-                    min_alignment_score=25, max_alignment_loss=0.035, min_mask_mean=0.8, max_bad_exposure=0.75,
-                    compression=Compression.NONE,
-                    algorithm=1)  # fmt: skip
+    recipe = Recipe.of_folder(
+        {"crop_size": 32, "stride": 64, "pairing": "all", "min_msssim": 0.7, "min_valid_fraction": 0.5, "max_shift": 128,
+             "min_alignment_score": 25, "max_alignment_loss": 0.035, "min_mask_mean": 0.8, "max_bad_exposure": 0.75,
+             "compression": "none", "algorithm": 1}
+    )  # fmt: skip
     assert recipe.digest == "ab98c7c8ea09cc3a"

@@ -13,6 +13,7 @@ OVER = 0.99
 UNDER = 0.001
 """Level up to which a site counts as underexposed (as in the research code)."""
 
+_CUT = 0.002  # share of sites at 0; at ISO 65535 such a pair's red came out 18 % too low
 _PATCH = 16  # cells a side: noise averages out, and most patches show one object
 _PATCH_ROWS = 32  # rows of patches that are sampled from a large photo
 
@@ -107,13 +108,51 @@ def gain(
     Returns:
         The gain, or None where no cell is usable or the noisy photo is black.
     """
+    found = _ratio(ground_truth, noisy, usable)
+    return None if found is None else found[0]
+
+
+def is_cut_at_black(mosaic: NDArray[np.uint16]) -> bool:
+    """Whether noise below black is cut off at sensor value 0 so often that means of dark areas are biased upwards.
+
+    Args:
+        mosaic: (H, W) sensor values; every seventh row is counted, which meets all rows of both patterns.
+    """
+    rows = mosaic[::7]
+    return bool(np.count_nonzero(rows == 0) > _CUT * rows.size)
+
+
+def channel_gains(
+    ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_]
+) -> tuple[tuple[float, float], ...] | None:
+    """`gain` of red, green and blue by itself, each with its standard error.
+
+    Args:
+        ground_truth: (P, h, w) float32 levels, shifted onto the noisy frame; R, G, G, B or R, G, B.
+        noisy: (P, h, w) float32 levels.
+        usable: (h, w) bool: well exposed in both.
+
+    Returns:
+        (gain, standard error) of red, green and blue; None where one of them is not measurable.
+    """
+    last = len(ground_truth) - 1
+    colors = (slice(0, 1), slice(1, last), slice(last, None))
+    found = [_ratio(ground_truth[planes], noisy[planes], usable) for planes in colors]
+    measured = tuple(each for each in found if each is not None)
+    return measured if len(measured) == len(found) else None
+
+
+def _ratio(
+    ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_]
+) -> tuple[float, float] | None:
+    """The ratio of `gain` and its standard error, from the scatter of the patches; None where there is none."""
     height, width = usable.shape
     step = _PATCH * max(1, height // (_PATCH * _PATCH_ROWS))
     tops = np.arange(0, max(1, height - _PATCH + 1), step)
     sums = np.zeros((2, len(tops), -(-width // _PATCH)), np.float64)
     _patch_sums(ground_truth, noisy, usable.view(np.uint8), tops, sums)
     g, n = sums[0].ravel(), sums[1].ravel()
-    weights, ratio = np.ones_like(g), 0.0
+    weights, ratio, total = np.ones_like(g), 0.0, 0.0
     for _ in range(12):
         total = float((weights * n).sum())
         if total <= 0 or (weights * g).sum() <= 0:
@@ -126,7 +165,7 @@ def gain(
         # Tukey's constant for 95 % efficiency on Gaussian errors; 1.4826: median absolute deviation to sigma
         unit = 4.685 * 1.4826 * float(np.median(relative[g > 0])) + 1e-9
         weights = np.clip(1 - (relative / unit) ** 2, 0, None) ** 2
-    return ratio
+    return ratio, float(np.sqrt((weights**2 * (g - ratio * n) ** 2).sum())) / total
 
 
 def alignment_loss(

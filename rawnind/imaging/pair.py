@@ -31,30 +31,12 @@ from rawnind.imaging.change.mask import (
 from rawnind.imaging.color import camera_to_rec2020, rec2020_crop
 from rawnind.imaging.coordinates import Rect
 from rawnind.imaging.demosaic.camera_rgb import planes_at_shift
+from rawnind.imaging.gates import Rejection, color_deviation, reject, unsuitable
 from rawnind.imaging.msssim import WindowScores, crop_means, frame_mean, windowed_ms_ssim
 from rawnind.imaging.prepared import Prepared
 from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Crop, Measurements, Sensor
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rejection:
-    """A pair of readable photos that fails a check.
-
-    Attributes:
-        reason: the failed check.
-        detail: the measured value and its limit, for people.
-        measured: what was measured before the check; the rest is None.
-        sensor: of the noisy photo.
-        gt_sensor: of the GT.
-    """
-
-    reason: Reason
-    detail: str
-    measured: Measurements
-    sensor: Sensor
-    gt_sensor: Sensor
+from rawnind.records import Crop, Measurements
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -135,27 +117,32 @@ def align_pair(truth: Prepared, noisy: Prepared, recipe: Recipe) -> AlignedPair 
         noisy: the noisy photo.
         recipe: largest shift, lowest correlation peak, crop size, largest over- and underexposed shares.
     """
-    if rejection := _unsuitable(truth, noisy, recipe):
+    if rejection := unsuitable(truth, noisy, recipe):
         return rejection
     found = align(truth.features, noisy.features, max_shift=recipe.max_shift)
     measured = _alignment_numbers(found)
     if found.score < recipe.min_alignment_score:
         detail = f"correlation peak {found.score:.1f}, at least {recipe.min_alignment_score:g} is needed"
-        return _reject(truth, noisy, Reason.ALIGNMENT_UNCERTAIN, detail, measured)
+        return reject(truth, noisy, Reason.ALIGNMENT_UNCERTAIN, detail, measured)
     cfa, shape = noisy.photo.cfa, noisy.photo.mosaic.shape
     rect = coordinates.overlap(
         (shape[0], shape[1]), found.shift, cfa.period, gt_shape=truth.photo.mosaic.shape[:2]
     )
     if min(rect.height, rect.width) < recipe.crop_size:
         detail = f"both photos show {rect.height} x {rect.width} sites, a crop needs {recipe.crop_size}"
-        return _reject(truth, noisy, Reason.TOO_SMALL, detail, measured)
-    return _match_levels(truth, noisy, found.shift, rect, measured)
+        return reject(truth, noisy, Reason.TOO_SMALL, detail, measured)
+    return _match_levels(truth, noisy, found.shift, rect, measured, recipe)
 
 
-def _match_levels(
-    truth: Prepared, noisy: Prepared, shift: tuple[int, int], rect: Rect, measured: Measurements
+def _match_levels(  # noqa: PLR0917
+    truth: Prepared,
+    noisy: Prepared,
+    shift: tuple[int, int],
+    rect: Rect,
+    measured: Measurements,
+    recipe: Recipe,
 ) -> AlignedPair | Rejection:
-    """Measures the gain and the alignment loss at a shift.
+    """Measures the gain, also of each colour, and the alignment loss at a shift.
 
     Args:
         truth: the GT.
@@ -163,6 +150,7 @@ def _match_levels(
         shift: (dy, dx) in sites.
         rect: what both photos show, in the noisy frame.
         measured: the shift's numbers.
+        recipe: its limit of colour deviation.
     """
     cell = noisy.photo.cfa.cell
     overexposed = noisy.overexposed[coordinates.cells_of(rect, cell)] | coordinates.cells_at_shift(
@@ -177,8 +165,17 @@ def _match_levels(
     gain = exposure.gain(gt_planes, noisy_planes, ~overexposed)
     if gain is None:
         detail = "nothing in the overlap is well exposed in both"
-        return _reject(truth, noisy, Reason.EXPOSURE, detail, measured)
+        return reject(truth, noisy, Reason.EXPOSURE, detail, measured)
     loss = exposure.alignment_loss(gt_planes, noisy_planes, ~overexposed, gain)
+    measured = replace(measured, gain=gain, alignment_loss=loss)
+    channels = None
+    if not exposure.is_cut_at_black(noisy.photo.mosaic):
+        channels = exposure.channel_gains(gt_planes, noisy_planes, ~overexposed)
+    if channels:
+        (red, _), (green, _), (blue, _) = channels
+        measured = replace(measured, gain_red=red, gain_green=green, gain_blue=blue)
+        if detail := color_deviation(channels, gain, recipe.max_color_deviation):
+            return reject(truth, noisy, Reason.COLOR_MISMATCH, detail, measured)
     return AlignedPair(
         truth=truth,
         noisy=noisy,
@@ -186,7 +183,7 @@ def _match_levels(
         rect=rect,
         overexposed=overexposed,
         gain=gain,
-        measured=replace(measured, gain=gain, alignment_loss=loss),
+        measured=measured,
     )
 
 
@@ -211,36 +208,15 @@ def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
             f"mean L1 {measured.alignment_loss:.4f}, of which noise explains {change.expected_loss:.4f}; at most "
             f"{recipe.max_alignment_loss:g} more is accepted"
         )
-        return _reject(pair.truth, pair.noisy, Reason.ALIGNMENT_LOSS, detail, measured)
+        return reject(pair.truth, pair.noisy, Reason.ALIGNMENT_LOSS, detail, measured)
     if usable.mean() < recipe.min_mask_mean:
         detail = f"{usable.mean():.0%} of the overlap is valid, {recipe.min_mask_mean:.0%} is needed"
-        return _reject(pair.truth, pair.noisy, Reason.MASK_MEAN, detail, measured)
+        return reject(pair.truth, pair.noisy, Reason.MASK_MEAN, detail, measured)
     origins, crops = _crops(pair, recipe, causes, scores)
     if not crops:
         detail = f"no crop is {recipe.min_valid_fraction:.0%} valid with a high enough MS-SSIM"
-        return _reject(pair.truth, pair.noisy, Reason.NO_VALID_CROP, detail, measured)
+        return reject(pair.truth, pair.noisy, Reason.NO_VALID_CROP, detail, measured)
     return FinishedPair(pair=pair, valid=usable, origins=origins, crops=crops, measured=measured)
-
-
-def _reject(
-    truth: Prepared, noisy: Prepared, reason: Reason, detail: str, measured: Measurements | None = None
-) -> Rejection:
-    """A rejection with both photos' sensors.
-
-    Args:
-        truth: the GT.
-        noisy: the noisy photo.
-        reason: the failed check.
-        detail: the measured value and its limit.
-        measured: what was measured before; None for nothing.
-    """
-    return Rejection(
-        reason=reason,
-        detail=detail,
-        measured=measured or Measurements(),
-        sensor=noisy.photo.sensor,
-        gt_sensor=truth.photo.sensor,
-    )
 
 
 _Scores = WindowScores[NDArray[Any]] | None
@@ -302,31 +278,6 @@ _WINDOW = 192
 def _share(causes: NDArray[np.uint8], cause: Cause) -> float:
     """Share of the cells that have a cause, 0..1."""
     return float(np.count_nonzero(causes & np.uint8(cause)) / causes.size)
-
-
-def _unsuitable(truth: Prepared, noisy: Prepared, recipe: Recipe) -> Rejection | None:
-    """Checks that need no alignment: CFA, size, colour matrix, exposure; None where all pass.
-
-    Args:
-        truth: the GT.
-        noisy: the noisy photo.
-        recipe: largest over- and underexposed shares.
-    """
-    one, other = truth.photo.sensor, noisy.photo.sensor
-    if (one.cfa, one.origin) != (other.cfa, other.origin):
-        patterns = f"GT {one.cfa} from {one.origin}, noisy {other.cfa} from {other.origin}"
-        return _reject(truth, noisy, Reason.CFA_MISMATCH, patterns)
-    if (one.height, one.width) != (other.height, other.width):
-        sizes = f"GT {one.height} x {one.width}, noisy {other.height} x {other.width}"
-        return _reject(truth, noisy, Reason.SIZE_MISMATCH, sizes)
-    if one.rgb_xyz_matrix is None or other.rgb_xyz_matrix is None:
-        return _reject(truth, noisy, Reason.NO_COLOR_MATRIX, f"camera {other.camera or one.camera!r}")
-    for name, photo in (("GT", truth), ("noisy photo", noisy)):
-        for kind, share in (("over", photo.overexposed.mean()), ("under", photo.underexposed.mean())):
-            if share > recipe.max_bad_exposure:
-                detail = f"{share:.0%} of the {name} is {kind}exposed, at most {recipe.max_bad_exposure:.0%} may be"
-                return _reject(truth, noisy, Reason.EXPOSURE, detail)
-    return None
 
 
 def _alignment_numbers(found: Alignment) -> Measurements:

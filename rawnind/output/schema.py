@@ -20,7 +20,16 @@ def _kinds(names: Iterable[str]) -> dict[str, pa.DataType]:
 
 
 _MEASUREMENTS = [field.name for field in fields(Measurements)]
-SOMETIMES_MEASURED = ("rotation", "scale", "noise_gain", "noise_floor", "expected_loss")
+SOMETIMES_MEASURED = (
+    "rotation",
+    "scale",
+    "noise_gain",
+    "noise_floor",
+    "expected_loss",
+    "gain_red",
+    "gain_green",
+    "gain_blue",
+)
 
 
 def _required(**kinds: pa.DataType) -> list[pa.Field]:

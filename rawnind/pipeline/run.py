@@ -183,6 +183,10 @@ def _claim(store: Store, recipe: Recipe) -> Recipe:
         raise ManifestError(f"{store.location}/{RECIPE} is not a recipe")
     require_readable("recipe", known.pop("format", None), f"{store.location}/{RECIPE}")
     found = Recipe.of_folder(known)
+    newer = {
+        key: getattr(found, key) for key in found.absent if getattr(recipe, key) == getattr(Recipe(), key)
+    }
+    recipe = replace(recipe, **newer)
     if replace(found, algorithm=recipe.algorithm) != recipe:
         old, new = replace(found, absent=frozenset()).as_dict(), recipe.as_dict()
         changes = ", ".join(

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 from rawnind.bridge.stages import Stage, ended, pair_counts, passed
 from rawnind.errors import SourceError
-from rawnind.imaging.pair import AlignedPair, FinishedPair, Rejection, align_pair, finish_pair
+from rawnind.imaging.gates import Rejection
+from rawnind.imaging.pair import AlignedPair, FinishedPair, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.prepared import Prepared
 from rawnind.outcomes import failed_file, partners, scene_result, uncollected_pair

@@ -100,3 +100,11 @@ def test_levels_and_limits_agree_for_each_colour():
     levels = planes(pair.gt_photo)
     expected = (levels >= exposure.OVER * sensor.overexposure_lb).any(axis=0)
     assert np.array_equal(exposure.overexposed(pair.gt_photo.mosaic, pair.gt_photo.sensor), expected)
+
+
+@pytest.mark.parametrize(("zeros", "cut"), [(0.0, False), (0.0005, False), (0.01, True)])
+def test_noise_that_is_cut_at_black_is_noticed(zeros, cut):
+    rng = np.random.default_rng(0)
+    mosaic = rng.integers(1, 900, (420, 600)).astype(np.uint16)
+    mosaic[rng.random(mosaic.shape) < zeros] = 0
+    assert exposure.is_cut_at_black(mosaic) is cut

@@ -6,7 +6,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from rawnind.imaging.pair import AlignedPair, FinishedPair, Rejection, align_pair, finish_pair
+from rawnind.imaging.gates import Rejection
+from rawnind.imaging.levels import site_colors
+from rawnind.imaging.pair import AlignedPair, FinishedPair, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.prepared import Prepared
 from rawnind.reasons import Reason
@@ -193,6 +195,55 @@ def test_a_still_pair_is_not_rejected_for_its_noise(sigma):
     assert done.measured.alignment_loss > RECIPE.max_alignment_loss
     assert done.measured.expected_loss == pytest.approx(done.measured.alignment_loss, rel=0.05)
     assert done.measured.unexplained_loss < 0.1 * RECIPE.max_alignment_loss
+
+
+def tinted(photo, factors):
+    """A Bayer photo in another light: each colour's level times a factor."""
+    sensor, factor = photo.sensor, np.array(factors)[site_colors(photo.cfa, photo.mosaic.shape)]
+    black = np.array(sensor.black_level)[0]
+    mosaic = ((photo.mosaic - black) * factor + black).round().clip(0, 65535).astype(np.uint16)
+    return Photo(mosaic=mosaic, sensor=sensor)
+
+
+@pytest.mark.parametrize(
+    ("factors", "reason"),
+    [
+        ((1.16, 1.0, 0.89), Reason.COLOR_MISMATCH),  # light of another colour
+        ((1.46, 1.0, 0.75), Reason.COLOR_MISMATCH),  # another camera
+        ((1.03, 1.0, 0.97), None),
+        ((0.5, 0.5, 0.5), None),  # exposure
+    ],
+)
+def test_light_of_another_colour_is_a_colour_mismatch(factors, reason):
+    truth, noisy = rendered(Cfa.BAYER, (6.0, -4.0))
+    pair = align_pair(prepared(truth), prepared(tinted(noisy, factors)), RECIPE)
+    if reason is None:
+        assert isinstance(pair, AlignedPair)
+        plain = align_pair(prepared(truth), prepared(noisy), RECIPE)
+        for name, factor in zip(("gain_red", "gain_green", "gain_blue"), factors, strict=True):
+            expected = getattr(plain.measured, name) / factor
+            assert getattr(pair.measured, name) == pytest.approx(expected, rel=0.005)
+    else:
+        assert isinstance(pair, Rejection)
+        assert pair.reason is reason
+        assert "red x" in pair.detail
+        assert isinstance(
+            align_pair(
+                prepared(truth), prepared(tinted(noisy, factors)), replace(RECIPE, max_color_deviation=None)
+            ),
+            AlignedPair,
+        )
+
+
+def test_photos_of_two_cameras_are_no_pair():
+    truth, noisy = rendered(Cfa.BAYER, (6.0, -4.0))
+    found = align_pair(
+        prepared(truth, camera="SONY ILCE-7C"), prepared(noisy, camera="Canon EOS 500D"), RECIPE
+    )
+    assert found.reason is Reason.CAMERA_MISMATCH
+    for cameras in (("SONY ILCE-7C", ""), ("", ""), ("SONY ILCE-7C", "SONY ILCE-7C")):
+        pair = align_pair(prepared(truth, camera=cameras[0]), prepared(noisy, camera=cameras[1]), RECIPE)
+        assert isinstance(pair, AlignedPair)
 
 
 def test_two_motifs_are_no_pair():

@@ -1,0 +1,93 @@
+"""Gates: why two photos are rejected as a pair, before and while they are compared, and the record of a rejection."""
+
+from dataclasses import dataclass
+
+from rawnind.imaging.prepared import Prepared
+from rawnind.reasons import Reason
+from rawnind.recipe import Recipe
+from rawnind.records import Measurements, Sensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rejection:
+    """A pair of readable photos that fails a check.
+
+    Attributes:
+        reason: the failed check.
+        detail: the measured value and its limit, for people.
+        measured: what was measured before the check; the rest is None.
+        sensor: of the noisy photo.
+        gt_sensor: of the GT.
+    """
+
+    reason: Reason
+    detail: str
+    measured: Measurements
+    sensor: Sensor
+    gt_sensor: Sensor
+
+
+def reject(
+    truth: Prepared, noisy: Prepared, reason: Reason, detail: str, measured: Measurements | None = None
+) -> Rejection:
+    """A rejection with both photos' sensors.
+
+    Args:
+        truth: the GT.
+        noisy: the noisy photo.
+        reason: the failed check.
+        detail: the measured value and its limit.
+        measured: what was measured before; None for nothing.
+    """
+    return Rejection(
+        reason=reason,
+        detail=detail,
+        measured=measured or Measurements(),
+        sensor=noisy.photo.sensor,
+        gt_sensor=truth.photo.sensor,
+    )
+
+
+def unsuitable(truth: Prepared, noisy: Prepared, recipe: Recipe) -> Rejection | None:
+    """Checks that need no alignment: CFA, size, colour matrix, exposure; None where all pass.
+
+    Args:
+        truth: the GT.
+        noisy: the noisy photo.
+        recipe: largest over- and underexposed shares.
+    """
+    one, other = truth.photo.sensor, noisy.photo.sensor
+    if (one.cfa, one.origin) != (other.cfa, other.origin):
+        patterns = f"GT {one.cfa} from {one.origin}, noisy {other.cfa} from {other.origin}"
+        return reject(truth, noisy, Reason.CFA_MISMATCH, patterns)
+    if (one.height, one.width) != (other.height, other.width):
+        sizes = f"GT {one.height} x {one.width}, noisy {other.height} x {other.width}"
+        return reject(truth, noisy, Reason.SIZE_MISMATCH, sizes)
+    if one.rgb_xyz_matrix is None or other.rgb_xyz_matrix is None:
+        return reject(truth, noisy, Reason.NO_COLOR_MATRIX, f"camera {other.camera or one.camera!r}")
+    if one.camera and other.camera and one.camera != other.camera:
+        cameras = f"GT {one.camera!r}, noisy {other.camera!r}"
+        return reject(truth, noisy, Reason.CAMERA_MISMATCH, cameras)
+    for name, photo in (("GT", truth), ("noisy photo", noisy)):
+        for kind, share in (("over", photo.overexposed.mean()), ("under", photo.underexposed.mean())):
+            if share > recipe.max_bad_exposure:
+                detail = f"{share:.0%} of the {name} is {kind}exposed, at most {recipe.max_bad_exposure:.0%} may be"
+                return reject(truth, noisy, Reason.EXPOSURE, detail)
+    return None
+
+
+def color_deviation(channels: tuple[tuple[float, float], ...], gain: float, limit: float | None) -> str:
+    """What differs in colour by more than the limit; empty where nothing does.
+
+    Args:
+        channels: (gain, standard error) of red, green and blue.
+        gain: of all of them together.
+        limit: relative; None for none.
+    """
+    if limit is None or all(abs(each - gain) - 3 * error <= limit * gain for each, error in channels):
+        return ""
+    shown = ", ".join(
+        f"{name} x{each / gain:.2f}"
+        for name, (each, _) in zip(("red", "green", "blue"), channels, strict=True)
+    )
+    return f"gains of the colours against the pair's: {shown}; at most {limit:.0%} is accepted"
