@@ -210,6 +210,8 @@ class Measurements:
         gain_red: as `gain`, of red alone.
         gain_green: of green alone.
         gain_blue: of blue alone.
+        contrast_red: factor that gives the noisy photo's red the contrast of its green in demosaicing; 1/8..8.
+        contrast_blue: the same for blue.
     """
 
     __pydantic_config__ = _growing
@@ -236,6 +238,8 @@ class Measurements:
     gain_red: NonNegative | None = None
     gain_green: NonNegative | None = None
     gain_blue: NonNegative | None = None
+    contrast_red: NonNegative | None = None
+    contrast_blue: NonNegative | None = None
 
     @property
     def unexplained_loss(self) -> float | None:

@@ -25,8 +25,10 @@ log = logging.getLogger(__name__)
 _CROP_COLUMNS = ("row_group", "y", "x", "valid_fraction")
 _PAIR_COLUMNS = (
     "scene", "cfa", "pair_id", "size", "shift_y", "shift_x", "gain", "black_level", "white_level", "gt_black_level",
-    "gt_white_level", "rgb_xyz_matrix", "shard", "shard_sha256",
+    "gt_white_level", "rgb_xyz_matrix", "contrast_red", "contrast_blue", "shard", "shard_sha256",
 )  # fmt: skip
+_NEWER_COLUMNS = ("contrast_red", "contrast_blue")
+"""Columns that manifests of earlier versions lack; they are null there."""
 _FILTER_COLUMNS = (
     "test_reserve", "gt_sha1", "noisy_sha1", "msssim", "alignment_loss", "iso", "camera",
 )  # fmt: skip
@@ -48,6 +50,7 @@ class Pair:
         gt_black: black levels of the GT, in plane order.
         gt_white: white level of the GT.
         rgb_xyz_matrix: XYZ -> camera RGB, 9 numbers row by row.
+        contrast: (red, blue) factors of the noisy photo's demosaicing; None in folders of earlier versions.
     """
 
     scene: str
@@ -61,6 +64,7 @@ class Pair:
     gt_black: tuple[float, ...]
     gt_white: float
     rgb_xyz_matrix: tuple[float, ...]
+    contrast: tuple[float, float] | None
     shard: str
     shard_sha256: str
 
@@ -126,6 +130,7 @@ class ManifestView:
 
 def pair_of(value: Mapping[str, Any]) -> Pair:
     """The pair of a row of the manifest, whose values are given by column name."""
+    red, blue = value["contrast_red"], value["contrast_blue"]
     return Pair(
         scene=value["scene"],
         cfa=Cfa(value["cfa"]),
@@ -138,6 +143,7 @@ def pair_of(value: Mapping[str, Any]) -> Pair:
         gt_black=tuple(value["gt_black_level"]),
         gt_white=value["gt_white_level"],
         rgb_xyz_matrix=tuple(value["rgb_xyz_matrix"]),
+        contrast=None if red is None or blue is None else (red, blue),
         shard=value["shard"],
         shard_sha256=value["shard_sha256"],
     )
@@ -208,7 +214,11 @@ def read_groups(store: Store, *, everything: bool) -> Iterator[pa.Table]:
         with store.open(MANIFEST) as source, pq.ParquetFile(source, read_dictionary=list(_REPEATED)) as file:
             require_readable_parquet("manifest", file.schema_arrow.metadata, MANIFEST)
             for number in range(file.num_row_groups):
-                yield file.read_row_group(number, columns=names)
+                table = file.read_row_group(number, columns=names)
+                for name in _NEWER_COLUMNS:
+                    if name not in table.column_names:
+                        table = table.append_column(name, pa.nulls(len(table), pa.float64()))
+                yield table
     except (pa.ArrowInvalid, OSError) as error:
         raise ManifestError(f"{MANIFEST} in {store.location} cannot be read: {error}") from error
 

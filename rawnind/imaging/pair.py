@@ -200,6 +200,8 @@ def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
         noise_gain=change.noise_gain,
         noise_floor=change.noise_floor,
         expected_loss=change.expected_loss,
+        contrast_red=float(pair.noisy.contrast[0]),
+        contrast_blue=float(pair.noisy.contrast[2]),
         msssim=None if scores is None else frame_mean(scores, usable.shape),
     )
     loss = measured.unexplained_loss

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from rawnind.imaging import exposure
 from rawnind.imaging.alignment.align import Features, extract_features
-from rawnind.imaging.demosaic.camera_rgb import CameraRgb, demosaic
+from rawnind.imaging.demosaic.camera_rgb import CameraRgb, contrast_gains, demosaic
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.photo import Photo
 
@@ -28,9 +28,14 @@ class Prepared:
         return extract_features(self.photo)
 
     @cached_property
+    def contrast(self) -> NDArray[np.float32]:
+        """(3,) float32 factors that give red, green and blue equal contrast in demosaicing."""
+        return contrast_gains(self.photo)
+
+    @cached_property
     def rgb(self) -> CameraRgb:
         """The demosaiced photo, 6 bytes per site; `release_rgb` frees it."""
-        return demosaic(self.photo)
+        return demosaic(self.photo, self.contrast)
 
     @cached_property
     def overexposed(self) -> NDArray[np.bool_]:

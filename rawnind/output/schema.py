@@ -29,6 +29,8 @@ SOMETIMES_MEASURED = (
     "gain_red",
     "gain_green",
     "gain_blue",
+    "contrast_red",
+    "contrast_blue",
 )
 
 

@@ -107,7 +107,8 @@ def test_every_number_of_a_finished_pair_is_measured_and_lies_in_its_range():
     measured = whole().measured
     for name in ("shift_y", "shift_x", "subpixel_y", "subpixel_x", "alignment_score", "alignment_loss", "gain",
                  "overlap_fraction", "mask_mean", "msssim", "overexposed_fraction", "underexposed_fraction",
-                 "hot_fraction", "changed_fraction", "noise_gain", "noise_floor", "expected_loss"):  # fmt: skip
+                 "hot_fraction", "changed_fraction", "noise_gain", "noise_floor", "expected_loss",
+                 "contrast_red", "contrast_blue"):  # fmt: skip
         assert isinstance(getattr(measured, name), int | float), name
     for name in ("overlap_fraction", "mask_mean", "overexposed_fraction", "underexposed_fraction", "hot_fraction",
                  "changed_fraction"):  # fmt: skip

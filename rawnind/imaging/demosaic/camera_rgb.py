@@ -49,24 +49,27 @@ class CameraRgb:
         return out
 
 
-def demosaic(photo: Photo) -> CameraRgb:
+def demosaic(photo: Photo, gains: NDArray[np.float32] | None = None) -> CameraRgb:
     """Interpolates the two missing colours of each site; the measured one is kept.
 
-    Measured values are exact where black levels are whole and equal and the values span less than about 59,000 sensor
-    steps; else to 0.6 of a sensor step.
+    Measured values are exact where black levels are whole and equal and black and white lie below about 59,000; else to
+    0.6 of a sensor step. With the frame's gains, a part of a frame is demosaiced to the frame's own values from 12 sites
+    inside its edge on (where no sensor value exceeds white).
 
     Interpolation works on square roots of levels, with red and blue scaled to green's contrast: differences between
     colours are smoothest there. Negative levels stay negative.
 
     Args:
         photo: Bayer or X-Trans.
+        gains: from `contrast_gains`; None: those of this photo.
 
     Returns:
         Camera RGB of the photo's size, without white balance.
     """
     offset, scale = _encoding(photo)
     lines, colors = site_lines(photo.sensor), tile_colors(photo.cfa)
-    gains = _contrast_gains(photo.mosaic, lines, colors)
+    if gains is None:
+        gains = contrast_gains(photo)
     values = np.empty((3, *photo.mosaic.shape), np.uint16)
     encoding = np.stack([scale / gains, np.full(3, offset)]).astype(np.float32)
     for rows, columns in _chunks(photo):
@@ -119,38 +122,36 @@ def planes_at_shift(rgb: CameraRgb, shift: tuple[int, int], cfa: Cfa, rect: Rect
 
 
 def _encoding(photo: Photo) -> tuple[int, float]:
-    """Offset and scale that encode every level of the photo in 16 bits, with a margin for overshoots of the interpolation."""
+    """Offset and scale that encode every level of the photo in 16 bits, with a margin for overshoots of the interpolation.
+
+    They depend on the sensor alone, unless a value exceeds white: every part of a frame is encoded as the frame is.
+    """
     black = np.array(photo.sensor.black_level)
     span = photo.sensor.white_level - black
-    low = float(np.min((photo.mosaic.min() - black) / span))
+    low = float(np.min(-black / span))
     high = float(np.max((photo.mosaic.max() - black) / span))
-    margin = 0.05 * max(high - low, 1e-3)
-    low, high = min(low, 0.0) - margin, max(high, 0.0) + margin
+    low, high = min(low, 0.0), max(high, 1.0)
+    margin = 0.05 * (high - low)
+    low, high = low - margin, high + margin
     # an integer number of values per sensor step keeps measured values exact, where black levels are whole and equal
     per_step = 65535 / (high - low) / span.min()
     scale = float(span.min()) * (math.floor(per_step) if per_step >= 1 else per_step)
     return round(-low * scale), scale
 
 
-def _contrast_gains(
-    mosaic: NDArray[np.uint16], lines: NDArray[np.float32], colors: NDArray[np.intp]
-) -> NDArray[np.float32]:
+def contrast_gains(photo: Photo) -> NDArray[np.float32]:
     """Factors that give red, green and blue equal contrast; 1 for green.
 
     The grey-edge hypothesis (J. van de Weijer, T. Gevers and A. Gijsenij, "Edge-based color constancy", IEEE TIP 2007):
     the mean edge is achromatic. Measured between patches of 12x12 sites, a multiple of both periods. The interpolation
     alone uses them.
 
-    Args:
-        mosaic: (H, W) uint16 sensor values.
-        lines: (2, period, period) factors and biases of the levels.
-        colors: (period, period) colour index of each site of the CFA's tile.
-
     Returns:
         (3,) float32, 1/8..8.
     """
-    patches = np.empty((3, mosaic.shape[0] // 12, mosaic.shape[1] // 12), np.float32)
-    _patch_means(mosaic, lines, colors, patches)
+    height, width = photo.mosaic.shape
+    patches = np.empty((3, height // 12, width // 12), np.float32)
+    _patch_means(photo.mosaic, site_lines(photo.sensor), tile_colors(photo.cfa), patches)
     energy = np.zeros(3)
     for axis in (1, 2):
         energy += np.square(np.diff(patches, axis=axis)).sum(axis=(1, 2), dtype=np.float64)

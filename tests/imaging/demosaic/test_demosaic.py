@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rawnind.imaging.coordinates import Rect, overlap
-from rawnind.imaging.demosaic.camera_rgb import CameraRgb, demosaic, planes_at_shift
+from rawnind.imaging.demosaic.camera_rgb import CameraRgb, contrast_gains, demosaic, planes_at_shift
 from rawnind.imaging.levels import mosaic, planes, site_colors, site_planes
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
@@ -143,6 +143,19 @@ def test_the_work_in_tiles_leaves_no_seams(cfa):
     inner = other[:, 12:-12, 12:-12]
     gains_differ = np.abs(one[:, 60:-12, 204:][:, : inner.shape[1], : inner.shape[2]] - inner)
     assert np.quantile(gains_differ, 0.999) < 5e-3  # the balance is the frame's own
+
+
+@cfas
+@pytest.mark.parametrize(("top", "left", "size"), [(0, 0, 96), (60, 90, 120), (144, 6, 60)])
+def test_a_part_is_demosaiced_like_the_frame_with_the_frames_contrast_gains(cfa, top, left, size):
+    frame = noiseless_photo(photograph("chelsea.png"), cfa)
+    gains = contrast_gains(frame)
+    cut = frame.mosaic[top : top + size, left : left + size]
+    part = Photo(mosaic=cut, sensor=replace(frame.sensor, height=size, width=size))
+    inner = np.s_[:, 12 : size - 12, 12 : size - 12]
+    whole = demosaic(frame).levels()[:, top : top + size, left : left + size]
+    np.testing.assert_allclose(demosaic(part, gains).levels()[inner], whole[inner], atol=1e-6)
+    assert np.abs(demosaic(part).levels()[inner] - whole[inner]).max() > 1e-4  # with gains of its own
 
 
 @cfas
