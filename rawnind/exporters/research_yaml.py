@@ -325,7 +325,7 @@ def gt_bayer(stored: StoredCrop, pair: Pair, gt_matrix: Sequence[float]) -> NDAr
         pair: shift, black and white levels.
         gt_matrix: XYZ -> camera RGB of the GT, 9 numbers row by row.
     """
-    if not any(step % 2 for step in pair.shift):
+    if not any(step % 2 for step in pair.cfa_shift):
         return levels(stored.gt_raw, pair.gt_black, pair.gt_white)
     to_camera = np.linalg.inv(camera_to_rec2020(gt_matrix)).astype(np.float32)
     camera = np.tensordot(to_camera, stored.gt_rgb.astype(np.float32), 1)

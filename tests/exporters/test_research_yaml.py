@@ -38,7 +38,7 @@ class Textured(FolderMaker):
             return np.take_along_axis(camera, colors[None], 0)[0]
 
         noisy = 512 + 15488 * (mosaic((0, 0)) / measured.gain + rng.normal(0, 0.02, light.shape))
-        truth = 512 + 15488 * mosaic((measured.shift_y, measured.shift_x))
+        truth = 512 + 15488 * mosaic((measured.cfa_shift_y, measured.cfa_shift_x))
         return CropPixels(
             crop_id=crop_name(pair, y, x),
             noisy_raw=noisy.clip(0, 65535).astype(np.uint16),
@@ -53,6 +53,7 @@ def maker(tmp_path_factory):
     """Two Bayer scenes, one of them with an odd shift, an X-Trans one, and one of the test reserve."""
     maker = Textured(tmp_path_factory.mktemp("made") / "out")
     maker.scene("even", crops=3, shift=(4, -2), valid=0.9).scene("odd", crops=2, shift=(3, 5))
+    maker.scene("other margins", crops=1, shift=(4, 2), cfa_shift=(3, 2))
     maker.scene("tree", cfa=Cfa.X_TRANS, crops=2).scene("secret", test=True, crops=2)
     maker.finish()
     return maker
@@ -80,7 +81,7 @@ def tensor(path):
 
 def test_an_export_passes_its_own_check(folder):
     assert check(folder) == []
-    assert entries(folder).keys() == {"even", "odd", "tree"}
+    assert entries(folder).keys() == {"even", "odd", "other margins", "tree"}
     assert entries(folder, "test.yaml").keys() == {"TEST_secret"}
     assert yaml.safe_load((folder / "test_reserve.yaml").read_text()) == {"test_reserve": ["TEST_secret"]}
 
@@ -111,7 +112,7 @@ def test_a_loader_finds_the_noisy_photo_the_gt_and_the_mask_at_one_place(folder,
         assert "f_bayer_fpath" in crop or not entry["is_bayer"]
 
 
-@pytest.mark.parametrize("scene", ["even", "odd"])
+@pytest.mark.parametrize("scene", ["even", "odd", "other margins"])
 def test_the_gts_mosaic_starts_on_red_after_any_shift(folder, scene):
     crop = entries(folder)[scene]["crops"][0]
     truth, planes = tensor(crop["gt_linrec2020_fpath"]), tensor(crop["gt_bayer_fpath"])
