@@ -57,7 +57,7 @@ def verify(output: str | Path) -> tuple[str, ...]:
     store = Store(str(output))
     if not store.exists(MANIFEST_YAML):
         raise NotPreparedError(
-            f"{output} has no {MANIFEST_YAML}; run `rawnind prepare SOURCE --output {output}` first"
+            f"{store.location} has no {MANIFEST_YAML}; run `rawnind prepare SOURCE --output {store.location}` first"
         )
     return tuple(problems_of(store))
 

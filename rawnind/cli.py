@@ -10,7 +10,7 @@ from typing import Any, Literal
 import click
 
 from rawnind import api
-from rawnind.errors import OutputError, RawnindError
+from rawnind.errors import OutputError, RawnindError, redacted
 from rawnind.exit_codes import ExitCode, exit_code
 from rawnind.options import Options, load_config
 from rawnind.reasons import Outcome, Reason
@@ -34,7 +34,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except RawnindError as error:
-            click.echo(f"rawnind: {error}", err=True)
+            click.echo(f"rawnind: {redacted(str(error))}", err=True)
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
             click.echo("rawnind: interrupted; run the same command again to resume", err=True)
@@ -258,7 +258,9 @@ def verify(output: str) -> None:
     problems = api.verify(output)
     for problem in problems:
         click.echo(problem, err=True)
-    click.echo(f"{output}: {f'{len(problems)} problems' if problems else 'everything is as it was written'}")
+    click.echo(
+        f"{redacted(output)}: {f'{len(problems)} problems' if problems else 'everything is as it was written'}"
+    )
     sys.exit(ExitCode.PROBLEM if problems else ExitCode.COMPLETE)
 
 
@@ -367,7 +369,7 @@ def describe(summary: Summary, output: str) -> str:
         ),
         f"Pairs:  {_sum(summary.pairs)}",
         *(f"        {count} {reason}: {Reason(reason).sentence}" for reason, count in summary.reasons),
-        f"Crops:  {summary.crops}, listed in {output}/manifest.parquet",
+        f"Crops:  {summary.crops}, listed in {redacted(output)}/manifest.parquet",
     ]
     return "\n".join(lines)
 

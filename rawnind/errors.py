@@ -1,5 +1,7 @@
 """What can go wrong, grouped by what the caller can do about it."""
 
+import re
+
 from rawnind.reasons import Reason
 
 
@@ -83,3 +85,16 @@ def printable(text: str, most: int = 300) -> str:
     """
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:most])
     return shown + ("..." if len(text) > most else "")
+
+
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s@?#/]*:[^\s?#]*|[^\s@?#/]*)@")
+_SECRET_OPTION = re.compile(r"(?i)(?<=[?&])([^=&\s]*(?:key|secret|token|password|sig)[^=&\s]*)=[^&#\s]*")
+
+
+def redacted(text: str) -> str:
+    """A text for messages in which the credentials of URIs are hidden.
+
+    >>> redacted("s3://AKIA:wJal/rXUt@bucket/out?region=eu&access_token=abc")
+    's3://***@bucket/out?region=eu&access_token=***'
+    """
+    return _SECRET_OPTION.sub(r"\1=***", _CREDENTIALS.sub("***@", text))

@@ -212,9 +212,6 @@ class Measurements:
         gain_blue: of blue alone.
         contrast_red: factor that gives the noisy photo's red the contrast of its green in demosaicing; 1/8..8.
         contrast_blue: the same for blue.
-        cfa_shift_y: sites by which the GT's pattern is rolled against the noisy photo's; shift_y where both CFAs start at the
-            same row of the visible area. None in folders of earlier versions, where it is always shift_y.
-        cfa_shift_x: the same for columns.
     """
 
     __pydantic_config__ = _growing
@@ -243,8 +240,6 @@ class Measurements:
     gain_blue: NonNegative | None = None
     contrast_red: NonNegative | None = None
     contrast_blue: NonNegative | None = None
-    cfa_shift_y: int | None = None
-    cfa_shift_x: int | None = None
 
     @property
     def unexplained_loss(self) -> float | None:

@@ -80,6 +80,7 @@ class Bridge:
         observer: Observer | None = None,
     ) -> None:
         self._store = Store(output)
+        self._store.pin_root()
         self._plan = plan
         self._events = EventLog(self._store, run)
         self._journal = Journal(self._store)
@@ -87,7 +88,6 @@ class Bridge:
         self._ledger = OutcomeLedger(
             plan, self._journal, retry=retry, changed=changed, first=self._first_seq()
         )
-        self._root = self._store.root_identity()
         self._stopping = False
         last = self._events.last("state")
         self._state = State(last["to"]) if last else State.INITIALIZED
@@ -119,7 +119,6 @@ class Bridge:
             self._log.recover()
             self._events.add("begin", format=VERSIONS["events"], next_seq=self._journal.next_seq)
             self._transition(State.COLLECTING)
-            self._root = self._store.root_identity()
         return self.open_scenes()
 
     def worker_started(self, worker: WorkerIncarnation) -> None:
@@ -234,11 +233,12 @@ class Bridge:
         return [self._journal.latest[each.key].seq for each in submissions]
 
     def _commit_new(self, new: Sequence[Submission]) -> None:
-        self._store.require_root(self._root)
+        self._store.require_root()
         results = [
             validated(self._store, self._ledger.selected[each.key], self._plan.recipe, each.data)
             for each in new
         ]
+        self._store.require_root()  # a shard that is missing because the folder was moved is no verdict on its scene
         commits = self._journal.append(results, [each.inputs for each in new])
         for each, commit in zip(new, commits, strict=True):
             self._ledger.settle(each.key, commit)
@@ -272,8 +272,8 @@ class Bridge:
         return list(self._ledger.results_since(seq))
 
     def location(self) -> str:
-        """The output folder."""
-        return self._store.location
+        """The output folder, as it was given."""
+        return self._store.uri
 
     def join(self, feed: str, consumer: str, token: str, position: int | None = None) -> int | None:
         """A consumer joins a feed.

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rawnind.errors import ConfigError, OutputError
+from rawnind.errors import ConfigError
 from rawnind.output.store import Store
 
 FOLDER = "leases"
@@ -102,15 +102,12 @@ class LeaseLog:
         return None
 
     def _append_locally(self, data: bytes) -> None:
-        assert self._path is not None  # noqa: S101
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab") as file:
+        with self._store.open_in_place(
+            f"{self._folder}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        ) as descriptor:
+            with os.fdopen(descriptor, "ab", closefd=False) as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise OutputError(f"cannot write {self._path}: {error.strerror}") from error
+            os.fsync(descriptor)
 
 
 def _encode(entry: LeaseEntry) -> bytes:

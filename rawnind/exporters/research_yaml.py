@@ -8,6 +8,7 @@ alignment is [0, 0], and the mask and the coordinates, [x, y], are in the noisy 
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from rawnind.imaging.color import camera_to_rec2020
 from rawnind.output.manifest import MANIFEST, PAIRS
 from rawnind.output.shard_reader import ShardReader, StoredCrop
 from rawnind.output.shards import crop_name
-from rawnind.output.store import Store
+from rawnind.output.store import TEMPORARY, Store
 from rawnind.records import Cfa
 
 FORMATS = ("research-yaml",)
@@ -111,7 +112,7 @@ def export(
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     source, target = Store(str(output)), Store(str(Path(to).absolute()))
     if not source.exists(MANIFEST):
-        raise NotPreparedError(f"{output} has no {MANIFEST}; run `rawnind prepare` first")
+        raise NotPreparedError(f"{source.location} has no {MANIFEST}; run `rawnind prepare` first")
     _claim(target, manifest_digest(source))
     report = _Export(source, target, progress).run()
     target.write(MARK, _mark(manifest_digest(source), complete=True), replace=True)
@@ -124,12 +125,32 @@ def _mark(manifest: str, *, complete: bool) -> bytes:
 
 def _claim(target: Store, manifest: str) -> None:
     folder = Path(target.location)
-    if folder.is_dir() and any(folder.iterdir()) and not target.exists(MARK):
+    if folder.is_dir() and any(folder.iterdir()) and not _is_marked(folder / MARK):
         raise ConfigError(
             f"{target.location} is not empty and was not written by an export; choose another folder"
         )
     target.prepare_root()
+    for name in ("crops", "masks"):
+        target.require_unlinked(name)
     target.write(MARK, _mark(manifest, complete=False), replace=True)
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether a file is the mark of an export, which is shorter than 1000 bytes."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        data = file.read(1000)
+    try:
+        mark = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return (
+        isinstance(mark, dict)
+        and mark.get("format") in FORMATS
+        and isinstance(mark.get("manifest"), str)
+        and isinstance(mark.get("complete"), bool)
+    )
 
 
 def image_set(row: dict[str, Any]) -> str:
@@ -246,20 +267,30 @@ class _Export:
         """Writes a file unless it exists with these bytes; its absolute path."""
         self._written.add(name)
         path = Path(self._target.full(name))
-        if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):
+        if path.is_symlink() or not (
+            path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
+        ):
             self._target.write(name, data, replace=True)
         return str(path)
 
     def _remove_outdated(self) -> None:
         for folder in ("crops", "masks"):
             for entry in self._target.list(folder):
-                if entry.path not in self._written:
+                if entry.path not in self._written and _OWN_FILE.fullmatch(entry.path):
                     self._target.remove(entry.path)
 
 
 def _four_rows(matrix: Sequence[float]) -> list[list[float]]:
     """A 3x3 matrix, with a fourth row of zeros for the second green as LibRaw has it."""
     return [*np.reshape(matrix, (3, 3)).tolist(), [0.0, 0.0, 0.0]]
+
+
+_PAIR = r"[0-9a-f]{12}-[0-9a-f]{12}"
+_OWN_FILE = re.compile(
+    rf"crops/(bayer|x-trans)/[^/]+/{_PAIR}/(\d+-\d+-(noisy|gt)\.(tif|npy)|{re.escape(TEMPORARY)}[0-9a-f]{{32}})"
+    rf"|masks/(bayer|x-trans)/[^/]+/({_PAIR}\.png|{re.escape(TEMPORARY)}[0-9a-f]{{32}})"
+)
+"""Names of files that an export writes; no other file is removed."""
 
 
 def _folder(row: dict[str, Any]) -> str:
@@ -325,7 +356,7 @@ def gt_bayer(stored: StoredCrop, pair: Pair, gt_matrix: Sequence[float]) -> NDAr
         pair: shift, black and white levels.
         gt_matrix: XYZ -> camera RGB of the GT, 9 numbers row by row.
     """
-    if not any(step % 2 for step in pair.cfa_shift):
+    if not any(step % 2 for step in pair.shift):
         return levels(stored.gt_raw, pair.gt_black, pair.gt_white)
     to_camera = np.linalg.inv(camera_to_rec2020(gt_matrix)).astype(np.float32)
     camera = np.tensordot(to_camera, stored.gt_rgb.astype(np.float32), 1)

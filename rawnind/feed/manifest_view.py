@@ -25,11 +25,9 @@ log = logging.getLogger(__name__)
 _CROP_COLUMNS = ("row_group", "y", "x", "valid_fraction")
 _PAIR_COLUMNS = (
     "scene", "cfa", "pair_id", "size", "shift_y", "shift_x", "gain", "black_level", "white_level", "gt_black_level",
-    "gt_white_level", "rgb_xyz_matrix", "contrast_red", "contrast_blue", "cfa_shift_y", "cfa_shift_x", "shard",
-    "shard_sha256",
+    "gt_white_level", "rgb_xyz_matrix", "contrast_red", "contrast_blue", "shard", "shard_sha256",
 )  # fmt: skip
-_NEWER_COLUMNS = {"contrast_red": pa.float64(), "contrast_blue": pa.float64(),
-                  "cfa_shift_y": pa.int32(), "cfa_shift_x": pa.int32()}  # fmt: skip
+_NEWER_COLUMNS = ("contrast_red", "contrast_blue")
 """Columns that manifests of earlier versions lack; they are null there."""
 _FILTER_COLUMNS = (
     "test_reserve", "gt_sha1", "noisy_sha1", "msssim", "alignment_loss", "iso", "camera",
@@ -46,7 +44,6 @@ class Pair:
     Attributes:
         size: side of the stored crops in sites.
         shift: (dy, dx): GT site (y + dy, x + dx) shows what noisy site (y, x) shows.
-        cfa_shift: (dy, dx): sites by which the GT's pattern is rolled against the noisy photo's.
         gain: factor that brings the noisy photo to the GT's level.
         black: black levels of the noisy photo, in plane order, sensor values.
         white: white level of the noisy photo.
@@ -61,7 +58,6 @@ class Pair:
     pair_id: str
     size: int
     shift: tuple[int, int]
-    cfa_shift: tuple[int, int]
     gain: float
     black: tuple[float, ...]
     white: float
@@ -141,7 +137,6 @@ def pair_of(value: Mapping[str, Any]) -> Pair:
         pair_id=value["pair_id"],
         size=value["size"],
         shift=(value["shift_y"], value["shift_x"]),
-        cfa_shift=_cfa_shift(value),
         gain=value["gain"],
         black=tuple(value["black_level"]),
         white=value["white_level"],
@@ -152,12 +147,6 @@ def pair_of(value: Mapping[str, Any]) -> Pair:
         shard=value["shard"],
         shard_sha256=value["shard_sha256"],
     )
-
-
-def _cfa_shift(value: Mapping[str, Any]) -> tuple[int, int]:
-    """The roll of the GT's pattern; the shift itself where an earlier version made the folder."""
-    y, x = value.get("cfa_shift_y"), value.get("cfa_shift_x")
-    return (value["shift_y"] if y is None else y, value["shift_x"] if x is None else x)
 
 
 Filter = tuple[str, pc.Expression]
@@ -226,9 +215,9 @@ def read_groups(store: Store, *, everything: bool) -> Iterator[pa.Table]:
             require_readable_parquet("manifest", file.schema_arrow.metadata, MANIFEST)
             for number in range(file.num_row_groups):
                 table = file.read_row_group(number, columns=names)
-                for name, kind in _NEWER_COLUMNS.items():
+                for name in _NEWER_COLUMNS:
                     if name not in table.column_names:
-                        table = table.append_column(name, pa.nulls(len(table), kind))
+                        table = table.append_column(name, pa.nulls(len(table), pa.float64()))
                 yield table
     except (pa.ArrowInvalid, OSError) as error:
         raise ManifestError(f"{MANIFEST} in {store.location} cannot be read: {error}") from error

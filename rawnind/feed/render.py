@@ -73,7 +73,7 @@ def _grid(pair: Pair, options: SampleOptions) -> Grid:
         stored=pair.size,
         size=options.crop_size,
         step=pair.cfa.period,
-        red=(pair.cfa_shift[0] % 2, pair.cfa_shift[1] % 2) if gt_mosaic else (0, 0),
+        red=(pair.shift[0] % 2, pair.shift[1] % 2) if gt_mosaic else (0, 0),
         mosaic=mosaic,
     )
 

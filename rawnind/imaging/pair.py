@@ -5,8 +5,7 @@
     FinishedPair.pixels   what a shard stores of each crop
 
 Coordinates are sites of the noisy photo's frame (see `coordinates`); `_crops` converts those of the crops to the visible
-area for the records that leave this module. The shift of the frames (`AlignedPair.shift`) is that of the
-visible areas unless the photos' CFAs start at different sites.
+area for the records that leave this module. A shift is the same in either.
 
 Both steps compute the planes of both photos and free them: 8 bytes per site are more than an aligned pair keeps.
 """
@@ -120,10 +119,8 @@ def align_pair(truth: Prepared, noisy: Prepared, recipe: Recipe) -> AlignedPair 
     """
     if rejection := unsuitable(truth, noisy, recipe):
         return rejection
-    truth, noisy = _same_size(truth, noisy)
-    roll = np.subtract(truth.photo.sensor.origin, noisy.photo.sensor.origin)
-    found = align(truth.features, noisy.features, max_shift=recipe.max_shift - int(np.abs(roll).max()))
-    measured = _alignment_numbers(found, roll)
+    found = align(truth.features, noisy.features, max_shift=recipe.max_shift)
+    measured = _alignment_numbers(found)
     if found.score < recipe.min_alignment_score:
         detail = f"correlation peak {found.score:.1f}, at least {recipe.min_alignment_score:g} is needed"
         return reject(truth, noisy, Reason.ALIGNMENT_UNCERTAIN, detail, measured)
@@ -285,29 +282,10 @@ def _share(causes: NDArray[np.uint8], cause: Cause) -> float:
     return float(np.count_nonzero(causes & np.uint8(cause)) / causes.size)
 
 
-def _same_size(truth: Prepared, noisy: Prepared) -> tuple[Prepared, Prepared]:
-    """Both photos, without the last tiles that only one has: CFAs may start at different sites of equal visible areas."""
-    height, width = np.minimum(truth.photo.mosaic.shape, noisy.photo.mosaic.shape)
-    return tuple(
-        each
-        if each.photo.mosaic.shape == (height, width)
-        else Prepared(replace(each.photo, mosaic=np.ascontiguousarray(each.photo.mosaic[:height, :width])))
-        for each in (truth, noisy)
-    )  # type: ignore[return-value]  # two in, two out
-
-
-def _alignment_numbers(found: Alignment, roll: NDArray[np.int64]) -> Measurements:
-    """The numbers of an alignment, in visible-area coordinates.
-
-    Args:
-        found: the alignment of the frames.
-        roll: (2,) first site of the GT's CFA minus that of the noisy photo's, in sites of the visible area.
-    """
+def _alignment_numbers(found: Alignment) -> Measurements:
     return Measurements(
-        shift_y=found.shift[0] + int(roll[0]),
-        shift_x=found.shift[1] + int(roll[1]),
-        cfa_shift_y=found.shift[0],
-        cfa_shift_x=found.shift[1],
+        shift_y=found.shift[0],
+        shift_x=found.shift[1],
         subpixel_y=found.subpixel[0],
         subpixel_x=found.subpixel[1],
         alignment_score=found.score,

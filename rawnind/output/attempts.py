@@ -40,7 +40,7 @@ class Ledger:
 
     def __init__(self, store: Store, run: str, key: str) -> None:
         self._store = store
-        self._folder = f"{FOLDER}/{run}/{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        self._folder = f"{FOLDER}/{run}/{scene_digest(key)}"
 
     def begin(self) -> int:
         """Records an attempt; returns the number of earlier ones."""
@@ -57,6 +57,17 @@ class Ledger:
         """Every attempt that exceeded --scene-timeout, oldest first."""
         entries = sorted(self._store.list(f"{self._folder}/timeouts"), key=lambda entry: entry.modified)
         return [TimedOut(**json.loads(self._store.read(entry.path))) for entry in entries]
+
+
+def scene_digest(key: str) -> str:
+    """Name of a scene's folder in the ledger."""
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def attempted(store: Store) -> frozenset[str]:
+    """`scene_digest` of every scene that a run has begun since the last manifest was written."""
+    paths = (entry.path for entry in store.list(FOLDER))
+    return frozenset(path.split("/")[2] for path in paths if _MARK.fullmatch(path))
 
 
 def remove_marks(store: Store) -> None:

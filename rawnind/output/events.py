@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rawnind.errors import OutputError
 from rawnind.output.journal.journal import Commit, Journal, commit_of
 from rawnind.output.store import Store
 from rawnind.reasons import Outcome
@@ -69,12 +68,11 @@ class EventLog:
             self._buffer(event, lines)
             return
         text = "".join(lines)
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab") as file:
-                file.write((text if self._ends_with_newline() else "\n" + text).encode())
-        except OSError as error:
-            raise OutputError(f"cannot write {NAME} in {self._store.location}: {error.strerror}") from error
+        with (
+            self._store.open_in_place(NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT) as descriptor,
+            os.fdopen(descriptor, "ab", closefd=False) as file,
+        ):
+            file.write((text if _ends_with_newline(descriptor) else "\n" + text).encode())
 
     def _buffer(self, event: str, lines: Sequence[str]) -> None:
         """Buffers commits until there are `_LINES_PER_FILE` or another event is logged."""
@@ -92,16 +90,6 @@ class EventLog:
     @property
     def _file(self) -> str:
         return f"{self._first}.{len(self._files) + 1:06d}"
-
-    def _ends_with_newline(self) -> bool:
-        """Whether the log ends with a complete line; a process that was killed while writing may have left a partial one."""
-        if self._path is None:
-            return True
-        with self._path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            if size:
-                file.seek(size - 1)
-            return file.read(1) in {b"", b"\n"}
 
     def _flush(self) -> None:
         if self._commits:
@@ -160,6 +148,12 @@ def _parsed(line: str) -> dict[str, Any] | None:
     except json.JSONDecodeError:
         return None
     return values if isinstance(values, dict) else None
+
+
+def _ends_with_newline(descriptor: int) -> bool:
+    """Whether a file is empty or ends with a complete line; a process that was killed while writing leaves a partial one."""
+    size = os.fstat(descriptor).st_size
+    return not size or os.pread(descriptor, 1, size - 1) == b"\n"
 
 
 def _backwards(path: Path, text: bytes) -> Iterator[str]:

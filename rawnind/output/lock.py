@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,41 +41,35 @@ def exclusive_run(store: Store, run: str) -> Iterator[None]:
     about = json.dumps(
         {"run": run, "host": socket.gethostname(), "pid": os.getpid(), "since": round(time.time())}
     )
-    descriptor = _lock(path, store.location) if path else None
-    if path is None or descriptor is None:
-        with _lease(store, run, about):
-            yield
-        return
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, about.encode(), 0)
+    with ExitStack() as stack:
+        descriptor = _lock(store, path, stack) if path else None
+        if path is None or descriptor is None:
+            stack.enter_context(_lease(store, run, about))
+        else:
+            stack.callback(path.unlink, missing_ok=True)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, about.encode(), 0)
         yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
 
 
-def _lock(path: Path, location: str) -> int | None:
-    """The locked file's descriptor; None where the file system has no locks."""
+def _lock(store: Store, path: Path, stack: ExitStack) -> int | None:
+    """The locked file's descriptor, which `stack` closes; None where the file system has no locks."""
     while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise OutputError(f"cannot write {NAME} in {location}: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(descriptor, 4096, 0)
-            os.close(descriptor)
-            if error.errno in _UNSUPPORTED:
-                return None
-            raise FolderInUseError(
-                f"{location} is in use by {_owner(holder)}. Wait for it, or choose a new --output."
-            ) from error
-        with suppress(FileNotFoundError):
-            if os.fstat(descriptor).st_ino == path.stat().st_ino:
-                return descriptor
-        os.close(descriptor)  # the previous run has just removed the file that was opened here
+        with ExitStack() as opened:
+            descriptor = opened.enter_context(store.open_in_place(NAME, os.O_RDWR | os.O_CREAT))
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in _UNSUPPORTED:
+                    return None
+                raise FolderInUseError(
+                    f"{store.location} is in use by {_owner(os.pread(descriptor, 4096, 0))}. Wait for it, or choose a new --output."
+                ) from error
+            with suppress(FileNotFoundError):
+                if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                    stack.push(opened.pop_all())
+                    return descriptor
+        # the previous run has just removed the file that was opened here
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from rawnind.output.shards import crop_name
 from rawnind.output.versions import parquet_metadata
 from rawnind.records import ALWAYS_MEASURED, Crop, Measurements, PairResult, SceneResult, Sensor
 
-_INTEGER_MEASUREMENTS = ("shift_y", "shift_x", "cfa_shift_y", "cfa_shift_x")
+_INTEGER_MEASUREMENTS = ("shift_y", "shift_x")
 _LEVELS = pa.list_(pa.field("element", pa.float64(), nullable=False))
 
 
@@ -31,8 +31,6 @@ SOMETIMES_MEASURED = (
     "gain_blue",
     "contrast_red",
     "contrast_blue",
-    "cfa_shift_y",
-    "cfa_shift_x",
 )
 
 

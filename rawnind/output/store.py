@@ -10,6 +10,7 @@ import errno
 import hashlib
 import mmap
 import os
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from typing import IO, Protocol
 import pyarrow as pa
 from pyarrow import fs
 
-from rawnind.errors import ConfigError, OutputError
+from rawnind.errors import ConfigError, OutputError, redacted
 
 TEMPORARY = ".tmp-"
 """Prefix of files that are being written; those of a run that has ended may be removed."""
@@ -82,26 +83,34 @@ class Store:
     """Files below one root. Names are relative, with forward slashes, and never leave the root.
 
     Args:
-        location: a local path, or a URI such as `s3://bucket/folder`.
+        uri: a local path, or a URI such as `s3://bucket/folder`.
+
+    Attributes:
+        uri: as given.
+        location: the same for messages, without credentials.
 
     Raises:
         OutputError: The location cannot be opened.
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, uri: str) -> None:
+        location = redacted(uri)
+        self._root_identity: tuple[int, int] | None = None
         try:
-            if "://" in location:
-                self._fs, root = fs.FileSystem.from_uri(_tuned(location))
+            if "://" in uri:
+                self._fs, root = fs.FileSystem.from_uri(_tuned(uri))
                 self._root = root.rstrip("/")
                 if not self._root:
                     raise ConfigError(f"{location} names no folder")
             else:
-                self._fs, self._root = fs.LocalFileSystem(), str(Path(location).absolute())
+                self._fs, self._root = fs.LocalFileSystem(), str(Path(uri).absolute())
         except pa.ArrowInvalid as error:  # not a URI, or one that pyarrow has no file system for
-            raise ConfigError(f"cannot open {location}: {error}") from error
+            raise ConfigError(
+                f"cannot open {location}: {redacted(str(error))}"
+            ) from None  # `error` has the URI
         except (OSError, pa.ArrowException) as error:
-            raise OutputError(f"cannot open {location}: {error}") from error
-        self.location = location
+            raise OutputError(f"cannot open {location}: {redacted(str(error))}") from None
+        self.uri, self.location = uri, location
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
 
     def full(self, name: str) -> str:
@@ -134,6 +143,8 @@ class Store:
         """
         final = self.full(name)
         with self._translated("write", name):
+            if self.is_local:
+                self._make_folder(Path(final).parent)
             if not replace and self._fs.get_file_info(final).type != fs.FileType.NotFound:
                 raise FileExistsError(name)
             with (
@@ -164,7 +175,7 @@ class Store:
                 isinstance(error, FileNotFoundError) and action != "write"
             ):
                 raise
-            raise OutputError(f"cannot {action} {name} in {self.location}: {error}") from error
+            raise OutputError(f"cannot {action} {name} in {self.location}: {redacted(str(error))}") from error
 
     def write(self, name: str, data: bytes, *, replace: bool = False) -> str:
         """Writes a whole file; returns its SHA-256. Errors as in `create`.
@@ -220,10 +231,11 @@ class Store:
         Raises:
             OutputError: The storage does not answer.
         """
-        place = self.full(folder) if folder else self._root
-        selector = fs.FileSelector(place, recursive=True, allow_not_found=True)
         with self._translated("list", folder):
-            found = self._fs.get_file_info(selector)
+            if self.is_local:
+                return sorted(self._walk(folder), key=lambda entry: entry.path)
+            place = self.full(folder) if folder else self._root
+            found = self._fs.get_file_info(fs.FileSelector(place, recursive=True, allow_not_found=True))
         return sorted(
             (
                 FolderEntry(
@@ -237,12 +249,90 @@ class Store:
             key=lambda entry: entry.path,
         )
 
+    def _walk(self, folder: str) -> Iterator[FolderEntry]:
+        """Files below a local folder; links to folders are not followed."""
+        if folder:
+            self.require_unlinked(folder)
+        pending = [self.full(folder) if folder else self._root]
+        while pending:
+            try:
+                entries = os.scandir(pending.pop())
+            except FileNotFoundError:
+                continue
+            with entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    elif entry.is_file():
+                        found = entry.stat()
+                        name = entry.path[len(self._root) :].lstrip("/")
+                        yield FolderEntry(path=name, size=found.st_size, modified=found.st_mtime_ns / 1e9)
+
+    def require_unlinked(self, folder: str) -> None:
+        """Checks that a local folder and those above it are no links: what is written or deleted then is inside the root.
+
+        A folder that is linked to another disk could be another output's too, whose files a run would delete as its own.
+
+        Raises:
+            OutputError: One of them is a symbolic link.
+        """
+        place = Path(self._root)
+        for part in PurePosixPath(folder).parts if self.is_local else ():
+            place /= part
+            if place.is_symlink():
+                raise OutputError(
+                    f"{place} is a symbolic link; links inside an output folder are not followed, because files behind them could "
+                    "be deleted. Replace it by a folder, or move the whole output folder to where it points"
+                )
+
+    @contextlib.contextmanager
+    def open_in_place(self, name: str, flags: int) -> Iterator[int]:
+        """Opens a local file to be changed in place; the descriptor is closed at the end.
+
+        Args:
+            name: relative name; its folder is created.
+            flags: of `os.open`, in addition to those that keep links from being followed.
+
+        Raises:
+            OutputError: It is a link or no regular file, it has a second name (a hard link), or the storage reports an error.
+        """
+        path = Path(self.full(name))
+        with self._translated("write", name):
+            self._make_folder(path.parent)
+            if path.is_symlink():
+                raise OSError(errno.ELOOP, "it is a symbolic link; remove it")
+            # O_NONBLOCK: a pipe of that name would be waited for
+            descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
+            try:
+                found = os.fstat(descriptor)
+                if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                    raise OSError(errno.EINVAL, "it is no regular file, or has a second name; remove it")
+                yield descriptor
+            finally:
+                os.close(descriptor)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Creates a folder of the store; after `pin_root` never the root itself, which then was moved away."""
+        root = Path(self._root)
+        below = folder.relative_to(root)
+        folders = [root / parent for parent in (*reversed(below.parents), below)]
+        if self._root_identity is not None:
+            self.require_root()
+            folders.remove(root)
+        self.require_unlinked(below.as_posix())
+        for place in folders:
+            try:
+                place.mkdir(parents=place == root, exist_ok=True)
+            except FileExistsError as error:
+                raise NotADirectoryError(f"{place} is a file, a folder is needed") from error
+
     def remove(self, name: str) -> None:
         """Removes a file if it exists.
 
         Raises:
             OutputError: The storage reports an error.
         """
+        self.require_unlinked(str(PurePosixPath(name).parent))
         with self._translated("remove", name), contextlib.suppress(FileNotFoundError):
             self._fs.delete_file(self.full(name))
 
@@ -252,6 +342,7 @@ class Store:
         Raises:
             OutputError: The storage reports an error.
         """
+        self.require_unlinked(name)
         with self._translated("remove", name), contextlib.suppress(FileNotFoundError):
             self._fs.delete_dir(self.full(name))
 
@@ -263,18 +354,25 @@ class Store:
             return None
         return (found.st_dev, found.st_ino) if found else None
 
-    def require_root(self, identity: tuple[int, int] | None) -> None:
-        """Checks that the root is still the same folder.
+    def pin_root(self) -> None:
+        """From now on nothing is written where another folder has taken the root's place.
 
-        One that was moved must not be created again, nor its files be reported missing.
+        Raises:
+            OutputError: There is no root.
+        """
+        self._root_identity = self.root_identity()
+        self.require_root()
 
-        Args:
-            identity: the earlier value of `root_identity`.
+    def require_root(self) -> None:
+        """Checks that a local root exists and, after `pin_root`, that it is the same folder.
 
         Raises:
             OutputError: The root is missing or another folder.
         """
-        if self.is_local and self.root_identity() != identity:
+        if not self.is_local:
+            return
+        found = self.root_identity()
+        if found is None or self._root_identity not in {None, found}:
             raise OutputError(
                 f"the output folder {self.location} cannot be reached any more; bring it back and run again"
             )
@@ -288,6 +386,10 @@ class Store:
         root = Path(self._root)
         if self.is_local and root.exists() and not root.is_dir():
             raise ConfigError(f"{self.location} is a file; --output needs a folder")
+        if self.is_local:
+            with self._translated("create", ""):
+                root.mkdir(parents=True, exist_ok=True)
+            self.pin_root()
         probe = f"{TEMPORARY}probe-{uuid.uuid4().hex}"
         self.write(probe, b"")
         self.remove(probe)
@@ -303,10 +405,6 @@ def _tuned(uri: str) -> str:
 @contextlib.contextmanager
 def _atomic_file(final: Path, *, replace: bool) -> Iterator[IO[bytes]]:
     """A temporary file in the same folder that is renamed when the block ends without an error, and removed otherwise."""
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise NotADirectoryError(f"{error.filename} is a file, a folder is needed") from error
     temporary = final.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as stream:

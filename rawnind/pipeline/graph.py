@@ -17,7 +17,7 @@ from ray.util.debug import log_once
 
 from rawnind import timing
 from rawnind.bridge.bridge import Bridge
-from rawnind.errors import FolderInUseError
+from rawnind.errors import FolderInUseError, redacted
 from rawnind.options import Options
 from rawnind.pipeline.metrics import RayMetrics
 from rawnind.pipeline.worker import SceneWorker, scene_row
@@ -73,7 +73,7 @@ def start_bridge(job: Job, *, max_scenes: int) -> Any:
         except ValueError as error:  # the name is taken
             if time.monotonic() > end:
                 raise FolderInUseError(
-                    f"another run on this cluster is working on {job.output}. Wait for it, or choose a new --output."
+                    f"another run on this cluster is working on {redacted(job.output)}. Wait for it, or choose a new --output."
                 ) from error
         time.sleep(timing.DRIVER_POLL)
 

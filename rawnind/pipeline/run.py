@@ -1,6 +1,7 @@
 """One run of `prepare`, from a source to a manifest."""
 
 import contextlib
+import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,9 +16,9 @@ import yaml
 
 from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.ledger import OutcomeLedger
-from rawnind.errors import ConfigError, ManifestError, RecipeMismatchError
+from rawnind.errors import ConfigError, ManifestError, OutputError, RecipeMismatchError
 from rawnind.options import Options, RunOptions
-from rawnind.output import attempts
+from rawnind.output import attempts, cleanup
 from rawnind.output.journal.journal import Journal
 from rawnind.output.lock import exclusive_run
 from rawnind.output.manifest import read_head, read_summary
@@ -32,7 +33,7 @@ from rawnind.reasons import Reason
 from rawnind.recipe import ALGORITHM, Recipe
 from rawnind.records import Summary
 from rawnind.source.fingerprint import fingerprint, is_unchanged
-from rawnind.source.index import load_index
+from rawnind.source.index import Index, load_index
 
 RECIPE = "recipe.yaml"
 
@@ -90,9 +91,10 @@ def _from_source(
         cfa=options.cfa, exclude_test_reserve=options.exclude_test_reserve, limit=options.limit
     )
     plan = make_plan(index.scenes, selection, options.recipe)
-    _refuse_source_within(Path(source), location)
+    _require_separate(Path(source), location, index)
     store = Store(location)
     store.prepare_root()
+    _refuse_links(store)
     name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
     with exclusive_run(store, name):
         plan = replace(plan, recipe=_claim(store, options.recipe))
@@ -103,7 +105,7 @@ def _from_source(
         progress.planned(index, plan, already=len(plan.selected) - len(todo))
         if todo and plan.recipe.algorithm != ALGORITHM:
             raise RecipeMismatchError(
-                f"{location} was made with algorithm {plan.recipe.algorithm}, this version computes with {ALGORITHM}, and "
+                f"{store.location} was made with algorithm {plan.recipe.algorithm}, this version computes with {ALGORITHM}, and "
                 f"{len(todo)} scenes have no outcome yet. Choose a new --output."
             )
         if not todo:
@@ -199,13 +201,43 @@ def _claim(store: Store, recipe: Recipe) -> Recipe:
     return found
 
 
-def _refuse_source_within(source: Path, location: str) -> None:
-    """Refuses photos in folders whose leftovers a run removes."""
-    for name in () if "://" in location else ("parts", "shards", attempts.FOLDER):
-        if source.resolve().is_relative_to(Path(location).resolve() / name):
+def _require_separate(source: Path, location: str, index: Index) -> None:
+    """Refuses an output folder that contains the source, or that the next run would take for a part of the source.
+
+    Args:
+        source: a folder or an index YAML.
+        location: of the output.
+        index: of the source.
+
+    Raises:
+        ConfigError: The folders are not separate.
+    """
+    if "://" in location:
+        return
+    root, output = Path(_root(source)), Path(os.path.realpath(location))
+    if Path(os.path.realpath(root)).is_relative_to(output):
+        raise ConfigError(
+            f"the source {root} lies inside the output folder {location}, where runs write and remove files. Choose a folder "
+            "outside the source for --output."
+        )
+    prefix = f"{root}{os.sep}"
+    photos = (ref.path for scene in index.scenes for ref in (*scene.ground_truths, *scene.noisy))
+    below = {path.removeprefix(prefix).partition(os.sep) for path in photos if path.startswith(prefix)}
+    for name in sorted({first for first, _, rest in below if rest}):
+        if output.is_relative_to(os.path.realpath(root / name)):
             raise ConfigError(
-                f"{source} lies inside {location}/{name}, a folder that the run removes files from; move one of them"
+                f"the output folder {location} lies in {root / name}, where the source's scenes are. Choose a folder outside "
+                "the source for --output."
             )
+
+
+def _refuse_links(store: Store) -> None:
+    """Refuses linked folders before anything is computed."""
+    try:
+        for name in cleanup.FOLDERS:
+            store.require_unlinked(name)
+    except OutputError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _refuse_foreign(store: Store) -> None:

@@ -74,6 +74,7 @@ class SceneWorker:
         ray.get(bridge.worker_started.remote(self._incarnation))  # before anything that may crash
         keep_freed_memory()
         self._store = Store(output)
+        self._store.pin_root()
         self._root = Path(root)
         self._run = run
         self._recipe = recipe

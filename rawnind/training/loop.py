@@ -15,7 +15,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from rawnind.errors import ConfigError, RawnindError
+from rawnind.errors import ConfigError, RawnindError, redacted
 from rawnind.feed.batch import Batch
 from rawnind.feed.crop_options import CropOptions, Input
 from rawnind.feed.dataset import CropDataset
@@ -86,7 +86,7 @@ def train(
     crops = CropDataset(output, **options)
     if len(crops) < batch_size:
         raise ConfigError(
-            f"a batch of {batch_size} needs as many crops, {output} has {len(crops)} to train on"
+            f"a batch of {batch_size} needs as many crops, {redacted(str(output))} has {len(crops)} to train on"
         )
     path = checkpoint_path(output, checkpoint)
     found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -183,7 +183,7 @@ class Training:
             "losses": self.losses,
         }
         try:
-            with temporary.open("wb") as file:
+            with temporary.open("xb") as file:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -265,7 +265,9 @@ def checkpoint_path(output: str | Path, checkpoint: Path | None) -> Path:
         ConfigError: `output` is remote, and `checkpoint` is None.
     """
     if checkpoint is None and "://" in str(output):
-        raise ConfigError(f"{output} is not a local folder; name a local file with checkpoint (--checkpoint)")
+        raise ConfigError(
+            f"{redacted(str(output))} is not a local folder; name a local file with checkpoint (--checkpoint)"
+        )
     return checkpoint or Path(output) / "checkpoint.pt"
 
 

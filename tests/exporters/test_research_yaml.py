@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from rawnind.cli import main
-from rawnind.errors import ConfigError, DamagedShardError
+from rawnind.errors import ConfigError, DamagedShardError, OutputError
 from rawnind.exporters.check import check, offset
 from rawnind.exporters.research_yaml import MARK, describe_export, export
 from rawnind.imaging.color import camera_to_rec2020
@@ -38,7 +38,7 @@ class Textured(FolderMaker):
             return np.take_along_axis(camera, colors[None], 0)[0]
 
         noisy = 512 + 15488 * (mosaic((0, 0)) / measured.gain + rng.normal(0, 0.02, light.shape))
-        truth = 512 + 15488 * mosaic((measured.cfa_shift_y, measured.cfa_shift_x))
+        truth = 512 + 15488 * mosaic((measured.shift_y, measured.shift_x))
         return CropPixels(
             crop_id=crop_name(pair, y, x),
             noisy_raw=noisy.clip(0, 65535).astype(np.uint16),
@@ -53,7 +53,6 @@ def maker(tmp_path_factory):
     """Two Bayer scenes, one of them with an odd shift, an X-Trans one, and one of the test reserve."""
     maker = Textured(tmp_path_factory.mktemp("made") / "out")
     maker.scene("even", crops=3, shift=(4, -2), valid=0.9).scene("odd", crops=2, shift=(3, 5))
-    maker.scene("other margins", crops=1, shift=(4, 2), cfa_shift=(3, 2))
     maker.scene("tree", cfa=Cfa.X_TRANS, crops=2).scene("secret", test=True, crops=2)
     maker.finish()
     return maker
@@ -81,7 +80,7 @@ def tensor(path):
 
 def test_an_export_passes_its_own_check(folder):
     assert check(folder) == []
-    assert entries(folder).keys() == {"even", "odd", "other margins", "tree"}
+    assert entries(folder).keys() == {"even", "odd", "tree"}
     assert entries(folder, "test.yaml").keys() == {"TEST_secret"}
     assert yaml.safe_load((folder / "test_reserve.yaml").read_text()) == {"test_reserve": ["TEST_secret"]}
 
@@ -112,7 +111,7 @@ def test_a_loader_finds_the_noisy_photo_the_gt_and_the_mask_at_one_place(folder,
         assert "f_bayer_fpath" in crop or not entry["is_bayer"]
 
 
-@pytest.mark.parametrize("scene", ["even", "odd", "other margins"])
+@pytest.mark.parametrize("scene", ["even", "odd"])
 def test_the_gts_mosaic_starts_on_red_after_any_shift(folder, scene):
     crop = entries(folder)[scene]["crops"][0]
     truth, planes = tensor(crop["gt_linrec2020_fpath"]), tensor(crop["gt_bayer_fpath"])
@@ -151,12 +150,37 @@ def hashes(folder):
 
 def test_the_same_folder_gives_the_same_bytes_and_what_is_stale_goes(folder, maker):
     before = hashes(folder)
-    (folder / "masks" / "bayer" / "gone.png").write_bytes(b"old")
+    stale = folder / "masks" / "bayer" / "gone" / "0123456789ab-ba9876543210.png"
+    stale.parent.mkdir()
+    stale.write_bytes(b"old")
     victim = next(folder.rglob("*-gt.npy"))
     victim.write_bytes(b"half")
     export(maker.store.location, folder)
     assert hashes(folder) == before
     assert json.loads((folder / MARK).read_text())["complete"] is True
+
+
+@pytest.mark.parametrize("mark", ["{}", "[]", "[" * 900, '{"format": "research-yaml"}'])
+def test_a_file_that_is_no_mark_does_not_make_a_folder_an_export(maker, tmp_path, mark):
+    (tmp_path / MARK).write_text(mark)
+    with pytest.raises(ConfigError, match="not written by an export"):
+        export(maker.store.location, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [MARK]
+
+
+def test_photos_in_and_behind_the_folders_of_an_export_stay(maker, tmp_path):
+    to, photos = tmp_path / "to", tmp_path / "photos"
+    export(maker.store.location, to)
+    photo = to / "crops" / "bayer" / "holiday.jpg"
+    photo.write_bytes(b"photo")
+    export(maker.store.location, to)
+    assert photo.read_bytes() == b"photo"
+    (to / "crops").rename(photos)
+    (to / "crops").symlink_to(photos)
+    before = hashes(photos)
+    with pytest.raises(OutputError, match="symbolic link"):
+        export(maker.store.location, to)
+    assert hashes(photos) == before
 
 
 def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(maker, tmp_path):

@@ -256,35 +256,11 @@ def test_two_motifs_are_no_pair():
     assert found.measured.alignment_loss is None
 
 
-@pytest.mark.parametrize("cfa", Cfa)
-@pytest.mark.parametrize("drop", [(1, 0), (0, 1), (1, 1)])
-def test_photos_whose_cfas_start_at_different_sites_are_one_pair(cfa, drop):
-    """The noisy photo lacks its first rows or columns, as a camera with other margins would give it."""
-    truth, noisy = rendered(cfa, (7.0, -4.0))
-    area = noisy.mosaic[drop[0] :, drop[1] :]
-    height, width = area.shape
-    origin = tuple(-step % cfa.period for step in drop)
-    sensor = replace(noisy.sensor, origin=origin, height=height, width=width, rgb_xyz_matrix=MATRIX)
-    other = Prepared(Photo.from_visible(area, sensor))
-    whole_truth = prepared(Photo(mosaic=truth.mosaic, sensor=truth.sensor))
-    cut = replace(whole_truth.photo.sensor, height=height, width=width)
-    pair = align_pair(Prepared(Photo.from_visible(truth.mosaic[:height, :width], cut)), other, RECIPE)
-    assert isinstance(pair, AlignedPair)
-    shift = pair.measured.shift_y, pair.measured.shift_x
-    assert shift == (7 + drop[0], -4 + drop[1])
-    done = finish_pair(pair, RECIPE)
-    for crop, noisy_raw, gt_raw, _, _ in done.pixels(RECIPE.crop_size):
-        y, x, size = crop.y, crop.x, RECIPE.crop_size
-        np.testing.assert_array_equal(noisy_raw, area[y : y + size, x : x + size])
-        y, x = y + shift[0], x + shift[1]
-        np.testing.assert_array_equal(gt_raw, truth.mosaic[y : y + size, x : x + size])
-    assert done.crops
-
-
-def test_different_arrays_or_sizes_are_no_pair():
+def test_different_arrays_or_origins_or_sizes_are_no_pair():
     truth, noisy = both()
     other = prepared(rendered(Cfa.X_TRANS, (7.0, -4.0))[1])
     assert rejection(truth, other).reason is Reason.CFA_MISMATCH
+    assert rejection(truth, prepared(noisy.photo, (1, 0))).reason is Reason.CFA_MISMATCH
     smaller = Photo(mosaic=noisy.photo.mosaic[:-2], sensor=noisy.photo.sensor)
     assert rejection(truth, prepared(smaller)).reason is Reason.SIZE_MISMATCH
 
