@@ -51,7 +51,7 @@ def out(prepared):
         (["--scene-timeout", "nan"], "scene_timeout must be a number of seconds above 0, got nan"),
         (["--cpus-per-scene", "0"], "cpus_per_scene must be a number above 0, got 0.0"),
         (["--retry-failed", "exposure"], "retry_failed takes"),
-        (["--retry-failed", "nonsense"], "retry_failed takes all, all_zero, invalid_result, missing_file"),
+        (["--retry-failed", "nonsense"], "retry_failed takes all, all_zero, incomplete, invalid_result"),
         (["--crop-size", "96"], "was made with another recipe (crop_size 64 there and 96 now"),
         (["--cfa", "foveon"], "Invalid value for '--cfa'"),
         (["--no-such-option"], "No such option"),

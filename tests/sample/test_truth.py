@@ -419,8 +419,9 @@ def test_a_real_photo_and_its_shifted_noisy_copy_pass_the_whole_chain(real_data,
     values = np.clip(np.rint(moved + noise), 0, sensor.white_level).astype(np.uint16)
     tile = np.roll(np.array(sensor.cfa.tile), sensor.origin, (0, 1))
     matrix = sensor.rgb_xyz_matrix or (0.8, -0.25, -0.07, -0.4, 1.2, 0.2, -0.08, 0.2, 0.55)
+    make, _, model = sensor.camera.partition(" ")
     data = encode_dng(values, pattern=tile, black_level=(round(black),), white_level=int(sensor.white_level),
-                      iso=1600, make="Homemade", model="Camera One", color_matrix=matrix,
+                      iso=1600, make=make or "Homemade", model=model or "Camera One", color_matrix=matrix,
                       as_shot_neutral=(0.5, 1.0, 0.7))  # fmt: skip
     noisy_path = tmp_path / "noisy.dng"
     noisy_path.write_bytes(data)
