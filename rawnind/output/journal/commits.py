@@ -23,7 +23,7 @@ ROW = np.dtype(
         ("reason", "i1"),  # place in REASONS; -1: none
         *((str(outcome), "<i4") for outcome in OUTCOMES),
         ("crops", "<i4"),
-        ("failures", "<u4"),  # bit n: REASONS[n]
+        ("failures", "<u8"),  # bit n: REASONS[n]
     ]
 )
 """A commit in an array. `seq` is -1 where there is none."""
