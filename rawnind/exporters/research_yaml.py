@@ -26,10 +26,11 @@ from rawnind.errors import ConfigError, ManifestError, NotPreparedError
 from rawnind.feed.manifest_view import Pair, manifest_digest, pair_of, read_groups
 from rawnind.feed.noisy_rgb import noisy_rgb
 from rawnind.imaging.color import camera_to_rec2020
+from rawnind.output.atomic_file import TEMPORARY
 from rawnind.output.manifest import MANIFEST, PAIRS
 from rawnind.output.shard_reader import ShardReader, StoredCrop
 from rawnind.output.shards import crop_name
-from rawnind.output.store import TEMPORARY, Store
+from rawnind.output.store import Store
 from rawnind.records import Cfa
 
 FORMATS = ("research-yaml",)

@@ -10,7 +10,8 @@ import re
 import uuid
 from dataclasses import dataclass
 
-from rawnind.output.store import TEMPORARY, Store
+from rawnind.output.atomic_file import TEMPORARY
+from rawnind.output.store import Store
 
 FOLDER = "attempts"
 _MARK = re.compile(rf"{FOLDER}/[^/]+/[0-9a-f]{{16}}/(begun|timeouts)/({re.escape(TEMPORARY)})?[0-9a-f]{{32}}")

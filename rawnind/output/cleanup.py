@@ -6,9 +6,10 @@ The rules of what a run may delete are a module of their own so that they can be
 import re
 
 from rawnind.output import attempts
+from rawnind.output.atomic_file import TEMPORARY
 from rawnind.output.journal.journal import Journal
 from rawnind.output.shards import is_shard_name
-from rawnind.output.store import TEMPORARY, Store
+from rawnind.output.store import Store
 from rawnind.reasons import Outcome
 
 FOLDERS = ("parts", "shards", "shards/bayer", "shards/x-trans", attempts.FOLDER, "leases", "locks", "events")

@@ -15,8 +15,9 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from rawnind.errors import ManifestError
+from rawnind.output.atomic_file import HashingSink
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, crop_row, pair_row, scene_entry
-from rawnind.output.store import HashingSink, Store
+from rawnind.output.store import Store
 from rawnind.output.versions import VERSIONS, require_readable
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe

@@ -22,9 +22,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rawnind.errors import ConfigError, OutputError, redacted
-
-TEMPORARY = ".tmp-"
-"""Prefix of files that are being written; those of a run that has ended may be removed."""
+from rawnind.output.atomic_file import TEMPORARY, HashingSink, atomic_file
 
 
 class Sink(Protocol):
@@ -33,37 +31,6 @@ class Sink(Protocol):
     def write(self, data: bytes) -> int:
         """Appends bytes."""
         ...
-
-
-class HashingSink:
-    """Forwards bytes and computes their SHA-256 and count, so that nothing is read twice."""
-
-    closed = False
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes) -> int:
-        """Appends bytes; returns how many."""
-        view = memoryview(data)
-        self._stream.write(view)
-        self._hash.update(view)
-        self.size += view.nbytes
-        return view.nbytes
-
-    def tell(self) -> int:
-        """Bytes written so far."""
-        return self.size
-
-    def flush(self) -> None:
-        """Does nothing: there is no buffer."""
-
-    @property
-    def sha256(self) -> str:
-        """Hex digest of everything written so far."""
-        return self._hash.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,7 +115,7 @@ class Store:
             if not replace and self._fs.get_file_info(final).type != fs.FileType.NotFound:
                 raise FileExistsError(name)
             with (
-                _atomic_file(Path(final), replace=replace) if self.is_local else self._upload(final) as stream
+                atomic_file(Path(final), replace=replace) if self.is_local else self._upload(final) as stream
             ):
                 yield HashingSink(stream)
 
@@ -400,46 +367,3 @@ def _tuned(uri: str) -> str:
     if not uri.startswith("s3://") or "allow_delayed_open=" in uri:
         return uri
     return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"
-
-
-@contextlib.contextmanager
-def _atomic_file(final: Path, *, replace: bool) -> Iterator[IO[bytes]]:
-    """A temporary file in the same folder that is renamed when the block ends without an error, and removed otherwise."""
-    temporary = final.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        if replace:
-            temporary.replace(final)
-        else:
-            _move_to_free_name(temporary, final)
-        _sync_folder(final.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _move_to_free_name(source: Path, target: Path) -> None:
-    """Renames a file and fails where the new name exists."""
-    try:
-        target.hardlink_to(source)  # fails where the name exists, unlike a rename
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        if target.exists():
-            raise FileExistsError(target) from error
-        source.rename(
-            target
-        )  # between check and rename another writer could create the file; a run has only one
-
-
-_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from rawnind.errors import ConfigError, DamagedShardError, ManifestError, OutputError
+from rawnind.output.atomic_file import TEMPORARY
 from rawnind.output.events import EventLog, read_events
 from rawnind.output.journal.journal import Journal
 from rawnind.output.shards import CropPixels, read_crop, shard_name, write_shard
-from rawnind.output.store import TEMPORARY, Store
+from rawnind.output.store import Store
 from rawnind.records import Cfa
 from tests.polling import free_port, poll
 

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rawnind.errors import ManifestError
+from rawnind.output.atomic_file import TEMPORARY
 from rawnind.output.journal.commits import OUTCOMES, REASONS, ROW, Commit, Rows, failure_bits
-from rawnind.output.store import TEMPORARY, Store
+from rawnind.output.store import Store
 from rawnind.output.versions import parquet_metadata, require_readable_parquet
 from rawnind.reasons import Outcome, Reason
 

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from rawnind.errors import ManifestError
 from rawnind.outcomes import whole_scene_result
+from rawnind.output.atomic_file import TEMPORARY
 from rawnind.output.journal.commits import OUTCOMES
 from rawnind.output.journal.journal import (
     Commit,
@@ -24,7 +25,7 @@ from rawnind.output.journal.journal import (
     encode_result,
     identity,
 )
-from rawnind.output.store import TEMPORARY, Store
+from rawnind.output.store import Store
 from rawnind.reasons import Outcome, Reason
 from tests.output.result_maker import RECIPE, make_result, make_scene, results
 
