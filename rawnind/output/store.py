@@ -354,7 +354,7 @@ class Store:
         if self.is_local and root.exists() and not root.is_dir():
             raise ConfigError(f"{self.location} is a file; --output needs a folder")
         if self.is_local:
-            with self._translated("create", ""):
+            with self._translated("write", "a folder"):
                 root.mkdir(parents=True, exist_ok=True)
             self.pin_root()
         probe = f"{TEMPORARY}probe-{uuid.uuid4().hex}"

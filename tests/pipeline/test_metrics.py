@@ -112,7 +112,13 @@ def test_counts_survive_a_restart_of_the_bridge_and_gauges_show_the_current_stat
         poll(lambda: ray.get(bridge.snapshot.remote()).now > reported + 1)  # gauges are written once a second
     finally:
         ray.kill(bridge)  # it exports what it counted
-    series = scraped(bridge_name(output), lambda found: total(found, "rawnind_in_flight_scenes") == 1)
+    series = scraped(
+        bridge_name(output),
+        lambda found: (
+            total(found, "rawnind_in_flight_scenes") == 1
+            and total(found, "rawnind_oldest_in_flight_seconds") > 0
+        ),
+    )
     assert total(series, "rawnind_scenes_total", outcome="failed") == 2
     assert total(series, "rawnind_pairs_total", reason="timeout") == len(first.noisy) + len(second.noisy)
     assert total(series, "rawnind_scenes_total", outcome="filtered") == len(plan.left_out)

@@ -31,6 +31,7 @@ def worker(cluster, small_set, tmp_path):
         plan=plan,
         options=Options(recipe=RECIPE),
     )
+    Store(job.output).prepare_root()
     bridge = start_bridge(job, max_scenes=1)
     ray.get(bridge.begin.remote())
     (cat,) = (scene for scene in plan.scenes if scene.name == "cat")
