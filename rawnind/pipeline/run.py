@@ -180,7 +180,9 @@ def _claim(store: Store, recipe: Recipe) -> Recipe:
             store.write(RECIPE, text.encode())
         known = yaml.safe_load(store.read(RECIPE))
     except yaml.YAMLError as error:
-        raise ManifestError(f"{store.location}/{RECIPE} is not YAML: {error}") from error
+        raise ManifestError(
+            f"{store.location}/{RECIPE} is not YAML: {' '.join(str(error).split())}"
+        ) from error
     if not isinstance(known, dict):
         raise ManifestError(f"{store.location}/{RECIPE} is not a recipe")
     require_readable("recipe", known.pop("format", None), f"{store.location}/{RECIPE}")
