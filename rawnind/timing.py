@@ -57,6 +57,9 @@ LOCK_EXPIRY = 4 * LOCK_RENEWAL
 FEED_POLL = 0.1
 """How long a live loader waits before it asks again for crops."""
 
+FEED_LISTING = 2.0
+"""A live loader that waits for a run lists the events on an object store at most this often."""
+
 FEED_REPORT = 0.5
 """A live loader reports what it has handed out at most this often."""
 
@@ -79,7 +82,7 @@ _ORDERED = (
     ("DRIVER_POLL", "HEARTBEAT"),
     ("SHUTDOWN", "WORKER_EXPIRY", "STOP_GRACE"),  # dead workers expire before the wait for them is over
     ("LOCK_RENEWAL", "LOCK_EXPIRY"),
-    ("FEED_POLL", "FEED_REPORT", "FEED_REQUEST", "RANK_TIMEOUT", "CONSUMER_EXPIRY"),
+    ("FEED_POLL", "FEED_REPORT", "FEED_LISTING", "FEED_REQUEST", "RANK_TIMEOUT", "CONSUMER_EXPIRY"),
     ("RESTART_GRACE", "RANK_TIMEOUT"),
 )
 

@@ -5,7 +5,7 @@ from collections import UserDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict, cast
 
 import numpy as np
 import torch
@@ -132,7 +132,7 @@ def collate(samples: Sequence[NativeBatch]) -> NativeBatch:
     if not isinstance(samples[0], NativeBatch):
         raise TypeError(
             "collate joins whole batches of a CropDataset, got single items; give the DataLoader the CropDataset itself or "
-            "a Subset of it, or leave collate_fn out"
+            "a Subset of it, or leave collate_fn out. CropDataset([out1, out2]) joins folders."
         )
     if len(samples) == 1:
         return samples[0]
@@ -265,8 +265,31 @@ def _collate_plain(batch: Sequence[NativeBatch], *, collate_fn_map: object = Non
     return _LazyBatch(joined) if in_worker() else to_device(joined)
 
 
+class _Item(dict[str, Any]):
+    """A single item; its type makes a DataLoader join items as `_collate_items` does."""
+
+
+def as_item(batch: Batch) -> Batch:
+    """The same values as a single item of a data set; `default_collate` makes a `Batch` of items."""
+    return cast("Batch", _Item(batch))
+
+
+def _collate_items(items: Sequence[_Item], *, collate_fn_map: object = None) -> Batch:  # noqa: ARG001
+    """Joins items, as a ConcatDataset requests them, into the batch that `__getitems__` makes of the same rows."""
+    counts = torch.tensor([len(item["x_crops"]) for item in items])
+    mask = torch.cat([item["mask_crops"][:, :1] for item in items])
+    return Batch(
+        x_crops=torch.cat([item["x_crops"] for item in items]),
+        y_crops=torch.cat([item["y_crops"] for item in items]),
+        mask_crops=mask.expand(-1, 3, -1, -1),
+        rgb_xyz_matrix=torch.stack([item["rgb_xyz_matrix"] for item in items]).repeat_interleave(counts, 0),
+        gain=torch.tensor([item["gain"] for item in items]).repeat_interleave(counts),
+    )
+
+
 # The documented way to extend torch.utils.data.default_collate: a DataLoader without collate_fn gives float32 batches.
 default_collate_fn_map[NativeBatch] = _collate_plain
+default_collate_fn_map[_Item] = _collate_items
 
 
 _DTYPES = {"e": torch.float16, "f": torch.float32, "H": torch.uint16, "?": torch.bool}

@@ -1,4 +1,4 @@
-"""A map-style torch Dataset over the manifest and the shards."""
+"""A map-style torch Dataset over the manifests and shards of one or more output folders."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -11,32 +11,39 @@ import torch
 from torch.utils.data import Dataset
 
 from rawnind.errors import DamagedShardError
-from rawnind.feed.batch import Batch, BatchBuilder, NativeBatch, NativeBatchBuilder, to_device
+from rawnind.feed.batch import Batch, BatchBuilder, NativeBatch, NativeBatchBuilder, as_item, to_device
 from rawnind.feed.buffers import BufferPool, in_worker
 from rawnind.feed.crop_options import CropOptions, Input, OnDamage, Verify, checked_options
 from rawnind.feed.manifest_view import Pair, Row, load_view, manifest_digest
 from rawnind.feed.render import Sample, render
 from rawnind.feed.sampling import generator
 from rawnind.feed.shared_memory import allocate_shared
+from rawnind.output.manifest import MANIFEST
 from rawnind.output.shard_reader import ShardReader
 from rawnind.output.store import Store
 from rawnind.records import Cfa
+from rawnind.rules import require
 
 log = logging.getLogger(__name__)
 
 _MAX_CACHED_PAIRS = 4096
+_OPEN_SHARDS = 128
 
 
 class CropDataset(Dataset[Batch]):
-    """Crops of an output folder as training samples; one item is one row of the manifest.
+    """Crops of output folders as training samples; one item is one row of a manifest.
 
     An item, and every batch, has the keys of `Batch`. Item `i` of epoch `e` depends on (seed, e, i) alone, whatever the
     number of workers. `CropLoader` is the fastest way to iterate over it. Any `torch.utils.data.DataLoader` works as well:
     with fork or spawn, with persistent workers, and without a `collate_fn`; its workers send the number types of the
     shards, half the bytes, and the consumer gets float32. With a DataLoader, call `set_epoch` before each epoch.
 
+    Several folders, also of different recipes, are joined in their order. A scene is then in one split alone, in whichever
+    folder its photos are and under whichever name. torch's `ConcatDataset` and `Subset` can be given to a DataLoader as
+    well, but each data set in a ConcatDataset makes its own splits, and samples are converted one by one.
+
     Args:
-        output: the folder that `rawnind prepare` wrote: a local path or a URI such as `s3://bucket/folder`.
+        output: the folder that `rawnind prepare` wrote: a local path or a URI such as `s3://bucket/folder`; or several.
         options: which crops to read and how to make samples of them, see `CropOptions`: for example `split`, `crop_size`,
             `input`, `iso`, `min_msssim`. With `on_damage="skip"`, a crop that cannot be read is replaced by the first crop
             of the next pair, logged, and counted by `CropLoader.counters` and `NativeBatch.damaged`.
@@ -44,7 +51,7 @@ class CropDataset(Dataset[Batch]):
     Raises:
         ConfigError: An option is wrong, or no row is left; the message says how many rows each filter removed.
         NotPreparedError: The folder has no manifest.
-        ManifestError: The manifest cannot be read.
+        ManifestError: A manifest cannot be read.
 
     Examples:
         >>> dataset = CropDataset("out", crop_size=256, iso=(800, 12800), min_msssim=0.8)  # doctest: +SKIP
@@ -54,14 +61,21 @@ class CropDataset(Dataset[Batch]):
         ...     loss = masked_l1(model(batch["y_crops"]), batch["x_crops"], batch["mask_crops"])
     """
 
-    def __init__(self, output: str | Path, **options: Unpack[CropOptions]) -> None:
+    def __init__(self, output: str | Path | Sequence[str | Path], **options: Unpack[CropOptions]) -> None:
         checked = checked_options(**options)
         self.options = checked.samples
-        self._store = Store(str(output))
+        self._stores = _stores(output)
         self.rows = load_view(
-            self._store, checked.selection, self._required(), validation_share=checked.validation_share
+            self._stores, checked.selection, self._required(), validation_share=checked.validation_share
         )
-        self._reader = ShardReader(self._store, verify=self.options.verify is Verify.SHA256)
+        self._readers = [
+            ShardReader(
+                store,
+                verify=self.options.verify is Verify.SHA256,
+                keep=max(_OPEN_SHARDS // len(self._stores), 1),
+            )
+            for store in self._stores
+        ]
         self._pool = BufferPool()
         self._epoch = torch.zeros((), dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # seen by workers that already run
@@ -95,10 +109,10 @@ class CropDataset(Dataset[Batch]):
         self._epoch.fill_(epoch)
 
     def digest(self) -> dict[str, str]:
-        """What identifies the samples: hashes of the manifest and of the selected rows, and the options."""
+        """What identifies the samples: hashes of the manifests and of the selected rows, and the options."""
         if self._digest is None:  # a million rows are 142 MB to hash
             self._digest = {
-                "manifest": manifest_digest(self._store),
+                "manifest": " ".join(map(manifest_digest, self._stores)),
                 "rows": self.rows.digest,
                 "options": repr(self.options),
             }
@@ -117,7 +131,7 @@ class CropDataset(Dataset[Batch]):
         batch = to_device(self.native([index]))
         batch["rgb_xyz_matrix"] = batch["rgb_xyz_matrix"][0]
         batch["gain"] = float(batch["gain"][0])
-        return batch
+        return as_item(batch)
 
     def __getitems__(self, indices: Sequence[int]) -> list[NativeBatch]:
         """A whole batch in one block of memory; torch's DataLoader calls this instead of `__getitem__`."""
@@ -157,7 +171,7 @@ class CropDataset(Dataset[Batch]):
         for candidate in self._candidates(index):
             row = self._row(candidate)
             try:
-                crop = self._reader.crop(
+                crop = self._readers[row.pair.folder].crop(
                     row.pair.shard, row.row_group, row.crop_id, row.pair.size, row.pair.shard_sha256
                 )
             except DamagedShardError as error:
@@ -168,9 +182,8 @@ class CropDataset(Dataset[Batch]):
             else:
                 damaged.extend(failed[:1])
                 return render(crop, row, self.options, rng)
-        raise DamagedShardError(
-            f"none of the {len(self.rows.pairs)} shards in {self._store.location} can be read"
-        )
+        where = ", ".join(store.location for store in self._stores)
+        raise DamagedShardError(f"none of the {len(self.rows.pairs)} shards in {where} can be read")
 
     def _candidates(self, index: int) -> Iterator[int]:
         """The row, then the first row of every other pair, in order from the next pair on."""
@@ -191,3 +204,14 @@ class CropDataset(Dataset[Batch]):
         if shard not in self._reported:
             self._reported.add(shard)
             log.warning("skipped a damaged shard: %s", error)
+
+
+def _stores(output: str | Path | Sequence[str | Path]) -> list[Store]:
+    folders = [output] if isinstance(output, str | Path) else list(output)
+    stores = [Store(str(folder)) for folder in folders]
+    require(bool(stores), "output must name a folder", folders)
+    places = [store.full(MANIFEST) for store in stores]
+    require(
+        len(set(places)) == len(places), "output must name each folder once", [s.location for s in stores]
+    )
+    return stores

@@ -18,7 +18,7 @@ from rawnind.feed.batch import Batch, FloatBatchBuilder, NativeBatch, NativeBatc
 from rawnind.feed.buffers import BufferPool, pinned
 from rawnind.feed.crop_options import check_batching
 from rawnind.feed.dataset import CropDataset
-from rawnind.feed.sampling import epoch_order, share_of, step_size
+from rawnind.feed.sampling import epoch_order, share_of, step_count, step_size
 
 _PREFETCH = 2  # batches per thread, as in torch's DataLoader
 
@@ -63,6 +63,7 @@ class CropLoader:
 
     Raises:
         ConfigError: A number is out of range.
+        TypeError: `dataset` is another data set, such as a ConcatDataset.
 
     Examples:
         >>> loader = CropLoader(CropDataset("out"), batch_size=8, workers=2, device="cuda")  # doctest: +SKIP
@@ -84,6 +85,11 @@ class CropLoader:
         shuffle: bool = True,
         drop_last: bool = False,
     ) -> None:
+        if not isinstance(dataset, CropDataset):
+            raise TypeError(
+                f"CropLoader reads a CropDataset, got {type(dataset).__name__}. CropDataset([out1, out2]) joins folders, and its "
+                "options select rows; torch's DataLoader reads a ConcatDataset or a Subset."
+            )
         check_batching(batch_size, workers, rank, ranks)
         self.dataset = dataset
         self.batch_size = batch_size
@@ -97,8 +103,8 @@ class CropLoader:
         self._pool = BufferPool()
 
     def __len__(self) -> int:
-        """Number of batches left in the current epoch."""
-        return sum(1 for _ in self._steps())
+        """Number of batches of a whole epoch, also in the middle of one."""
+        return step_count(len(self.dataset), self.ranks, self.batch_size, drop_last=self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
         for position, make in self._prefetched() if self.workers else self._on_request():
@@ -138,10 +144,7 @@ class CropLoader:
         """The position after each step, and the rows of this rank in the step."""
         rows, position = len(self.dataset), self.position
         order = epoch_order(rows, self.dataset.options.seed, self.epoch) if self.shuffle else np.arange(rows)
-        while position < rows:
-            size = step_size(rows - position, self.ranks, self.batch_size)
-            if self.drop_last and size < self.ranks * self.batch_size:
-                return
+        while size := step_size(rows - position, self.ranks, self.batch_size, drop_last=self.drop_last):
             yield position + size, share_of(order[position : position + size], self.rank, self.ranks)
             position += size
 

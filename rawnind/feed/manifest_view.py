@@ -34,6 +34,7 @@ _FILTER_COLUMNS = (
 )  # fmt: skip
 _FILTERED_BY = {*_FILTER_COLUMNS, "scene", "cfa", "size", "valid_fraction"}
 _ROW_NUMBER = "number of the row"
+_FOLDER = "number of the folder"
 _REPEATED = ("scene", "cfa", "pair_id", "camera", "gt_sha1", "noisy_sha1", "shard", "shard_sha256", "recipe")
 
 
@@ -42,6 +43,7 @@ class Pair:
     """The values that all crops of one pair have in common.
 
     Attributes:
+        folder: number of the output folder, where a data set joins several.
         size: side of the stored crops in sites.
         shift: (dy, dx): GT site (y + dy, x + dx) shows what noisy site (y, x) shows.
         gain: factor that brings the noisy photo to the GT's level.
@@ -53,6 +55,7 @@ class Pair:
         contrast: (red, blue) factors of the noisy photo's demosaicing; None in folders of earlier versions.
     """
 
+    folder: int
     scene: str
     cfa: Cfa
     pair_id: str
@@ -81,7 +84,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ManifestView:
-    """The selected rows, in the manifest's order: 20 bytes per row, and the common values of a pair once per pair.
+    """The selected rows, in the order of the folders and of their manifests: 20 bytes per row, and the common values of a pair once per pair.
 
     Attributes:
         pairs: one row per pair.
@@ -125,13 +128,15 @@ class ManifestView:
 
     def pair_at(self, number: int) -> Pair:
         """Pair number `number`."""
-        return pair_of({name: self.pairs[name][number].as_py() for name in _PAIR_COLUMNS})
+        values = {name: self.pairs[name][number].as_py() for name in _PAIR_COLUMNS}
+        return pair_of(values, self.pairs[_FOLDER][number].as_py())
 
 
-def pair_of(value: Mapping[str, Any]) -> Pair:
+def pair_of(value: Mapping[str, Any], folder: int = 0) -> Pair:
     """The pair of a row of the manifest, whose values are given by column name."""
     red, blue = value["contrast_red"], value["contrast_blue"]
     return Pair(
+        folder=folder,
         scene=value["scene"],
         cfa=Cfa(value["cfa"]),
         pair_id=value["pair_id"],
@@ -153,12 +158,12 @@ Filter = tuple[str, pc.Expression]
 
 
 def load_view(
-    store: Store, selection: Selection, extra: Sequence[Filter] = (), *, validation_share: float
+    stores: Sequence[Store], selection: Selection, extra: Sequence[Filter] = (), *, validation_share: float
 ) -> ManifestView:
-    """Reads the manifest one row group at a time and keeps the selected rows.
+    """Reads the manifests one row group at a time and keeps the selected rows.
 
     Args:
-        store: the output folder.
+        stores: the output folders; the splits are made over all of them.
         selection: which rows to keep.
         extra: further filters, applied after the split and before those of the selection.
         validation_share: expected fraction of scenes in split "val".
@@ -168,17 +173,18 @@ def load_view(
         ManifestError: It cannot be read.
         ConfigError: No row is left, or an expression does not fit the columns.
     """
-    if not store.exists(MANIFEST):
-        raise NotPreparedError(f"{store.location} has no {MANIFEST}; run `rawnind prepare` first")
-    filters = [*split_filters(store, selection.split, validation_share), *extra, *selection.filters()]
+    if missing := [store.location for store in stores if not store.exists(MANIFEST)]:
+        raise NotPreparedError(f"{missing[0]} has no {MANIFEST}; run `rawnind prepare` first")
+    filters = [*split_filters(stores, selection.split, validation_share), *extra, *selection.filters()]
     left_out = dict.fromkeys((name for name, _ in filters), 0)
     parts, total = [], 0
-    for table in read_groups(store, everything=selection.expression is not None):
-        total += len(table)
-        if len(kept := apply_filters(table, filters, left_out)):
-            parts.append(_split_pairs(kept))
+    for folder, store in enumerate(stores):
+        for table in read_groups(store, everything=selection.expression is not None):
+            total += len(table)
+            if len(kept := apply_filters(table, filters, left_out)):
+                parts.append(_split_pairs(kept, folder))
     if not parts:
-        raise ConfigError(_nothing_left(store, total, left_out))
+        raise ConfigError(_nothing_left(stores, total, left_out))
     offsets = np.cumsum([0, *(len(pairs) for pairs, _, _ in parts[:-1])])
     columns = {name: np.concatenate([crops[name] for _, _, crops in parts]) for name in _CROP_COLUMNS}
     return ManifestView(
@@ -223,11 +229,11 @@ def read_groups(store: Store, *, everything: bool) -> Iterator[pa.Table]:
         raise ManifestError(f"{MANIFEST} in {store.location} cannot be read: {error}") from error
 
 
-def split_filters(store: Store, split: Split, share: float) -> list[Filter]:
-    """The split as filters. A photo of the test reserve, also under another name, is in no other split.
+def split_filters(stores: Sequence[Store], split: Split, share: float) -> list[Filter]:
+    """The split as filters. Splits have no scene and no photo in common, over all folders and under any name.
 
     Args:
-        store: the output folder.
+        stores: the output folders.
         split: the split.
         share: expected fraction of scenes in the validation split.
 
@@ -236,27 +242,48 @@ def split_filters(store: Store, split: Split, share: float) -> list[Filter]:
     """
     if split is Split.TEST:
         return [("split", pc.field("test_reserve"))]
-    try:
-        with store.open(PAIRS) as source:
-            pairs = pq.read_table(
-                source, columns=["scene", "test_reserve", "outcome", "gt_sha1", "noisy_sha1"]
-            )
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ManifestError(f"{PAIRS} in {store.location} cannot be read: {error}") from error
+    pairs = pa.concat_tables([_read_pairs(store) for store in stores])
     test = pairs.filter(pc.field("test_reserve"))
-    reserved = pc.unique(pa.chunked_array([*test["gt_sha1"].chunks, *test["noisy_sha1"].chunks], pa.string()))
-    reserved = reserved.drop_null()
     collected = pairs.filter(~pc.field("test_reserve") & (pc.field("outcome") == "collected"))
     chosen = validation_scenes(collected["scene"].unique().to_pylist(), share)
     in_validation = pc.field("scene").isin(pa.array(sorted(chosen), pa.string()))
     filters = [
-        ("test reserve", ~pc.field("test_reserve")),
-        ("photo of the test reserve",
-         ~(pc.field("gt_sha1").isin(reserved) | pc.field("noisy_sha1").isin(reserved))),
-    ]  # fmt: skip
-    if split is not Split.ALL:
-        filters.append((f"split {split}", in_validation if split is Split.VAL else ~in_validation))
+        ("test reserve", ~(pc.field("test_reserve") | _shows_scene_of(test))),
+        ("photo of the test reserve", ~_shows_photo_of(test)),
+    ]
+    if split is Split.VAL:
+        filters.append(("split val", in_validation))
+    elif split is Split.TRAIN:
+        filters += [
+            ("split train", ~in_validation),
+            ("photo of split val", ~_shows_photo_of(collected.filter(in_validation))),
+        ]
     return filters
+
+
+def _read_pairs(store: Store) -> pa.Table:
+    columns = ["scene", "cfa", "test_reserve", "outcome", "gt_sha1", "noisy_sha1"]
+    try:
+        with store.open(PAIRS) as source:
+            return pq.read_table(source, columns=columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ManifestError(f"{PAIRS} in {store.location} cannot be read: {error}") from error
+
+
+def _shows_scene_of(pairs: pa.Table) -> pc.Expression:
+    """Whether a row is of a scene of these pairs, by name and CFA."""
+    found = pc.scalar(False)  # noqa: FBT003 - an expression
+    for cfa in Cfa:
+        names = pairs.filter(pc.field("cfa") == str(cfa))["scene"].unique()
+        found |= (pc.field("cfa") == str(cfa)) & pc.field("scene").isin(names)
+    return found
+
+
+def _shows_photo_of(pairs: pa.Table) -> pc.Expression:
+    """Whether a row shows a photo of these pairs, by its SHA-1."""
+    chunks = [*pairs["gt_sha1"].chunks, *pairs["noisy_sha1"].chunks]
+    photos = pc.unique(pa.chunked_array(chunks, pa.string())).drop_null()
+    return pc.field("gt_sha1").isin(photos) | pc.field("noisy_sha1").isin(photos)
 
 
 def apply_filters(table: pa.Table, filters: Sequence[Filter], left_out: dict[str, int]) -> pa.Table:
@@ -285,7 +312,7 @@ def apply_filters(table: pa.Table, filters: Sequence[Filter], left_out: dict[str
     return table if len(rows) == len(table) else table.take(rows[_ROW_NUMBER])
 
 
-def _split_pairs(table: pa.Table) -> tuple[pa.Table, NDArray[np.int64], dict[str, NDArray[Any]]]:
+def _split_pairs(table: pa.Table, folder: int) -> tuple[pa.Table, NDArray[np.int64], dict[str, NDArray[Any]]]:
     """A table with one row per pair, (n,) the pair of each row, and the columns that differ within a pair."""
     shard = table["shard"].combine_chunks()
     codes = np.asarray((shard if pa.types.is_dictionary(shard.type) else shard.dictionary_encode()).indices)
@@ -295,17 +322,22 @@ def _split_pairs(table: pa.Table) -> tuple[pa.Table, NDArray[np.int64], dict[str
     plain = pa.schema(
         [(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in pairs.schema]
     )
-    return pairs.cast(plain), pair, {name: table[name].to_numpy() for name in _CROP_COLUMNS}
+    folders = pa.array(np.full(len(pairs), folder, np.int32))
+    return (
+        pairs.cast(plain).append_column(_FOLDER, folders),
+        pair,
+        {name: table[name].to_numpy() for name in _CROP_COLUMNS},
+    )
 
 
-def _nothing_left(store: Store, total: int, left_out: dict[str, int]) -> str:
+def _nothing_left(stores: Sequence[Store], total: int, left_out: dict[str, int]) -> str:
+    where = ", ".join(store.location for store in stores)
     if not total:
-        return f"the manifest of {store.location} lists no crop; `rawnind status` says why"
+        return f"the manifest of {where} lists no crop; `rawnind status` says why"
     removed = ", ".join(f"{name} {count}" for name, count in left_out.items() if count)
     advice = "; ".join(text for name, text in _ADVICE.items() if left_out.get(name))
-    return (
-        f"no crop is left of the {total} in {store.location}; rows removed by each filter, in order: {removed}"
-        + (f" ({advice})" if advice else "")
+    return f"no crop is left of the {total} in {where}; rows removed by each filter, in order: {removed}" + (
+        f" ({advice})" if advice else ""
     )
 
 

@@ -168,8 +168,8 @@ def epoch_order(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return generator(seed, epoch, rows).permutation(rows)
 
 
-def step_size(left: int, ranks: int, batch_size: int) -> int:
-    """The number of samples that all ranks together use in the next step.
+def step_size(left: int, ranks: int, batch_size: int, *, drop_last: bool = False) -> int:
+    """The number of samples that all ranks together use in the next step; 0 where there is none.
 
     Every step but the last uses ranks * batch_size. The last but one uses fewer (or, with batches of one, more) where the
     last one could otherwise not give every rank a sample of its own.
@@ -178,16 +178,31 @@ def step_size(left: int, ranks: int, batch_size: int) -> int:
         left: samples left in the epoch.
         ranks: number of ranks.
         batch_size: samples in a rank's batch.
+        drop_last: whether only steps of ranks * batch_size are taken.
 
     >>> [step_size(left, 2, 4) for left in (20, 9, 2, 1)]
     [8, 7, 2, 1]
     """
     full = ranks * batch_size
+    if drop_last:
+        return full if left >= full else 0
     if left <= full:
         return left
     if 0 < left - full < ranks:
         return left - ranks if batch_size > 1 else left
     return full
+
+
+def step_count(rows: int, ranks: int, batch_size: int, *, drop_last: bool = False) -> int:
+    """The number of steps of an epoch; arguments as in `step_size`.
+
+    >>> step_count(20, 2, 4), step_count(9, 2, 4, drop_last=True), step_count(3, 2, 1)
+    (3, 1, 1)
+    """
+    full = ranks * batch_size
+    if drop_last or batch_size == 1:  # samples that are left after batches of one join the last step
+        return max(rows // full, 0 if drop_last else min(rows, 1))
+    return -(-rows // full)
 
 
 def share_of(samples: NDArray[np.int64], rank: int, ranks: int) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rawnind import timing
 from rawnind.output.journal.journal import Commit, Journal, commit_of
 from rawnind.output.store import Store
 from rawnind.reasons import Outcome
@@ -135,6 +136,62 @@ def read_events(store: Store) -> Iterator[dict[str, Any]]:
         yield from heapq.merge(*streams, key=lambda values: values["time"])
 
 
+class NewestState:
+    """The newest `state` line of a folder, for a caller that asks again and again: only lines that were added are read.
+
+    Args:
+        store: the output folder.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, Any] | None = None
+        self._seen: tuple[str, int] = ("", 0)
+        self._next_listing = 0.0
+
+    def read(self) -> dict[str, Any] | None:
+        """The line; None where there is none. On an object store it may be `timing.FEED_LISTING` old.
+
+        Raises:
+            OutputError: The storage does not answer.
+        """
+        path = self._store.local(NAME)
+        if path is not None:
+            self._read_file(path)
+        elif time.monotonic() >= self._next_listing:
+            self._next_listing = time.monotonic() + timing.FEED_LISTING
+            self._read_newest_run()
+        return self._known
+
+    def _read_file(self, path: Path) -> None:
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            size = 0
+        _, before = self._seen
+        if size < before:  # another file
+            before, self._known = 0, None
+        if size != before:  # the last block again: it may have ended within a line
+            self._known = _last_state(_backwards(path, _STATE, max(before - _BLOCK, 0))) or self._known
+        self._seen = NAME, size
+
+    def _read_newest_run(self) -> None:
+        """Names of runs begin with their time."""
+        runs = [entry for entry in self._store.list("events") if entry.path.endswith(".jsonl")]
+        if runs and (newest := (runs[-1].path, runs[-1].size)) != self._seen:
+            lines = self._store.read(newest[0]).decode(errors="replace").splitlines()
+            self._known = _last_state(reversed(lines))
+            self._seen = newest
+
+
+_STATE = b'"event": "state"'
+
+
+def _last_state(newest_first: Iterable[str]) -> dict[str, Any] | None:
+    parsed = (_parsed(line) for line in newest_first)
+    return next((values for values in parsed if values and values.get("event") == "state"), None)
+
+
 def _parsed_lines(store: Store, names: Iterable[str]) -> Iterator[dict[str, Any]]:
     for name in names:
         for line in store.read(name).decode(errors="replace").splitlines():
@@ -156,14 +213,20 @@ def _ends_with_newline(descriptor: int) -> bool:
     return not size or os.pread(descriptor, 1, size - 1) == b"\n"
 
 
-def _backwards(path: Path, text: bytes) -> Iterator[str]:
-    """The lines of a file that contain a text, and possibly others, last first; reads no further than the caller iterates."""
+def _backwards(path: Path, text: bytes, begin: int = 0) -> Iterator[str]:
+    """The lines of a file that contain a text, and possibly others, last first; reads no further than the caller iterates.
+
+    Args:
+        path: the file.
+        text: that the lines contain.
+        begin: byte at which to stop; a line that begins before it may be cut.
+    """
     if not path.exists():
         return
     with path.open("rb") as file:
         end, rest = file.seek(0, os.SEEK_END), b""
-        while end:
-            start = max(end - _BLOCK, 0)
+        while end > begin:
+            start = max(end - _BLOCK, begin)
             file.seek(start)
             first, separator, others = (file.read(end - start) + rest).partition(b"\n")
             if separator and text in others:

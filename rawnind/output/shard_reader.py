@@ -75,21 +75,33 @@ class ShardReader:
             it a flipped bit within pixels is not detected; a file that is missing, truncated, longer or of another pair
             is.
         keep: how many shards stay open.
+        keep_layouts: of how many shards the footers are kept in parsed form, some 4 KB each.
     """
 
-    def __init__(self, store: Store, *, verify: bool = False, keep: int = 128) -> None:
+    def __init__(
+        self, store: Store, *, verify: bool = False, keep: int = 128, keep_layouts: int = 4096
+    ) -> None:
         self._store = store
         self._verify = verify
         self._keep = keep
-        self._open: OrderedDict[str, _File] = OrderedDict()
-        self._layouts: dict[str, _Layout] = {}
+        self._keep_layouts = keep_layouts
+        self._open: OrderedDict[str, tuple[_File, _Layout]] = OrderedDict()
+        self._layouts: OrderedDict[str, _Layout] = OrderedDict()
+        self._verified: dict[
+            str, tuple[int, int]
+        ] = {}  # shard -> stamp: hashing again costs more than its name
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"store": self._store, "verify": self._verify, "keep": self._keep}
+        return {
+            "store": self._store,
+            "verify": self._verify,
+            "keep": self._keep,
+            "keep_layouts": self._keep_layouts,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["store"], verify=state["verify"], keep=state["keep"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     def __enter__(self) -> Self:
         return self
@@ -126,21 +138,26 @@ class ShardReader:
 
     def _file(self, shard: str, size: int, sha256: str) -> tuple["_File", "_Layout"]:
         with self._lock:
-            file = self._open.get(shard)
-            if file is not None:
+            opened = self._open.get(shard)
+            if opened is not None:
                 self._open.move_to_end(shard)
-                return file, self._layouts[shard]
+                return opened
+            layout = self._layouts.get(shard)
         file = _open(self._store, shard)
-        layout = self._layouts.get(shard)
         if layout is None or layout.stamp != file.stamp:
             layout = _read_layout(file, size)
-            if self._verify and self._store.digest(shard) != sha256:
+        if self._verify and self._verified.get(shard) != file.stamp:
+            if self._store.digest(shard) != sha256:
                 raise ValueError("its SHA-256 is not the manifest's")
+            self._verified[shard] = file.stamp
         with self._lock:
             self._layouts[shard] = layout
-            self._open[shard] = file
+            self._layouts.move_to_end(shard)
+            self._open[shard] = file, layout
             while len(self._open) > self._keep:
                 self._open.popitem(last=False)
+            while len(self._layouts) > self._keep_layouts:
+                self._layouts.popitem(last=False)
         return file, layout
 
     def _through_parquet(self, shard: str, row_group: int, crop_id: str, size: int) -> StoredCrop:

@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from rawnind.errors import ConfigError, DamagedShardError
 from rawnind.feed.buffers import BufferPool
-from rawnind.feed.sampling import epoch_order
+from rawnind.feed.sampling import epoch_order, step_count, step_size
 from rawnind.training import CropDataset, CropLoader, collate, to_device
 
 
@@ -35,7 +35,7 @@ def test_batches_are_the_same_with_threads_without_and_from_torchs_loader(folder
         dataset.set_epoch(epoch)
         batches = list(alone)
         order = epoch_order(len(dataset), dataset.options.seed, epoch)
-        torchs = list(DataLoader(torch.utils.data.Subset(dataset, order), batch_size=4))
+        torchs = list(DataLoader(Subset(dataset, order), batch_size=4))
         for one, other, third in zip(batches, threads, torchs, strict=True):
             for key in one:
                 assert torch.equal(one[key], other[key])
@@ -186,3 +186,29 @@ def test_torchdatas_loader_resumes_at_the_next_sample_with_the_same_number_of_wo
     again.load_state_dict(loader.state_dict())
     seen += [row for batch in again for row in names(dataset, to_device(batch))]
     assert seen == list(np.arange(30))
+
+
+@given(
+    rows=st.integers(0, 60), ranks=st.integers(1, 5), batch_size=st.integers(1, 6), drop_last=st.booleans()
+)
+def test_an_epoch_has_as_many_steps_as_the_closed_form_says(rows, ranks, batch_size, drop_last):
+    left, steps = rows, 0
+    while size := step_size(left, ranks, batch_size, drop_last=drop_last):
+        left, steps = left - size, steps + 1
+    assert steps == step_count(rows, ranks, batch_size, drop_last=drop_last)
+    assert left == (rows % (ranks * batch_size) if drop_last else 0)
+
+
+def test_the_length_is_that_of_a_whole_epoch_also_in_the_middle_of_one(dataset):
+    loader = CropLoader(dataset, 4, rank=1, ranks=2)
+    next(iter(loader))
+    assert loader.position
+    assert len(loader) == len(list(CropLoader(dataset, 4, rank=1, ranks=2))) == 4
+
+
+def test_other_data_sets_are_refused_with_what_to_do_instead(dataset):
+    for other in (dataset + dataset, Subset(dataset, [0])):
+        with pytest.raises(
+            TypeError, match=r"got (ConcatDataset|Subset)\. CropDataset\(\[out1, out2\]\) joins"
+        ):
+            CropLoader(other, 4)

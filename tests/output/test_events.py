@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rawnind.output.events import NAME, EventLog, read_events
+from rawnind.output.events import NAME, EventLog, NewestState, read_events
 from rawnind.output.store import Store
 
 
@@ -72,3 +72,36 @@ def test_a_value_that_is_no_json_is_a_bug_and_leaves_no_half_line(store):
     with pytest.raises(TypeError):
         log.add("begin", value=object())
     assert not store.exists(NAME)
+
+
+steps = st.lists(st.sampled_from(["commit", "state", "torn", "read", "long"]), max_size=12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=steps)
+def test_the_newest_state_is_found_whatever_was_added_since_it_was_read(tmp_path_factory, steps):
+    store = Store(str(tmp_path_factory.mktemp("log")))
+    newest, expected = NewestState(store), None
+    for number, step in enumerate([*steps, "read"]):
+        log = EventLog(store, f"run{number}")
+        if step == "state":
+            log.add("state", to=number)
+            expected = number
+        elif step == "torn":
+            with store.local(NAME).open("ab") as file:
+                file.write(b'{"event": "state", "to": 77')
+        elif step == "read":
+            found = newest.read()
+            assert (found and found["to"]) == expected
+        else:
+            log.add("commit", scene="x" * (100_000 if step == "long" else 10))
+
+
+def test_the_newest_state_of_a_log_that_was_replaced(store):
+    newest = NewestState(store)
+    EventLog(store, "run1").add("state", to="ready", why="x" * 1000)
+    assert newest.read()["to"] == "ready"
+    store.local(NAME).unlink()
+    assert newest.read() is None
+    EventLog(store, "run2").add("state", to="collecting")
+    assert newest.read()["to"] == "collecting"

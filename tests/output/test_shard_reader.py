@@ -90,6 +90,20 @@ def test_few_shards_stay_open_and_many_threads_read_them(tmp_path):
         assert all(agrees(job.result(), expected) for job in jobs)
 
 
+def test_the_memory_of_footers_is_bounded_and_no_shard_is_hashed_twice(tmp_path):
+    store = Store(str(tmp_path))
+    names = [f"shards/bayer/kitchen/{number}.parquet" for number in range(6)]
+    for name in names:
+        write_shard(store, name, crops(3), SIZE)
+    reader = ShardReader(store, verify=True, keep=2, keep_layouts=3)
+    digest = store.digest(names[0])
+    for name in names:
+        reader.crop(name, 2, "ab-8-0", SIZE, digest)
+    assert len(pickle.dumps(reader)) < 1000
+    assert agrees(reader.crop(names[0], 1, "ab-1-0", SIZE, "not compared again"), crops(3)[1])
+    assert len(reader._layouts) == 3
+
+
 def test_views_outlive_the_reader(shard):
     reader = ShardReader(shard)
     stored = reader.crop(NAME, 1, "ab-1-0", SIZE, "")

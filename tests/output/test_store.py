@@ -22,9 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import fs
 
+from rawnind import timing
 from rawnind.errors import ConfigError, DamagedShardError, ManifestError, OutputError
 from rawnind.output.atomic_file import TEMPORARY
-from rawnind.output.events import EventLog, read_events
+from rawnind.output.events import EventLog, NewestState, read_events
 from rawnind.output.journal.journal import Journal
 from rawnind.output.shards import CropPixels, read_crop, shard_name, write_shard
 from rawnind.output.store import Store
@@ -236,6 +237,20 @@ def test_events_are_kept_on_either_store(each_store):
     events = list(read_events(each_store))
     assert [event["seq"] for event in events if event["event"] == "commit"] == list(range(10_600))
     assert (events[0]["event"], events[-1]["event"]) == ("begin", "begin")
+
+
+def test_the_newest_state_on_either_store_is_that_of_the_newest_run(each_store, monkeypatch):
+    monkeypatch.setattr(timing, "FEED_LISTING", 0.0)
+    newest = NewestState(each_store)
+    assert newest.read() is None
+    for run, state in [
+        ("20260101T000000-b", "collecting"),
+        ("20260101T000000-b", "ready"),
+        ("20260102T000000-a", "error"),
+    ]:
+        EventLog(each_store, run).add("state", to=state)
+        EventLog(each_store, run).add("commit", seq=1)
+        assert newest.read()["to"] == state
 
 
 NAMES = st.one_of(

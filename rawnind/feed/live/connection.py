@@ -16,6 +16,7 @@ from rawnind import timing
 from rawnind.bridge.messages import TakeReply, from_bytes
 from rawnind.errors import RawnindError
 from rawnind.feed.live.history import Consumer, assigned_rows, last_run_end, remaining_rows
+from rawnind.output.events import NewestState
 from rawnind.output.store import Store
 from rawnind.pipeline.graph import NAMESPACE, bridge_name
 
@@ -123,6 +124,7 @@ class BridgeSource:
             self._location = str(bridge) if "://" in str(bridge) else str(Path(bridge).absolute())
             self._name = bridge_name(self._location)
         self._store: Store | None = None
+        self._newest: NewestState | None = None
         self._token = uuid.uuid4().hex
         self._joined = False
         self._position = position
@@ -165,7 +167,7 @@ class BridgeSource:
 
     def _fetch_from_folder(self, count: int, done: int) -> pa.Table:
         if self._folder is None:
-            end = last_run_end(self.store()) if self._location else None
+            end = last_run_end(self._newest_state()) if self._location else None
             if end is not None and end.error and not self._joined:
                 end = None  # an earlier run failed; the next one may still start
             if end is None:
@@ -178,6 +180,11 @@ class BridgeSource:
         part = self._folder.fetch(count, done)
         self.ended = self._folder.ended
         return part
+
+    def _newest_state(self) -> NewestState:
+        if self._newest is None:
+            self._newest = NewestState(self.store())
+        return self._newest
 
     def _ask(self, count: int, done: int) -> TakeReply | None:
         handle = self._find_bridge()

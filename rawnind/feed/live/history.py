@@ -12,7 +12,7 @@ from rawnind.errors import ConfigError, OutputError
 from rawnind.feed.manifest_view import apply_filters, read_groups, split_filters
 from rawnind.feed.sampling import generator
 from rawnind.feed.selection import Split
-from rawnind.output.events import read_events
+from rawnind.output.events import NewestState
 from rawnind.output.store import Store
 
 
@@ -29,19 +29,17 @@ class RunEnd:
     error: str = ""
 
 
-def last_run_end(store: Store) -> RunEnd | None:
+def last_run_end(newest: NewestState) -> RunEnd | None:
     """How the last run ended; None while it runs, when it was stopped early, or when there was no run."""
     try:
-        states = [event for event in read_events(store) if event.get("event") == "state"]
-    except (FileNotFoundError, OutputError):
+        last = newest.read()
+    except OutputError:
         return None
-    if not states:
+    if last is None:
         return None
-    last = max(states, key=lambda event: event["time"])  # of events with the same time, the later line wins
-    last = [event for event in states if event["time"] == last["time"]][-1]
-    if last["to"] == "error":
-        return RunEnd(finished=False, error=str(last["why"]))
-    if "ready" in {last["to"], last["from"]}:
+    if last.get("to") == "error":
+        return RunEnd(finished=False, error=str(last.get("why")))
+    if "ready" in {last.get("to"), last.get("from")}:
         return RunEnd(finished=True)
     return None
 
@@ -120,7 +118,7 @@ def _share(
 
 def _trainable_crops(store: Store) -> pa.Array:
     """IDs of all crops that show no photo of the test reserve."""
-    filters = split_filters(store, Split.ALL, 0.0)
+    filters = split_filters([store], Split.ALL, 0.0)
     left_out = dict.fromkeys((name for name, _ in filters), 0)
     names = [
         apply_filters(group, filters, left_out)["crop_id"] for group in read_groups(store, everything=True)

@@ -11,6 +11,7 @@ from rawnind.bridge.leases import LeaseLog, leased_crops
 from rawnind.bridge.messages import from_bytes
 from rawnind.errors import ConfigError
 from rawnind.feed.live.history import Consumer, last_run_end, remaining_rows
+from rawnind.output.events import NewestState
 from rawnind.output.journal.journal import encode_result
 from rawnind.output.store import Store
 from rawnind.planning import SceneFilter, make_plan
@@ -245,17 +246,17 @@ def test_a_feed_that_would_leave_its_folder_is_refused(run, feed):
 
 
 def test_how_a_run_ended_is_in_its_events(run):
-    store = Store(run.where)
-    assert last_run_end(store) is None
+    state = NewestState(Store(run.where))
+    assert last_run_end(state) is None
     run.finish()
-    assert last_run_end(store).finished
+    assert last_run_end(state).finished
     run.bridge.close()
-    assert last_run_end(store).finished
+    assert last_run_end(state).finished
     other = Bridge(run.where, "other", run.plan, max_scenes=1)
     other.begin()
-    assert last_run_end(store) is None
+    assert last_run_end(state) is None
     other.fail("it burns")
-    assert last_run_end(store).error == "it burns"
+    assert last_run_end(state).error == "it burns"
 
 
 def crops_of(batches):
