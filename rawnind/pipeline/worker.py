@@ -3,14 +3,12 @@
 import contextlib
 import json
 import os
-import signal
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any
 
 import ray
 from pydantic import TypeAdapter
@@ -24,6 +22,7 @@ from rawnind.output.journal.journal import encode_result
 from rawnind.output.store import Store
 from rawnind.pipeline.malloc import keep_freed_memory
 from rawnind.pipeline.scene import Meter, process_scene
+from rawnind.pipeline.watchdog import Watchdog
 from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
 from rawnind.records import ImageRef, Scene, SceneResult
@@ -108,7 +107,7 @@ class SceneWorker:
             detail = f"gave up after {self._scene_timeout:g} s, in stage {timeouts[-1].stage}"
             return whole_scene_result(scene, self._recipe, Reason.TIMEOUT, detail), {"attempts": attempts + 1}
         decoder = decode if deaths < _DEATHS_BEFORE_ISOLATION else decode_isolated
-        with _Watchdog(self._bridge, scene.key, ledger, self._scene_timeout) as watchdog:
+        with Watchdog(self._bridge, scene.key, ledger, self._scene_timeout) as watchdog:
             meter = Meter(watchdog.enter)
 
             def read(ref: ImageRef) -> Photo:
@@ -174,71 +173,6 @@ def _measured(read: Callable[[ImageRef], Photo], meter: Meter) -> Callable[[Imag
         return read(ref)
 
     return measured
-
-
-class _Watchdog:
-    """Sends heartbeats to the bridge, and ends the process when a scene exceeds --scene-timeout."""
-
-    def __init__(self, bridge: Any, key: str, ledger: Ledger, timeout: float | None) -> None:
-        self._bridge = bridge
-        self._key = key
-        self._ledger = ledger
-        self._deadline = time.monotonic() + timeout if timeout else None
-        self._timeout = timeout
-        self._stage = "starting"
-        self._photo: ImageRef | None = None
-        self._counts: Mapping[str, int] = {}
-        self._stage_began = threading.Event()
-        self._finished = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="rawnind-watchdog", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        if self._timeout:  # a decoder that holds the GIL stops the thread too, but not the system's alarm
-            signal.setitimer(signal.ITIMER_REAL, self._timeout + timing.ALARM_GRACE)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._timeout:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        self._finished.set()
-        self._stage_began.set()
-        self._thread.join()
-
-    @contextmanager
-    def reading(self, photo: ImageRef) -> Iterator[None]:
-        """Marks the photo that is being read; a timeout is recorded with it."""
-        self._photo = photo
-        yield
-        self._photo = None
-
-    def enter(self, stage: str, counts: Mapping[str, int]) -> None:
-        """A stage begins; `counts` are the photos and pairs done so far."""
-        self._stage, self._counts = stage, counts
-        self._stage_began.set()
-
-    def _run(self) -> None:
-        """Sends a heartbeat when a stage begins, and at regular intervals."""
-        while not self._finished.is_set():
-            self._stage_began.wait(self._pause())
-            self._stage_began.clear()
-            if self._finished.is_set():
-                return
-            if self._deadline and time.monotonic() >= self._deadline:
-                self._give_up()
-            self._bridge.heartbeat.remote(self._key, self._stage, self._counts)
-            self._finished.wait(min(timing.HEARTBEAT_MIN, self._pause()))
-
-    def _give_up(self) -> NoReturn:
-        """Ends the process, because nothing else stops a decoder that hangs; Ray hands the scene to another worker."""
-        try:
-            self._ledger.mark_timeout(self._stage, self._photo.sha1 if self._photo else None)
-        finally:
-            os._exit(1)
-
-    def _pause(self) -> float:
-        left = self._deadline - time.monotonic() if self._deadline else timing.HEARTBEAT
-        return max(0.01, min(timing.HEARTBEAT, left))
 
 
 def _row(

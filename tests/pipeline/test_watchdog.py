@@ -1,0 +1,41 @@
+"""What the thread beside a scene's processing records."""
+
+import contextlib
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+
+from rawnind.errors import SourceError
+from rawnind.output.attempts import Ledger, TimedOut
+from rawnind.output.store import Store
+from rawnind.pipeline.watchdog import Watchdog
+from rawnind.reasons import Reason
+from rawnind.records import Cfa, ImageRef
+
+PHOTO = ImageRef(path="/a.dng", filename="a.dng", sha1="a" * 40, scene="s", cfa=Cfa.BAYER, iso=100,
+                 ground_truth=False)  # fmt: skip
+
+
+def time_out(folder: Path, *, fails: bool) -> None:
+    """Exceeds the time limit while PHOTO is read, or after it could not be read. The watchdog ends the process."""
+    with Watchdog(None, "bayer/s", Ledger(Store(str(folder)), "run", "bayer/s"), 0.2) as watchdog:
+        with contextlib.suppress(SourceError), watchdog.reading(PHOTO):
+            if fails:
+                raise SourceError(Reason.SHA1_MISMATCH, "a.dng")
+            time.sleep(30)
+        time.sleep(30)
+
+
+@pytest.mark.parametrize(("fails", "sha1"), [(False, PHOTO.sha1), (True, None)])
+def test_a_photo_is_blamed_for_a_timeout_only_while_it_is_read(tmp_path, fails, sha1):
+    process = multiprocessing.get_context("spawn").Process(
+        target=time_out, args=(tmp_path,), kwargs={"fails": fails}
+    )
+    process.start()
+    process.join(30)
+    assert process.exitcode == 1
+    assert Ledger(Store(str(tmp_path)), "run", "bayer/s").timeouts() == [
+        TimedOut(stage="starting", sha1=sha1)
+    ]
