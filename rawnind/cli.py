@@ -255,12 +255,17 @@ def verify(output: str) -> None:
     Example:
       rawnind verify out
     """
+    from rawnind.output.manifest import incompleteness
+    from rawnind.output.store import Store
+
     problems = api.verify(output)
     for problem in problems:
         click.echo(problem, err=True)
     click.echo(
         f"{redacted(output)}: {f'{len(problems)} problems' if problems else 'everything is as it was written'}"
     )
+    if missing := incompleteness(Store(output)):
+        click.echo(missing)
     sys.exit(ExitCode.PROBLEM if problems else ExitCode.COMPLETE)
 
 

@@ -369,3 +369,14 @@ class Summary:
     reasons: tuple[tuple[Reason, int], ...]
     manifest_sha256: Sha256
     scene_reasons: tuple[tuple[Reason, int], ...] = ()
+
+    @property
+    def incomplete(self) -> str:
+        """What the manifest of a run that was stopped lacks, as a sentence; empty where every scene has an outcome."""
+        scenes = self.scenes
+        if not scenes.open:
+            return ""
+        return (
+            f"the manifest is incomplete: {scenes.open} of {scenes.planned} scenes have no outcome yet; run `rawnind prepare` "
+            "again to resume"
+        )

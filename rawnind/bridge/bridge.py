@@ -346,16 +346,37 @@ class Bridge:
         if missing := self.open_scenes():
             raise ValueError(f"{len(missing)} planned scenes have no outcome yet, the first is {missing[0]}")
         remove_leftovers(self._store, self._journal)
-        summary = write_manifest(
+        summary = self._write_manifest(versions)
+        if self._state is State.COLLECTING:
+            self._transition(State.READY, peak_in_flight=self._in_flight.peak)
+        return summary
+
+    def suspend(self, versions: Mapping[str, str]) -> bool:
+        """Admits no further scene, and writes a manifest of those that have a result, marked as incomplete.
+
+        Files of unfinished scenes stay: a worker may still be writing them.
+
+        Returns:
+            Whether a manifest was written; it is not where no scene has a result.
+
+        Raises:
+            OutputError: The storage refuses; the old manifest, if any, is still there.
+        """
+        self.stop()
+        if self._ledger.without_result()[0] == len(self._ledger.selected):
+            return False
+        self._write_manifest(versions)
+        return True
+
+    def _write_manifest(self, versions: Mapping[str, str]) -> Summary:
+        return write_manifest(
             self._store,
             self._ledger.results(),
             self._plan.recipe,
             versions=versions,
             contents=self.contents(),
+            unlisted=self._ledger.without_result(),
         )
-        if self._state is State.COLLECTING:
-            self._transition(State.READY, peak_in_flight=self._in_flight.peak)
-        return summary
 
     def close(self) -> None:
         """Refuses further calls that change anything; the remaining crops of a finished run are leased first."""

@@ -32,6 +32,9 @@ _BATCH = 8192
 _CFAS = tuple(Cfa)
 
 
+_Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+
 class OutcomeGroup(NamedTuple):
     """What settled scenes have in common that count alike.
 
@@ -83,6 +86,7 @@ class OutcomeLedger:
         self.pairs: Counter[Outcome] = Counter()
         self.crops = 0
         self._open: set[str] = set()
+        self._retried: set[str] = set()
         self.initial = self._load()
         self._add_initial()
         self._add_left_out()
@@ -101,8 +105,11 @@ class OutcomeLedger:
         rest = iter(self.selected.items())
         while batch := list(islice(rest, _BATCH)):
             rows = self._journal.latest.rows(key for key, _ in batch)
-            settled = self._settled(batch, rows)
+            settled, retried = self._settled(batch, rows)
             self._open.update(key for (key, _), done in zip(batch, settled.tolist(), strict=True) if not done)
+            self._retried.update(
+                key for (key, _), again in zip(batch, retried.tolist(), strict=True) if again
+            )
             self.crops += int(rows["crops"][settled].sum())
             scenes = [scene for (_, scene), done in zip(batch, settled.tolist(), strict=True) if done]
             columns = [rows[name][settled].tolist() for name in ("outcome", "reason", *OUTCOMES)]
@@ -111,23 +118,20 @@ class OutcomeLedger:
             found.update(zip(cfas, photos, this_run, *columns, strict=True))
         return Counter({_group(*numbers): count for numbers, count in found.items()})
 
-    def _settled(
-        self, batch: list[tuple[str, Scene]], rows: Rows
-    ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Which scenes have a commit with their photos and this recipe, and are not open again."""
+    def _settled(self, batch: list[tuple[str, Scene]], rows: Rows) -> tuple[_Mask, _Mask]:
+        """Which scenes have a commit with their photos and this recipe: those that are settled, and those to be retried."""
         bits, changed = self._reopened
         known = rows["seq"] >= 0
         same = [
             there and name == identity(scene, self._recipe)
             for there, name, (_, scene) in zip(known.tolist(), rows["identity"].tolist(), batch, strict=True)
         ]
-        again = (rows["failures"] & bits) != 0
+        valid: _Mask = np.array(same)
+        before = rows["seq"] < self.first
         if changed:
-            again |= np.array([key in changed for key, _ in batch])
-        settled: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.array(same) & ~(
-            again & (rows["seq"] < self.first)
-        )
-        return settled
+            valid &= ~(before & np.array([key in changed for key, _ in batch]))
+        retried = before & ((rows["failures"] & bits) != 0)
+        return valid & ~retried, valid & retried
 
     def _add_initial(self) -> None:
         for group, count in self.initial.items():
@@ -184,12 +188,20 @@ class OutcomeLedger:
         return _counts(self.pair_count, self.pairs)
 
     def results(self) -> Iterator[SceneResult]:
-        """The result of every planned scene, in planned order; every selected one must be settled."""
+        """The result of every planned scene that has one, in planned order; of a scene to be retried, that of its last attempt."""
         for planned, row in self._last_commits(self._plan.scenes):
             if planned.key in self._plan.left_out:
                 yield self._plan.filtered(planned)
-            else:
+            elif self._has_result(planned.key):
                 yield replace(self._journal.at(int(row["seq"])), scene=planned)
+
+    def _has_result(self, key: str) -> bool:
+        return key not in self._open or key in self._retried
+
+    def without_result(self) -> tuple[int, int]:
+        """How many selected scenes `results` leaves out, and how many pairs they plan."""
+        scenes = [scene for key, scene in self.selected.items() if not self._has_result(key)]
+        return len(scenes), sum(len(planned_pairs(scene, self._plan.recipe.pairing)) for scene in scenes)
 
     def _last_commits(self, scenes: Iterable[Scene]) -> Iterator[tuple[Scene, np.void]]:
         """Each scene and its last commit as a row of ROW, looked up in batches."""

@@ -8,6 +8,7 @@ alignment is [0, 0], and the mask and the coordinates, [x, y], are in the noisy 
 import io
 import itertools
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,11 +28,13 @@ from rawnind.feed.manifest_view import Pair, manifest_digest, pair_of, read_grou
 from rawnind.feed.noisy_rgb import noisy_rgb
 from rawnind.imaging.color import camera_to_rec2020
 from rawnind.output.atomic_file import TEMPORARY
-from rawnind.output.manifest import MANIFEST, PAIRS
+from rawnind.output.manifest import MANIFEST, PAIRS, incompleteness
 from rawnind.output.shard_reader import ShardReader, StoredCrop
 from rawnind.output.shards import crop_name
 from rawnind.output.store import Store
 from rawnind.records import Cfa
+
+log = logging.getLogger(__name__)
 
 FORMATS = ("research-yaml",)
 MARK = "rawnind-export.json"
@@ -114,6 +117,8 @@ def export(
     source, target = Store(str(output)), Store(str(Path(to).absolute()))
     if not source.exists(MANIFEST):
         raise NotPreparedError(f"{source.location} has no {MANIFEST}; run `rawnind prepare` first")
+    if missing := incompleteness(source):
+        log.warning("%s: %s", source.location, missing)
     _claim(target, manifest_digest(source))
     report = _Export(source, target, progress).run()
     target.write(MARK, _mark(manifest_digest(source), complete=True), replace=True)

@@ -18,7 +18,7 @@ from rawnind.feed.manifest_view import Pair, Row, load_view, manifest_digest
 from rawnind.feed.render import Sample, render
 from rawnind.feed.sampling import generator
 from rawnind.feed.shared_memory import allocate_shared
-from rawnind.output.manifest import MANIFEST
+from rawnind.output.manifest import MANIFEST, incompleteness
 from rawnind.output.shard_reader import ShardReader
 from rawnind.output.store import Store
 from rawnind.records import Cfa
@@ -80,6 +80,9 @@ class CropDataset(Dataset[Batch]):
         self._epoch = torch.zeros((), dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # seen by workers that already run
         self._digest: dict[str, str] | None = None
+        for store in self._stores:
+            if missing := incompleteness(store):
+                log.warning("%s: %s", store.location, missing)
         self._pairs: dict[int, Pair] = {}
         self._reported: set[str] = set()
         if self.rows_without_bayer:

@@ -37,15 +37,17 @@ def write_manifest(
     *,
     versions: Mapping[str, str],
     contents: str,
+    unlisted: tuple[int, int] = (0, 0),
 ) -> Summary:
     """Writes the three files, holding one scene at a time; manifest.yaml, which has the hashes of the others, is written last.
 
     Args:
         store: the output folder.
-        results: every planned scene once, sorted by (scene name, CFA).
+        results: planned scenes, each once, sorted by (scene name, CFA).
         recipe: of the results.
         versions: library versions, for the record in manifest.yaml.
         contents: digest of what the manifest is made from, for manifest.yaml.
+        unlisted: how many planned scenes and pairs are not among the results, because a run was stopped.
 
     Raises:
         OutputError: The storage reports an error; the old manifest is unchanged.
@@ -62,7 +64,7 @@ def write_manifest(
                 pair_rows.add(pair_row(scene, pair))
                 for number, crop in enumerate(pair.crops):
                     crop_rows.add(crop_row(scene, pair, number, crop, recipe.crop_size))
-        summary = tally.summary(recipe, manifest.sha256)
+        summary = tally.summary(recipe, manifest.sha256, unlisted)
         head = _head(summary, recipe, versions) | {
             "contents": contents,
             "files": {MANIFEST: manifest.sha256, PAIRS: pairs.sha256},
@@ -72,7 +74,7 @@ def write_manifest(
             entries.seek(0)
             while block := entries.read(1 << 20):
                 sink.write(block)
-            if not summary.scenes.planned:
+            if summary.scenes.planned == unlisted[0]:
                 sink.write(b"  []\n")
     return summary
 
@@ -117,6 +119,11 @@ def read_summary(store: Store) -> Summary:
 
 
 _SUMMARY = TypeAdapter(Summary)
+
+
+def incompleteness(store: Store) -> str:
+    """`Summary.incomplete` of the folder's manifest. Errors as in `read_head`."""
+    return read_summary(store).incomplete
 
 
 def read_entries(store: Store) -> Iterator[dict[str, Any]]:
@@ -195,7 +202,9 @@ class _Tally:
             self._reasons.update([pair.reason] if pair.reason else [])
             self._crops += len(pair.crops)
 
-    def summary(self, recipe: Recipe, manifest_sha256: str) -> Summary:
+    def summary(self, recipe: Recipe, manifest_sha256: str, unlisted: tuple[int, int]) -> Summary:
+        self._scenes["planned"] += unlisted[0]
+        self._pairs["planned"] += unlisted[1]
         return Summary(
             recipe=recipe.digest,
             scenes=Counts(**self._scenes),
@@ -224,6 +233,7 @@ def _head(summary: Summary, recipe: Recipe, versions: Mapping[str, str]) -> dict
     counts = {"scenes": asdict(summary.scenes), "pairs": asdict(summary.pairs), "crops": summary.crops}
     return {
         "format": VERSIONS["manifest.yaml"],
+        "complete": not summary.incomplete,
         "recipe": {"digest": recipe.digest, **recipe.as_dict()},
         "versions": dict(versions),
         "counts": counts,
@@ -234,12 +244,13 @@ def _head(summary: Summary, recipe: Recipe, versions: Mapping[str, str]) -> dict
 
 
 def conservation(counts: Counts) -> str:
-    """The conservation sum as text: planned items equal the sum of all outcomes.
+    """The conservation sum as text: planned items equal the sum of all outcomes, and of those without one yet.
 
-    >>> conservation(Counts(planned=3, collected=2, failed=1))
-    '3 planned = 2 collected + 0 filtered + 0 rejected + 1 failed'
+    >>> conservation(Counts(planned=4, collected=2, failed=1))
+    '4 planned = 2 collected + 0 filtered + 0 rejected + 1 failed + 1 open'
     """
     terms = [f"{getattr(counts, outcome)} {outcome}" for outcome in Outcome]
+    terms += [f"{counts.open} open"] * (counts.open != 0)
     return f"{counts.planned} planned = {' + '.join(terms)}"
 
 

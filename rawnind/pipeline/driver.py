@@ -65,7 +65,7 @@ class Driver:
             self._interrupts.listen(lambda: self._request_stop("stopped on request"))
             call(bridge.begin.remote())
             self._drain(bridge, todo, workers)
-            self._refuse_to_finish_early(bridge)
+            self._refuse_to_finish_early(bridge, versions)
             summary: Summary = call(bridge.finish.remote(versions))
             self._progress.update(call(bridge.snapshot.remote()))
         except StoppedEarlyError:
@@ -80,9 +80,14 @@ class Driver:
         self._progress.finished(summary)
         return summary
 
-    def _refuse_to_finish_early(self, bridge: Any) -> None:
+    def _refuse_to_finish_early(self, bridge: Any, versions: Mapping[str, str]) -> None:
         if self._stopped_at is not None and call(bridge.open_scenes.remote()):
-            raise StoppedEarlyError(f"{self._why}; run the same command again to resume")
+            listed = (
+                " The manifest lists what was done until now."
+                if call(bridge.suspend.remote(versions))
+                else ""
+            )
+            raise StoppedEarlyError(f"{self._why}; run the same command again to resume.{listed}")
 
     def _drain(self, bridge: Any, todo: list[str], workers: int) -> None:
         keys = set(todo)

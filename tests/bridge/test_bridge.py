@@ -20,8 +20,10 @@ from hypothesis.stateful import (
 from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.messages import State
 from rawnind.errors import OutputError
+from rawnind.feed.dataset import CropDataset
 from rawnind.output.events import read_events
 from rawnind.output.journal.journal import Journal, encode_result
+from rawnind.output.manifest import MANIFEST, read_entries, read_head, read_summary
 from rawnind.output.store import Store
 from rawnind.output.verify import verify
 from rawnind.planning import SceneFilter, make_plan
@@ -218,6 +220,61 @@ def test_a_bridge_under_any_sequence_of_events(made):
             max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
+
+
+def test_a_stopped_run_leaves_a_manifest_of_what_it_committed(made, tmp_path):
+    plan, results, prepared = made
+    link_shards(prepared, tmp_path)
+    store = Store(str(tmp_path))
+    first = Bridge(str(tmp_path), "first", plan, max_scenes=1)
+    first.begin()
+    assert not first.suspend({})
+    assert not store.exists(MANIFEST)
+    done = [key for key in results if key != next(iter(results))]
+    for key in done:
+        first.commit(key, encode_result(results[key]))
+    assert first.suspend({})
+    assert first.admit(next(iter(results))) is False
+    summary = read_summary(store)
+    assert read_head(store)["complete"] is False
+    assert "1 of 12 scenes have no outcome yet" in summary.incomplete
+    assert summary.scenes == first.snapshot().scenes
+    assert summary.pairs == first.snapshot().pairs
+    listed = [
+        f"{entry['cfa']}/{entry['scene']}" for entry in read_entries(store) if entry["outcome"] != "filtered"
+    ]
+    assert sorted(listed) == sorted(done)
+    assert list(verify(store)) == []
+    assert len(CropDataset(tmp_path, crop_size=64, split="all", input="rgb"))
+    first.close()
+    second = Bridge(str(tmp_path), "second", plan, max_scenes=1)
+    second.begin()
+    for key in second.open_scenes():
+        second.commit(key, encode_result(results[key]))
+    assert not second.finish({}).incomplete
+    assert read_head(store)["complete"] is True
+    assert list(verify(store)) == []
+
+
+def test_a_stopped_retry_keeps_the_results_of_scenes_that_it_did_not_reach(made, tmp_path):
+    plan, results, prepared = made
+    link_shards(prepared, tmp_path)
+    store = Store(str(tmp_path))
+    first = Bridge(str(tmp_path), "first", plan, max_scenes=1)
+    first.begin()
+    for key, result in results.items():
+        first.commit(key, encode_result(result))
+    complete = first.finish({})
+    changed = next(key for key, result in results.items() if not result.failed_files)
+    again = Bridge(
+        str(tmp_path), "again", plan, max_scenes=1, retry=frozenset(Reason), changed=frozenset({changed})
+    )
+    assert len(again.begin()) > 2
+    assert again.suspend({})
+    summary = read_summary(store)
+    assert summary.scenes.open == 1
+    assert summary.crops == complete.crops - sum(len(pair.crops) for pair in results[changed].pairs)
+    assert list(verify(store)) == []
 
 
 def test_error_stays_error_and_the_next_run_collects_again(made, tmp_path):

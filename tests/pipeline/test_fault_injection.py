@@ -8,6 +8,7 @@ import time
 import pytest
 import yaml
 
+import rawnind
 from rawnind.errors import OutputError, ProgramError, SourceLostError, StoppedEarlyError, WorkersDyingError
 from rawnind.output.events import read_events
 from rawnind.output.status import read_status
@@ -163,7 +164,10 @@ def test_a_run_that_exceeds_its_timeout_stops_cleanly_and_can_be_resumed(
     faults.release()
     with pytest.raises(StoppedEarlyError, match="--timeout of 1 s is over; run the same command again"):
         run.result()
-    assert 0 < len(events(tmp_path / "out", "commit")) < 5  # what was in flight is finished
+    done = len(events(tmp_path / "out", "commit"))
+    assert 0 < done < 5  # what was in flight is finished
+    assert rawnind.status(tmp_path / "out").summary.scenes.open == 5 - done
+    assert rawnind.verify(tmp_path / "out") == ()
     faults.clear()
     prepare()
     assert len(events(tmp_path / "out", "commit")) == 5
