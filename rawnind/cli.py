@@ -3,14 +3,14 @@
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from rawnind import api
-from rawnind.errors import OutputError, RawnindError, redacted
+from rawnind.errors import OutputError, RawnindError, first_of, printable, redacted
 from rawnind.exit_codes import ExitCode, exit_code
 from rawnind.options import Options, load_config
 from rawnind.reasons import Outcome, Reason
@@ -34,11 +34,20 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except RawnindError as error:
-            click.echo(f"rawnind: {redacted(str(error))}", err=True)
+            _print([f"rawnind: {error}"], err=True)
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
             click.echo("rawnind: interrupted; run the same command again to resume", err=True)
             ctx.exit(ExitCode.STOPPED)
+
+
+def _print(lines: Iterable[str], *, err: bool = False) -> None:
+    """Prints text that may quote file names and stored details, without control characters and credentials."""
+    for line in lines:
+        click.echo(printable(redacted(line), most=_LONGEST_LINE), err=err)
+
+
+_LONGEST_LINE = 10_000
 
 
 @click.group(
@@ -113,8 +122,7 @@ def index(source: Path, output: Path | None, *, follow_links: bool | None) -> No
     from rawnind.source.index import index_to_yaml, load_index
 
     found = load_index(source, follow_links=bool(follow_links))
-    for refused in found.refused:
-        click.echo(f"refused: {refused.file}: {refused.why}", err=True)
+    _print(first_of(f"refused: {refused.file}: {refused.why}" for refused in found.refused), err=True)
     click.echo(f"{len(found.scenes)} scenes: {', '.join(f'{found.count(cfa)} {cfa}' for cfa in Cfa)}")
     click.echo(f"{found.test_reserve} test-reserve, {found.unknown_sensor} unknown-sensor")
     click.echo(f"{found.ground_truths} ground-truth and {found.noisy} noisy photos; {found.skipped_files}")
@@ -191,8 +199,7 @@ def plan(source: Path, **values: Any) -> None:
     """
     from rawnind.estimate import estimate
 
-    for line in estimate(source, _options(values)).lines():
-        click.echo(line)
+    _print(estimate(source, _options(values)).lines())
 
 
 @main.command()
@@ -240,8 +247,7 @@ def status(output: str) -> None:
       rawnind status out
       rawnind status s3://bucket/out
     """
-    for line in api.status(output).lines():
-        click.echo(line)
+    _print(api.status(output).lines())
 
 
 @main.command()
@@ -249,7 +255,7 @@ def status(output: str) -> None:
 def verify(output: str) -> None:
     """Recompute every count, hash and coordinate of OUTPUT.
 
-    Exit 1 when something is wrong; each problem is one line.
+    Exit 1 when something is wrong; each problem is one line, and the first 20 are printed.
 
     \b
     Example:
@@ -259,8 +265,7 @@ def verify(output: str) -> None:
     from rawnind.output.store import Store
 
     problems = api.verify(output)
-    for problem in problems:
-        click.echo(problem, err=True)
+    _print(first_of(problems), err=True)
     click.echo(
         f"{redacted(output)}: {f'{len(problems)} problems' if problems else 'everything is as it was written'}"
     )
@@ -291,8 +296,7 @@ def export(output: str, to: Path, format_: Literal["research-yaml"]) -> None:
 
     report = run_export(output, to, format=format_, progress=_every_two_seconds("exported"))
     problems = check(to)
-    for problem in problems:
-        click.echo(problem, err=True)
+    _print(first_of(problems), err=True)
     click.echo(describe_export(report, to, len(problems)))
     sys.exit(ExitCode.PROBLEM if problems else ExitCode.COMPLETE)
 

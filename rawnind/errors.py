@@ -1,6 +1,8 @@
 """What can go wrong, grouped by what the caller can do about it."""
 
+import itertools
 import re
+from collections.abc import Iterable, Iterator
 
 from rawnind.reasons import Reason
 
@@ -85,6 +87,18 @@ def printable(text: str, most: int = 300) -> str:
     """
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:most])
     return shown + ("..." if len(text) > most else "")
+
+
+def first_of(lines: Iterable[str], most: int = 20) -> Iterator[str]:
+    """The first lines of a list, and how many more there are.
+
+    >>> list(first_of(["a", "b", "c", "d"], most=2))
+    ['a', 'b', '... and 2 more']
+    """
+    rest = iter(lines)
+    yield from itertools.islice(rest, most)
+    if more := sum(1 for _ in rest):
+        yield f"... and {more} more"
 
 
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^\s@?#/]*:[^\s?#]*|[^\s@?#/]*)@")

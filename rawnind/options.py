@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict
 
-import yaml
-
+from rawnind.documents import SETTINGS, read_yaml
 from rawnind.errors import ConfigError
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Compression, Pairing, Recipe
@@ -143,11 +142,11 @@ def load_config(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read or is not a YAML mapping.
     """
     try:
-        values = yaml.safe_load(path.read_bytes())
+        with path.open("rb") as file:
+            data = file.read(SETTINGS + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml(data, str(path), ConfigError)
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from rawnind.cli import main
@@ -101,7 +102,7 @@ def test_a_wrong_source_is_refused_before_anything_slow_is_imported(source, says
     [
         ("crop_sise: 64", "unknown option 'crop_sise'; known are"),
         ("[1, 2]", "must hold option names with values"),
-        ("crop_size: [", "is not YAML"),
+        ("crop_size: [", "is not valid YAML"),
         ("crop_size: large", "crop_size must be a positive multiple of 32, got 'large'"),
         ("recipe: {crop_size: 64}", "unknown option 'recipe'"),
         ("max_scenes: true", "max_scenes must be a whole number"),
@@ -223,6 +224,23 @@ def test_the_help_lists_every_exit_code():
 def test_index_prints_once_what_was_set_aside(sample_set):
     text = CliRunner().invoke(main, ["index", str(sample_set)]).output
     assert text.count("set aside") == 1
+
+
+def test_many_refused_files_are_twenty_lines_and_a_count(tmp_path):
+    layout = {f"\x1b[2Jscene {number}": {} for number in range(3000)}
+    (tmp_path / "index.yaml").write_text(yaml.safe_dump({"Bayer": layout}))
+    said = CliRunner().invoke(main, ["index", str(tmp_path / "index.yaml")])
+    assert said.exit_code == ExitCode.USAGE  # no scene is left
+    good = {"clean_images": [], "noisy_images": [], "test_reserve": False, "unknown_sensor": False}
+    photo = {"filename": f"Bayer_cat_ISO6400_sha1={'0' * 40}.dng", "sha1": "0" * 40}
+    layout["cat"] = {**good, "noisy_images": [photo]}
+    (tmp_path / "index.yaml").write_text(yaml.safe_dump({"Bayer": layout}))
+    said = CliRunner().invoke(main, ["index", str(tmp_path / "index.yaml")])
+    assert said.exit_code == ExitCode.COMPLETE
+    lines = said.stderr.splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == "... and 2980 more"
+    assert all(line.isprintable() for line in lines)
 
 
 def test_a_pipe_for_an_index_is_refused_and_not_waited_for(tmp_path):

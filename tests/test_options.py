@@ -112,7 +112,7 @@ def test_a_file_without_option_names_is_refused(tmp_path, text):
     "text", ["a: [", "a: b: c", b"\xff\xfe\x00", "\t", "!!python/object:os.system {}", "a: *b"]
 )
 def test_a_file_that_is_no_yaml_is_reported(tmp_path, text):
-    with pytest.raises(ConfigError, match="is not YAML"):
+    with pytest.raises(ConfigError, match="is not valid YAML"):
         config(tmp_path, text)
 
 

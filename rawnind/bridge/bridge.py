@@ -107,7 +107,7 @@ class Bridge:
     def _first_seq(self) -> int:
         # `retry` and `changed` reopen what was settled before the run began, also when the bridge restarts in the middle.
         begin = self._events.last("begin")
-        return int(begin["next_seq"]) if begin else self._journal.next_seq
+        return int(begin.get("next_seq", 0)) if begin else self._journal.next_seq
 
     def open_scenes(self) -> list[str]:
         """Keys of the scenes that have no outcome yet, in planned order."""
@@ -313,7 +313,7 @@ class Bridge:
         oldest = self._in_flight.oldest
         return TakeReply(
             state=str(self._state),
-            error=str(failed["why"]) if failed else "",
+            error=str(failed.get("why")) if failed else "",
             rows=to_bytes(rows),
             position=position,
             oldest=(oldest.key, oldest.stage, now - oldest.started) if oldest else None,

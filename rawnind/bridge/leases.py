@@ -12,8 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from rawnind.documents import LISTING, json_record
 from rawnind.errors import ConfigError
 from rawnind.output.store import Store
+from rawnind.records import Count
 
 FOLDER = "leases"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -74,7 +78,7 @@ class LeaseLog:
         self._count: int | None = None
 
     def entries(self) -> Iterator[LeaseEntry]:
-        """Every entry, oldest first; a truncated line is skipped, its request was never answered."""
+        """Every entry, oldest first; a truncated or foreign line is skipped: a truncated one was never answered."""
         for line in self._lines():
             if (entry := _decode(line)) is not None:
                 yield entry
@@ -124,21 +128,34 @@ def _encode(entry: LeaseEntry) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode()
 
 
+class _Line(BaseModel):
+    """A line as JSON; `crops` name their scene by its place in `scenes`."""
+
+    model_config = ConfigDict(strict=True)
+
+    consumer: str
+    done: Count
+    token: str | None = None
+    scenes: list[tuple[str, Count]] = []
+    crops: list[tuple[Count, str]] = []
+    left: bool = False
+    last: bool = False
+
+
+_LINE = TypeAdapter(_Line)
+
+
 def _decode(line: bytes) -> LeaseEntry | None:
-    try:
-        values = json.loads(line)
-    except ValueError:
+    found = json_record(line, _LINE, most=LISTING)
+    if found is None or any(number >= len(found.scenes) for number, _ in found.crops):
         return None
-    scenes = values.get("scenes", [])
     return LeaseEntry(
-        consumer=values["consumer"],
-        done=values["done"],
-        token=values.get("token"),
-        crops=tuple(
-            LeasedCrop(scenes[n][0], scenes[n][1], crop_id) for n, crop_id in values.get("crops", [])
-        ),
-        left=values.get("left", False),
-        last=values.get("last", False),
+        consumer=found.consumer,
+        done=found.done,
+        token=found.token,
+        crops=tuple(LeasedCrop(*found.scenes[number], crop_id) for number, crop_id in found.crops),
+        left=found.left,
+        last=found.last,
     )
 
 

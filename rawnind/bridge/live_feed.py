@@ -110,7 +110,10 @@ class _CropRows:
         return self._cache[key].get(crop_id)
 
     def _load(self, key: str) -> dict[str, dict[str, Any]]:
-        result = self._read(key)
+        try:
+            result = self._read(key)
+        except KeyError:  # a foreign line of the lease log names the scene
+            return {}
         rows = (
             crop_row(result, pair, number, crop, self._size)
             for pair in result.pairs

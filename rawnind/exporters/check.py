@@ -8,9 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 import scipy.fft
-import yaml
 from numpy.typing import NDArray
 
+from rawnind.documents import LISTING, read_yaml
+from rawnind.errors import ConfigError, printable
 from rawnind.exporters.research_yaml import MAX_LOSS, MIN_MASK_MEAN, RESERVE, TEST, TRAIN
 
 MAX_SHIFT = 1.0
@@ -54,9 +55,11 @@ def check(folder: str | Path) -> list[str]:
 
 def _load(path: Path, problems: list[str]) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        problems.append(f"{path.name}: {error}")
+        with path.open("rb") as file:
+            data = file.read(LISTING + 1)
+        return read_yaml(data, path.name, ConfigError, most=LISTING)
+    except (OSError, ConfigError) as error:
+        problems.append(printable(str(error)))
         return None
 
 

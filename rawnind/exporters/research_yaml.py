@@ -23,6 +23,7 @@ import tifffile
 import yaml
 from numpy.typing import NDArray
 
+from rawnind.documents import json_object
 from rawnind.errors import ConfigError, ManifestError, NotPreparedError
 from rawnind.feed.manifest_view import Pair, manifest_digest, pair_of, read_groups
 from rawnind.feed.noisy_rgb import noisy_rgb
@@ -146,13 +147,9 @@ def _is_marked(path: Path) -> bool:
     if path.is_symlink() or not path.is_file():
         return False
     with path.open("rb") as file:
-        data = file.read(1000)
-    try:
-        mark = json.loads(data)
-    except (ValueError, RecursionError):
-        return False
+        mark = json_object(file.read(1000))
     return (
-        isinstance(mark, dict)
+        mark is not None
         and mark.get("format") in FORMATS
         and isinstance(mark.get("manifest"), str)
         and isinstance(mark.get("complete"), bool)

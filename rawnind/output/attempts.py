@@ -10,6 +10,9 @@ import re
 import uuid
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter
+
+from rawnind.documents import json_record
 from rawnind.output.atomic_file import TEMPORARY
 from rawnind.output.store import Store
 
@@ -28,6 +31,9 @@ class TimedOut:
 
     stage: str
     sha1: str | None
+
+
+_TIMED_OUT = TypeAdapter(TimedOut)
 
 
 class Ledger:
@@ -57,7 +63,8 @@ class Ledger:
     def timeouts(self) -> list[TimedOut]:
         """Every attempt that exceeded --scene-timeout, oldest first."""
         entries = sorted(self._store.list(f"{self._folder}/timeouts"), key=lambda entry: entry.modified)
-        return [TimedOut(**json.loads(self._store.read(entry.path))) for entry in entries]
+        marks = (json_record(self._store.read(entry.path), _TIMED_OUT) for entry in entries)
+        return [mark or TimedOut(stage="unknown", sha1=None) for mark in marks]  # a damaged mark counts too
 
 
 def scene_digest(key: str) -> str:

@@ -19,11 +19,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from rawnind import timing
+from rawnind.documents import SETTINGS, json_object
 from rawnind.output.journal.journal import Commit, Journal, commit_of
 from rawnind.output.store import Store
 from rawnind.reasons import Outcome
-from rawnind.records import SceneResult
+from rawnind.records import Count, SceneResult
 
 NAME = "events.jsonl"
 
@@ -125,7 +128,7 @@ _LINES_PER_FILE = 10_000
 
 
 def read_events(store: Store) -> Iterator[dict[str, Any]]:
-    """Every line of every run, oldest first within a run; truncated lines are skipped."""
+    """Every line of every run, oldest first within a run; truncated and foreign lines are skipped."""
     if store.exists(NAME):
         yield from _parsed_lines(store, [NAME])
         return
@@ -199,12 +202,28 @@ def _parsed_lines(store: Store, names: Iterable[str]) -> Iterator[dict[str, Any]
                 yield values
 
 
+class _Line(BaseModel):
+    """What every line has, and the types of what readers take from some of them."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    time: float
+    run: str
+    event: str
+    next_seq: Count = 0
+    seq: Count = 0
+    scene: str = ""
+    telemetry: dict[str, float] = {}
+
+
 def _parsed(line: str) -> dict[str, Any] | None:
+    """The values of a line; None where it is truncated or another program wrote it."""
+    values = json_object(line)
     try:
-        values = json.loads(line)
-    except json.JSONDecodeError:
+        _Line.model_validate(values)
+    except ValidationError:
         return None
-    return values if isinstance(values, dict) else None
+    return values
 
 
 def _ends_with_newline(descriptor: int) -> bool:
@@ -232,7 +251,7 @@ def _backwards(path: Path, text: bytes, begin: int = 0) -> Iterator[str]:
             if separator and text in others:
                 lines = reversed(others.split(b"\n"))
                 yield from (line.decode(errors="replace") for line in lines if text in line)
-            end, rest = start, first
+            end, rest = start, first[: SETTINGS + 1]  # no more is read of a line
         if rest:
             yield rest.decode(errors="replace")
 
@@ -279,7 +298,7 @@ class CommitLog:
             OutputError: The storage reports an error.
         """
         logged = self._events.last("commit", any_run=True)
-        first = int(logged["seq"]) + 1 if logged else 0
+        first = int(logged.get("seq", -1)) + 1 if logged else 0
         lost = range(max(first, self._journal.next_seq - _RECOVERED), self._journal.next_seq)
         results = ((seq, self._journal.at(seq)) for seq in lost)
         self._events.add_all(

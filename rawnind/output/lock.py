@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rawnind import timing
+from rawnind.documents import json_object
 from rawnind.errors import FolderInUseError, OutputError
 from rawnind.output.store import Store
 
@@ -117,8 +118,8 @@ def _renew(store: Store, own: str, about: str, over: threading.Event) -> None:
 
 def _owner(content: bytes) -> str:
     try:
-        about: dict[str, Any] = json.loads(content)
+        about: dict[str, Any] = json_object(content) or {}
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(about["since"]))
         return f"run {about['run']} (process {about['pid']} on {about['host']}, since {since})"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, OSError):
         return "another run that has just started"

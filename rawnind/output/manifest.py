@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from rawnind.documents import read_yaml
 from rawnind.errors import ManifestError
 from rawnind.output.atomic_file import HashingSink
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, crop_row, pair_row, scene_entry
@@ -87,10 +88,7 @@ def read_head(store: Store) -> dict[str, Any]:
         ManifestError: It is damaged, or of a newer format.
     """
     text = store.read(MANIFEST_YAML).partition(b"\nscenes:\n")[0]
-    try:
-        head = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ManifestError(f"{MANIFEST_YAML} in {store.location} is not YAML: {error}") from error
+    head = read_yaml(text, f"{MANIFEST_YAML} in {store.location}", ManifestError)
     if not isinstance(head, dict) or "format" not in head:
         raise ManifestError(f"{MANIFEST_YAML} in {store.location} is not a manifest")
     require_readable("manifest.yaml", head["format"], f"{MANIFEST_YAML} in {store.location}")
@@ -128,23 +126,32 @@ def incompleteness(store: Store) -> str:
 
 def read_entries(store: Store) -> Iterator[dict[str, Any]]:
     """The entries of manifest.yaml's list of scenes, one by one. Errors as in `read_head`."""
-    with store.open(MANIFEST_YAML) as source, io.TextIOWrapper(source, encoding="utf-8") as text:
-        lines = itertools.dropwhile(lambda line: line != "scenes:\n", text)
+    with store.open(MANIFEST_YAML) as source, io.BufferedReader(source) as file:
+        lines = itertools.dropwhile(
+            lambda line: line != b"scenes:\n", iter(lambda: file.readline(_LONGEST_ENTRY), b"")
+        )
         next(lines, None)
-        block: list[str] = []
-        for line in itertools.chain(lines, ["- end"]):
-            if line.startswith("- ") and block:
-                yield from _entries(block, store)
-                block = []
-            block.append(line)
+        block = bytearray()
+        for line in itertools.chain(lines, [b"- end"]):
+            if line.startswith(b"- ") and block:
+                yield from _entries(bytes(block), store)
+                block.clear()
+            block += line
+            if len(block) > _LONGEST_ENTRY:
+                break
+        else:
+            return
+    raise ManifestError(
+        f"{MANIFEST_YAML} in {store.location} is damaged: an entry has more than {_LONGEST_ENTRY} bytes"
+    )
 
 
-def _entries(block: list[str], store: Store) -> list[dict[str, Any]]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's where it is there
-    try:
-        found = yaml.load("".join(block), Loader=loader)  # noqa: S506 - both are safe loaders
-    except yaml.YAMLError as error:
-        raise ManifestError(f"{MANIFEST_YAML} in {store.location} is not YAML: {error}") from error
+_LONGEST_ENTRY = 1 << 24
+"""Bytes of a scene's entry, which names each file that failed."""
+
+
+def _entries(block: bytes, store: Store) -> list[dict[str, Any]]:
+    found = read_yaml(block, f"{MANIFEST_YAML} in {store.location}", ManifestError, most=_LONGEST_ENTRY)
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
         raise ManifestError(f"{MANIFEST_YAML} in {store.location} is damaged: its scenes are no list")
     return found

@@ -131,5 +131,5 @@ def _attempts(store: Store) -> Counter[str]:
     attempts: Counter[str] = Counter()
     for line in read_events(store):
         if line.get("event") == "commit":
-            attempts[line["scene"]] += int(line["telemetry"].get("attempts", 1))
+            attempts[line.get("scene", "")] += int(line.get("telemetry", {}).get("attempts", 1))
     return attempts

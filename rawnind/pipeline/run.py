@@ -16,6 +16,7 @@ import yaml
 
 from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.ledger import OutcomeLedger
+from rawnind.documents import read_yaml
 from rawnind.errors import ConfigError, ManifestError, OutputError, RecipeMismatchError
 from rawnind.options import Options, RunOptions
 from rawnind.output import attempts, cleanup
@@ -171,22 +172,22 @@ def _finish_without_workers(job: Job, store: Store, contents: str, progress: Pro
 
 def _claim(store: Store, recipe: Recipe) -> Recipe:
     """Writes the recipe into a new folder, or compares it with an existing folder's; returns it with that folder's digest."""
+    place = f"{store.location}/{RECIPE}"
     try:
-        known = yaml.safe_load(store.read(RECIPE))
+        known = read_yaml(store.read(RECIPE), place, ManifestError)
     except FileNotFoundError:
         _refuse_foreign(store)
         with contextlib.suppress(FileExistsError):  # another run wrote its recipe first; it is compared below
             text = yaml.safe_dump({"format": VERSIONS["recipe"], **recipe.as_dict()}, sort_keys=False)
             store.write(RECIPE, text.encode())
-        known = yaml.safe_load(store.read(RECIPE))
-    except yaml.YAMLError as error:
-        raise ManifestError(
-            f"{store.location}/{RECIPE} is not YAML: {' '.join(str(error).split())}"
-        ) from error
+        known = read_yaml(store.read(RECIPE), place, ManifestError)
     if not isinstance(known, dict):
-        raise ManifestError(f"{store.location}/{RECIPE} is not a recipe")
-    require_readable("recipe", known.pop("format", None), f"{store.location}/{RECIPE}")
-    found = Recipe.of_folder(known)
+        raise ManifestError(f"{place} is not a recipe")
+    require_readable("recipe", known.pop("format", None), place)
+    try:
+        found = Recipe.of_folder(known)
+    except ConfigError as error:
+        raise ManifestError(f"{place} is not a recipe of this version: {error}") from error
     newer = {
         key: getattr(found, key) for key in found.absent if getattr(recipe, key) == getattr(Recipe(), key)
     }

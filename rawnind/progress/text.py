@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from rawnind.bridge.messages import LoaderReport
 from rawnind.bridge.stages import StageCounts
-from rawnind.errors import printable
+from rawnind.errors import first_of, printable
 from rawnind.planning import Plan
 from rawnind.progress.eta import Eta, duration
 from rawnind.reasons import Outcome
@@ -22,8 +22,9 @@ def opening(index: Index, plan: Plan, already: int) -> Iterator[str]:
     """
     photos = f"{index.ground_truths} GT and {index.noisy} noisy photos"
     yield f"Source: {len(plan.scenes)} scenes, {photos}; {printable(str(index.skipped_files), most=2000)}"
-    for refused in index.refused:
-        yield f"Refused: {printable(refused.file)}: {printable(refused.why)}"
+    yield from first_of(
+        f"Refused: {printable(refused.file)}: {printable(refused.why)}" for refused in index.refused
+    )
     yield f"{already} already collected, {len(plan.selected) - already} to do, {len(plan.left_out)} left out"
 
 

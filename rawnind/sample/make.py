@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from rawnind.documents import json_object
 from rawnind.errors import ConfigError, OutputError
 from rawnind.sample.photos import ScenePhotos, sha1_of
 from rawnind.sample.scenes import SCENES
@@ -75,10 +76,7 @@ def _claim(out: Path, arguments: dict[str, int]) -> Truth | None:
 
 
 def _read_marker(marker: Path) -> object:
-    try:
-        return json.loads(marker.read_text())
-    except ValueError:
-        return None
+    return json_object(marker.read_bytes())
 
 
 def _same_arguments(out: Path, wanted: dict[str, int], found: object) -> None:

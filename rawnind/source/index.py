@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from rawnind.documents import LISTING, read_yaml
 from rawnind.errors import ConfigError, IndexInvalidError, printable
 from rawnind.records import Cfa, ImageRef
 from rawnind.source.collector import Collector, Index, SkippedFiles
@@ -30,20 +31,6 @@ __all__ = ["INDEX_NAME", "Index", "Refused", "SkippedFiles", "index_to_yaml", "l
 
 INDEX_NAME = "dataset_index.yaml"
 _ROLES = {"clean_images": True, "noisy_images": False}
-_BASE_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # constructs text, lists and mappings only
-
-
-class _Loader(_BASE_LOADER):  # type: ignore[misc]  # libyaml's where it is there
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"{printable(key.value)} is given twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-        return mapping
 
 
 class _SceneEntry(BaseModel):
@@ -184,12 +171,9 @@ def _layout(path: Path) -> dict[str, dict[str, Any]]:
         )
     if not path.is_file():  # a pipe would be waited for forever
         raise IndexInvalidError(f"{path} is not a file; pass a folder of RAW files or an index YAML")
+    found = read_yaml(_bytes(path), str(path), IndexInvalidError, most=LISTING, text_only=True)
     try:
-        layout = _LAYOUT.validate_python(yaml.load(path.read_bytes(), Loader=_Loader))  # noqa: S506 - text only
-    except yaml.YAMLError as error:
-        raise IndexInvalidError(
-            f"{path} is not valid YAML: {' '.join(str(error).split())}. Correct it."
-        ) from error
+        layout = _LAYOUT.validate_python(found)
     except ValidationError as error:
         raise IndexInvalidError(
             f"{path} is not an index: {_problems(error)}. Its levels are Bayer or X-Trans, then scene, then clean_images, "
@@ -198,6 +182,12 @@ def _layout(path: Path) -> dict[str, dict[str, Any]]:
     if not any(cfa_of_folder(key) for key in layout):
         raise IndexInvalidError(f"{path} is not an index: its first level must be Bayer or X-Trans")
     return layout
+
+
+def _bytes(path: Path) -> bytes:
+    """The file's bytes, at most one more than are read of an index."""
+    with path.open("rb") as file:
+        return file.read(LISTING + 1)
 
 
 def _read_scene(cfa: Cfa, key: str, entry: Any, locator: Locator, collector: Collector) -> None:

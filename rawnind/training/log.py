@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rawnind.documents import json_object
 from rawnind.output.store import Store
+from rawnind.rules import is_whole
 
 if TYPE_CHECKING:
     from rawnind.training.loop import Training
@@ -106,12 +108,14 @@ class MetricsLog:
 
 
 def read_metrics(storage: str) -> list[dict[str, Any]]:
-    """The lines of `storage/metrics.jsonl`; empty where the file does not exist.
+    """The lines of `storage/metrics.jsonl`; empty where the file does not exist; damaged lines are skipped.
 
     Raises:
         OutputError: The file cannot be read.
     """
     try:
-        return [json.loads(line) for line in Store(storage).read(METRICS).decode().splitlines()]
+        lines = Store(storage).read(METRICS).splitlines()
     except FileNotFoundError:
         return []
+    found = (json_object(line) for line in lines)
+    return [line for line in found if line and is_whole(line.get("step"))]

@@ -6,7 +6,7 @@ import pytest
 
 import rawnind
 from rawnind.bridge.leases import LeaseEntry, LeaseLog
-from rawnind.errors import ConfigError, FolderInUseError, OutputError, redacted
+from rawnind.errors import ConfigError, FolderInUseError, ManifestError, OutputError, redacted
 from rawnind.output.attempts import Ledger
 from rawnind.output.cleanup import remove_leftovers
 from rawnind.output.events import EventLog
@@ -135,6 +135,25 @@ def test_an_output_among_the_sources_scenes_is_refused(tmp_path, folder):
     with pytest.raises(ConfigError, match="outside the source"):
         rawnind.prepare(source, source / folder)
     assert sorted(source.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (
+            'crop_size: 64\nflavour: "\\e[2J"',
+            r"is not a recipe of this version: unknown recipe key; .*, got 'flavour'",
+        ),
+        ("crop_size: 0x_", "is not valid YAML: line 1, column 12: 0x_ is not a number"),
+        ("crop_size: 65", "is not a recipe of this version: crop_size must be a positive multiple of 32"),
+        ("- 1", "is not a recipe"),
+    ],
+)
+def test_a_recipe_yaml_that_cannot_be_read_is_named(tmp_path, text, why):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "recipe.yaml").write_text(text)
+    with pytest.raises(ManifestError, match=rf"^{tmp_path}/out/recipe\.yaml {why}"):
+        rawnind.prepare(_nested(tmp_path / "pairs"), tmp_path / "out")
 
 
 def test_an_output_that_contains_the_source_is_refused(tmp_path):

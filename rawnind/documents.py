@@ -1,0 +1,194 @@
+"""Reads YAML and JSON lines that may be damaged, hostile or of another program, in bounded memory.
+
+The YAML that is read consists of mappings, lists, text, numbers, true, false and null, as YAML 1.1 spells them. Values are built from
+the parser's events: PyYAML's composer follows aliases, which let 12 kB stand for millions of values, and calls itself at each level.
+"""
+
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from rawnind.errors import RawnindError, printable
+
+SETTINGS = 1 << 20
+"""Most bytes of a recipe, a config, or the head of a manifest; ours have less than 4 kB."""
+
+LISTING = 1 << 28
+"""Most bytes of an index or of an export's entries; those of all RawNIND have 0.6 and 40 MB."""
+
+_DEEPEST = 32
+"""Levels; our own files have six."""
+
+_MOST_VALUES = 5_000_000
+"""Values of one document, of some hundred bytes each; an export of all RawNIND has a million."""
+
+_LONGEST_NUMBER = 100
+"""Characters. Python takes minutes to read some numbers of a million digits."""
+
+_PARSER: Any = getattr(
+    yaml, "CBaseLoader", yaml.BaseLoader
+)  # libyaml's where it is there; used for its events alone
+_RESOLVER: Any = yaml.resolver.Resolver()
+_CONSTRUCTOR = yaml.constructor.SafeConstructor()
+_TAG = "tag:yaml.org,2002:"
+_NO_KEY = object()
+
+Parsed = TypeVar("Parsed")
+
+
+def read_yaml(
+    data: bytes, name: str, error: type[RawnindError], *, most: int = SETTINGS, text_only: bool = False
+) -> Any:
+    """The value of a YAML document; None where it is empty. Dates stay text.
+
+    Args:
+        data: the document.
+        name: of the file, for the error.
+        error: what is raised where the document cannot be read.
+        most: bytes that are read at most.
+        text_only: whether numbers, true, false and null stay text.
+
+    Raises:
+        error: It is too long, too deep, no YAML, contains aliases, gives a key twice, or a value is no number of a size that Python reads.
+
+    >>> read_yaml(b"crop_size: 512", "config.yaml", RawnindError)
+    {'crop_size': 512}
+    """
+    if len(data) > most:
+        raise error(f"{name} has {len(data)} bytes, more than the {most} that are read")
+    document = _Document(text_only=text_only)
+    try:
+        for event in yaml.parse(data, Loader=_PARSER):
+            document.add(event)
+    except yaml.YAMLError as found:
+        raise error(f"{name} is not valid YAML: {_sentence(found)}") from found
+    return document.value
+
+
+class _Document:
+    """Builds the value of a document from the parser's events.
+
+    Attributes:
+        value: of the document.
+    """
+
+    def __init__(self, *, text_only: bool) -> None:
+        self.value: Any = None
+        self._text_only = text_only
+        self._open: list[
+            tuple[Any, Any]
+        ] = []  # each collection that has not ended, and the key of its next value
+        self._documents = 0
+        self._values = 0
+
+    def add(self, event: yaml.Event) -> None:
+        """Adds an event.
+
+        Raises:
+            yaml.YAMLError: It must not follow the events before it.
+        """
+        if isinstance(event, yaml.ScalarEvent):
+            self._add_value(event.value if self._text_only else _scalar(event), event)
+        elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
+            self._begin(event)
+        elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
+            self._open.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            raise _problem("aliases (*name) are not read", event)
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                raise _problem("a second document begins", event)
+
+    def _begin(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
+        if len(self._open) >= _DEEPEST:
+            raise _problem(f"it is nested more than {_DEEPEST} levels deep", event)
+        mapping = isinstance(event, yaml.MappingStartEvent)
+        if not self._text_only and event.tag not in {None, "!", f"{_TAG}{'map' if mapping else 'seq'}"}:
+            raise _unknown_tag(event)
+        collection: dict[Any, Any] | list[Any] = {} if mapping else []
+        self._add_value(collection, event)
+        self._open.append((collection, _NO_KEY))
+
+    def _add_value(self, value: Any, event: yaml.Event) -> None:
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise _problem(f"it has more than {_MOST_VALUES} values", event)
+        if not self._open:
+            self.value = value
+            return
+        collection, key = self._open[-1]
+        if isinstance(collection, list):
+            collection.append(value)
+        elif key is _NO_KEY:
+            if not isinstance(event, yaml.ScalarEvent):
+                raise _problem("a list or a mapping is used as a key", event)
+            if value in collection:
+                raise _problem(f"{printable(str(value))} is given twice", event)
+            self._open[-1] = (collection, value)
+        else:
+            collection[key] = value
+            self._open[-1] = (collection, _NO_KEY)
+
+
+def _scalar(event: yaml.ScalarEvent) -> Any:
+    text, plain = event.value, event.implicit[0]
+    if event.tag not in {None, "!", f"{_TAG}str"}:
+        raise _unknown_tag(event)
+    tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)) if plain else f"{_TAG}str"
+    kind = tag.removeprefix(_TAG)
+    if kind not in {"null", "bool", "int", "float"}:
+        return text
+    if len(text) > _LONGEST_NUMBER:
+        raise _problem(f"a number has more than {_LONGEST_NUMBER} characters", event)
+    node = yaml.ScalarNode(tag, text)
+    try:
+        return getattr(_CONSTRUCTOR, f"construct_yaml_{kind}")(node)
+    except (ValueError, OverflowError, IndexError):  # YAML's patterns also match 0x_ and _
+        raise _problem(f"{printable(text)} is not a number", event) from None
+
+
+def _unknown_tag(event: Any) -> yaml.YAMLError:
+    return _problem(f"the tag {printable(str(event.tag))} is not read", event)
+
+
+def _problem(text: str, event: Any) -> yaml.YAMLError:
+    return yaml.MarkedYAMLError(problem=text, problem_mark=event.start_mark)
+
+
+def _sentence(error: yaml.YAMLError) -> str:
+    """What PyYAML reports, in one line without the text that it quotes."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return printable(" ".join(str(error).split()))
+    mark = error.problem_mark
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return place + printable(str(error.problem or error.context))
+
+
+_OBJECT = TypeAdapter(dict[str, Any])
+
+
+def json_object(line: bytes | str, *, most: int = SETTINGS) -> dict[str, Any] | None:
+    """The object of a JSON line; None where the line is too long, nested more than about 200 levels deep, damaged, or no object.
+
+    >>> json_object(b'{"event": "begin"}'), json_object(b'{"event": "beg')
+    ({'event': 'begin'}, None)
+    """
+    return json_record(line, _OBJECT, most=most)
+
+
+def json_record(line: bytes | str, schema: TypeAdapter[Parsed], *, most: int = SETTINGS) -> Parsed | None:
+    """The record of a JSON line; None where the line is no such record, or as in `json_object`.
+
+    Args:
+        line: a line of a file that may be damaged.
+        schema: of the record.
+        most: bytes that are read at most.
+    """
+    if len(line) > most:
+        return None
+    try:
+        return schema.validate_json(line)
+    except ValidationError:
+        return None
