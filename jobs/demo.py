@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from rawnind.cli import describe, print_log
+from rawnind.cli import describe, print_log, uncollected
 from rawnind.demo import run_demo
 from rawnind.options import Options
 from rawnind.progress.progress import choose
@@ -18,13 +18,14 @@ def main() -> None:
     start = time.monotonic()
     print_log()
     result = run_demo(OUT, Options(), steps=20, progress=choose("auto"))
-    report = result.report
+    report, output = result.report, str(OUT / "prepared")
     click.echo(
         f"""
 Done in {time.monotonic() - start:.0f} s.
-{describe(result.summary, str(OUT / "prepared"))}
+{describe(result.summary, output)}
+{chr(10).join(uncollected(result.summary, output))}
 Loss:   {report.first_loss:.4f} at first, {report.last_loss:.4f} after {report.steps} steps
-Bad files are part of the sample, so some scenes are rejected or fail: `rawnind status {OUT}/prepared` lists the files.
+Bad files are part of the sample, so some scenes are rejected or fail; `rawnind status {output}` lists them again.
 Next:   rawnind prepare FOLDER --output OUT     with your own pairs"""
     )
 

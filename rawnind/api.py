@@ -63,13 +63,13 @@ def verify(output: str | Path) -> tuple[str, ...]:
 
 
 def status(output: str | Path) -> "Status":
-    """Counts of what was committed to an output folder, and every failure, also while a run is in progress.
+    """What was committed to an output folder, and every scene, pair and file that was not collected, also during a run.
 
     Args:
         output: the folder that `prepare` writes: a local path, or a URI that pyarrow.fs opens.
 
     Returns:
-        Scenes by outcome, crops, the manifest's counts, and failed files and scenes.
+        The last run, scenes by outcome, crops, the manifest's counts, and what is not collected, with reason and file.
 
     Raises:
         NotPreparedError: No scene was ever committed there.

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -232,15 +232,17 @@ def prepare(source: Path, output: str, progress: str, **values: Any) -> None:
 
     summary = run(source, output, options, choose(progress))
     click.echo(describe(summary, output))
+    for line in uncollected(summary, output):
+        click.echo(line)
     sys.exit(_exit_code_of(summary, options))
 
 
 @main.command()
 @click.argument("output")
 def status(output: str) -> None:
-    """Print what was committed, and every failure.
+    """Print what was planned and committed, and every scene, pair and file that was left out, rejected or failed.
 
-    It also works while `prepare` is running on OUTPUT.
+    It also works while `prepare` is running on OUTPUT, and says what --retry-failed would do.
 
     \b
     Examples:
@@ -381,6 +383,18 @@ def describe(summary: Summary, output: str) -> str:
         f"Crops:  {summary.crops}, listed in {redacted(output)}/manifest.parquet",
     ]
     return "\n".join(lines)
+
+
+def uncollected(summary: Summary, output: str, most: int | None = 20) -> Iterator[str]:
+    """A line for each scene and pair that was rejected or failed.
+
+    Args:
+        summary: of a run.
+        output: the folder that it wrote.
+        most: how many scenes and how many pairs to list; None: all.
+    """
+    if summary.scenes.rejected + summary.scenes.failed + summary.pairs.rejected + summary.pairs.failed:
+        yield from api.status(output).uncollected(most)
 
 
 def _sum(counts: Counts) -> str:

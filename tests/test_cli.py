@@ -199,6 +199,16 @@ def test_status_and_verify_of_a_folder_that_was_never_prepared(rawnind, tmp_path
         assert said.startswith("rawnind: ")
 
 
+def test_prepare_and_status_list_what_is_not_collected(rawnind, sample_set, out):
+    _, said, _ = rawnind("prepare", sample_set, "--output", out, *everything(out))
+    _, _, status = rawnind("status", out)
+    for text in (said, status):
+        assert "Scenes that are not collected: 3\n" in text
+        assert "Pairs that are not collected: 4\n" in text
+        for scene in ("bayer/coins", "bayer/deep-field", "bayer/moon", "bayer/two-motifs"):
+            assert f": {scene}: Bayer_{scene[6:]}_ISO" in text
+
+
 def test_status_names_every_failed_file(rawnind, out):
     code, _, output = rawnind("status", out)
     assert code == 0

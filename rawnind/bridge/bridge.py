@@ -117,7 +117,14 @@ class Bridge:
         """Starts to collect unless it did already; returns `open_scenes`."""
         if self._state is State.INITIALIZED:
             self._log.recover()
-            self._events.add("begin", format=VERSIONS["events"], next_seq=self._journal.next_seq)
+            self._events.add(
+                "begin",
+                format=VERSIONS["events"],
+                next_seq=self._journal.next_seq,
+                scenes=self._ledger.scene_counts.planned,
+                pairs=self._ledger.pair_counts.planned,
+                open=self._ledger.scene_counts.open,
+            )
             self._transition(State.COLLECTING)
         return self.open_scenes()
 

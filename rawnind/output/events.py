@@ -3,7 +3,8 @@
 Every line is a JSON object with `time` (seconds since 1970), `run` and `event`. It is a log: no number of the manifest
 is computed from it. The events:
 
-`begin`: a run begins to collect; `format`, the version of these lines, and `next_seq`, the sequence number of its first commit.
+`begin`: a run begins to collect; `format`, the version of these lines, `next_seq`, the sequence number of its first commit,
+`scenes` and `pairs` that are planned, and `open`, the scenes without an outcome.
 `state`: `from`, `to`; with `error` comes `why`, with `ready` comes `peak_in_flight`.
 `commit`: `seq`, `scene`, `outcome`, `reason`, `pairs` (by outcome), `crops`, `in_flight` (the scenes in flight, this one
 among them), `telemetry` (seconds, bytes and counts by stage, and `attempts`); `recovered` where the bridge died before it
@@ -115,7 +116,7 @@ class EventLog:
     def _newest_first(self, event: str) -> Iterator[str]:
         """Every line of that event, possibly with others."""
         if self._path is not None:
-            yield from _backwards(self._path, f'"event": "{event}"'.encode())
+            yield from _backwards(self._path, _mention(event))
         elif event != "commit":
             yield from reversed(self._rare)
         else:
@@ -139,15 +140,17 @@ def read_events(store: Store) -> Iterator[dict[str, Any]]:
         yield from heapq.merge(*streams, key=lambda values: values["time"])
 
 
-class NewestState:
-    """The newest `state` line of a folder, for a caller that asks again and again: only lines that were added are read.
+class NewestEvent:
+    """The newest line of one event in a folder, for a caller that asks again and again: only lines that were added are read.
 
     Args:
         store: the output folder.
+        event: its name; `begin` or `state`.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, event: str) -> None:
         self._store = store
+        self._event = event
         self._known: dict[str, Any] | None = None
         self._seen: tuple[str, int] = ("", 0)
         self._next_listing = 0.0
@@ -175,7 +178,8 @@ class NewestState:
         if size < before:  # another file
             before, self._known = 0, None
         if size != before:  # the last block again: it may have ended within a line
-            self._known = _last_state(_backwards(path, _STATE, max(before - _BLOCK, 0))) or self._known
+            added = _backwards(path, _mention(self._event), max(before - _BLOCK, 0))
+            self._known = self._newest(added) or self._known
         self._seen = NAME, size
 
     def _read_newest_run(self) -> None:
@@ -183,16 +187,17 @@ class NewestState:
         runs = [entry for entry in self._store.list("events") if entry.path.endswith(".jsonl")]
         if runs and (newest := (runs[-1].path, runs[-1].size)) != self._seen:
             lines = self._store.read(newest[0]).decode(errors="replace").splitlines()
-            self._known = _last_state(reversed(lines))
+            self._known = self._newest(reversed(lines))
             self._seen = newest
 
+    def _newest(self, newest_first: Iterable[str]) -> dict[str, Any] | None:
+        parsed = (_parsed(line) for line in newest_first)
+        return next((values for values in parsed if values and values.get("event") == self._event), None)
 
-_STATE = b'"event": "state"'
 
-
-def _last_state(newest_first: Iterable[str]) -> dict[str, Any] | None:
-    parsed = (_parsed(line) for line in newest_first)
-    return next((values for values in parsed if values and values.get("event") == "state"), None)
+def _mention(event: str) -> bytes:
+    """What every line of an event contains."""
+    return f'"event": "{event}"'.encode()
 
 
 def _parsed_lines(store: Store, names: Iterable[str]) -> Iterator[dict[str, Any]]:

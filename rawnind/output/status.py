@@ -1,19 +1,21 @@
-"""The state of a run, from its journal and manifest."""
+"""The state of a run, from its journal, events and manifest."""
 
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from rawnind.errors import NotPreparedError
-from rawnind.output.events import read_events
-from rawnind.output.journal.commits import OUTCOMES
+import numpy as np
+
+from rawnind.errors import NotPreparedError, printable
+from rawnind.output.events import NewestEvent, read_events
+from rawnind.output.journal.commits import OUTCOMES, REASONS, Rows
 from rawnind.output.journal.journal import Journal
-from rawnind.output.manifest import read_summary
+from rawnind.output.manifest import read_entries, read_summary
 from rawnind.output.store import Store
 from rawnind.reasons import Outcome, Reason
-from rawnind.records import Summary
-
-_ADVICE = "(try again with `rawnind prepare ... --retry-failed`)"
+from rawnind.records import PairResult, SceneResult, Summary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,49 +40,141 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Uncollected:
+    """A scene or a pair that is not collected.
+
+    Attributes:
+        scene: the scene's key, such as `bayer/kitchen`.
+        detail: which file it is about and what was seen.
+    """
+
+    scene: str
+    outcome: Outcome
+    reason: Reason
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.outcome}, {self.reason}: {self.scene}: {self.detail}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LastRun:
+    """The last run in a folder, from events.jsonl.
+
+    Attributes:
+        name: of the run.
+        began: in seconds since 1970.
+        changed: when its state last changed, in seconds since 1970.
+        state: its last state as a phrase.
+        scenes: planned scenes; None in the log of an earlier version, as the other numbers.
+        pairs: planned pairs.
+        open: scenes that had no outcome when it began.
+        first_seq: sequence number of its first commit.
+    """
+
+    name: str
+    began: float
+    changed: float
+    state: str
+    scenes: int | None
+    pairs: int | None
+    open: int | None
+    first_seq: int
+
+    def __str__(self) -> str:
+        return f"{self.name} began {_date(self.began)}, {self.state} {_date(self.changed)}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
     """What was committed to an output folder.
 
     Attributes:
+        recipe: digest of the recipe of the last commit.
+        run: the last run; None where events.jsonl does not say.
+        open: planned scenes of the last run without an outcome; None where events.jsonl does not say.
         scenes: (outcome, number of committed scenes) for each outcome.
         crops: number of committed crops.
-        summary: the manifest's counts; None until the manifest is written.
+        summary: the manifest's counts; None until a manifest is written.
+        uncollected_scenes: scenes without a collected pair, failed ones first.
+        uncollected_pairs: failed ones first.
+        filtered: (reason, keys) of the scenes that the manifest's run left out.
         failures: whole scenes first, then files.
-        without_pairs: (key, reason) of each scene that was rejected before it had a pair.
+        retry: (reason, number of scenes) that `--retry-failed` would process again; a scene may count for several reasons.
+        retried_scenes: how many scenes `--retry-failed` would process again.
     """
 
+    recipe: str
+    run: LastRun | None
+    open: int | None
     scenes: tuple[tuple[Outcome, int], ...]
     crops: int
     summary: Summary | None
+    uncollected_scenes: tuple[Uncollected, ...]
+    uncollected_pairs: tuple[Uncollected, ...]
+    filtered: tuple[tuple[Reason, tuple[str, ...]], ...]
     failures: tuple[Failure, ...]
-    without_pairs: tuple[tuple[str, Reason], ...]
+    retry: tuple[tuple[Reason, int], ...]
+    retried_scenes: int
 
     def lines(self) -> Iterator[str]:
         """The text that `rawnind status` prints."""
+        return (printable(line, most=100_000) for line in self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield f"Recipe:    {self.recipe}, see recipe.yaml"
+        if self.run:
+            yield f"Last run:  {self.run}"
+            if self.run.scenes is not None:
+                yield f"Planned:   {self.run.scenes} scenes, {self.run.pairs} pairs; {self.open} scenes have no outcome yet"
         total = sum(count for _, count in self.scenes)
         committed = ", ".join(f"{count} {outcome}" for outcome, count in self.scenes if count)
         yield f"Committed: {total} scenes ({committed}), {self.crops} crops"
-        if self.summary is None:
-            yield "Manifest:  not written yet; run `rawnind prepare` again to resume"
-        else:
-            counts = self.summary
-            yield f"Manifest:  {counts.scenes.planned} scenes, {counts.pairs.collected} pairs, {counts.crops} crops"
-        if self.without_pairs:
-            yield f"Scenes without a pair: {len(self.without_pairs)}"
-        yield from (f"  {reason}: {key}: {reason.sentence}" for key, reason in self.without_pairs)
+        yield f"Manifest:  {self._manifest()}"
+        yield from self.uncollected()
+        for reason, keys in self.filtered:
+            yield f"Left out: {len(keys)} scenes, {reason}: {reason.sentence}"
+            yield f"  {', '.join(keys)}"
         for whole, title in ((True, "Failed scenes without a file as the cause"), (False, "Failed files")):
             failures = [failure for failure in self.failures if failure.whole_scene is whole]
             if failures:
-                yield f"{title}: {len(failures)} {_ADVICE}"
+                yield f"{title}: {len(failures)}"
             yield from (f"  {failure}" for failure in failures)
+        if self.retry:
+            reasons = ", ".join(f"{count} for {reason}" for reason, count in self.retry)
+            yield (
+                f"`rawnind prepare ... --retry-failed` would process {self.retried_scenes} scenes again: {reasons}; "
+                "--retry-failed REASON only those with that reason"
+            )
+
+    def _manifest(self) -> str:
+        if self.summary is None:
+            return "not written yet; run `rawnind prepare` again to resume"
+        counts = self.summary
+        listed = counts.scenes.planned - counts.scenes.open
+        found = f"{listed} scenes, {counts.pairs.collected} pairs, {counts.crops} crops"
+        return f"{found}; {counts.incomplete}" if counts.incomplete else found
+
+    def uncollected(self, most: int | None = None) -> Iterator[str]:
+        """The scenes and pairs that are not collected, with reason and file.
+
+        Args:
+            most: how many scenes and how many pairs to list; None: all.
+        """
+        for title, found in (("Scenes", self.uncollected_scenes), ("Pairs", self.uncollected_pairs)):
+            if found:
+                yield f"{title} that are not collected: {len(found)}"
+            yield from (f"  {each}" for each in found[:most])
+            if most is not None and len(found) > most:
+                yield f"  and {len(found) - most} more; `rawnind status` lists all"
 
 
 def read_status(store: Store) -> Status:
-    """Counts of all commits, the manifest's counts, and every failure.
+    """What the journal, the events and the manifest say.
 
     Raises:
         NotPreparedError: No scene was committed there.
-        ManifestError: The journal is damaged.
+        ManifestError: The journal or the manifest is damaged.
     """
     journal = Journal(store)
     if not journal.latest:
@@ -89,17 +183,61 @@ def read_status(store: Store) -> Status:
         )
     rows = journal.latest.all_rows()
     scenes = Counter(OUTCOMES[code] for code in rows["outcome"])
+    results = _incomplete_results(journal, rows)
+    pairs = [_pair(result, pair) for result in results for pair in result.pairs if pair.reason]
+    summary, run = _summary(store), _last_run(store)
     return Status(
+        recipe=journal.at(journal.next_seq - 1).recipe,
+        run=run,
+        open=None if run is None or run.open is None else run.open - (journal.next_seq - run.first_seq),
         scenes=tuple((outcome, scenes[outcome]) for outcome in Outcome),
         crops=int(rows["crops"].sum()),
-        summary=_summary(store),
-        failures=tuple(sorted(_failures(journal, store), key=lambda failure: not failure.whole_scene)),
-        without_pairs=tuple(
-            (key, commit.reason)
-            for key, commit in sorted(journal.latest.items())
-            if commit.reason is Reason.NO_NOISY
+        summary=summary,
+        uncollected_scenes=_failed_first(
+            Uncollected(
+                scene=each.scene.key,
+                outcome=each.outcome,
+                reason=each.reason,
+                detail=f"none of its {len(each.pairs)} pairs is collected" if each.pairs else each.detail,
+            )
+            for each in results
+            if each.reason
         ),
+        uncollected_pairs=_failed_first(pairs),
+        filtered=_filtered(store) if summary and summary.scenes.filtered else (),
+        failures=tuple(sorted(_failures(results, store), key=lambda failure: not failure.whole_scene)),
+        retry=tuple(
+            (reason, int(count))
+            for place, reason in enumerate(REASONS)
+            if (count := np.count_nonzero(rows["failures"] >> np.uint64(place) & np.uint64(1)))
+        ),
+        retried_scenes=int(np.count_nonzero(rows["failures"])),
     )
+
+
+def _incomplete_results(journal: Journal, rows: Rows) -> list[SceneResult]:
+    """The results of scenes with anything that is not collected or failed, by scene; read in the journal's order, which is fastest."""
+    lost = (rows["outcome"] != OUTCOMES.index(Outcome.COLLECTED)) | (rows["failures"] != 0)
+    for outcome in (Outcome.FILTERED, Outcome.REJECTED, Outcome.FAILED):
+        lost |= rows[str(outcome)] != 0
+    results = [journal.at(int(seq)) for seq in np.sort(rows["seq"][lost])]
+    return sorted(results, key=lambda result: result.scene.key)
+
+
+def _pair(result: SceneResult, pair: PairResult) -> Uncollected:
+    file, detail = pair.noisy.filename, pair.detail
+    if pair.ground_truth and pair.outcome is Outcome.REJECTED:
+        file += f" with {pair.ground_truth.filename}"
+    return Uncollected(
+        scene=result.scene.key,
+        outcome=pair.outcome,
+        reason=pair.reason or Reason.INVALID_RESULT,
+        detail=detail if detail.startswith(pair.noisy.filename) else f"{file}: {detail}",
+    )
+
+
+def _failed_first(found: Iterable[Uncollected]) -> tuple[Uncollected, ...]:
+    return tuple(sorted(found, key=lambda each: each.outcome is not Outcome.FAILED))
 
 
 def _summary(store: Store) -> Summary | None:
@@ -109,8 +247,44 @@ def _summary(store: Store) -> Summary | None:
         return None
 
 
-def _failures(journal: Journal, store: Store) -> Iterator[Failure]:
-    failed = [journal.read(key) for key, commit in sorted(journal.latest.items()) if commit.failures]
+def _filtered(store: Store) -> tuple[tuple[Reason, tuple[str, ...]], ...]:
+    keys: dict[str, list[str]] = {}
+    for entry in read_entries(store):
+        if entry.get("outcome") == Outcome.FILTERED:
+            keys.setdefault(str(entry.get("reason")), []).append(f"{entry.get('cfa')}/{entry.get('scene')}")
+    return tuple((reason, tuple(keys[reason])) for reason in Reason if reason in keys)
+
+
+def _last_run(store: Store) -> LastRun | None:
+    begin, state = (NewestEvent(store, event).read() for event in ("begin", "state"))
+    if begin is None or state is None:
+        return None
+    return LastRun(
+        name=str(begin["run"]),
+        began=begin["time"],
+        changed=state["time"],
+        state=_phrase(state),
+        scenes=begin.get("scenes"),
+        pairs=begin.get("pairs"),
+        open=begin.get("open"),
+        first_seq=begin["next_seq"],
+    )
+
+
+def _phrase(state: dict[str, Any]) -> str:
+    if state["to"] == "error":
+        return f"failed ({state.get('why')})"
+    if "ready" in {state["to"], state["from"]}:
+        return "finished"
+    return "stopped" if state["to"] == "closed" else "has not ended (or was killed), collecting since"
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def _failures(results: Sequence[SceneResult], store: Store) -> Iterator[Failure]:
+    failed = [result for result in results if result.failed_files or result.outcome is Outcome.FAILED]
     attempts = _attempts(store) if failed else Counter()
     for result in failed:
         causes = [(file.reason, file.detail) for file in result.failed_files]

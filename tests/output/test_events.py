@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rawnind.output.events import NAME, EventLog, NewestState, read_events
+from rawnind.output.events import NAME, EventLog, NewestEvent, read_events
 from rawnind.output.store import Store
 
 
@@ -81,7 +81,7 @@ steps = st.lists(st.sampled_from(["commit", "state", "torn", "read", "long"]), m
 @given(steps=steps)
 def test_the_newest_state_is_found_whatever_was_added_since_it_was_read(tmp_path_factory, steps):
     store = Store(str(tmp_path_factory.mktemp("log")))
-    newest, expected = NewestState(store), None
+    newest, expected = NewestEvent(store, "state"), None
     for number, step in enumerate([*steps, "read"]):
         log = EventLog(store, f"run{number}")
         if step == "state":
@@ -98,7 +98,7 @@ def test_the_newest_state_is_found_whatever_was_added_since_it_was_read(tmp_path
 
 
 def test_the_newest_state_of_a_log_that_was_replaced(store):
-    newest = NewestState(store)
+    newest = NewestEvent(store, "state")
     EventLog(store, "run1").add("state", to="ready", why="x" * 1000)
     assert newest.read()["to"] == "ready"
     store.local(NAME).unlink()

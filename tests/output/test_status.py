@@ -1,15 +1,20 @@
 """`status` says what the journal and the manifest say."""
 
+import time
+
 import pytest
 
+from rawnind.bridge.bridge import Bridge
+from rawnind.bridge.ledger import OutcomeLedger
 from rawnind.cli import describe
 from rawnind.errors import ManifestError, NotPreparedError
 from rawnind.outcomes import whole_scene_result
-from rawnind.output.journal.journal import Journal
+from rawnind.output.journal.journal import Journal, encode_result
 from rawnind.output.manifest import read_summary, write_manifest
 from rawnind.output.status import read_status
 from rawnind.output.store import Store
-from rawnind.reasons import Reason
+from rawnind.planning import SceneFilter, make_plan
+from rawnind.reasons import Outcome, Reason
 from tests.output.result_maker import RECIPE, make_result, make_scene
 
 RESULTS = [
@@ -46,7 +51,7 @@ def test_scenes_without_a_pair_are_named_with_their_reason(committed):
     alone = whole_scene_result(make_scene("only links", noisy=0), RECIPE, Reason.NO_NOISY)
     Journal(committed).append([alone])
     sentence = "The scene has no noisy photo that can be used."
-    assert f"Scenes without a pair: 1\n  no_noisy: bayer/only links: {sentence}" in text(committed)
+    assert f"\n  rejected, no_noisy: bayer/only links: {sentence}\n" in text(committed)
     results = sorted([*RESULTS, alone], key=lambda result: result.scene.name)
     summary = write_manifest(committed, results, RECIPE, versions={}, contents="")
     assert summary.scene_reasons == ((Reason.NO_NOISY, 1),)
@@ -54,10 +59,59 @@ def test_scenes_without_a_pair_are_named_with_their_reason(committed):
     assert f"1 no_noisy, without a pair: {sentence}" in describe(summary, "out")
 
 
-def test_status_names_every_failed_file_and_how_to_retry(committed):
+def test_every_scene_and_pair_that_is_not_collected_is_listed_with_reason_and_file(committed):
+    status = read_status(committed)
+    lost = [(result, pair) for result in RESULTS for pair in result.pairs if pair.reason]
+    assert len(lost) == len(status.uncollected_pairs) == 5
+    assert [each.outcome for each in status.uncollected_pairs] == [Outcome.FAILED] * 3 + [Outcome.REJECTED] * 2
+    found = text(committed)
+    assert "Scenes that are not collected: 2\n  failed, missing_file: bayer/broken: none of its 2 pairs" in found
+    assert "Pairs that are not collected: 5\n" in found
+    for result, pair in lost:
+        (line,) = [line for line in found.splitlines() if line.startswith(f"  {pair.outcome}, ") and pair.noisy.filename in line]
+        assert f"{pair.outcome}, {pair.reason}: {result.scene.key}: " in line
+        assert pair.detail in line
+
+
+def test_a_long_list_ends_with_how_many_more_there_are(committed):
+    lines = list(read_status(committed).uncollected(most=2))
+    assert lines[3:] == ["Pairs that are not collected: 5", *lines[4:6], "  and 3 more; `rawnind status` lists all"]
+
+
+def test_scenes_that_were_left_out_are_named_by_reason(committed):
+    filtered = [whole_scene_result(make_scene(name), RECIPE, Reason.SCENE_FILTER) for name in ("x", "y")]
+    write_manifest(committed, [*RESULTS, *filtered], RECIPE, versions={}, contents="")
+    assert f"Left out: 2 scenes, scene_filter: {Reason.SCENE_FILTER.sentence}\n  bayer/x, bayer/y" in text(committed)
+
+
+def test_the_last_run_its_plan_and_its_recipe_are_named(tmp_path):
+    plan = make_plan([result.scene for result in RESULTS], SceneFilter(), RECIPE)
+    bridge = Bridge(str(tmp_path), "run7", plan, max_scenes=1)
+    bridge.begin()
+    for result in (RESULTS[1], RESULTS[3]):
+        bridge.commit(result.scene.key, encode_result(result))
+    found = text(Store(str(tmp_path)))
+    assert f"Recipe:    {RECIPE.digest}, see recipe.yaml" in found
+    assert "Planned:   4 scenes, 8 pairs; 2 scenes have no outcome yet" in found
+    now = time.strftime("%Y-%m-%d", time.gmtime())
+    assert f"Last run:  run7 began {now}" in found
+    assert "has not ended (or was killed), collecting since" in found
+    bridge.fail("it burns")
+    assert "UTC, failed (it burns) 2" in text(Store(str(tmp_path)))
+
+
+def test_status_says_what_a_retry_would_do(committed):
+    would = "--retry-failed` would process 2 scenes again: "
+    assert would + "1 for missing_file, 1 for sha1_mismatch, 1 for truncated" in text(committed)
+    plan = make_plan([result.scene for result in RESULTS], SceneFilter(), RECIPE)
+    journal = Journal(committed)
+    ledger = OutcomeLedger(plan, journal, retry=frozenset(Reason), changed=frozenset(), first=journal.next_seq)
+    assert len(ledger.open_scenes()) == 2
+
+
+def test_status_names_every_failed_file(committed):
     found = text(committed)
     assert "Failed files: 3" in found
-    assert "--retry-failed" in found
     for result in RESULTS:
         for file in result.failed_files:
             assert f"{file.reason}: {result.scene.name}: {file.detail}" in found
@@ -73,7 +127,7 @@ def test_status_names_scenes_that_failed_without_a_file_as_the_cause(committed):
 
 def test_a_scene_retried_with_success_is_no_longer_a_failure(committed):
     Journal(committed).append([make_result(make_scene("broken")), make_result(make_scene("half broken"))])
-    assert "Failed" not in text(committed)
+    assert "ailed" not in text(committed)
     assert "3 collected" in text(committed)
 
 

@@ -25,7 +25,7 @@ from pyarrow import fs
 from rawnind import timing
 from rawnind.errors import ConfigError, DamagedShardError, ManifestError, OutputError
 from rawnind.output.atomic_file import TEMPORARY
-from rawnind.output.events import EventLog, NewestState, read_events
+from rawnind.output.events import EventLog, NewestEvent, read_events
 from rawnind.output.journal.journal import Journal
 from rawnind.output.shards import CropPixels, read_crop, shard_name, write_shard
 from rawnind.output.store import Store
@@ -241,7 +241,7 @@ def test_events_are_kept_on_either_store(each_store):
 
 def test_the_newest_state_on_either_store_is_that_of_the_newest_run(each_store, monkeypatch):
     monkeypatch.setattr(timing, "FEED_LISTING", 0.0)
-    newest = NewestState(each_store)
+    newest = NewestEvent(each_store, "state")
     assert newest.read() is None
     for run, state in [
         ("20260101T000000-b", "collecting"),

@@ -16,7 +16,7 @@ from rawnind import timing
 from rawnind.bridge.messages import TakeReply, from_bytes
 from rawnind.errors import RawnindError
 from rawnind.feed.live.history import Consumer, assigned_rows, last_run_end, remaining_rows
-from rawnind.output.events import NewestState
+from rawnind.output.events import NewestEvent
 from rawnind.output.store import Store
 from rawnind.pipeline.graph import NAMESPACE, bridge_name
 
@@ -124,7 +124,7 @@ class BridgeSource:
             self._location = str(bridge) if "://" in str(bridge) else str(Path(bridge).absolute())
             self._name = bridge_name(self._location)
         self._store: Store | None = None
-        self._newest: NewestState | None = None
+        self._newest: NewestEvent | None = None
         self._token = uuid.uuid4().hex
         self._joined = False
         self._position = position
@@ -181,9 +181,9 @@ class BridgeSource:
         self.ended = self._folder.ended
         return part
 
-    def _newest_state(self) -> NewestState:
+    def _newest_state(self) -> NewestEvent:
         if self._newest is None:
-            self._newest = NewestState(self.store())
+            self._newest = NewestEvent(self.store(), "state")
         return self._newest
 
     def _ask(self, count: int, done: int) -> TakeReply | None:

@@ -12,7 +12,7 @@ from rawnind.errors import ConfigError, OutputError
 from rawnind.feed.manifest_view import apply_filters, read_groups, split_filters
 from rawnind.feed.sampling import generator
 from rawnind.feed.selection import Split
-from rawnind.output.events import NewestState
+from rawnind.output.events import NewestEvent
 from rawnind.output.store import Store
 
 
@@ -29,7 +29,7 @@ class RunEnd:
     error: str = ""
 
 
-def last_run_end(newest: NewestState) -> RunEnd | None:
+def last_run_end(newest: NewestEvent) -> RunEnd | None:
     """How the last run ended; None while it runs, when it was stopped early, or when there was no run."""
     try:
         last = newest.read()

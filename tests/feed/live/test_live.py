@@ -11,7 +11,7 @@ from rawnind.bridge.leases import LeaseLog, leased_crops
 from rawnind.bridge.messages import from_bytes
 from rawnind.errors import ConfigError
 from rawnind.feed.live.history import Consumer, last_run_end, remaining_rows
-from rawnind.output.events import NewestState
+from rawnind.output.events import NewestEvent
 from rawnind.output.journal.journal import encode_result
 from rawnind.output.store import Store
 from rawnind.planning import SceneFilter, make_plan
@@ -246,7 +246,7 @@ def test_a_feed_that_would_leave_its_folder_is_refused(run, feed):
 
 
 def test_how_a_run_ended_is_in_its_events(run):
-    state = NewestState(Store(run.where))
+    state = NewestEvent(Store(run.where), "state")
     assert last_run_end(state) is None
     run.finish()
     assert last_run_end(state).finished
