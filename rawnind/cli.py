@@ -232,8 +232,7 @@ def prepare(source: Path, output: str, progress: str, **values: Any) -> None:
 
     summary = run(source, output, options, choose(progress))
     click.echo(describe(summary, output))
-    for line in uncollected(summary, output):
-        click.echo(line)
+    _print(uncollected(summary, output))
     sys.exit(_exit_code_of(summary, options))
 
 

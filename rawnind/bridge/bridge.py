@@ -121,9 +121,9 @@ class Bridge:
                 "begin",
                 format=VERSIONS["events"],
                 next_seq=self._journal.next_seq,
-                scenes=self._ledger.scene_counts.planned,
-                pairs=self._ledger.pair_counts.planned,
-                open=self._ledger.scene_counts.open,
+                planned_scenes=self._ledger.scene_counts.planned,
+                planned_pairs=self._ledger.pair_counts.planned,
+                open_scenes=self._ledger.scene_counts.open,
             )
             self._transition(State.COLLECTING)
         return self.open_scenes()

@@ -4,7 +4,7 @@ Every line is a JSON object with `time` (seconds since 1970), `run` and `event`.
 is computed from it. The events:
 
 `begin`: a run begins to collect; `format`, the version of these lines, `next_seq`, the sequence number of its first commit,
-`scenes` and `pairs` that are planned, and `open`, the scenes without an outcome.
+`planned_scenes`, `planned_pairs`, and `open_scenes`, those without an outcome.
 `state`: `from`, `to`; with `error` comes `why`, with `ready` comes `peak_in_flight`.
 `commit`: `seq`, `scene`, `outcome`, `reason`, `pairs` (by outcome), `crops`, `in_flight` (the scenes in flight, this one
 among them), `telemetry` (seconds, bytes and counts by stage, and `attempts`); `recovered` where the bridge died before it
@@ -216,6 +216,9 @@ class _Line(BaseModel):
     run: str
     event: str
     next_seq: Count = 0
+    planned_scenes: Count = 0
+    planned_pairs: Count = 0
+    open_scenes: Count = 0
     seq: Count = 0
     scene: str = ""
     telemetry: dict[str, float] = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rawnind.errors import NotPreparedError, printable
+from rawnind.errors import NotPreparedError, first_of
 from rawnind.output.events import NewestEvent, read_events
 from rawnind.output.journal.commits import OUTCOMES, REASONS, Rows
 from rawnind.output.journal.journal import Journal
@@ -119,9 +119,6 @@ class Status:
 
     def lines(self) -> Iterator[str]:
         """The text that `rawnind status` prints."""
-        return (printable(line, most=100_000) for line in self._lines())
-
-    def _lines(self) -> Iterator[str]:
         yield f"Recipe:    {self.recipe}, see recipe.yaml"
         if self.run:
             yield f"Last run:  {self.run}"
@@ -134,7 +131,7 @@ class Status:
         yield from self.uncollected()
         for reason, keys in self.filtered:
             yield f"Left out: {len(keys)} scenes, {reason}: {reason.sentence}"
-            yield f"  {', '.join(keys)}"
+            yield from (f"  {', '.join(keys[first : first + 10])}" for first in range(0, len(keys), 10))
         for whole, title in ((True, "Failed scenes without a file as the cause"), (False, "Failed files")):
             failures = [failure for failure in self.failures if failure.whole_scene is whole]
             if failures:
@@ -164,9 +161,7 @@ class Status:
         for title, found in (("Scenes", self.uncollected_scenes), ("Pairs", self.uncollected_pairs)):
             if found:
                 yield f"{title} that are not collected: {len(found)}"
-            yield from (f"  {each}" for each in found[:most])
-            if most is not None and len(found) > most:
-                yield f"  and {len(found) - most} more; `rawnind status` lists all"
+            yield from first_of((f"  {each}" for each in found), len(found) if most is None else most)
 
 
 def read_status(store: Store) -> Status:
@@ -198,7 +193,7 @@ def read_status(store: Store) -> Status:
                 scene=each.scene.key,
                 outcome=each.outcome,
                 reason=each.reason,
-                detail=f"none of its {len(each.pairs)} pairs is collected" if each.pairs else each.detail,
+                detail=f"no pair is collected, of {len(each.pairs)} planned" if each.pairs else each.detail,
             )
             for each in results
             if each.reason
@@ -264,19 +259,19 @@ def _last_run(store: Store) -> LastRun | None:
         began=begin["time"],
         changed=state["time"],
         state=_phrase(state),
-        scenes=begin.get("scenes"),
-        pairs=begin.get("pairs"),
-        open=begin.get("open"),
-        first_seq=begin["next_seq"],
+        scenes=begin.get("planned_scenes"),
+        pairs=begin.get("planned_pairs"),
+        open=begin.get("open_scenes"),
+        first_seq=begin.get("next_seq", 0),
     )
 
 
 def _phrase(state: dict[str, Any]) -> str:
-    if state["to"] == "error":
+    if state.get("to") == "error":
         return f"failed ({state.get('why')})"
-    if "ready" in {state["to"], state["from"]}:
+    if "ready" in (state.get("to"), state.get("from")):
         return "finished"
-    return "stopped" if state["to"] == "closed" else "has not ended (or was killed), collecting since"
+    return "stopped" if state.get("to") == "closed" else "has not ended (or was killed), collecting since"
 
 
 def _date(seconds: float) -> str:

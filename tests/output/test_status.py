@@ -63,25 +63,36 @@ def test_every_scene_and_pair_that_is_not_collected_is_listed_with_reason_and_fi
     status = read_status(committed)
     lost = [(result, pair) for result in RESULTS for pair in result.pairs if pair.reason]
     assert len(lost) == len(status.uncollected_pairs) == 5
-    assert [each.outcome for each in status.uncollected_pairs] == [Outcome.FAILED] * 3 + [Outcome.REJECTED] * 2
+    assert [each.outcome for each in status.uncollected_pairs] == [Outcome.FAILED] * 3 + [
+        Outcome.REJECTED
+    ] * 2
     found = text(committed)
-    assert "Scenes that are not collected: 2\n  failed, missing_file: bayer/broken: none of its 2 pairs" in found
+    assert (
+        f"Scenes that are not collected: 2\n  failed, {RESULTS[1].reason}: bayer/broken: no pair is collected, of 2"
+        in found
+    )
     assert "Pairs that are not collected: 5\n" in found
     for result, pair in lost:
-        (line,) = [line for line in found.splitlines() if line.startswith(f"  {pair.outcome}, ") and pair.noisy.filename in line]
+        (line,) = [
+            line
+            for line in found.splitlines()
+            if f": {result.scene.key}: " in line and pair.noisy.filename in line
+        ]
         assert f"{pair.outcome}, {pair.reason}: {result.scene.key}: " in line
         assert pair.detail in line
 
 
 def test_a_long_list_ends_with_how_many_more_there_are(committed):
     lines = list(read_status(committed).uncollected(most=2))
-    assert lines[3:] == ["Pairs that are not collected: 5", *lines[4:6], "  and 3 more; `rawnind status` lists all"]
+    assert lines[3:] == ["Pairs that are not collected: 5", *lines[4:6], "... and 3 more"]
 
 
 def test_scenes_that_were_left_out_are_named_by_reason(committed):
     filtered = [whole_scene_result(make_scene(name), RECIPE, Reason.SCENE_FILTER) for name in ("x", "y")]
     write_manifest(committed, [*RESULTS, *filtered], RECIPE, versions={}, contents="")
-    assert f"Left out: 2 scenes, scene_filter: {Reason.SCENE_FILTER.sentence}\n  bayer/x, bayer/y" in text(committed)
+    assert f"Left out: 2 scenes, scene_filter: {Reason.SCENE_FILTER.sentence}\n  bayer/x, bayer/y" in text(
+        committed
+    )
 
 
 def test_the_last_run_its_plan_and_its_recipe_are_named(tmp_path):
@@ -105,7 +116,9 @@ def test_status_says_what_a_retry_would_do(committed):
     assert would + "1 for missing_file, 1 for sha1_mismatch, 1 for truncated" in text(committed)
     plan = make_plan([result.scene for result in RESULTS], SceneFilter(), RECIPE)
     journal = Journal(committed)
-    ledger = OutcomeLedger(plan, journal, retry=frozenset(Reason), changed=frozenset(), first=journal.next_seq)
+    ledger = OutcomeLedger(
+        plan, journal, retry=frozenset(Reason), changed=frozenset(), first=journal.next_seq
+    )
     assert len(ledger.open_scenes()) == 2
 
 

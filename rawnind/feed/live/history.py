@@ -39,7 +39,7 @@ def last_run_end(newest: NewestEvent) -> RunEnd | None:
         return None
     if last.get("to") == "error":
         return RunEnd(finished=False, error=str(last.get("why")))
-    if "ready" in {last.get("to"), last.get("from")}:
+    if "ready" in (last.get("to"), last.get("from")):
         return RunEnd(finished=True)
     return None
 
