@@ -2,7 +2,7 @@
 
 import math
 from enum import StrEnum
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 from rawnind.errors import ConfigError
 
@@ -40,7 +40,7 @@ def member(kind: type[Member], name: str, value: object) -> Member:
     return kind(value)
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
     """Whether a value is an int; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 

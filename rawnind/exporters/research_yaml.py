@@ -18,7 +18,6 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import tifffile
 import yaml
 from numpy.typing import NDArray
@@ -33,6 +32,7 @@ from rawnind.output.manifest import MANIFEST, PAIRS, incompleteness
 from rawnind.output.shard_reader import ShardReader, StoredCrop
 from rawnind.output.shards import crop_name
 from rawnind.output.store import Store
+from rawnind.output.tables import open_table, require_sealed, require_sound
 from rawnind.records import Cfa
 
 log = logging.getLogger(__name__)
@@ -120,6 +120,7 @@ def export(
         raise NotPreparedError(f"{source.location} has no {MANIFEST}; run `rawnind prepare` first")
     if missing := incompleteness(source):
         log.warning("%s: %s", source.location, missing)
+    require_sealed(source)
     _claim(target, manifest_digest(source))
     report = _Export(source, target, progress).run()
     target.write(MARK, _mark(manifest_digest(source), complete=True), replace=True)
@@ -165,6 +166,10 @@ def image_set(row: dict[str, Any]) -> str:
     return f"{'UNK_' * row['unknown_sensor']}{'TEST_' * row['test_reserve']}{row['scene']}"
 
 
+_MOST_SITES = 1 << 29
+"""Of a photo; the largest cameras have 150 million, and 400 million where they shift the sensor."""
+
+
 class _Export:
     def __init__(self, source: Store, target: Store, progress: Callable[[int, int], None]) -> None:
         self._source = source
@@ -206,6 +211,12 @@ class _Export:
         size = pair.size
         self._sizes.append(size)
         height, width = (max(row[axis] for row in rows) + size for axis in "yx")
+        names = self._names.get((pair.pair_id, str(pair.cfa)))
+        if names is None or height * width > _MOST_SITES:
+            why = "is not in pairs.parquet" if names is None else f"has {height} x {width} sites"
+            raise ManifestError(
+                f"{MANIFEST} in {self._source.location} is damaged: pair {pair.pair_id} {why}"
+            )
         mask = np.zeros((height, width), np.uint8)
         brightness = np.zeros(2)
         crops = []
@@ -222,7 +233,6 @@ class _Export:
             crops.append(self._crop(row, pair, stored, noisy))
             self._crops += 1
         mask_path = self._write(f"masks/{_folder(first)}/{pair.pair_id}.png", _png(mask))
-        names = self._names[pair.pair_id, str(pair.cfa)]
         score = {} if names["msssim"] is None else {"rgb_msssim_score": names["msssim"]}
         return {
             "image_set": image_set(first),
@@ -301,8 +311,8 @@ def _folder(row: dict[str, Any]) -> str:
 
 
 def _crop_count(source: Store) -> int:
-    with source.open(MANIFEST) as file:
-        return int(pq.read_metadata(file).num_rows)
+    with open_table(source, MANIFEST) as file:
+        return int(file.metadata.num_rows)
 
 
 def _pairs(source: Store) -> Iterator[list[dict[str, Any]]]:
@@ -320,12 +330,9 @@ def _slices(table: pa.Table) -> Iterable[pa.Table]:
 
 def _pair_columns(source: Store) -> dict[tuple[str, str], dict[str, Any]]:
     names = ("pair_id", "cfa", "noisy_file", "gt_file", "msssim", "gt_rgb_xyz_matrix")
-    try:
-        with source.open(PAIRS) as file:
-            parquet = pq.ParquetFile(file)
-            table = parquet.read([name for name in names if name in parquet.schema_arrow.names])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ManifestError(f"{PAIRS} in {source.location} cannot be read: {error}") from error
+    with open_table(source, PAIRS) as parquet:
+        table = parquet.read([name for name in names if name in parquet.schema_arrow.names])
+    require_sound(table, PAIRS, source.location)
     return {(row["pair_id"], row["cfa"]): row for row in table.to_pylist()}
 
 

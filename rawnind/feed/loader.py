@@ -19,6 +19,7 @@ from rawnind.feed.buffers import BufferPool, pinned
 from rawnind.feed.crop_options import check_batching
 from rawnind.feed.dataset import CropDataset
 from rawnind.feed.sampling import epoch_order, share_of, step_count, step_size
+from rawnind.rules import is_whole
 
 _PREFETCH = 2  # batches per thread, as in torch's DataLoader
 
@@ -132,13 +133,16 @@ class CropLoader:
         """Resumes from a `state_dict`, with any batch size and any number of workers and ranks.
 
         Raises:
-            ConfigError: The state is of another manifest, other filters or other options.
+            ConfigError: The state is of another manifest, other filters or other options, or is damaged.
         """
         own = self.state_dict()
         for name in sorted(own.keys() - {"epoch", "position"}):
             if state.get(name) != own[name]:
                 raise ConfigError(f"cannot resume: the {name} changed from {state.get(name)} to {own[name]}")
-        self.epoch, self.position = state["epoch"], state["position"]
+        epoch, position = state.get("epoch"), state.get("position")
+        if not (is_whole(epoch) and is_whole(position) and epoch >= 0 and 0 <= position <= len(self.dataset)):
+            raise ConfigError(f"cannot resume: there is no position {position!r} of epoch {epoch!r}")
+        self.epoch, self.position = epoch, position
 
     def _steps(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """The position after each step, and the rows of this rank in the step."""

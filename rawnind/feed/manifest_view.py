@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rawnind.errors import ConfigError, ManifestError, NotPreparedError
+from rawnind.errors import ConfigError, NotPreparedError
 from rawnind.feed.selection import Selection, Split, validation_scenes
 from rawnind.output.manifest import MANIFEST, PAIRS
 from rawnind.output.shards import crop_name
 from rawnind.output.store import Store
-from rawnind.output.versions import require_readable_parquet
+from rawnind.output.tables import open_table, require_sealed, require_sound
 from rawnind.records import Cfa
 
 log = logging.getLogger(__name__)
@@ -175,6 +174,8 @@ def load_view(
     """
     if missing := [store.location for store in stores if not store.exists(MANIFEST)]:
         raise NotPreparedError(f"{missing[0]} has no {MANIFEST}; run `rawnind prepare` first")
+    for store in stores:
+        require_sealed(store)
     filters = [*split_filters(stores, selection.split, validation_share), *extra, *selection.filters()]
     left_out = dict.fromkeys((name for name, _ in filters), 0)
     parts, total = [], 0
@@ -216,17 +217,14 @@ def read_groups(store: Store, *, everything: bool) -> Iterator[pa.Table]:
         ManifestError: The manifest is missing or cannot be read.
     """
     names = None if everything else [*dict.fromkeys([*_CROP_COLUMNS, *_PAIR_COLUMNS, *_FILTER_COLUMNS])]
-    try:
-        with store.open(MANIFEST) as source, pq.ParquetFile(source, read_dictionary=list(_REPEATED)) as file:
-            require_readable_parquet("manifest", file.schema_arrow.metadata, MANIFEST)
-            for number in range(file.num_row_groups):
-                table = file.read_row_group(number, columns=names)
-                for name in _NEWER_COLUMNS:
-                    if name not in table.column_names:
-                        table = table.append_column(name, pa.nulls(len(table), pa.float64()))
-                yield table
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ManifestError(f"{MANIFEST} in {store.location} cannot be read: {error}") from error
+    with open_table(store, MANIFEST, _REPEATED) as file:
+        for number in range(file.num_row_groups):
+            table = file.read_row_group(number, columns=names)
+            require_sound(table, MANIFEST, store.location)
+            for name in _NEWER_COLUMNS:
+                if name not in table.column_names:
+                    table = table.append_column(name, pa.nulls(len(table), pa.float64()))
+            yield table
 
 
 def split_filters(stores: Sequence[Store], split: Split, share: float) -> list[Filter]:
@@ -263,11 +261,10 @@ def split_filters(stores: Sequence[Store], split: Split, share: float) -> list[F
 
 def _read_pairs(store: Store) -> pa.Table:
     columns = ["scene", "cfa", "test_reserve", "outcome", "gt_sha1", "noisy_sha1"]
-    try:
-        with store.open(PAIRS) as source:
-            return pq.read_table(source, columns=columns)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ManifestError(f"{PAIRS} in {store.location} cannot be read: {error}") from error
+    with open_table(store, PAIRS) as file:
+        pairs = file.read(columns)
+    require_sound(pairs, PAIRS, store.location)
+    return pairs
 
 
 def _shows_scene_of(pairs: pa.Table) -> pc.Expression:

@@ -12,17 +12,17 @@ from typing import IO, Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from rawnind.documents import read_yaml
-from rawnind.errors import ManifestError
+from rawnind.documents import SETTINGS, read_yaml
+from rawnind.errors import ManifestError, printable
 from rawnind.output.atomic_file import HashingSink
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, crop_row, pair_row, scene_entry
 from rawnind.output.store import Store
 from rawnind.output.versions import VERSIONS, require_readable
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Counts, PairResult, SceneResult, Summary
+from rawnind.records import Counts, PairResult, SceneResult, Sha256, Summary
 
 MANIFEST = "manifest.parquet"
 PAIRS = "pairs.parquet"
@@ -80,6 +80,24 @@ def write_manifest(
     return summary
 
 
+class _Files(BaseModel):
+    manifest: Sha256 = Field(alias="manifest.parquet")
+    pairs: Sha256 = Field(alias="pairs.parquet")
+
+
+class _Head(BaseModel):
+    """What every manifest.yaml has had above its list of scenes; the rest depends on the version."""
+
+    model_config = ConfigDict(strict=True)
+
+    recipe: dict[str, Any]
+    counts: dict[str, Any]
+    reasons: dict[str, int]
+    scene_reasons: dict[str, int] = {}
+    contents: str
+    files: _Files
+
+
 def read_head(store: Store) -> dict[str, Any]:
     """Everything of manifest.yaml above its list of scenes.
 
@@ -87,33 +105,42 @@ def read_head(store: Store) -> dict[str, Any]:
         FileNotFoundError: There is no manifest yet.
         ManifestError: It is damaged, or of a newer format.
     """
-    text = store.read(MANIFEST_YAML).partition(b"\nscenes:\n")[0]
-    head = read_yaml(text, f"{MANIFEST_YAML} in {store.location}", ManifestError)
+    place = f"{MANIFEST_YAML} in {store.location}"
+    text = store.read(MANIFEST_YAML, SETTINGS + len(_SCENES)).partition(_SCENES)[0]
+    head = read_yaml(text, place, ManifestError)
     if not isinstance(head, dict) or "format" not in head:
-        raise ManifestError(f"{MANIFEST_YAML} in {store.location} is not a manifest")
-    require_readable("manifest.yaml", head["format"], f"{MANIFEST_YAML} in {store.location}")
+        raise ManifestError(f"{place} is not a manifest")
+    require_readable("manifest.yaml", head["format"], place)
+    try:
+        _Head.model_validate(head)
+    except ValidationError as error:
+        raise _damaged(place, error) from error
     return head
+
+
+_SCENES = b"\nscenes:\n"
+
+
+def _damaged(place: str, error: ValidationError) -> ManifestError:
+    first = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(printable(str(part)) for part in first["loc"])
+    return ManifestError(f"{place} is damaged: {where}: {first['msg']}")
 
 
 def read_summary(store: Store) -> Summary:
     """The summary that `write_manifest` returned when it wrote the manifest. Errors as in `read_head`."""
     head = read_head(store)
+    values = {
+        "recipe": head["recipe"].get("digest"),
+        **head["counts"],
+        "reasons": list(head["reasons"].items()),
+        "manifest_sha256": head["files"][MANIFEST],
+        "scene_reasons": list(head.get("scene_reasons", {}).items()),
+    }
     try:
-        values = {
-            "recipe": head["recipe"]["digest"],
-            **head["counts"],
-            "reasons": list(head["reasons"].items()),
-            "manifest_sha256": head["files"][MANIFEST],
-            "scene_reasons": list(head.get("scene_reasons", {}).items()),
-        }
         return _SUMMARY.validate_json(json.dumps(values))
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise ManifestError(
-            f"{MANIFEST_YAML} in {store.location} is damaged: {where}: {error.errors()[0]['msg']}"
-        ) from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ManifestError(f"{MANIFEST_YAML} in {store.location} is damaged: {error!r}") from error
+        raise _damaged(f"{MANIFEST_YAML} in {store.location}", error) from error
 
 
 _SUMMARY = TypeAdapter(Summary)

@@ -156,15 +156,15 @@ class Store:
             sink.write(data)
         return sink.sha256
 
-    def read(self, name: str) -> bytes:
-        """The file's bytes.
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """The file's bytes, or at most the first `most` of them.
 
         Raises:
             FileNotFoundError: There is no such file.
             OutputError: The storage reports an error.
         """
         with self._translated("read", name), self._fs.open_input_stream(self.full(name)) as stream:
-            return bytes(stream.read())
+            return bytes(stream.read(most))
 
     def open(self, name: str) -> pa.NativeFile:
         """The file for random access, memory-mapped where it is local.

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rawnind.errors import ConfigError, ManifestError
+from rawnind.errors import ConfigError, ManifestError, printable
 from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import (
     MANIFEST,
@@ -23,7 +23,7 @@ from rawnind.output.manifest import (
 )
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, crop_row, pair_row, scene_entry
 from rawnind.output.store import Store
-from rawnind.output.versions import require_readable_parquet
+from rawnind.output.tables import SCHEMAS, open_table, require_no_nulls
 from rawnind.reasons import Outcome
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa, PairResult, SceneResult
@@ -43,13 +43,21 @@ def verify(store: Store) -> Iterator[str]:
         ManifestError: manifest.yaml cannot be read at all.
         OutputError: The storage reports an error.
     """
+    return (printable(problem, most=_LONGEST) for problem in _problems(store))
+
+
+_LONGEST = 2000
+"""Characters of a problem, which may quote what is stored."""
+
+
+def _problems(store: Store) -> Iterator[str]:
     head, summary = read_head(store), read_summary(store)
     broken = False
-    for name, sha256 in head["files"].items():
+    for name in SCHEMAS:
         if not store.exists(name):
             yield f"{name} is missing"
             broken = True
-        elif store.digest(name) != sha256:
+        elif store.digest(name) != head["files"][name]:
             yield f"{name} is not the file that {MANIFEST_YAML} was written with"
     for kind, counts in (("scenes", summary.scenes), ("pairs", summary.pairs)):
         if counts.open < 0 or (counts.open and head.get("complete", True)):
@@ -101,8 +109,8 @@ class _Comparison:
 
     def _rows(self) -> Iterator[str]:
         with (
-            _rows(self._store, MANIFEST, MANIFEST_SCHEMA) as crops,
-            _rows(self._store, PAIRS, PAIRS_SCHEMA) as pairs,
+            _rows(self._store, MANIFEST) as crops,
+            _rows(self._store, PAIRS) as pairs,
         ):
             groups = itertools.groupby(crops, key=_place)
             place, group = next(groups, (None, iter(())))
@@ -215,20 +223,16 @@ class _Comparison:
 
 
 @contextmanager
-def _rows(store: Store, name: str, schema: pa.Schema) -> Iterator[Iterator[_Row]]:
+def _rows(store: Store, name: str) -> Iterator[Iterator[_Row]]:
     """The rows of a Parquet file, a few thousand in memory at once."""
-    try:
-        with store.open(name) as source, pq.ParquetFile(source) as file:
-            require_readable_parquet(name.removesuffix(".parquet"), file.schema_arrow.metadata, name)
-            if missing := _missing(file.schema_arrow, schema):
-                raise ManifestError(f"{name} in {store.location} lacks the columns {', '.join(missing)}.")
-            yield (
-                row
-                for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False)
-                for row in batch.to_pylist()
-            )
-    except (OSError, pa.ArrowException) as error:
-        raise ManifestError(f"{name} in {store.location} cannot be read: {error}.") from error
+    with open_table(store, name) as file:
+        yield itertools.chain.from_iterable(_batches(store, name, file))
+
+
+def _batches(store: Store, name: str, file: pq.ParquetFile) -> Iterator[list[_Row]]:
+    for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False):
+        require_no_nulls(batch, name, store.location)
+        yield batch.to_pylist()
 
 
 def _place(row: _Row) -> tuple[str, str]:
@@ -246,13 +250,3 @@ def _different(found: list[_Row], expected: list[_Row], schema: pa.Schema) -> It
     """(column, found row) wherever a row is not the expected one, in the columns that the file has."""
     for row, clean in zip(found, pa.Table.from_pylist(expected, schema=schema).to_pylist(), strict=False):
         yield from ((name, row) for name in schema.names if name in row and row[name] != clean[name])
-
-
-def _missing(found: pa.Schema, schema: pa.Schema) -> list[str]:
-    """Columns that every version has had and that a file lacks or has with another type; nullable ones may be newer than it."""
-    types = {field.name: field.type for field in found}
-    return [
-        field.name
-        for field in schema
-        if types.get(field.name, field.type if field.nullable else None) != field.type
-    ]

@@ -4,10 +4,8 @@ import contextlib
 import logging
 import math
 import os
-import pickle
 import time
 import uuid
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Unpack
@@ -21,6 +19,7 @@ from rawnind.feed.crop_options import CropOptions, Input
 from rawnind.feed.dataset import CropDataset
 from rawnind.feed.loader import CropLoader
 from rawnind.output.versions import VERSIONS
+from rawnind.training.checkpoint import fits, read_checkpoint
 from rawnind.training.log import TrainReport, first_and_last_loss
 from rawnind.training.model import UNet, masked_l1
 
@@ -195,23 +194,24 @@ class Training:
         """Resumes from a checkpoint, if the file exists."""
         if not path.exists():
             return
-        if not zipfile.is_zipfile(path):  # torch.save's format; torch.load fails on other files in many ways
-            raise ConfigError(f"{path} is not a checkpoint; choose another one or remove it")
-        try:
-            state = torch.load(path, map_location=self.loader.device, weights_only=True)
-        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-            raise ConfigError(f"{path} is not a checkpoint: {error}") from error
-        if state.get("format") != VERSIONS["checkpoint"] or state.get("kind") != self._kind():
+        state = read_checkpoint(path, self.loader.device)
+        if state.format != VERSIONS["checkpoint"] or state.kind != self._kind():
             raise ConfigError(f"{path} is of another network; choose another checkpoint or remove it")
+        own = self.model.state_dict()
+        shapes = {name: value.shape for name, value in own.items()}
+        if {name: value.shape for name, value in state.model.items()} != shapes or not fits(
+            state.optimizer, self.optimizer.state_dict(), own
+        ):
+            raise ConfigError(f"{path} does not fit the network; choose another checkpoint or remove it")
         try:
-            self.loader.load_state_dict(state["feed"])
+            self.loader.load_state_dict(state.feed)
         except ConfigError as error:
             raise ConfigError(
                 f"{path} is of another training; choose another checkpoint or remove it: {error}"
             ) from error
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.losses = list(state["losses"])
+        self.model.load_state_dict(state.model)
+        self.optimizer.load_state_dict(state.optimizer)
+        self.losses = list(state.losses)
 
     def _kind(self) -> dict[str, int]:
         return {"in_channels": self.model.in_channels, "width": self.model.width}

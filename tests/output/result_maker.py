@@ -4,11 +4,13 @@ import hashlib
 from dataclasses import fields
 
 import numpy as np
+import yaml
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from rawnind.errors import SourceError
 from rawnind.outcomes import failed_file, planned_pairs, scene_result, uncollected_pair
+from rawnind.output.manifest import MANIFEST, MANIFEST_YAML, PAIRS
 from rawnind.output.shards import CropPixels, crop_name, shard_name, write_shard
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
@@ -130,6 +132,21 @@ def make_result(scene, *, store=None, faults=(), recipe=RECIPE, seed=0):
         else:
             pairs.append(uncollected_pair(noisy, truth, fault, measured=make_measured(seed, msssim=None)))
     return scene_result(scene, recipe, pairs, broken)
+
+
+def edit_yaml(store, change):
+    whole = yaml.safe_load(store.read(MANIFEST_YAML))
+    change(whole)
+    store.write(
+        MANIFEST_YAML, yaml.safe_dump(whole, sort_keys=False, allow_unicode=True).encode(), replace=True
+    )
+
+
+def seal(store):
+    """Makes manifest.yaml name the files as they are now, as a careful forger would."""
+    edit_yaml(
+        store, lambda whole: whole.update(files={name: store.digest(name) for name in (MANIFEST, PAIRS)})
+    )
 
 
 def _is_name(text):

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +21,7 @@ from rawnind.output.store import Store
 from rawnind.output.verify import verify
 from rawnind.reasons import Reason
 from rawnind.records import Cfa
-from tests.output.result_maker import FAULTS, RECIPE, make_result, make_scene
+from tests.output.result_maker import FAULTS, RECIPE, edit_yaml, make_result, make_scene, seal
 
 LEFT_OUT = whole_scene_result(make_scene("secret", noisy=2, test_reserve=True), RECIPE, Reason.TEST_RESERVE)
 
@@ -70,21 +69,6 @@ def put_rows(store, name, found):
     schema = {MANIFEST: MANIFEST_SCHEMA, PAIRS: PAIRS_SCHEMA}[name]
     pq.write_table(pa.Table.from_pylist(found, schema=schema), sink)
     store.write(name, sink.getvalue(), replace=True)
-
-
-def edit_yaml(store, change):
-    whole = yaml.safe_load(store.read(MANIFEST_YAML))
-    change(whole)
-    store.write(
-        MANIFEST_YAML, yaml.safe_dump(whole, sort_keys=False, allow_unicode=True).encode(), replace=True
-    )
-
-
-def seal(store):
-    """Makes manifest.yaml name the files as they are now, as a careful forger would."""
-    edit_yaml(
-        store, lambda whole: whole.update(files={name: store.digest(name) for name in (MANIFEST, PAIRS)})
-    )
 
 
 def found(store):

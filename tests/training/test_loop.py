@@ -1,10 +1,12 @@
 import logging
+import random
 
 import pytest
 import torch
 
 from rawnind.errors import ConfigError
-from rawnind.training.loop import TrainingError, train
+from rawnind.feed import CropDataset, CropLoader
+from rawnind.training.loop import Training, TrainingError, train
 
 SMALL = {"crop_size": 32, "batch_size": 4, "width": 4}
 
@@ -92,6 +94,44 @@ def test_a_file_that_is_no_checkpoint_is_refused(folder, tmp_path):
     (tmp_path / "c.pt").write_bytes(b"hello")
     with pytest.raises(ConfigError, match=r"c\.pt is not a checkpoint"):
         train(folder.store.location, steps=2, checkpoint=tmp_path / "c.pt", **SMALL)
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused_and_changes_nothing(folder, tmp_path):
+    path = tmp_path / "c.pt"
+    train(folder.store.location, steps=1, checkpoint=path, progress=quiet, **SMALL)
+    data, chance = path.read_bytes(), random.Random(0)
+    sound = torch.load(path, weights_only=True)
+    foreign = [
+        {}, [], 7, {**sound, "losses": "many"}, {**sound, "model": {}}, {**sound, "optimizer": {}}, {**sound, "feed": {}},
+        {**sound, "feed": {**sound["feed"], "position": -1}}, {**sound, "kind": None},
+        {**sound, "model": dict.fromkeys(sound["model"], torch.zeros(1))},
+        {**sound, "optimizer": {**sound["optimizer"], "state": {0: {"step": 1}}}},
+    ]  # fmt: skip
+    crops = CropLoader(CropDataset(folder.store.location, crop_size=SMALL["crop_size"]), SMALL["batch_size"])
+    for number in range(40 + len(foreign)):
+        if number < len(foreign):
+            torch.save(foreign[number], path)
+        else:
+            damaged = bytearray(data)
+            for place in chance.choices([*range(len(data)), *range(-1000, 0)], k=chance.randint(1, 9)):
+                damaged[place] ^= 1 << chance.randrange(8)
+            path.write_bytes(damaged[: chance.randrange(len(data))] if number % 4 == 0 else damaged)
+        training = Training(crops, SMALL["width"], 1e-3)
+        before = {name: value.clone() for name, value in training.model.state_dict().items()}
+        try:
+            training.load(path)
+        except ConfigError as error:
+            assert str(error).isprintable()  # noqa: PT017 - a bit that means nothing may have been flipped
+            assert training.losses == []
+            assert all(
+                torch.equal(value, before[name]) for name, value in training.model.state_dict().items()
+            )
+        else:
+            assert number >= len(foreign)
+            assert all(
+                torch.equal(value, sound["model"][name])
+                for name, value in training.model.state_dict().items()
+            )
 
 
 def test_too_few_crops_for_a_batch_are_refused(maker):

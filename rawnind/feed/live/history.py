@@ -14,6 +14,7 @@ from rawnind.feed.sampling import generator
 from rawnind.feed.selection import Split
 from rawnind.output.events import NewestEvent
 from rawnind.output.store import Store
+from rawnind.output.tables import require_sealed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +85,7 @@ def remaining_rows(
         ConfigError: The feed belongs to consumers with other names.
         ManifestError: The manifest cannot be read.
     """
+    require_sealed(store)
     log = LeaseLog(store, consumer.feed)
     known = consumer_states(log.entries())
     if known and consumer.name not in known:
@@ -155,6 +157,7 @@ def assigned_rows(
         ConfigError: No crop is recorded.
         ManifestError: The manifest cannot be read.
     """
+    require_sealed(store)
     log = LeaseLog(store, consumer.feed)
     crops: Iterable[LeasedCrop] = leased_crops(log, None if every_consumer else consumer.name)
     wanted = [crop.crop_id for crop in crops if sequence is None or crop.seq < sequence]

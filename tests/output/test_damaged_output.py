@@ -1,0 +1,191 @@
+"""What is damaged in an output folder, or was written there by another program, ends in an error of ours or is skipped."""
+
+import io
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from rawnind.bridge.leases import LeasedCrop, LeaseEntry, LeaseLog, consumer_states, leased_crops
+from rawnind.errors import ManifestError
+from rawnind.exporters.research_yaml import export
+from rawnind.feed import CropDataset
+from rawnind.output.attempts import Ledger, TimedOut
+from rawnind.output.events import NAME, EventLog, read_events
+from rawnind.output.journal.journal import Journal
+from rawnind.output.manifest import MANIFEST, MANIFEST_YAML, PAIRS
+from rawnind.output.status import read_status
+from rawnind.output.verify import verify
+from rawnind.reasons import Reason
+from tests.output.result_maker import edit_yaml, make_result, make_scene, seal
+
+
+@pytest.fixture
+def finished(maker):
+    """A store with a manifest of two scenes."""
+    maker.scene("attic", crops=2).scene("cat", crops=2).finish()
+    return maker.store
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda whole: whole["files"].update({"../x": "0" * 64}),
+        lambda whole: whole["files"].update({PAIRS: "../x"}),
+        lambda whole: whole["files"].pop(PAIRS),
+        lambda whole: whole.update(files=[MANIFEST, PAIRS]),
+        lambda whole: whole.update(recipe="no"),
+        lambda whole: whole["counts"].update(scenes=[[[]]]),
+        lambda whole: whole.update(reasons={"tired": 1}),
+        lambda whole: whole.update(reasons={1: 1}),
+        lambda whole: whole.update(contents=None),
+    ],
+)
+def test_a_damaged_head_of_the_manifest_ends_in_an_error_or_is_passed_over(finished, change):
+    Journal(finished)
+    before = list(verify(finished))
+    edit_yaml(finished, change)
+    try:
+        assert list(verify(finished)) == before
+    except ManifestError as error:
+        assert str(error).startswith(f"{MANIFEST_YAML} in {finished.location} is damaged: ")  # noqa: PT017 - both ends are right
+
+
+@pytest.mark.parametrize("place", [40, -40])
+def test_a_byte_that_is_no_text_does_not_end_verify(finished, place):
+    data = finished.read(MANIFEST_YAML)
+    finished.write(MANIFEST_YAML, data[:place] + b"\xff" + data[place + 1 :], replace=True)
+    try:
+        problems = list(verify(finished))
+    except ManifestError as error:
+        problems = [str(error)]
+    assert any("is not valid YAML: unacceptable character #x00ff" in problem for problem in problems)
+
+
+FOREIGN = [
+    b"[[[[[[1]]]]]]",
+    b'{"a": ' * 5000,
+    b"7",
+    b"\xff\xfe",
+    b"null",
+    b'{"event": "commit", "time": "now", "run": 1}',
+    b'{"event": "commit", "time": 1, "run": "r", "scene": ["x"]}',
+    b'{"event": "commit", "time": 1, "run": "r", "scene": "x", "telemetry": {"attempts": [1]}}',
+    b'{"event": "commit", "time": NaN, "run": "r"}',
+    b'{"consumer": 7, "done": 0}',
+    b'{"consumer": "c", "done": -1}',
+    b'{"consumer": "c", "done": 0, "scenes": [["bayer/cat", 0]], "crops": [[1, "x"]]}',
+    b'{"consumer": "c", "done": 0, "scenes": [["bayer/cat", 0]], "crops": [[-1, "x"]]}',
+    b'{"consumer": "c", "done": 0, "scenes": {"a": 1}, "crops": 5}',
+    b'{"consumer": "c", "done": ' + b"9" * 5000 + b"}",
+]
+
+
+def test_foreign_lines_of_the_logs_are_skipped(store):
+    Journal(store).append([make_result(make_scene("cat"), faults=(Reason.TRUNCATED,))])
+    log = EventLog(store, "run")
+    log.add("state", **{"from": "initialized", "to": "collecting"})
+    log.add("commit", seq=0, scene="bayer/cat", telemetry={"attempts": 3})
+    lines = list(read_events(store))
+    expected = list(read_status(store).lines())
+    leases = LeaseLog(store, "feed")
+    crop = LeasedCrop("bayer/cat", 0, "crop")
+    leases.append([LeaseEntry(consumer="c", done=0), LeaseEntry(consumer="c", done=0, crops=(crop,))])
+    for name in (NAME, "leases/feed.jsonl"):
+        with store.local(name).open("ab") as file:
+            file.write(b"\n".join(FOREIGN) + b"\n")
+    assert list(read_events(store)) == lines
+    assert list(read_status(store).lines()) == expected
+    assert log.last("commit")["seq"] == 0
+    assert list(leased_crops(leases)) == [crop]
+    assert list(consumer_states(leases.entries())) == ["c"]
+
+
+@pytest.mark.parametrize("mark", [b"", b"[]", b'{"stage": 1, "sha1": []}', b'{"stage": "mask"}', b"\xff"])
+def test_a_damaged_mark_of_a_timeout_still_counts(store, mark):
+    ledger = Ledger(store, "run", "bayer/cat")
+    ledger.mark_timeout("mask", None)
+    ledger.mark_timeout("align", "0" * 40)
+    path = store.list("attempts")[0].path
+    store.write(path, mark, replace=True)
+    assert len(ledger.timeouts()) == 2
+    assert TimedOut(stage="unknown", sha1=None) in ledger.timeouts()
+
+
+def changed(store, name, change):
+    """Changes a table and seals it, as a careful forger would."""
+    sink = io.BytesIO()
+    pq.write_table(change(pq.read_table(store.local(name))), sink)
+    store.write(name, sink.getvalue(), replace=True)
+    seal(store)
+
+
+def column(name, values):
+    """A change that replaces a column, by one value for every row or by an array."""
+
+    def change(table):
+        kind = table.schema.field(name).type
+        array = values if isinstance(values, pa.Array) else pa.array([values] * len(table), kind)
+        return table.set_column(table.column_names.index(name), name, array)
+
+    return change
+
+
+CHANGES = [
+    (MANIFEST, lambda table: table.drop_columns(["shard"]), "lacks the columns shard"),
+    (MANIFEST, lambda table: table.set_column(table.column_names.index("y"), "y", pc.cast(table["y"], pa.string())), "lacks the columns y"),
+    (MANIFEST, column("gain", None), "gain is null"),
+    (MANIFEST, column("gain", float("nan")), "gain is not finite"),
+    (MANIFEST, column("y", 2**30), "y is 1073741824, outside 0 to 65535"),
+    (MANIFEST, column("x", -2), "x is -2, outside 0 to 65535"),
+    (MANIFEST, column("size", 0), "size is 0, outside 32 to 65535"),
+    (MANIFEST, column("row_group", -1), "row_group is -1"),
+    (MANIFEST, column("valid_fraction", 7.0), "valid_fraction is 7.0"),
+    (MANIFEST, column("cfa", "foveon"), "cfa is 'foveon'"),
+    (MANIFEST, column("scene", "../\x1b[2J"), r"scene is '\.\./\\\\x1b\[2J'"),
+    (MANIFEST, column("pair_id", "../../x"), r"pair_id is '\.\./\.\./x'"),
+    (MANIFEST, column("shard", "/etc/passwd"), "shard is '/etc/passwd'"),
+    (MANIFEST, column("shard", "shards/bayer/../x.parquet"), "shard is"),
+    (MANIFEST, column("rgb_xyz_matrix", [1.0]), "rgb_xyz_matrix has 1 values"),
+    (MANIFEST, column("black_level", [float("inf")] * 4), "black_level is not finite"),
+    (PAIRS, lambda table: table.drop_columns(["outcome"]), "lacks the columns outcome"),
+    (PAIRS, column("noisy_sha1", "x"), "noisy_sha1 is 'x'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "change", "why"), CHANGES)
+def test_a_forged_table_is_refused_by_loader_and_export(finished, tmp_path, name, change, why):
+    changed(finished, name, change)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ManifestError, match=why):
+        CropDataset(finished.location, split="train", crop_size=64)
+    if "noisy_sha1" not in why and "outcome" not in why:
+        with pytest.raises(ManifestError, match=why):
+            export(finished.location, tmp_path / "to")
+        assert {path.relative_to(tmp_path).parts[0] for path in {*tmp_path.rglob("*")} - {*before}} <= {"to"}
+    assert all(problem.isprintable() for problem in verify(finished))
+
+
+def test_a_mask_that_no_photo_fills_is_not_made(finished, tmp_path):
+    changed(finished, MANIFEST, lambda table: column("x", 60_000)(column("y", 60_000)(table)))
+    with pytest.raises(ManifestError, match="has 60064 x 60064 sites"):
+        export(finished.location, tmp_path / "to")
+
+
+@pytest.mark.parametrize("name", [MANIFEST, PAIRS])
+def test_a_file_that_is_not_the_sealed_one_is_not_opened(finished, tmp_path, name):
+    data = finished.read(name)
+    finished.write(name, data[:-30] + bytes([data[-30] ^ 1]) + data[-29:], replace=True)
+    for read in (
+        lambda: CropDataset(finished.location, crop_size=64),
+        lambda: export(finished.location, tmp_path / "to"),
+    ):
+        with pytest.raises(
+            ManifestError, match=rf"^{name} in .* is not the file that manifest\.yaml was written with"
+        ):
+            read()
+    assert not (tmp_path / "to").exists()
+    finished.remove(MANIFEST_YAML)
+    with pytest.raises(ManifestError, match=r"lacks a file of the manifest"):
+        CropDataset(finished.location, crop_size=64)
