@@ -16,6 +16,7 @@ import rawnind
 from rawnind.output.store import Store
 from rawnind.records import Cfa
 from rawnind.sample import make_sample
+from tests import s3_server
 from tests.feed.folder_maker import FolderMaker
 from tests.polling import free_port, poll
 from tests.small_set import CROPS, SAMPLE_SIZE, copy_small_set, digests, leftovers
@@ -126,6 +127,17 @@ def cluster(_ray):
 def dashboard(_ray):
     """URL of the dashboard and job server of the session's Ray."""
     return f"http://{_ray.dashboard_url}"
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """URI query of a bucket `bucket` on an S3 server of its own."""
+    if s3_server.PROGRAM is None:
+        pytest.skip("moto_server is not installed: no S3 server to test against")
+    with s3_server.s3_server() as port, pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.CREDENTIALS.items():
+            patch.setenv(name, value)
+        yield s3_server.uri_query(port)
 
 
 @pytest.fixture(scope="session")

@@ -21,35 +21,19 @@ from rawnind.bridge.messages import (
     WorkerIncarnation,
     to_bytes,
 )
+from rawnind.bridge.observer import Observer
 from rawnind.bridge.validate import validated
 from rawnind.errors import OutputError
 from rawnind.output.cleanup import remove_leftovers
 from rawnind.output.events import CommitLog, EventLog
 from rawnind.output.journal.journal import Journal
+from rawnind.output.lock import RunLock
 from rawnind.output.manifest import write_manifest
 from rawnind.output.store import Store
 from rawnind.output.versions import VERSIONS
 from rawnind.planning import Plan
-from rawnind.reasons import Outcome, Reason
-from rawnind.records import Cfa, SceneResult, Summary
-
-
-class Observer:
-    """Receives events of a bridge, e.g. to export metrics. This one ignores them."""
-
-    def started(
-        self, scenes: Mapping[tuple[Outcome, Cfa], int], pairs: Mapping[tuple[Outcome, Reason | None], int]
-    ) -> None:
-        """The bridge was started or restarted; `scenes` and `pairs` had an outcome by then."""
-
-    def committed(self, result: SceneResult, telemetry: Mapping[str, float]) -> None:
-        """A scene was committed."""
-
-    def in_flight(self, scenes: int, oldest_seconds: float) -> None:
-        """How many scenes are in flight, and for how long the oldest is; 0 where there is none."""
-
-    def loader(self, report: LoaderReport, previous: LoaderReport | None) -> None:
-        """A consumer reported; `previous` is its report before this one."""
+from rawnind.reasons import Reason
+from rawnind.records import SceneResult, Summary
 
 
 class Bridge:
@@ -63,6 +47,7 @@ class Bridge:
         retry: scenes that failed for one of these reasons are open again.
         changed: keys of scenes that are open again because their files changed.
         observer: receives events; None: no observer.
+        lock: of the run, which is checked before each write to journal and manifest; None: nothing is checked.
 
     Raises:
         ManifestError: The journal is damaged.
@@ -78,12 +63,14 @@ class Bridge:
         retry: frozenset[Reason] = frozenset(),
         changed: frozenset[str] = frozenset(),
         observer: Observer | None = None,
+        lock: RunLock | None = None,
     ) -> None:
         self._store = Store(output)
         self._store.pin_root()
         self._plan = plan
         self._events = EventLog(self._store, run)
-        self._journal = Journal(self._store)
+        self._lock = lock
+        self._journal = Journal(self._store, epoch=lock.epoch if lock else 0)
         self._log = CommitLog(self._events, self._journal)
         self._ledger = OutcomeLedger(
             plan, self._journal, retry=retry, changed=changed, first=self._first_seq()
@@ -116,6 +103,7 @@ class Bridge:
     def begin(self) -> list[str]:
         """Starts to collect unless it did already; returns `open_scenes`."""
         if self._state is State.INITIALIZED:
+            self._require_lock()
             self._log.recover()
             self._events.add(
                 "begin",
@@ -127,6 +115,11 @@ class Bridge:
             )
             self._transition(State.COLLECTING)
         return self.open_scenes()
+
+    def _require_lock(self) -> None:
+        self._store.require_root()
+        if self._lock:
+            self._lock.require(self._store)
 
     def worker_started(self, worker: WorkerIncarnation) -> None:
         """A worker was started or restarted; it may crash before it asks for a scene."""
@@ -225,6 +218,7 @@ class Bridge:
 
         Raises:
             ValueError: A scene was not planned, or the run is not collecting; nothing was committed.
+            StoppedEarlyError: Another run has taken the folder over; nothing was committed.
             OutputError: The storage refuses; nothing was committed, or it was and could not be logged.
         """
         if self._state is not State.COLLECTING:
@@ -240,12 +234,11 @@ class Bridge:
         return [self._journal.latest[each.key].seq for each in submissions]
 
     def _commit_new(self, new: Sequence[Submission]) -> None:
-        self._store.require_root()
         results = [
             validated(self._store, self._ledger.selected[each.key], self._plan.recipe, each.data)
             for each in new
         ]
-        self._store.require_root()  # a shard that is missing because the folder was moved is no verdict on its scene
+        self._require_lock()  # a shard that is missing because the folder was moved is no verdict on its scene
         commits = self._journal.append(results, [each.inputs for each in new])
         for each, commit in zip(new, commits, strict=True):
             self._ledger.settle(each.key, commit)
@@ -352,6 +345,7 @@ class Bridge:
         """
         if missing := self.open_scenes():
             raise ValueError(f"{len(missing)} planned scenes have no outcome yet, the first is {missing[0]}")
+        self._require_lock()
         remove_leftovers(self._store, self._journal)
         summary = self._write_manifest(versions)
         if self._state is State.COLLECTING:
@@ -376,6 +370,7 @@ class Bridge:
         return True
 
     def _write_manifest(self, versions: Mapping[str, str]) -> Summary:
+        self._require_lock()
         return write_manifest(
             self._store,
             self._ledger.results(),

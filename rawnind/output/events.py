@@ -307,7 +307,7 @@ class CommitLog:
         """
         logged = self._events.last("commit", any_run=True)
         first = int(logged.get("seq", -1)) + 1 if logged else 0
-        lost = range(max(first, self._journal.next_seq - _RECOVERED), self._journal.next_seq)
+        lost = (seq for seq in self._journal.newest(_RECOVERED) if seq >= first)
         results = ((seq, self._journal.at(seq)) for seq in lost)
         self._events.add_all(
             "commit",

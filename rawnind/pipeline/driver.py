@@ -15,7 +15,8 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from rawnind import timing
 from rawnind.bridge.messages import Snapshot, Submission
-from rawnind.errors import ProgramError, RawnindError, StoppedEarlyError, WorkersDyingError
+from rawnind.errors import OutputError, ProgramError, RawnindError, StoppedEarlyError, WorkersDyingError
+from rawnind.output.store import Store
 from rawnind.pipeline.graph import Job, build_pipeline, pool_size, start_bridge
 from rawnind.pipeline.signals import Interrupts
 from rawnind.pipeline.worker import trouble_of
@@ -48,12 +49,14 @@ class Driver:
         self._cancelled = threading.Event()
         self._stopped_at: float | None = None
         self._why = ""
+        self._store = Store(job.output)
+        self._lock_checked = time.monotonic()
 
     def collect(self, todo: list[str], versions: Mapping[str, str]) -> Summary:
         """Processes the open scenes and writes the manifest.
 
         Raises:
-            StoppedEarlyError: The run was stopped or ran out of time.
+            StoppedEarlyError: The run was stopped, ran out of time, or another run took the output folder over.
             OutputError: The storage refuses.
             SourceLostError: The source folder went away.
             WorkersDyingError: Workers die without a file's fault.
@@ -106,6 +109,7 @@ class Driver:
             snapshot: Snapshot = call(bridge.snapshot.remote())
             self._progress.update(snapshot)
             self._check(snapshot)
+            self._check_lock()
             if done or (stopping and self._rows.empty() and self._may_end(snapshot)):
                 break
         self._cancelled.set()
@@ -124,6 +128,17 @@ class Driver:
                 f"workers die before they begin a scene, {snapshot.startup_crashes} times in a row. Memory may be too short for "
                 "them, or a library does not work on their machine; see Ray's log of the worker, then run again."
             )
+
+    def _check_lock(self) -> None:
+        """Checks the run's lock as often as a lease is renewed: long scenes commit nothing for hours.
+
+        Raises:
+            StoppedEarlyError: Another run has taken the output folder over.
+        """
+        if self._job.lock and time.monotonic() - self._lock_checked >= timing.LOCK_RENEWAL:
+            self._lock_checked = time.monotonic()
+            with contextlib.suppress(OutputError):  # the run stops when it cannot write
+                self._job.lock.require(self._store)
 
     def _may_end(self, snapshot: Snapshot) -> bool:
         """Whether a run that was asked to stop has no scene in flight left, or has waited long enough."""

@@ -19,6 +19,7 @@ from rawnind import timing
 from rawnind.bridge.bridge import Bridge
 from rawnind.errors import FolderInUseError, redacted
 from rawnind.options import Options
+from rawnind.output.lock import RunLock
 from rawnind.pipeline.metrics import RayMetrics
 from rawnind.pipeline.worker import SceneWorker, scene_row
 from rawnind.planning import Plan
@@ -38,6 +39,7 @@ class Job:
         plan: every scene of the run.
         options: of the run.
         changed: keys of the scenes whose files have changed since they were committed.
+        lock: of the run on the output folder; None: nobody checks it.
     """
 
     output: str
@@ -46,6 +48,7 @@ class Job:
     plan: Plan
     options: Options
     changed: frozenset[str] = frozenset()
+    lock: RunLock | None = None
 
 
 def bridge_name(output: str) -> str:
@@ -95,6 +98,7 @@ def _bridge(job: Job, max_scenes: int) -> Any:
         retry=job.options.retry_failed,
         changed=arguments[1],
         observer=RayMetrics(bridge_name(job.output)),
+        lock=job.lock,
     )
     # Ray frees large arguments once the actor has started, and could then not restart it.
     weakref.finalize(bridge, lambda _: None, arguments).atexit = False
@@ -129,6 +133,7 @@ def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, workers: int
         SceneWorker,
         fn_constructor_kwargs={
             "output": job.output,
+            "lock": job.lock,
             "run": job.run,
             "root": job.root,
             "recipe": job.plan.recipe,

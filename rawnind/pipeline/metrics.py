@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from ray.util import metrics
 
 from rawnind import timing
-from rawnind.bridge.bridge import Observer
 from rawnind.bridge.messages import LoaderReport
+from rawnind.bridge.observer import Observer
 from rawnind.bridge.stages import Stage
 from rawnind.reasons import Outcome, Reason
 from rawnind.records import Cfa, SceneResult

@@ -97,11 +97,17 @@ def _from_source(
     store.prepare_root()
     _refuse_links(store)
     name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
-    with exclusive_run(store, name):
+    with exclusive_run(store, name) as lock:
         plan = replace(plan, recipe=_claim(store, options.recipe))
         changed, todo, contents = _open_scenes(store, plan, options.retry_failed)
         job = Job(
-            output=location, run=name, root=_root(Path(source)), plan=plan, options=options, changed=changed
+            output=location,
+            run=name,
+            root=_root(Path(source)),
+            plan=plan,
+            options=options,
+            changed=changed,
+            lock=lock,
         )
         progress.planned(index, plan, already=len(plan.selected) - len(todo))
         if todo and plan.recipe.algorithm != ALGORITHM:
@@ -162,7 +168,13 @@ def _finish_without_workers(job: Job, store: Store, contents: str, progress: Pro
         summary = read_summary(store)
     else:
         bridge = Bridge(
-            job.output, job.run, job.plan, max_scenes=1, retry=job.options.retry_failed, changed=job.changed
+            job.output,
+            job.run,
+            job.plan,
+            max_scenes=1,
+            retry=job.options.retry_failed,
+            changed=job.changed,
+            lock=job.lock,
         )
         bridge.begin()
         summary = bridge.finish(versions())

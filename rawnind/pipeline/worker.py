@@ -14,11 +14,19 @@ import ray
 from pydantic import TypeAdapter
 
 from rawnind import timing
-from rawnind.errors import OutputError, RawnindError, SourceError, SourceLostError, WorkersDyingError
+from rawnind.errors import (
+    OutputError,
+    RawnindError,
+    SourceError,
+    SourceLostError,
+    StoppedEarlyError,
+    WorkersDyingError,
+)
 from rawnind.imaging.photo import Photo
 from rawnind.outcomes import whole_scene_result
 from rawnind.output.attempts import Ledger, TimedOut
 from rawnind.output.journal.journal import encode_result
+from rawnind.output.lock import RunLock
 from rawnind.output.store import Store
 from rawnind.pipeline.malloc import keep_freed_memory
 from rawnind.pipeline.scene import Meter, process_scene
@@ -52,6 +60,7 @@ class SceneWorker:
 
     Args:
         output: the output folder.
+        lock: of the run on that folder; None: it is not checked.
         run: the run's name.
         root: the folder that the photos come from.
         recipe: the parameters.
@@ -63,6 +72,7 @@ class SceneWorker:
         self,
         *,
         output: str,
+        lock: RunLock | None = None,
         run: str,
         root: str,
         recipe: Recipe,
@@ -73,8 +83,9 @@ class SceneWorker:
         ray.get(bridge.worker_started.remote(self._incarnation))  # before anything that may crash
         keep_freed_memory()
         self._store = Store(output)
-        self._store.pin_root()
+        self._lock = lock
         self._root = Path(root)
+        self._is_open = False
         self._run = run
         self._recipe = recipe
         self._bridge = bridge
@@ -87,10 +98,26 @@ class SceneWorker:
             return _row(scene.key)
         inputs = fingerprint(scene)  # before the files are read: a later change then shows
         try:
+            self._open_output()
             result, telemetry = self._process(scene)
         except _FATAL as error:
             return _row(scene.key, trouble=_encode_trouble(error))
         return _row(scene.key, result=encode_result(result), telemetry=telemetry, inputs=inputs)
+
+    def _open_output(self) -> None:
+        """Pins the output folder before the first scene, after checking that no other folder has taken its place since the run began.
+
+        Raises:
+            OutputError: Another folder has, or the storage reports an error.
+            StoppedEarlyError: Another run has taken the folder over.
+        """
+        if self._is_open:
+            return
+        self._store.pin_root()
+        if self._lock:
+            self._lock.require(self._store)
+            self._store.require_root()
+        self._is_open = True
 
     def _process(self, scene: Scene) -> tuple[SceneResult, dict[str, float]]:
         ledger = Ledger(self._store, self._run, scene.key)
@@ -192,7 +219,7 @@ def _row(
     }
 
 
-_FATAL = (OutputError, SourceLostError, WorkersDyingError)
+_FATAL = (OutputError, StoppedEarlyError, SourceLostError, WorkersDyingError)
 
 
 def _encode_trouble(error: RawnindError) -> str:

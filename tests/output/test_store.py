@@ -1,18 +1,14 @@
 """The store: files appear whole or not at all, on a local disk and on an object store that speaks S3."""
 
-import contextlib
 import errno
 import hashlib
 import os
 import pickle
 import resource
-import shutil
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 import uuid
 from pathlib import Path
 
@@ -30,39 +26,6 @@ from rawnind.output.journal.journal import Journal
 from rawnind.output.shards import CropPixels, read_crop, shard_name, write_shard
 from rawnind.output.store import Store
 from rawnind.records import Cfa
-from tests.polling import free_port, poll
-
-
-def _answers(request):
-    with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(request, timeout=5):  # noqa: S310
-        return True
-
-
-@pytest.fixture(scope="session")
-def s3():
-    """URI query of a bucket `bucket` on an S3 server of its own."""
-    program = shutil.which("moto_server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if program is None:
-        pytest.skip("moto_server is not installed: no S3 server to test against")
-    port = free_port()
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    with (
-        subprocess.Popen([program, "-p", str(port)], env=environment, stdout=subprocess.DEVNULL,
-                         stderr=subprocess.DEVNULL) as server,
-        pytest.MonkeyPatch.context() as patch,
-    ):  # fmt: skip
-        try:
-            for name, value in (
-                ("ACCESS_KEY_ID", "key"),
-                ("SECRET_ACCESS_KEY", "secret"),
-                ("EC2_METADATA_DISABLED", "true"),
-            ):
-                patch.setenv(f"AWS_{name}", value)
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT")
-            poll(lambda: _answers(request))
-            yield f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
-        finally:
-            server.terminate()
 
 
 @pytest.fixture(params=["local", "s3"])

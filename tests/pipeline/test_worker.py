@@ -5,10 +5,11 @@ import json
 import pytest
 import ray
 
-from rawnind.errors import WorkersDyingError
+from rawnind.errors import OutputError, WorkersDyingError
 from rawnind.options import Options
 from rawnind.output.attempts import Ledger
 from rawnind.output.journal.journal import decode_result
+from rawnind.output.lock import RunLock
 from rawnind.output.store import Store
 from rawnind.pipeline.graph import Job, start_bridge
 from rawnind.pipeline.worker import SceneWorker, scene_row, trouble_of
@@ -40,6 +41,23 @@ def worker(cluster, small_set, tmp_path):
     )
     yield worker, cat, Ledger(Store(job.output), job.run, cat.key)
     ray.kill(bridge)
+
+
+def test_a_worker_that_starts_in_a_folder_that_took_the_place_of_the_runs_writes_nothing(worker):
+    work, cat, ledger = worker
+    other = SceneWorker(
+        output=work._store.uri,
+        lock=RunLock(run="run", file="run.lock"),
+        run="run",
+        root=str(work._root),
+        recipe=RECIPE,
+        bridge=work._bridge,
+        scene_timeout=60,
+    )
+    trouble = trouble_of(other(scene_row(cat)))
+    assert isinstance(trouble, OutputError)
+    assert "run.lock of this run is not in it" in str(trouble)
+    assert ledger.begin() == 0
 
 
 def test_a_scene_that_kills_workers_though_none_of_its_files_does_stops_the_run(worker):

@@ -44,6 +44,10 @@ _AT_ONCE = 8
 _OPEN_PARTS, _OPEN_GROUPS = 4, 16
 """Cached parts and row groups: scenes are committed almost in the planned order, and read in it."""
 
+_PER_EPOCH = 1_000_000
+"""Sequence numbers between the first commits of two epochs: more than a run commits after it has lost its lock. They have 16
+digits, and stay exact in JSON readers that have floating-point numbers only."""
+
 _ATTEMPTS = 3
 """Readers retry when a run merges parts while they list them."""
 
@@ -71,6 +75,8 @@ class Journal:
     Args:
         store: the output folder.
         merging: when small parts are merged.
+        epoch: `RunLock.epoch` of the run that appends. Its commits begin at a sequence number that no other run can give, so
+            that an earlier run which has lost its lock without noticing cannot contradict them.
 
     Attributes:
         latest: key of a scene -> its last commit.
@@ -81,9 +87,10 @@ class Journal:
         ManifestError: A part does not match its name.
     """
 
-    def __init__(self, store: Store, merging: Merging | None = None) -> None:
+    def __init__(self, store: Store, merging: Merging | None = None, *, epoch: int = 0) -> None:
         self._store = store
         self._merging = merging or Merging()
+        self._first_of_run = epoch * _PER_EPOCH
         self._files: OrderedDict[str, PartFile] = OrderedDict()
         self._groups: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
         for _ in range(_ATTEMPTS - 1):
@@ -107,9 +114,13 @@ class Journal:
                 self._covered.append(part)
                 continue
             if part.first < self.next_seq:
-                raise damaged(part.name, f"{self.next_seq} scenes come before it")
-            if part.first > self.next_seq:
-                self.gaps.append((self.next_seq, part.first))
+                raise damaged(
+                    part.name,
+                    f"{self.next_seq} scenes come before it, as if it were renamed or two runs had written at the same time",
+                )
+            expected = max(self.next_seq, part.first // _PER_EPOCH * _PER_EPOCH)
+            if part.first > expected:
+                self.gaps.append((expected, part.first))
             self._parts.append(part)
             self.next_seq = part.end
         self._sizes: list[int] = []
@@ -117,6 +128,7 @@ class Journal:
             self.latest.add(table["key"].to_pylist(), commit_rows(part, table))
             self._sizes.append(size)
         self._small_before = 0
+        self.next_seq = max(self.next_seq, self._first_of_run)
 
     def append(self, results: Sequence[SceneResult], inputs: Sequence[bytes] = ()) -> list[Commit]:
         """Commits scenes in one part; they are committed when this returns.
@@ -209,6 +221,11 @@ class Journal:
     def _place(self, seq: int) -> int:
         """Index of the part with that sequence number."""
         return max(bisect.bisect_right(self._parts, seq, key=lambda part: part.first) - 1, 0)
+
+    def newest(self, most: int) -> list[int]:
+        """The highest sequence numbers that are taken, ascending."""
+        numbers = (seq for part in reversed(self._parts) for seq in range(part.end - 1, part.first - 1, -1))
+        return sorted(islice(numbers, most))
 
     def inputs(self) -> dict[str, bytes]:
         """Key of a scene -> the fingerprint of its files at its last commit; scenes without one are left out."""

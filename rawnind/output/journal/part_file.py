@@ -25,7 +25,7 @@ from rawnind.reasons import Outcome, Reason
 
 FOLDER = "parts"
 
-_NAME = re.compile(r"parts/(?P<first>\d{10})-(?P<count>\d{1,7})-(?P<digest>[0-9a-f]{16})\.parquet")
+_NAME = re.compile(r"parts/(?P<first>\d{10,17})-(?P<count>\d{1,7})-(?P<digest>[0-9a-f]{16})\.parquet")
 _GROUP = 1 << 20
 """Bytes of results in a row group, which is the least that is read."""
 
