@@ -44,6 +44,7 @@ class RunOptions(TypedDict, total=False):
     min_mask_mean: float
     max_bad_exposure: float
     max_color_deviation: float | None
+    max_noise_ratio: float | None
     compression: Compression | Literal["none", "zstd"]
     algorithm: int
 

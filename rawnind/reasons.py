@@ -32,6 +32,7 @@ class Reason(StrEnum):
     NO_COLOR_MATRIX = "no_color_matrix"
     CAMERA_MISMATCH = "camera_mismatch"
     COLOR_MISMATCH = "colour_mismatch"
+    ROLES_SWAPPED = "roles_swapped"
 
     MISSING_FILE = "missing_file"
     SHA1_MISMATCH = "sha1_mismatch"
@@ -80,6 +81,7 @@ _REASONS = {
         Outcome.REJECTED,
         "The photos differ in colour: light, camera or black level changed.",
     ),
+    Reason.ROLES_SWAPPED: (Outcome.REJECTED, "The ground truth is noisier than the noisy photo."),
     Reason.MISSING_FILE: (Outcome.FAILED, "The file is not there."),
     Reason.SHA1_MISMATCH: (Outcome.FAILED, "The file's bytes do not match its SHA-1."),
     Reason.TRUNCATED: (Outcome.FAILED, "The file ends too early."),

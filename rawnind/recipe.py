@@ -28,7 +28,11 @@ class Compression(StrEnum):
     ZSTD = "zstd"
 
 
-ADDED: dict[str, Any] = {"compression": Compression.NONE, "max_color_deviation": None}
+ADDED: dict[str, Any] = {
+    "compression": Compression.NONE,
+    "max_color_deviation": None,
+    "max_noise_ratio": None,
+}
 """Keys that the first recipes did not have, with the value that was in force without them. A key that is added to
 `Recipe` is added here, with the behaviour before it."""
 
@@ -53,6 +57,8 @@ class Recipe:
         max_color_deviation: a pair is rejected where the gain of red, green or blue alone differs from the pair's gain by a
             larger share, beyond three standard errors; None: no limit. Drawn pairs of one camera whose response differs
             by an exponent of 0.02 reach 0.065, light of another colour begins at about 0.1.
+        max_noise_ratio: a pair is rejected where the ground truth has more than this times the noise variance of the noisy
+            photo at the same level; None: no limit. One step of ISO is 2.
         compression: of the shards. `zstd` is for storage that is slow to read: a crop then costs more CPU than it saves on
             a local disk.
         absent: keys of `ADDED` that the folder's recipe.yaml does not have because it is older than they are. They are no
@@ -70,6 +76,7 @@ class Recipe:
     min_mask_mean: float = 0.8
     max_bad_exposure: float = 0.75
     max_color_deviation: float | None = 0.08
+    max_noise_ratio: float | None = 1.5
     compression: Compression = Compression.NONE
     algorithm: int = ALGORITHM
     absent: frozenset[str] = field(default=frozenset(), compare=False)
@@ -90,9 +97,9 @@ class Recipe:
                  "min_msssim must lie between 0 and 1", self.min_msssim)  # fmt: skip
         for name in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure"):
             require(is_fraction(getattr(self, name)), f"{name} must lie between 0 and 1", getattr(self, name))
-        for name in ("min_alignment_score", "max_alignment_loss", "max_color_deviation"):
+        for name in ("min_alignment_score", "max_alignment_loss", "max_color_deviation", "max_noise_ratio"):
             value = getattr(self, name)
-            if value is None and name == "max_color_deviation":
+            if value is None and ADDED.get(name, 0) is None:
                 continue
             require(is_number(value) and value >= 0, f"{name} must be a number of at least 0", value)
         require(is_whole(self.max_shift) and 0 <= self.max_shift <= 1024,
@@ -103,7 +110,7 @@ class Recipe:
             self.algorithm,
         )
         for name in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure", "min_msssim", "min_alignment_score",
-                     "max_alignment_loss", "max_color_deviation"):  # fmt: skip
+                     "max_alignment_loss", "max_color_deviation", "max_noise_ratio"):  # fmt: skip
             value = getattr(self, name)
             if value is not None:  # 1 and 1.0, 0.0 and -0.0 are one value and must have one digest
                 object.__setattr__(self, name, float(value) + 0.0)

@@ -212,6 +212,18 @@ class Measurements:
         gain_blue: of blue alone.
         contrast_red: factor that gives the noisy photo's red the contrast of its green in demosaicing; 1/8..8.
         contrast_blue: the same for blue.
+        noise_a_red: of the noisy photo's red sites; their variance is noise_a_red * level + noise_b_red, in levels squared.
+        noise_b_red: variance at level 0, in levels squared.
+        noise_a_green: of green.
+        noise_b_green: of green.
+        noise_a_blue: of blue.
+        noise_b_blue: of blue.
+        gt_noise_a_red: the same of the GT.
+        gt_noise_b_red: of red.
+        gt_noise_a_green: of green.
+        gt_noise_b_green: of green.
+        gt_noise_a_blue: of blue.
+        gt_noise_b_blue: of blue.
     """
 
     __pydantic_config__ = _growing
@@ -240,6 +252,18 @@ class Measurements:
     gain_blue: NonNegative | None = None
     contrast_red: NonNegative | None = None
     contrast_blue: NonNegative | None = None
+    noise_a_red: NonNegative | None = None
+    noise_b_red: NonNegative | None = None
+    noise_a_green: NonNegative | None = None
+    noise_b_green: NonNegative | None = None
+    noise_a_blue: NonNegative | None = None
+    noise_b_blue: NonNegative | None = None
+    gt_noise_a_red: NonNegative | None = None
+    gt_noise_b_red: NonNegative | None = None
+    gt_noise_a_green: NonNegative | None = None
+    gt_noise_b_green: NonNegative | None = None
+    gt_noise_a_blue: NonNegative | None = None
+    gt_noise_b_blue: NonNegative | None = None
 
     @property
     def unexplained_loss(self) -> float | None:

@@ -24,6 +24,7 @@ recipes = st.builds(
     min_alignment_score=st.floats(0, 1e6),
     max_alignment_loss=st.floats(0, 1e6),
     max_color_deviation=st.none() | st.floats(0, 1e6),
+    max_noise_ratio=st.none() | st.floats(0, 1e6),
     min_mask_mean=fractions,
     max_bad_exposure=fractions,
 )
@@ -39,6 +40,7 @@ WRONG = {
     "min_alignment_score": [-1, math.nan, math.inf, None, "8"],
     "max_alignment_loss": [-1e-9, math.nan, math.inf, None],
     "max_color_deviation": [-1e-9, math.nan, math.inf, "0.1"],
+    "max_noise_ratio": [-1e-9, math.nan, math.inf, "2"],
     "min_mask_mean": [-1, 2, math.nan, None],
     "max_bad_exposure": [-1, 2, math.nan, None],
     "algorithm": [0, ALGORITHM + 1, "1", None],

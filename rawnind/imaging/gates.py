@@ -76,6 +76,36 @@ def unsuitable(truth: Prepared, noisy: Prepared, recipe: Recipe) -> Rejection | 
     return None
 
 
+def noise_numbers(truth: Prepared, noisy: Prepared) -> dict[str, float | None]:
+    """The noise of both photos by the names of `Measurements`; None where it was not measured."""
+    return {
+        f"{photo}noise_{letter}_{color}": value
+        for photo, prepared in (("", noisy), ("gt_", truth))
+        for color, noise in zip(("red", "green", "blue"), prepared.noise or (None,) * 3, strict=True)
+        for letter, value in zip("ab", noise.measured if noise else (None, None), strict=True)
+    }
+
+
+def swapped_roles(truth: Prepared, noisy: Prepared, gain: float, level: float, limit: float | None) -> str:
+    """By how much the GT is noisier than the noisy photo at the same level; empty within the limit.
+
+    Texture that the estimates contain is in both, and draws their ratio towards 1.
+
+    Args:
+        truth: the GT.
+        noisy: the noisy photo.
+        gain: factor from the noisy photo's levels to the GT's.
+        level: of green in the GT, at which the noise of green is compared.
+        limit: largest ratio of the variances; None for none.
+    """
+    if limit is None or truth.noise is None or noisy.noise is None:
+        return ""
+    own, other = truth.noise[1].variance(level), gain**2 * noisy.noise[1].variance(level / gain)
+    if other <= 0 or own <= limit * other:
+        return ""
+    return f"at level {level:.3f} the GT has {own / other:.1f} times the noise variance of the noisy photo; at most {limit:g} is accepted"
+
+
 def color_deviation(channels: tuple[tuple[float, float], ...], gain: float, limit: float | None) -> str:
     """What differs in colour by more than the limit; empty where nothing does.
 

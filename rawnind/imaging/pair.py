@@ -31,7 +31,7 @@ from rawnind.imaging.change.mask import (
 from rawnind.imaging.color import camera_to_rec2020, rec2020_crop
 from rawnind.imaging.coordinates import Rect
 from rawnind.imaging.demosaic.camera_rgb import planes_at_shift
-from rawnind.imaging.gates import Rejection, color_deviation, reject, unsuitable
+from rawnind.imaging.gates import Rejection, color_deviation, noise_numbers, reject, swapped_roles, unsuitable
 from rawnind.imaging.msssim import WindowScores, crop_means, frame_mean, windowed_ms_ssim
 from rawnind.imaging.prepared import Prepared
 from rawnind.reasons import Reason
@@ -167,7 +167,10 @@ def _match_levels(  # noqa: PLR0917
         detail = "nothing in the overlap is well exposed in both"
         return reject(truth, noisy, Reason.EXPOSURE, detail, measured)
     loss = exposure.alignment_loss(gt_planes, noisy_planes, ~overexposed, gain)
-    measured = replace(measured, gain=gain, alignment_loss=loss)
+    measured = replace(measured, gain=gain, alignment_loss=loss, **noise_numbers(truth, noisy))
+    level = float(gt_planes[1].mean())
+    if detail := swapped_roles(truth, noisy, gain, level, recipe.max_noise_ratio):
+        return reject(truth, noisy, Reason.ROLES_SWAPPED, detail, measured)
     channels = None
     if not exposure.is_cut_at_black(noisy.photo.mosaic):
         channels = exposure.channel_gains(gt_planes, noisy_planes, ~overexposed)

@@ -10,6 +10,7 @@ from rawnind.imaging.alignment.align import Features, extract_features
 from rawnind.imaging.demosaic.camera_rgb import CameraRgb, contrast_gains, demosaic
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.photo import Photo
+from rawnind.imaging.photo_noise import ColorNoise, photo_noise
 
 
 class Prepared:
@@ -51,6 +52,11 @@ class Prepared:
     def hot(self) -> NDArray[np.bool_]:
         """(h, w) bool per cell of the frame: a site is a hot pixel."""
         return hot_pixels(self.photo.mosaic, self.photo.sensor)
+
+    @cached_property
+    def noise(self) -> tuple[ColorNoise, ColorNoise, ColorNoise] | None:
+        """Of red, green and blue; None where the photo has too few blocks that are not clipped."""
+        return photo_noise(self.photo)
 
     def release_rgb(self) -> None:
         """Frees the demosaiced photo; its next use computes it again."""

@@ -236,6 +236,18 @@ def test_light_of_another_colour_is_a_colour_mismatch(factors, reason):
         )
 
 
+@pytest.mark.parametrize("cfa", Cfa)
+@pytest.mark.parametrize("gain", [0.5, 1.0, 2.0])
+def test_a_noisy_photo_listed_as_the_ground_truth_has_its_role_swapped(cfa, gain):
+    truth, noisy = (prepared(photo) for photo in rendered(cfa, (6.0, -4.0), iso=6400, gain=gain))
+    assert isinstance(align_pair(truth, noisy, RECIPE), AlignedPair)
+    found = align_pair(noisy, truth, RECIPE)
+    assert isinstance(found, Rejection)
+    assert found.reason is Reason.ROLES_SWAPPED
+    assert "times the noise variance" in found.detail
+    assert isinstance(align_pair(noisy, truth, replace(RECIPE, max_noise_ratio=None)), AlignedPair)
+
+
 def test_photos_of_two_cameras_are_no_pair():
     truth, noisy = rendered(Cfa.BAYER, (6.0, -4.0))
     found = align_pair(

@@ -98,7 +98,9 @@ def test_a_recipe_without_a_key_keeps_the_digest_that_it_had():
     for values in known.values():
         digest = values.pop("digest")
         assert Recipe.of_folder(values).digest == digest
-        assert Recipe.of_folder(values) == Recipe(**SIZE, algorithm=1, max_color_deviation=None)
+        assert Recipe.of_folder(values) == Recipe(
+            **SIZE, algorithm=1, max_color_deviation=None, max_noise_ratio=None
+        )
     assert set(known["format-1"]) - set(known["before-compression"]) == {"compression"} < set(ADDED)
 
 

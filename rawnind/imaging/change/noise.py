@@ -109,7 +109,7 @@ def _variance_by_level(
         (G,) levels, (G,) variances of one cell, and (G,) relative standard errors of the variances.
     """
     levels, variances, errors = [], [], []
-    for group in _groups(level):
+    for group in level_groups(level):
         smooth = group[gradient[group] <= np.median(gradient[group])]
         levels.append(np.median(level[smooth]))
         variances.append(np.median(dd[smooth] / (n[smooth] - 1)) / _MEDIAN_OF_VARIANCE)
@@ -117,7 +117,7 @@ def _variance_by_level(
     return np.array(levels, np.float64), np.array(variances, np.float64), np.array(errors, np.float64)
 
 
-def _groups(level: NDArray[np.float32]) -> list[NDArray[np.intp]]:
+def level_groups(level: NDArray[np.float32]) -> list[NDArray[np.intp]]:
     """Indices of blocks of similar level, at least `_SMALLEST_GROUP` each.
 
     A group must not mix black with what is a little brighter: its median level and its median variance would then be of
