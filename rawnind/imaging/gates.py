@@ -1,6 +1,7 @@
 """Gates: why two photos are rejected as a pair, before and while they are compared, and the record of a rejection."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from rawnind.imaging.prepared import Prepared
 from rawnind.reasons import Reason
@@ -76,7 +77,7 @@ def unsuitable(truth: Prepared, noisy: Prepared, recipe: Recipe) -> Rejection | 
     return None
 
 
-def noise_numbers(truth: Prepared, noisy: Prepared) -> dict[str, float | None]:
+def noise_numbers(truth: Prepared, noisy: Prepared) -> dict[str, Any]:
     """The noise of both photos by the names of `Measurements`; None where it was not measured."""
     return {
         f"{photo}noise_{letter}_{color}": value

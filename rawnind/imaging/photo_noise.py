@@ -9,6 +9,7 @@ square lattice. A second residual, of a smaller window, has more texture: the di
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ _OUTLIER = (
     3.5  # times the median of a level: hot pixels and edges; noise alone reaches it in 1e-4 of the blocks
 )
 _LARGEST_ERROR = 0.02  # standard error as a share: 95 % of what is given is then within 5 %
+_SMALLEST_VARIANCE = 1e-12  # far below rounding to 16 bits, 2e-11
 _RIDGE = 1e-9  # blocks of one level have no line: its errors become large, not infinite
 _SMALLEST = 1e-3  # of the mean variance, where a line falls below zero
 _MOST_TEXTURE = (
@@ -106,20 +108,21 @@ def _fit(level: NDArray[np.float64], small: NDArray[np.float64], large: NDArray[
         small: (N,) variance of a site from the smaller window's residuals, in levels squared.
         large: (N,) the same of the larger window's.
     """
-    variance = large - _LEFT * (small - large)
+    variance = np.maximum(large - _LEFT * (small - large), _SMALLEST_VARIANCE)
     kept = np.concatenate(
         [
-            group[large[group] < _OUTLIER * np.median(large[group])]
+            group[large[group] <= _OUTLIER * np.median(large[group])]
             for group in level_groups(level.astype(np.float32))
         ]
     )
     level, variance, excess = level[kept], variance[kept], (small - large)[kept]
     design = np.stack([np.maximum(level, 0), np.ones_like(level)], axis=1)
-    fitted, line, covariance = np.full_like(level, variance.mean()), np.zeros(2), np.eye(2)
+    fitted: NDArray[Any] = np.full_like(level, variance.mean())
+    line, covariance = np.zeros(2), np.eye(2)
     for _ in range(6):
         weighted = design / fitted[:, None]
         normal = weighted.T @ weighted
-        covariance = np.linalg.inv(normal + _RIDGE * np.diag(np.diag(normal)))
+        covariance = np.linalg.inv(normal + _RIDGE * np.diag(np.diag(normal) + 1))
         line = covariance @ (weighted.T @ (variance / fitted))
         fitted = np.maximum(design @ line, _SMALLEST * variance.mean())
     scatter = float(np.mean((variance / fitted - 1) ** 2))
@@ -193,7 +196,8 @@ def _texture_covariance() -> NDArray[np.float64]:
     squared[0, 0] = squared[0, 1]
     spectrum = squared ** (-_POWER / 2) * np.exp(-4 * np.pi**2 * _BLUR**2 * squared)
     covariance: NDArray[np.float64] = np.fft.ifft2(spectrum).real[:128, :128]
-    return covariance / covariance[0, 0]
+    covariance /= covariance[0, 0]
+    return covariance
 
 
 @lru_cache

@@ -81,6 +81,13 @@ def test_a_photo_of_one_level_has_a_variance_and_no_slope():
         assert color.variance(0.2) == pytest.approx(slope * 0.2 + floor, rel=0.05)
 
 
+@pytest.mark.parametrize("value", [900, 1024, 3000])
+def test_a_photo_without_noise_has_none(value):
+    flat = np.full((1200, 1200), value, np.uint16)
+    for color in photo_noise(Photo(mosaic=flat, sensor=make_sensor(Cfa.BAYER, flat.shape, black=1024))):
+        assert 0 <= color.variance(0.1) < 1e-9
+
+
 @pytest.mark.parametrize(
     ("shape", "value"), [((96, 96), 3000), ((1200, 1200), 16383), ((1200, 1200), 0), ((18, 18), 900)]
 )
