@@ -23,7 +23,7 @@ def main() -> None:
         f"""
 Done in {time.monotonic() - start:.0f} s.
 {describe(result.summary, output)}
-{chr(10).join(uncollected(result.summary, output))}
+{chr(10).join(uncollected(result.summary, output, 20))}
 Loss:   {report.first_loss:.4f} at first, {report.last_loss:.4f} after {report.steps} steps
 Bad files are part of the sample, so some scenes are rejected or fail; `rawnind status {output}` lists them again.
 Next:   rawnind prepare FOLDER --output OUT     with your own pairs"""

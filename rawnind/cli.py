@@ -1,7 +1,9 @@
 """The `rawnind` command."""
 
 import logging
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -43,11 +45,22 @@ class _Commands(click.Group):
 
 def _print(lines: Iterable[str], *, err: bool = False) -> None:
     """Prints text that may quote file names and stored details, without control characters and credentials."""
+    is_terminal = (sys.stderr if err else sys.stdout).isatty()
+    columns = shutil.get_terminal_size().columns if is_terminal else None
     for line in lines:
-        click.echo(printable(redacted(line), most=_LONGEST_LINE), err=err)
+        text = printable(redacted(line), most=_LONGEST_LINE)
+        click.echo(_wrapped(text, columns) if columns else text, err=err)
 
 
 _LONGEST_LINE = 10_000
+
+
+def _wrapped(line: str, columns: int) -> str:
+    """A line of a terminal, broken between words; a file name that is longer stays whole, so that it can be copied."""
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return textwrap.fill(
+        line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 @click.group(
@@ -62,7 +75,7 @@ def main() -> None:
       rawnind sample pairs                      make a small data set with known truth
       rawnind plan pairs                        estimate scenes, memory and disk
       rawnind prepare pairs --output out        process it
-      rawnind status out                        list what failed
+      rawnind status out                        list what was not collected, and why
       rawnind train out --steps 20              train on the result
 
     \b
@@ -204,11 +217,18 @@ def plan(source: Path, **values: Any) -> None:
 
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--output", required=True, metavar="OUT", help="Folder or URI (such as s3://bucket/folder).")
+@click.option(
+    "-o", "--output", required=True, metavar="OUT", help="Folder or URI (such as s3://bucket/folder)."
+)
 @click.option("--progress", type=click.Choice(["auto", "live", "plain", "none"]), default="auto", show_default=True,
               help="A live view, plain lines, or no output; auto: live on a terminal.")  # fmt: skip
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Print nothing but errors; the exit code says how it ended."
+)
+@click.option("-v", "--verbose", is_flag=True,
+              help="List every scene and pair that is not collected, not only the first 20, and print every message of Ray.")  # fmt: skip
 @_run_options
-def prepare(source: Path, output: str, progress: str, **values: Any) -> None:
+def prepare(source: Path, output: str, progress: str, *, quiet: bool, verbose: bool, **values: Any) -> None:
     """Process the scenes of SOURCE; run it again to resume.
 
     Every scene of SOURCE, a folder of RAW files or an index YAML, ends with an outcome. OUT/manifest.parquet lists the crops.
@@ -230,9 +250,10 @@ def prepare(source: Path, output: str, progress: str, **values: Any) -> None:
     from rawnind.pipeline.run import run
     from rawnind.progress.progress import choose
 
-    summary = run(source, output, options, choose(progress))
-    click.echo(describe(summary, output))
-    _print(uncollected(summary, output))
+    summary = run(source, output, options, choose("none" if quiet else progress, verbose=verbose))
+    if not quiet:
+        _print(describe(summary, output).splitlines())
+        _print(uncollected(summary, output, None if verbose else 20))
     sys.exit(_exit_code_of(summary, options))
 
 
@@ -384,7 +405,7 @@ def describe(summary: Summary, output: str) -> str:
     return "\n".join(lines)
 
 
-def uncollected(summary: Summary, output: str, most: int | None = 20) -> Iterator[str]:
+def uncollected(summary: Summary, output: str, most: int | None) -> Iterator[str]:
     """A line for each scene and pair that was rejected or failed.
 
     Args:

@@ -1,17 +1,24 @@
 """The command refuses bad input in one clear sentence and with the right exit code, and loses nothing."""
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import re
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
+from rawnind import api
 from rawnind.cli import main
 from rawnind.exit_codes import ExitCode
+from rawnind.output.status import Status, Uncollected
+from rawnind.reasons import Outcome, Reason
 
 
 @pytest.fixture
@@ -209,6 +216,50 @@ def test_prepare_and_status_list_what_is_not_collected(rawnind, sample_set, out)
         assert "Pairs that are not collected: 4\n" in text
         for scene in ("bayer/coins", "bayer/deep-field", "bayer/moon", "bayer/two-motifs"):
             assert f": {scene}: Bayer_{scene[6:]}_ISO" in text
+
+
+def test_a_quiet_run_prints_nothing_and_errors_are_printed_all_the_same(rawnind, sample_set, out, capfd):
+    same = ["prepare", sample_set, "-o", out, "--crop-size", "64", "--stride", "96", "-q"]
+    assert rawnind(*same) == (0, "", "")
+    assert capfd.readouterr().err == ""
+    code, said, _ = rawnind(*same, "--limit", "0")
+    assert code == ExitCode.USAGE
+    assert "limit" in said
+
+
+def test_a_verbose_summary_lists_all_and_the_other_one_twenty():
+    each = Uncollected(scene="bayer/tea", outcome=Outcome.FAILED, reason=Reason.TRUNCATED, detail="cup.dng")
+    status = Status(
+        recipe="", run=None, open=None, scenes=(), crops=0, summary=None, uncollected_scenes=(),
+        uncollected_pairs=(each,) * 25, filtered=(), failures=(), retry=(), retried_scenes=0,
+    )  # fmt: skip
+    assert len(list(status.uncollected())) == 26
+    assert list(status.uncollected(20))[-1] == "... and 5 more"
+
+
+def test_completion_offers_the_commands():
+    words = {"_RAWNIND_COMPLETE": "bash_complete", "COMP_WORDS": "rawnind pre", "COMP_CWORD": "1"}
+    code = "from rawnind.cli import main; main(prog_name='rawnind')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | words, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "plain,prepare\n"
+
+
+def test_a_terminal_s_lines_break_between_words_and_file_names_stay_whole(out):
+    ours, theirs = os.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 40, 0, 0))
+    code = f"from rawnind.cli import main; main(['status', {str(out)!r}])"
+    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    subprocess.run([sys.executable, "-c", code], env=environment, stdout=theirs, check=True)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError), os.fdopen(ours, "rb", buffering=0) as terminal:  # its end is an EIO
+        while block := terminal.read(4096):
+            shown += block
+    lines = shown.decode().splitlines()
+    assert " ".join(lines).split() == " ".join(api.status(out).lines()).split()
+    assert all(len(line) <= 40 or len(line.split()) == 1 for line in lines)
 
 
 def test_status_names_every_failed_file(rawnind, out):

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -15,12 +14,13 @@ from rawnind.errors import printable
 from rawnind.planning import Plan
 from rawnind.progress import text
 from rawnind.progress.eta import Clock, Eta, duration
+from rawnind.progress.redrawn_block import RedrawnBlock
 from rawnind.progress.stderr_filter import StderrFilter
 from rawnind.records import Counts, Summary
 from rawnind.source.index import Index
 
-_NARROW = 60
-"""Terminal columns below which headings are abbreviated."""
+_NARROW = 66
+"""Terminal columns below which headings are abbreviated: the table of stages has so many."""
 
 _SHORT = {
     "waiting": "wait",
@@ -51,13 +51,16 @@ class LiveView:
     Args:
         console: to draw on; None: the terminal behind stderr.
         clock: the time in seconds; for tests.
+        verbose: whether also the harmless warning of Ray is printed.
     """
 
-    def __init__(self, console: Console | None = None, clock: Clock = time.monotonic) -> None:
-        self._stderr = StderrFilter(self._print_above)
+    def __init__(
+        self, console: Console | None = None, clock: Clock = time.monotonic, *, verbose: bool = False
+    ) -> None:
+        self._stderr = StderrFilter(self._print_above, everything=verbose)
         self._console = console
         self._eta = Eta(clock)
-        self._live: Live | None = None
+        self._block: RedrawnBlock | None = None
         self._snapshot: Snapshot | None = None
         self._summary: Summary | None = None
         self._why = ""
@@ -68,8 +71,8 @@ class LiveView:
         console = self._console or Console(file=self._stderr.open(), highlight=False)
         for line in text.opening(index, plan, already):
             console.print(line, markup=False, highlight=False)
-        self._live = Live(console=console, get_renderable=self.frame, redirect_stderr=False)
-        self._live.start()
+        self._block = RedrawnBlock(console, self.frame)
+        self._block.start()
 
     def update(self, snapshot: Snapshot) -> None:
         """Stores the snapshot for the next frame."""
@@ -88,14 +91,14 @@ class LiveView:
         """Draws the last frame, below everything else that was written, and leaves it on the screen."""
         self._stderr.restore()
         self._closed = True
-        if self._live:
-            self._live.stop()
-            self._live = None
+        if self._block:
+            self._block.stop()
+            self._block = None
         self._stderr.close()
 
     def _print_above(self, line: str) -> None:
-        if self._live:
-            self._live.console.print(printable(line, most=10_000), markup=False, highlight=False)
+        if self._block:
+            self._block.print_above(printable(line, most=10_000))
 
     def frame(self) -> RenderableType:
         """The current view."""

@@ -59,20 +59,39 @@ class Silent:
         """Does nothing."""
 
 
+class Quiet(Silent):
+    """Prints nothing, and filters one harmless Ray warning from stderr, for commands."""
+
+    def __init__(self) -> None:
+        self._stderr = StderrFilter()
+
+    def planned(self, index: Index, plan: Plan, *, already: int) -> None:
+        """Starts to filter."""
+        super().planned(index, plan, already=already)
+        self._stderr.open()
+
+    def close(self) -> None:
+        """Restores stderr."""
+        self._stderr.close()
+
+
 class Plain:
-    """Prints a line when the counts have changed: at most one a second at first, later one a minute.
+    """Prints the lines that have changed: at most once a second at first, later once a minute.
 
     Args:
         stream: to print to; None: stderr.
         clock: the time in seconds; for tests.
+        verbose: whether also the harmless warning of Ray is printed.
     """
 
-    def __init__(self, stream: TextIO | None = None, clock: Clock = time.monotonic) -> None:
-        self._stderr = StderrFilter()
+    def __init__(
+        self, stream: TextIO | None = None, clock: Clock = time.monotonic, *, verbose: bool = False
+    ) -> None:
+        self._stderr = StderrFilter(everything=verbose)
         self._stream = stream
         self._eta = Eta(clock)
         self._clock = clock
-        self._printed: tuple[str, ...] = ()
+        self._printed: dict[str, str] = {}
         self._next_print = 0.0
         self._warned = -timing.WATCHDOG
         self._why = ""
@@ -89,12 +108,12 @@ class Plain:
         self._print_stop()
         now = self._clock()
         lines = _lines(snapshot)
-        if lines != self._printed and now >= self._next_print:
+        changed = [name for name, line in lines.items() if self._printed.get(name) != line]
+        if changed and now >= self._next_print:
             self._printed, self._next_print = lines, now + min(60.0, max(1.0, self._eta.elapsed / 20))
             rate = text.rate(self._eta)
-            self._print(lines[0] + (f"; {rate}" if rate else ""))
-            for line in lines[1:]:
-                self._print(line)
+            for name in changed:
+                self._print(f"{name}: {lines[name]}" + (f"; {rate}" if rate and name == "Bridge" else ""))
         if (warning := self._eta.warning()) and now - self._warned >= timing.WATCHDOG:
             self._warned = now
             self._print(warning)
@@ -121,19 +140,24 @@ class Plain:
         print(line, file=self._stream or sys.stderr, flush=True)
 
 
-def _lines(snapshot: Snapshot) -> tuple[str, ...]:
-    lines = [f"Bridge: {text.outcomes(snapshot.scenes)}; {snapshot.crops} crops"]
+def _lines(snapshot: Snapshot) -> dict[str, str]:
+    lines = {"Bridge": f"{text.outcomes(snapshot.scenes)}; {snapshot.crops} crops"}
     if snapshot.stages:
-        lines.append(f"Stages: {text.stages(snapshot.stages)}")
+        lines["Stages"] = text.stages(snapshot.stages)
     if snapshot.loaders:
-        lines.append(f"DataLoader: {text.loaders(snapshot.loaders)}")
-    return tuple(lines)
+        lines["DataLoader"] = text.loaders(snapshot.loaders)
+    return lines
 
 
-def choose(kind: str) -> Progress:
-    """`auto` is a live view on a terminal and plain lines elsewhere."""
+def choose(kind: str, *, verbose: bool = False) -> Progress:
+    """`auto` is a live view on a terminal and plain lines elsewhere.
+
+    Args:
+        kind: `auto`, `live`, `plain` or `none`.
+        verbose: see `Plain` and `LiveView`.
+    """
     if kind == "none":
-        return Silent()
+        return Silent() if verbose else Quiet()
     if kind == "live" or (kind == "auto" and is_interactive(sys.stderr)):
-        return LiveView()
-    return Plain()
+        return LiveView(verbose=verbose)
+    return Plain(verbose=verbose)

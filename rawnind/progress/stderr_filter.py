@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import TextIO
 
 _HARMLESS = b"has constructor arguments in the object store and max_restarts > 0"
-"""Ray Data puts its own context and transform into the object store for every pool of actors (ray#57733). The driver owns
-them and keeps references while the pool exists, so that a restarted actor finds them (ray#53727 does not apply)."""
+"""Ray warns that an actor with arguments in the object store may fail to restart (ray#53727): they could be freed before. Here
+the driver keeps references to them for as long as the actors exist: Ray Data to its own context and transform, in the object store
+for every pool of actors (ray#57733), and `graph.start_bridge` to the bridge's plan. `tests.pipeline` kills both kinds and they
+restart."""
 
 _END = b"\0end of stderr\n"
 
@@ -22,11 +24,19 @@ class StderrFilter:
     Args:
         forward: called with each line without its end; None: lines are written where the descriptor pointed before.
         descriptor: 2 is stderr.
+        everything: whether the harmless warning is forwarded as well.
     """
 
-    def __init__(self, forward: Callable[[str], None] | None = None, descriptor: int = 2) -> None:
+    def __init__(
+        self,
+        forward: Callable[[str], None] | None = None,
+        descriptor: int = 2,
+        *,
+        everything: bool = False,
+    ) -> None:
         self._forward = forward
         self._descriptor = descriptor
+        self._everything = everything
         self._original: TextIO | None = None
         self._thread: threading.Thread | None = None
 
@@ -66,7 +76,7 @@ class StderrFilter:
                     if rest := line.removesuffix(_END):
                         self._forward_line(rest)
                     break
-                if _HARMLESS not in line:
+                if self._everything or _HARMLESS not in line:
                     self._forward_line(line)
 
     def _forward_line(self, line: bytes) -> None:

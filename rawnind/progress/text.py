@@ -48,14 +48,12 @@ def rate(eta: Eta) -> str:
 
 
 def stages(rows: Sequence[StageCounts]) -> str:
-    """Every stage in one line: `decode 20 of 34 (1 running, 2 failed), align ...`."""
+    """Every stage in one line: `decode 20 of 34 (2 failed), align ...`."""
     return ", ".join(_stage(row) for row in rows)
 
 
 def _stage(row: StageCounts) -> str:
-    some = [
-        f"{getattr(row, name)} {name}" for name in ("running", "rejected", "failed") if getattr(row, name)
-    ]
+    some = [f"{getattr(row, name)} {name}" for name in ("rejected", "failed") if getattr(row, name)]
     reached = row.waiting + row.running + row.done + row.rejected + row.failed
     return f"{row.stage} {row.done} of {reached}" + (f" ({', '.join(some)})" if some else "")
 

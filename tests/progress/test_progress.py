@@ -280,7 +280,7 @@ def test_rate_and_time_left_count_from_the_first_work():
     assert (eta.rate(), eta.remaining()) == ("3 scenes/min", 60)
 
 
-@pytest.mark.parametrize("width", [40, 80, 100])
+@pytest.mark.parametrize("width", [40, 60, 65, 66, 80, 100])
 def test_the_view_fits_its_terminal_and_shows_every_number(width):
     view = LiveView()
     view.update(
@@ -292,9 +292,11 @@ def test_the_view_fits_its_terminal_and_shows_every_number(width):
     text = drawn(view, width)
     assert all(len(line) <= width for line in text.splitlines())
     assert len(text.splitlines()) <= 20
-    if width >= 80:
+    if width >= 66:
         assert rows(text)["scenes"] == [123456, 23456, 0, 1, 77]
     assert rows(text)["mask"] == [20, 1, 8, 1, 1]
+    for word in ("planned", "collected", "filtered") if width >= 66 else ("plan", "coll", "filt"):
+        assert word in text.split()
 
 
 def test_without_colours_the_view_has_the_same_words():
@@ -339,6 +341,28 @@ def test_plain_lines_are_printed_on_a_change_and_ever_less_often():
     assert stream.getvalue().count("Bridge: 3 of 12 scenes") == said
 
 
+def test_plain_lines_do_not_repeat_what_has_not_changed():
+    clock, stream = Clock(), io.StringIO()
+    plain = Plain(stream, clock)
+    for second in range(100):
+        clock.now += 1
+        stages = tuple(
+            StageCounts(
+                stage=stage,
+                waiting=22 - second % 2,
+                running=second % 2,
+                done=second // 50,
+                rejected=0,
+                failed=0,
+            )
+            for stage in Stage
+        )
+        plain.update(snapshot(stages=stages, next_seq=second))
+    text = stream.getvalue()
+    assert text.count("Bridge: 3 of 12 scenes") == 1
+    assert text.count("Stages: ") == 2
+
+
 def test_plain_lines_warn_once_a_minute(sample_set):
     clock, stream = Clock(), io.StringIO()
     plain = Plain(stream, clock)
@@ -371,10 +395,13 @@ def test_auto_is_live_on_a_terminal_only(monkeypatch):
     os.close(ours)
 
 
-def test_one_harmless_ray_warning_is_filtered_from_stderr(tmp_path):
+@pytest.mark.parametrize("everything", [False, True])
+def test_one_harmless_ray_warning_is_filtered_from_stderr_unless_everything_is_asked_for(
+    tmp_path, everything
+):
     with (tmp_path / "stderr").open("w+b") as file:
         descriptor = os.dup(file.fileno())
-        between = StderrFilter(descriptor=descriptor)
+        between = StderrFilter(descriptor=descriptor, everything=everything)
         before = between.open()
         os.write(descriptor, b"[E 1 1] core_worker.cc:1: Actor with class name: 'MapWorker' has constructor ")
         os.write(descriptor, b"arguments in the object store and max_restarts > 0. If ...\nNode died\n")
@@ -385,7 +412,9 @@ def test_one_harmless_ray_warning_is_filtered_from_stderr(tmp_path):
         os.write(descriptor, b"!\n")
         os.close(descriptor)
         file.seek(0)
-        assert file.read() == b"Node died\nno end!\n"
+        lines = file.read().splitlines()
+        assert lines[everything:] == [b"Node died", b"no end!"]
+        assert lines[0].endswith(b"max_restarts > 0. If ...") is everything
 
 
 WRITES_TO_STDERR = """
