@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from rawnind.cli import describe, print_log, uncollected
 from rawnind.demo import run_demo
 from rawnind.options import Options
+from rawnind.printing import describe, print_log, uncollected
 from rawnind.progress.progress import choose
 
 OUT = Path("out/demo")

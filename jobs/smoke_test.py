@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 
-from rawnind.cli import print_log
 from rawnind.demo import run_demo
 from rawnind.errors import RawnindError
 from rawnind.options import Options
 from rawnind.output.events import read_events
 from rawnind.output.store import Store
+from rawnind.printing import print_log
 from rawnind.progress.progress import choose
 
 

@@ -1,23 +1,21 @@
 """The `rawnind` command."""
 
-import logging
-import shutil
 import sys
-import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from rawnind import api
-from rawnind.errors import OutputError, RawnindError, first_of, printable, redacted
+from rawnind.errors import OutputError, RawnindError, first_of, redacted
 from rawnind.exit_codes import ExitCode, exit_code
 from rawnind.options import Options, load_config
-from rawnind.reasons import Outcome, Reason
+from rawnind.printing import describe, print_lines, uncollected
+from rawnind.reasons import Reason
 from rawnind.recipe import Compression, Pairing
-from rawnind.records import Cfa, Counts, Summary
+from rawnind.records import Cfa, Summary
 
 
 class _Commands(click.Group):
@@ -36,31 +34,11 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except RawnindError as error:
-            _print([f"rawnind: {error}"], err=True)
+            print_lines([f"rawnind: {error}"], err=True)
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
             click.echo("rawnind: interrupted; run the same command again to resume", err=True)
             ctx.exit(ExitCode.STOPPED)
-
-
-def _print(lines: Iterable[str], *, err: bool = False) -> None:
-    """Prints text that may quote file names and stored details, without control characters and credentials."""
-    is_terminal = (sys.stderr if err else sys.stdout).isatty()
-    columns = shutil.get_terminal_size().columns if is_terminal else None
-    for line in lines:
-        text = printable(redacted(line), most=_LONGEST_LINE)
-        click.echo(_wrapped(text, columns) if columns else text, err=err)
-
-
-_LONGEST_LINE = 10_000
-
-
-def _wrapped(line: str, columns: int) -> str:
-    """A line of a terminal, broken between words; a file name that is longer stays whole, so that it can be copied."""
-    indent = " " * (len(line) - len(line.lstrip()) + 4)
-    return textwrap.fill(
-        line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
 
 
 @click.group(
@@ -135,7 +113,7 @@ def index(source: Path, output: Path | None, *, follow_links: bool | None) -> No
     from rawnind.source.index import index_to_yaml, load_index
 
     found = load_index(source, follow_links=bool(follow_links))
-    _print(first_of(f"refused: {refused.file}: {refused.why}" for refused in found.refused), err=True)
+    print_lines(first_of(f"refused: {refused.file}: {refused.why}" for refused in found.refused), err=True)
     click.echo(f"{len(found.scenes)} scenes: {', '.join(f'{found.count(cfa)} {cfa}' for cfa in Cfa)}")
     click.echo(f"{found.test_reserve} test-reserve, {found.unknown_sensor} unknown-sensor")
     click.echo(f"{found.ground_truths} ground-truth and {found.noisy} noisy photos; {found.skipped_files}")
@@ -212,7 +190,7 @@ def plan(source: Path, **values: Any) -> None:
     """
     from rawnind.estimate import estimate
 
-    _print(estimate(source, _options(values)).lines())
+    print_lines(estimate(source, _options(values)).lines())
 
 
 @main.command()
@@ -252,8 +230,8 @@ def prepare(source: Path, output: str, progress: str, *, quiet: bool, verbose: b
 
     summary = run(source, output, options, choose("none" if quiet else progress, verbose=verbose))
     if not quiet:
-        _print(describe(summary, output).splitlines())
-        _print(uncollected(summary, output, None if verbose else 20))
+        print_lines(describe(summary, output).splitlines())
+        print_lines(uncollected(summary, output, None if verbose else 20))
     sys.exit(_exit_code_of(summary, options))
 
 
@@ -269,7 +247,7 @@ def status(output: str) -> None:
       rawnind status out
       rawnind status s3://bucket/out
     """
-    _print(api.status(output).lines())
+    print_lines(api.status(output).lines())
 
 
 @main.command()
@@ -287,7 +265,7 @@ def verify(output: str) -> None:
     from rawnind.output.store import Store
 
     problems = api.verify(output)
-    _print(first_of(problems), err=True)
+    print_lines(first_of(problems), err=True)
     click.echo(
         f"{redacted(output)}: {f'{len(problems)} problems' if problems else 'everything is as it was written'}"
     )
@@ -318,7 +296,7 @@ def export(output: str, to: Path, format_: Literal["research-yaml"]) -> None:
 
     report = run_export(output, to, format=format_, progress=_every_two_seconds("exported"))
     problems = check(to)
-    _print(first_of(problems), err=True)
+    print_lines(first_of(problems), err=True)
     click.echo(describe_export(report, to, len(problems)))
     sys.exit(ExitCode.PROBLEM if problems else ExitCode.COMPLETE)
 
@@ -381,44 +359,6 @@ def _exit_code_of(summary: Summary, options: Options) -> ExitCode:
     if options.strict and (summary.scenes.failed or summary.pairs.failed):
         return ExitCode.FAILED
     return ExitCode.COMPLETE if summary.crops else ExitCode.NOTHING_COLLECTED
-
-
-def print_log() -> None:
-    """Prints the log messages of the package to stdout."""
-    logger = logging.getLogger("rawnind")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(logging.StreamHandler(sys.stdout))
-
-
-def describe(summary: Summary, output: str) -> str:
-    """The last lines that `rawnind prepare` prints."""
-    lines = [
-        f"Scenes: {_sum(summary.scenes)}",
-        *(
-            f"        {count} {reason}, without a pair: {reason.sentence}"
-            for reason, count in summary.scene_reasons
-        ),
-        f"Pairs:  {_sum(summary.pairs)}",
-        *(f"        {count} {reason}: {Reason(reason).sentence}" for reason, count in summary.reasons),
-        f"Crops:  {summary.crops}, listed in {redacted(output)}/manifest.parquet",
-    ]
-    return "\n".join(lines)
-
-
-def uncollected(summary: Summary, output: str, most: int | None) -> Iterator[str]:
-    """A line for each scene and pair that was rejected or failed.
-
-    Args:
-        summary: of a run.
-        output: the folder that it wrote.
-        most: how many scenes and how many pairs to list; None: all.
-    """
-    if summary.scenes.rejected + summary.scenes.failed + summary.pairs.rejected + summary.pairs.failed:
-        yield from api.status(output).uncollected(most)
-
-
-def _sum(counts: Counts) -> str:
-    return f"{counts.planned} = " + " + ".join(f"{getattr(counts, outcome)} {outcome}" for outcome in Outcome)
 
 
 if __name__ == "__main__":

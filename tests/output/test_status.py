@@ -6,7 +6,6 @@ import pytest
 
 from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.ledger import OutcomeLedger
-from rawnind.cli import describe
 from rawnind.errors import ManifestError, NotPreparedError
 from rawnind.outcomes import whole_scene_result
 from rawnind.output.journal.journal import Journal, encode_result
@@ -14,6 +13,7 @@ from rawnind.output.manifest import read_summary, write_manifest
 from rawnind.output.status import read_status
 from rawnind.output.store import Store
 from rawnind.planning import SceneFilter, make_plan
+from rawnind.printing import describe
 from rawnind.reasons import Outcome, Reason
 from tests.output.result_maker import RECIPE, make_result, make_scene
 
