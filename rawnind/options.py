@@ -30,6 +30,7 @@ class RunOptions(TypedDict, total=False):
     cpus_per_scene: float
     gpus_per_scene: float
     address: str | None
+    dashboard: bool
     retry_failed: bool | str | Collection[str]
     strict: bool
 
@@ -70,6 +71,7 @@ class Options:
         cpus_per_scene: CPUs that a worker takes.
         gpus_per_scene: GPUs that a worker takes.
         address: a Ray cluster; None: that of RAY_ADDRESS, else one that runs on this machine, else a new local one.
+        dashboard: whether a new local Ray has its dashboard; it takes 1 GB of memory.
         retry_failed: reasons for which failed scenes are tried again; empty: none.
         strict: whether the command fails when a scene or a pair failed.
     """
@@ -85,6 +87,7 @@ class Options:
     cpus_per_scene: float = 1.0
     gpus_per_scene: float = 0.0
     address: str | None = None
+    dashboard: bool = False
     retry_failed: frozenset[Reason] = frozenset()
     strict: bool = False
 
@@ -107,7 +110,7 @@ class Options:
             require(value is None or value <= _YEAR, f"{name} must be at most a year, {_YEAR} seconds", value)
         require(is_number(cpus) and cpus > 0, "cpus_per_scene must be a number above 0", cpus)
         require(is_number(gpus) and gpus >= 0, "gpus_per_scene must be a number of at least 0", gpus)
-        for name in ("exclude_test_reserve", "follow_links", "strict"):
+        for name in ("exclude_test_reserve", "follow_links", "dashboard", "strict"):
             require(
                 isinstance(getattr(self, name), bool), f"{name} must be true or false", getattr(self, name)
             )

@@ -39,6 +39,9 @@ DRIVER_POLL = 0.5
 STOP_GRACE = 2 * WORKER_EXPIRY
 """Scenes in flight have so long to finish after a run was asked to stop."""
 
+CONNECT = 30.0
+"""A Ray cluster that did not answer for so long is not waited for any longer."""
+
 FIRST_SCENE = 60.0
 """--timeout counts from the first scene's start, or from so long after the pipeline is built: a cluster that grows may take longer."""
 

@@ -17,7 +17,7 @@ from rawnind import timing
 from rawnind.bridge.messages import Snapshot, Submission
 from rawnind.errors import OutputError, ProgramError, RawnindError, StoppedEarlyError, WorkersDyingError
 from rawnind.output.store import Store
-from rawnind.pipeline.graph import Job, build_pipeline, pool_size, start_bridge
+from rawnind.pipeline.graph import Job, build_pipeline, pool_size, require_resources, start_bridge
 from rawnind.pipeline.signals import Interrupts
 from rawnind.pipeline.worker import trouble_of
 from rawnind.progress.progress import Progress
@@ -56,12 +56,14 @@ class Driver:
         """Processes the open scenes and writes the manifest.
 
         Raises:
+            ConfigError: No node has what one worker takes.
             StoppedEarlyError: The run was stopped, ran out of time, or another run took the output folder over.
             OutputError: The storage refuses.
             SourceLostError: The source folder went away.
             WorkersDyingError: Workers die without a file's fault.
             ProgramError: There is a bug, in a worker or in the bridge.
         """
+        require_resources(self._job.options)
         workers = pool_size(self._job.options, len(todo))
         bridge = start_bridge(self._job, max_scenes=self._job.options.max_scenes or workers)
         try:

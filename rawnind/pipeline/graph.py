@@ -17,15 +17,14 @@ from ray.util.debug import log_once
 
 from rawnind import timing
 from rawnind.bridge.bridge import Bridge
-from rawnind.errors import FolderInUseError, redacted
+from rawnind.errors import ConfigError, FolderInUseError, redacted
 from rawnind.options import Options
 from rawnind.output.lock import RunLock
 from rawnind.pipeline.metrics import RayMetrics
+from rawnind.pipeline.ray_cluster import NAMESPACE, may_grow
 from rawnind.pipeline.worker import SceneWorker, scene_row
 from rawnind.planning import Plan
 from rawnind.records import Scene
-
-NAMESPACE = "rawnind"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +102,24 @@ def _bridge(job: Job, max_scenes: int) -> Any:
     # Ray frees large arguments once the actor has started, and could then not restart it.
     weakref.finalize(bridge, lambda _: None, arguments).atexit = False
     return bridge
+
+
+def require_resources(options: Options) -> None:
+    """Refuses a run of which no node could start a worker, unless an autoscaler may add larger nodes.
+
+    Raises:
+        ConfigError: No node has so many CPUs or GPUs.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    wanted = {"CPU": options.cpus_per_scene, "GPU": options.gpus_per_scene}
+    if any(all(node.get(kind, 0) >= count for kind, count in wanted.items()) for node in nodes) or may_grow():
+        return
+    most = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
+    raise ConfigError(
+        f"no node can run a worker with --cpus-per-scene {options.cpus_per_scene:g} and --gpus-per-scene "
+        f"{options.gpus_per_scene:g}: the largest of {len(nodes)} has {most.get('CPU', 0):g} CPUs and {most.get('GPU', 0):g} GPUs. "
+        "Lower them."
+    )
 
 
 def pool_size(options: Options, scenes: int) -> int:

@@ -4,14 +4,12 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Unpack
 
 import rawpy
-import ray
 import yaml
 
 from rawnind.bridge.bridge import Bridge
@@ -26,7 +24,8 @@ from rawnind.output.manifest import read_head, read_summary
 from rawnind.output.store import Store
 from rawnind.output.versions import VERSIONS, require_readable
 from rawnind.pipeline.driver import Driver
-from rawnind.pipeline.graph import NAMESPACE, Job
+from rawnind.pipeline.graph import Job
+from rawnind.pipeline.ray_cluster import connected
 from rawnind.pipeline.signals import Interrupts
 from rawnind.planning import Plan, SceneFilter, make_plan
 from rawnind.progress.progress import Progress, Silent
@@ -117,7 +116,7 @@ def _from_source(
             )
         if not todo:
             return _finish_without_workers(job, store, contents, progress)
-        with _ray(options.address, interrupts):
+        with connected(options, interrupts):
             return Driver(job, progress, interrupts).collect(todo, versions())
 
 
@@ -264,24 +263,3 @@ def _refuse_foreign(store: Store) -> None:
             f"{store.location} holds {', '.join(taken)} but no {RECIPE}, so no run can be resumed there, and a new one would "
             "overwrite these. Choose a new --output."
         )
-
-
-@contextlib.contextmanager
-def _ray(address: str | None, interrupts: Interrupts) -> Iterator[None]:
-    """Connects to Ray for the run, unless this process is connected already."""
-    if ray.is_initialized():
-        yield
-        return
-    try:
-        with interrupts.deferred():
-            _connect(address)
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _connect(address: str | None) -> None:
-    try:
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError) as error:  # not reachable, or not an address
-        raise ConfigError(f"cannot reach a Ray cluster at {address or 'RAY_ADDRESS'}: {error}") from error

@@ -6,6 +6,7 @@ photo, or the reason for its failure, to the file OUT.
 
 import ctypes
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -43,7 +44,8 @@ def decode_isolated(ref: ImageRef) -> tuple[NDArray[np.uint16], Sensor]:
         answer = Path(folder) / "answer.npz"
         for _ in range(_CHILDREN):
             child = subprocess.run(  # noqa: S603 - our own module, no shell
-                [sys.executable, "-m", "rawnind.source.decode_subprocess", str(answer)],
+                [sys.executable, "-P", "-m", "rawnind.source.decode_subprocess", str(answer)],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # -P: not the current folder
                 input=_REF.dump_json(ref),
                 stderr=subprocess.PIPE,
                 check=False,

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import time
 import uuid
 from pathlib import Path
@@ -18,7 +17,8 @@ from rawnind.errors import RawnindError
 from rawnind.feed.live.history import Consumer, assigned_rows, last_run_end, remaining_rows
 from rawnind.output.events import NewestEvent
 from rawnind.output.store import Store
-from rawnind.pipeline.graph import NAMESPACE, bridge_name
+from rawnind.pipeline.graph import bridge_name
+from rawnind.pipeline.ray_cluster import NAMESPACE, is_reachable, loopback
 
 _NAME = re.compile(r"bridge-[\w.-]*[0-9a-f]{12}")
 
@@ -233,15 +233,16 @@ class BridgeSource:
             return None
 
     def _connect(self) -> bool:
-        if not _is_reachable(self._address or os.environ.get("RAY_ADDRESS", "")):
-            return False
+        if not is_reachable(self._address or os.environ.get("RAY_ADDRESS", "")):
+            return False  # Ray would retry for 45 seconds
         try:
-            ray.init(
-                address=self._address or "auto",
-                namespace=NAMESPACE,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
+            with loopback():
+                ray.init(
+                    address=self._address or "auto",
+                    namespace=NAMESPACE,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                )
         except ConnectionError:
             return False
         self._connected = True
@@ -280,18 +281,6 @@ class BridgeSource:
             return "no scene is in flight"
         key, stage, seconds = self._oldest
         return f"the oldest scene in flight is {key}, for {seconds:.0f} s, in stage {stage}"
-
-
-def _is_reachable(address: str) -> bool:
-    """Whether a process listens at `host:port`, where Ray would retry for 45 seconds. True for addresses of other forms."""
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal() or "/" in host:
-        return True
-    try:
-        with socket.create_connection((host, int(port)), timeout=1):
-            return True
-    except OSError:
-        return False
 
 
 _NOTHING = pa.table({"position": pa.array([], pa.int64())})

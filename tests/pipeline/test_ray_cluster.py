@@ -1,0 +1,117 @@
+"""Connecting to a cluster, and starting Ray here: what a worker imports, who can connect, and what is refused at once."""
+
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from rawnind import timing
+from rawnind.errors import ConfigError
+from rawnind.exit_codes import ExitCode
+from rawnind.pipeline.ray_cluster import cluster_address, connect
+from tests.polling import free_port
+
+
+@pytest.fixture
+def local_run(environment, small_set, tmp_path):
+    """Starts `rawnind prepare` with a Ray of its own, in a folder."""
+    started = []
+
+    def local_run(*options, folder=tmp_path, **variables):
+        words = [sys.executable, "-P", "-m", "rawnind.cli", "prepare", small_set, "--output", tmp_path / "out",
+                 "--crop-size", "64", "--stride", "96", "--address", "local", *options]  # fmt: skip
+        process = subprocess.Popen(
+            words, cwd=folder, env=environment | variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield local_run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def listeners(process):
+    """Addresses at which a process and its descendants accept connections."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    return {
+        each.laddr.ip
+        for member in family
+        for each in member.net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN
+    }
+
+
+def test_a_local_run_imports_nothing_from_its_folder_and_listens_on_loopback_alone(
+    local_run, faults, photos, tmp_path, is_whole
+):
+    folder = tmp_path / "current"
+    (folder / "rawnind").mkdir(parents=True)
+    for name in ("yaml.py", "rawpy.py", "numba.py", "ray.py", "rawnind/__init__.py"):
+        (folder / name).write_text("raise SystemExit('imported from the current folder')")
+    faults.inject_on_read(photos.find("_cat_", "ISO1600"), "wait")
+    process = local_run(folder=folder)
+    faults.wait_until_reached()
+    assert listeners(process) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert not [
+        child for child in psutil.Process(process.pid).children(recursive=True) if "ray-dashboard" in child.name()
+    ]  # fmt: skip
+    faults.clear()
+    faults.release()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == ExitCode.COMPLETE, said
+    assert is_whole(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("option", "count", "says"),
+    [
+        ("gpus_per_scene", 1, "--gpus-per-scene 1: the largest of 1 has 2 CPUs and 0 GPUs"),
+        ("cpus_per_scene", 3, "--cpus-per-scene 3 and"),
+    ],
+)
+def test_workers_that_no_node_can_run_are_refused_at_once(prepare, option, count, says):
+    begun = time.monotonic()
+    with pytest.raises(ConfigError, match=says):
+        prepare(**{option: count})
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("x" * 90, "the path of its sockets is too long: set RAY_TMPDIR"),
+        ("file", "Set RAY_TMPDIR to a folder"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_one_sentence_with_the_remedy(local_run, tmp_path, name, says):
+    (tmp_path / "file").write_text("")
+    (tmp_path / ("x" * 90)).mkdir()
+    process = local_run("--progress", "none", RAY_TMPDIR=str(tmp_path / name))
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, len(said.splitlines())) == (ExitCode.USAGE, 1), said
+    assert says in said
+
+
+def test_a_dead_cluster_is_given_up_soon(monkeypatch):
+    monkeypatch.setattr(timing, "CONNECT", 1.0)
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(ConfigError, match=f"no process answers at {address}"):
+        connect(address, address)
+
+
+def test_a_server_that_is_no_cluster_is_given_up_soon(monkeypatch):
+    monkeypatch.setattr(timing, "CONNECT", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=f"cannot connect to a Ray cluster at {address} within 3 s"):
+            connect(address, address)
+
+
+def test_a_text_that_is_no_address_is_refused():
+    with pytest.raises(ConfigError, match="nonsense is not a Ray cluster: Invalid address format"):
+        cluster_address("nonsense")
