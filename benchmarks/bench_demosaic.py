@@ -13,9 +13,10 @@ import rawpy
 
 from rawnind.imaging.color import camera_to_rec2020, rec2020_crop
 from rawnind.imaging.coordinates import Rect
-from rawnind.imaging.demosaic.camera_rgb import demosaic, planes_at_shift
+from rawnind.imaging.demosaic.camera_rgb import demosaic
 from rawnind.imaging.levels import planes
 from rawnind.imaging.photo import Photo
+from rawnind.imaging.warp import Warp, warped_planes
 from rawnind.records import Cfa
 from tests.imaging.demosaicers import (
     PHOTOGRAPHS,
@@ -103,11 +104,12 @@ def test_stages_of_a_24_megapixel_photo(cfa, benchmark):
     height, width = whole.mosaic.shape
     rgb, matrix = demosaic(whole), camera_to_rec2020(SONY)
     rect = Rect(0, 0, (height - 1) // cfa.period * cfa.period, (width - 1) // cfa.period * cfa.period)
+    warp = Warp.constant((height, width), (-0.5, -0.5))
     tops, lefts = range(0, height - 255, 256), range(0, width - 255, 256)
     stages = {
         "planes": lambda: planes(whole),
         "demosaic": lambda: demosaic(whole),
-        "planes at an odd shift": lambda: planes_at_shift(rgb, (1, 1), cfa, rect),
+        "planes at half a site": lambda: warped_planes(rgb, warp, cfa, rect),
         "to Rec.2020, in crops": lambda: [rec2020_crop(rgb, y, x, 256, matrix) for y in tops for x in lefts],
     }
     milliseconds = {}

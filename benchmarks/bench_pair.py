@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from rawnind.imaging import coordinates, exposure, levels, pair, prepared
-from rawnind.imaging.pair import AlignedPair, FinishedPair, align_pair, finish_pair
+from rawnind.imaging.crops import AlignedPair
+from rawnind.imaging.pair import FinishedPair, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.prepared import Prepared
 from rawnind.output.shards import CropPixels, write_shard
@@ -34,7 +35,7 @@ MATRIX = (0.7, 0.1, 0.0, -0.3, 1.1, 0.2, 0.0, 0.1, 0.6)
 STAGES = {
     "planes": [(levels, "planes")],
     "align": [(prepared, "extract_features"), (pair, "align")],
-    "GT at the shift": [(pair, "planes_at_shift")],
+    "GT warped to planes": [(pair, "warped_planes")],
     "exposure, hot pixels": [
         (exposure, "overexposed"),
         (exposure, "underexposed"),

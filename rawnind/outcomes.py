@@ -210,8 +210,7 @@ def _pair_problems(pair: PairResult, scene: Scene, recipe: Recipe) -> Iterator[s
         return
     yield from _sensor_problems(sensor, gt_sensor, scene)
     yield from _threshold_problems(pair, recipe)
-    shift = measured.shift_y or 0, measured.shift_x or 0
-    yield from _crop_problems(pair, shift, sensor, gt_sensor, recipe)
+    yield from _crop_problems(pair, sensor, gt_sensor, recipe)
 
 
 def _sensor_problems(sensor: Sensor, gt_sensor: Sensor, scene: Scene) -> Iterator[str]:
@@ -245,17 +244,19 @@ def _threshold_problems(pair: PairResult, recipe: Recipe) -> Iterator[str]:
             yield f"crop ({crop.y}, {crop.x}) is beyond the recipe's limits"
 
 
-def _crop_problems(
-    pair: PairResult, shift: tuple[int, int], sensor: Sensor, gt_sensor: Sensor, recipe: Recipe
-) -> Iterator[str]:
+def _crop_problems(pair: PairResult, sensor: Sensor, gt_sensor: Sensor, recipe: Recipe) -> Iterator[str]:
     size, period, origins = recipe.crop_size, sensor.cfa.period, [(crop.y, crop.x) for crop in pair.crops]
     if origins != sorted(set(origins)):
         yield "its crops are not in order, or one is there twice"
-    for y, x in origins:
+    for crop in pair.crops:
+        y, x = crop.y, crop.x
         if (y - sensor.origin[0]) % period or (x - sensor.origin[1]) % period:
             yield f"crop ({y}, {x}) does not start on a tile"
         if y + size > sensor.height or x + size > sensor.width:
             yield f"crop ({y}, {x}) reaches outside the noisy photo"
-        top, left = y + shift[0], x + shift[1]
+        if crop.shift_y is None or crop.shift_x is None or crop.subpixel_y is None or crop.subpixel_x is None:
+            yield f"crop ({y}, {x}) has no shift"
+            continue
+        top, left = y + crop.shift_y, x + crop.shift_x
         if top < 0 or left < 0 or top + size > gt_sensor.height or left + size > gt_sensor.width:
             yield f"crop ({y}, {x}) reaches outside the GT"

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     NO_NOISY = "no_noisy"
     ALIGNMENT_UNCERTAIN = "alignment_uncertain"
     ALIGNMENT_LOSS = "alignment_loss"
+    MISALIGNED = "misaligned"
     EXPOSURE = "exposure"
     MASK_MEAN = "mask_mean"
     CFA_MISMATCH = "cfa_mismatch"
@@ -69,6 +70,10 @@ _REASONS = {
     Reason.NO_NOISY: (Outcome.REJECTED, "The scene has no noisy photo that can be used."),
     Reason.ALIGNMENT_UNCERTAIN: (Outcome.REJECTED, "The photos do not seem to show the same scene."),
     Reason.ALIGNMENT_LOSS: (Outcome.REJECTED, "The aligned photos differ too much."),
+    Reason.MISALIGNED: (
+        Outcome.REJECTED,
+        "No smooth warp brings the ground truth to where the noisy photo stood.",
+    ),
     Reason.EXPOSURE: (Outcome.REJECTED, "Too much of a photo is over- or underexposed."),
     Reason.MASK_MEAN: (Outcome.REJECTED, "Too little of the pair is valid."),
     Reason.CFA_MISMATCH: (Outcome.REJECTED, "The photos have different colour filter arrays."),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -21,6 +22,13 @@ class Pairing(StrEnum):
     ALL = "all"
 
 
+class GtAlignment(StrEnum):
+    """How the stored RGB of the GT is brought to where the noisy photo stood."""
+
+    WARP = "warp"
+    INTEGER = "integer"
+
+
 class Compression(StrEnum):
     """Compression of a shard's pixels."""
 
@@ -32,6 +40,8 @@ ADDED: dict[str, Any] = {
     "compression": Compression.NONE,
     "max_color_deviation": None,
     "max_noise_ratio": None,
+    "gt_alignment": GtAlignment.INTEGER,
+    "max_residual": None,
 }
 """Keys that the first recipes did not have, with the value that was in force without them. A key that is added to
 `Recipe` is added here, with the behaviour before it."""
@@ -59,6 +69,9 @@ class Recipe:
             by an exponent of 0.02 reach 0.065, light of another colour begins at about 0.1.
         max_noise_ratio: a pair is rejected where the ground truth has more than this times the noise variance of the noisy
             photo at the same level; None: no limit. One step of ISO is 2.
+        gt_alignment: `warp`: the demosaiced GT is resampled where the noisy photo's sites lie in it; `integer`: it is cut at
+            each crop's own whole shift. A warped GT is 7 dB closer to the truth at sub-pixel shifts (benchmarks/bench_geometry.py).
+        max_residual: sites; where local shifts show that more is left, pixels are masked; None: no limit.
         compression: of the shards. `zstd` is for storage that is slow to read: a crop then costs more CPU than it saves on
             a local disk.
         absent: keys of `ADDED` that the folder's recipe.yaml does not have because it is older than they are. They are no
@@ -77,6 +90,8 @@ class Recipe:
     max_bad_exposure: float = 0.75
     max_color_deviation: float | None = 0.08
     max_noise_ratio: float | None = 1.5
+    gt_alignment: GtAlignment = GtAlignment.WARP
+    max_residual: float | None = 0.75
     compression: Compression = Compression.NONE
     algorithm: int = ALGORITHM
     absent: frozenset[str] = field(default=frozenset(), compare=False)
@@ -89,6 +104,11 @@ class Recipe:
         )
         require(isinstance(self.pairing, Pairing), "pairing must be 'best' or 'all'", self.pairing)
         require(
+            isinstance(self.gt_alignment, GtAlignment),
+            "gt_alignment must be 'warp' or 'integer'",
+            self.gt_alignment,
+        )
+        require(
             isinstance(self.compression, Compression),
             "compression must be 'none' or 'zstd'",
             self.compression,
@@ -97,7 +117,13 @@ class Recipe:
                  "min_msssim must lie between 0 and 1", self.min_msssim)  # fmt: skip
         for name in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure"):
             require(is_fraction(getattr(self, name)), f"{name} must lie between 0 and 1", getattr(self, name))
-        for name in ("min_alignment_score", "max_alignment_loss", "max_color_deviation", "max_noise_ratio"):
+        for name in (
+            "min_alignment_score",
+            "max_alignment_loss",
+            "max_color_deviation",
+            "max_noise_ratio",
+            "max_residual",
+        ):
             value = getattr(self, name)
             if value is None and ADDED.get(name, 0) is None:
                 continue
@@ -110,10 +136,15 @@ class Recipe:
             self.algorithm,
         )
         for name in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure", "min_msssim", "min_alignment_score",
-                     "max_alignment_loss", "max_color_deviation", "max_noise_ratio"):  # fmt: skip
+                     "max_alignment_loss", "max_color_deviation", "max_noise_ratio", "max_residual"):  # fmt: skip
             value = getattr(self, name)
             if value is not None:  # 1 and 1.0, 0.0 and -0.0 are one value and must have one digest
                 object.__setattr__(self, name, float(value) + 0.0)
+
+    @property
+    def residual_limit(self) -> float:
+        """`max_residual`, infinite where there is no limit."""
+        return math.inf if self.max_residual is None else self.max_residual
 
     @property
     def digest(self) -> str:
@@ -139,7 +170,7 @@ class Recipe:
         for key in values:
             require(key in names, f"unknown recipe key; known are {', '.join(names)}", key)
         values = dict(values)
-        for name, kind in (("pairing", Pairing), ("compression", Compression)):
+        for name, kind in (("pairing", Pairing), ("compression", Compression), ("gt_alignment", GtAlignment)):
             if name in values:
                 known = " or ".join(repr(str(each)) for each in kind)
                 require(values[name] in list(kind), f"{name} must be {known}", values[name])

@@ -152,12 +152,20 @@ class Crop:
     Attributes:
         y: first row in the noisy photo's visible area.
         x: first column in the noisy photo's visible area.
+        shift_y: whole sites: GT row y + shift_y shows what noisy row y shows, at the crop's middle. None in folders of
+            earlier versions, as the next three: there the pair's counts for all its crops.
+        shift_x: the same for columns.
+        subpixel_y: what would have to be added to shift_y at the crop's middle, in sites.
+        subpixel_x: what would have to be added to shift_x.
+        residual: at least so many sites are left somewhere in the crop between the noisy photo and the stored RGB of the
+            GT; None where nothing could be measured, and in folders of earlier versions.
         valid_fraction: share of pixels that are valid for training.
         msssim: mean of the pair's MS-SSIM map over the crop; None where it was not measured.
         overexposed_fraction: share of pixels that are overexposed in either photo.
         underexposed_fraction: share of pixels where the noisy photo shows nothing; they stay valid.
         hot_fraction: share of pixels that a hot pixel spoils.
         changed_fraction: share of pixels where the scene differs between the photos.
+        misaligned_fraction: share of pixels where more is left than the recipe allows; None in folders of earlier versions.
     """
 
     __pydantic_config__ = _growing
@@ -170,6 +178,12 @@ class Crop:
     underexposed_fraction: Fraction
     hot_fraction: Fraction
     changed_fraction: Fraction
+    shift_y: int | None = None
+    shift_x: int | None = None
+    subpixel_y: float | None = None
+    subpixel_x: float | None = None
+    residual: NonNegative | None = None
+    misaligned_fraction: Fraction | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,7 +207,8 @@ class Measurements:
         subpixel_y: what would have to be added to shift_y, in sites.
         subpixel_x: what would have to be added to shift_x, in sites.
         alignment_score: height of the correlation peak over its surroundings, in standard deviations.
-        alignment_loss: mean L1 of the gain-matched, shifted pair, in levels.
+        alignment_loss: mean L1 of the gain-matched, aligned pair, in levels; with the GT resampled where the noisy photo's
+            sites lie in it.
         rotation: degrees that the noisy photo is turned against the GT, counter-clockwise.
         scale: size of the noisy photo's content relative to the GT's, minus one.
         gain: factor that brings the noisy photo to the GT's level.
@@ -204,12 +219,16 @@ class Measurements:
         underexposed_fraction: share of the overlap that is underexposed in the noisy photo.
         hot_fraction: share of the overlap that hot pixels spoil.
         changed_fraction: share of the overlap where the scene differs.
+        misaligned_fraction: share of the overlap where local shifts show that more is left than the recipe allows.
+        residual: at least so many sites are left somewhere with the warp applied.
         noise_gain: variance per level of the gain-matched difference (shot noise).
         noise_floor: variance of the gain-matched difference at level zero.
         expected_loss: the alignment loss that noise alone would give, in levels.
         gain_red: as `gain`, of red alone.
         gain_green: of green alone.
         gain_blue: of blue alone.
+        gt_contrast_red: factor that gives the GT's red the contrast of its green in demosaicing; 1/8..8.
+        gt_contrast_blue: the same for blue.
         contrast_red: factor that gives the noisy photo's red the contrast of its green in demosaicing; 1/8..8.
         contrast_blue: the same for blue.
         noise_a_red: of the noisy photo's red sites; their variance is noise_a_red * level + noise_b_red, in levels squared.
@@ -244,12 +263,16 @@ class Measurements:
     underexposed_fraction: Fraction | None = None
     hot_fraction: Fraction | None = None
     changed_fraction: Fraction | None = None
+    misaligned_fraction: Fraction | None = None
+    residual: NonNegative | None = None
     noise_gain: float | None = None
     noise_floor: float | None = None
     expected_loss: NonNegative | None = None
     gain_red: NonNegative | None = None
     gain_green: NonNegative | None = None
     gain_blue: NonNegative | None = None
+    gt_contrast_red: NonNegative | None = None
+    gt_contrast_blue: NonNegative | None = None
     contrast_red: NonNegative | None = None
     contrast_blue: NonNegative | None = None
     noise_a_red: NonNegative | None = None

@@ -13,8 +13,9 @@ import pytest
 import rawnind
 from docs import generate
 from rawnind.cli import main
-from rawnind.imaging.coordinates import frame_in_visible, grid, overlap, to_visible
+from rawnind.imaging.coordinates import frame_in_visible, grid, to_visible
 from rawnind.imaging.levels import tile_planes
+from rawnind.imaging.warp import Warp
 from rawnind.reasons import Reason
 from rawnind.records import Cfa
 
@@ -93,7 +94,8 @@ def test_the_pixel_of_the_architecture_page_goes_where_the_page_says():
     cfa, site, origin, shift = Cfa.BAYER, (100, 200), (1, 0), (3, -2)
     frame = frame_in_visible((2001, 3000), origin, cfa.period)
     y, x = site[0] - frame.top, site[1] - frame.left
-    rect = overlap((frame.height, frame.width), shift, cfa.period)
+    shape = frame.height, frame.width
+    rect = Warp.constant(shape, shift).overlap(shape, shape, cfa.period)
     first = grid(rect, 512, 512, cfa.period)[:1]
     ((top, left),) = first.tolist()
     in_window = y - top, x - left - 128

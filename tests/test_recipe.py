@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rawnind.errors import ConfigError
-from rawnind.recipe import ALGORITHM, Compression, Pairing, Recipe
+from rawnind.recipe import ALGORITHM, Compression, GtAlignment, Pairing, Recipe
 
 fractions = st.floats(0, 1)
 recipes = st.builds(
@@ -18,6 +18,7 @@ recipes = st.builds(
     stride=st.integers(1, 5000),
     pairing=st.sampled_from(Pairing),
     compression=st.sampled_from(Compression),
+    gt_alignment=st.sampled_from(GtAlignment),
     min_msssim=st.none() | fractions,
     min_valid_fraction=fractions,
     max_shift=st.integers(0, 1024),
@@ -25,6 +26,7 @@ recipes = st.builds(
     max_alignment_loss=st.floats(0, 1e6),
     max_color_deviation=st.none() | st.floats(0, 1e6),
     max_noise_ratio=st.none() | st.floats(0, 1e6),
+    max_residual=st.none() | st.floats(0, 1e6),
     min_mask_mean=fractions,
     max_bad_exposure=fractions,
 )
@@ -34,6 +36,8 @@ WRONG = {
     "stride": [0, -1, 1.5, "512", None, True],
     "pairing": ["worst", None, 1, [], {}],
     "compression": ["gzip", None, True, 1, [], {}],
+    "gt_alignment": ["nearest", None, True, 1, [], {}],
+    "max_residual": [-0.1, "0.75", True, float("nan"), float("inf"), []],
     "min_msssim": [-0.1, 1.1, math.nan, math.inf, "0.7", True],
     "min_valid_fraction": [-0.1, 1.1, math.nan, None, "1", False],
     "max_shift": [-1, 1025, 3.0, None, True],
@@ -79,6 +83,7 @@ def test_every_field_changes_the_digest(name):
     changed = {
         "pairing": Pairing.ALL,
         "compression": Compression.ZSTD,
+        "gt_alignment": GtAlignment.INTEGER,
         "crop_size": 64,
         "stride": 64,
         "max_shift": 7,

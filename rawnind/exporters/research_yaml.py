@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rawnind.documents import json_object
 from rawnind.errors import ConfigError, ManifestError, NotPreparedError
 from rawnind.feed.manifest_view import Pair, manifest_digest, pair_of, read_groups
-from rawnind.feed.noisy_rgb import noisy_rgb
+from rawnind.feed.mosaic_rgb import noisy_rgb
 from rawnind.imaging.color import camera_to_rec2020
 from rawnind.output.atomic_file import TEMPORARY
 from rawnind.output.manifest import MANIFEST, PAIRS, incompleteness
@@ -271,7 +271,7 @@ class _Export:
             )
             files["gt_bayer_fpath"] = (
                 f"{prefix}-gt.npy",
-                _npy(gt_bayer(stored, pair, self._gt_matrix(pair))),
+                _npy(gt_bayer(stored, pair, (row["shift_y"], row["shift_x"]), self._gt_matrix(pair))),
             )
         paths = {key: self._write(name, data) for key, (name, data) in files.items()}
         return {"coordinates": [row["x"], row["y"]], **paths}
@@ -355,18 +355,21 @@ def levels(mosaic: NDArray[np.uint16], black: tuple[float, ...], white: float) -
     return (planes - offsets) / (np.float32(white) - offsets)
 
 
-def gt_bayer(stored: StoredCrop, pair: Pair, gt_matrix: Sequence[float]) -> NDArray[np.float32]:
+def gt_bayer(
+    stored: StoredCrop, pair: Pair, shift: tuple[int, int], gt_matrix: Sequence[float]
+) -> NDArray[np.float32]:
     """The GT as an RGGB mosaic on the sites of the noisy photo, (4, h/2, w/2) levels.
 
-    With an even shift these are the values of the GT. With an odd one its pattern starts with another colour, and the mosaic is
-    sampled from the demosaiced GT.
+    Sampled from the stored RGB, which lies where the noisy photo stood. In folders of earlier versions it lay at a whole shift:
+    with an even one, the GT's own values are on the same sites.
 
     Args:
         stored: a crop of the pair.
-        pair: shift, black and white levels.
+        pair: black and white levels.
+        shift: (dy, dx) of the crop.
         gt_matrix: XYZ -> camera RGB of the GT, 9 numbers row by row.
     """
-    if not any(step % 2 for step in pair.shift):
+    if pair.gt_contrast is None and not any(step % 2 for step in shift):
         return levels(stored.gt_raw, pair.gt_black, pair.gt_white)
     to_camera = np.linalg.inv(camera_to_rec2020(gt_matrix)).astype(np.float32)
     camera = np.tensordot(to_camera, stored.gt_rgb.astype(np.float32), 1)

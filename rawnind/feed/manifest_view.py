@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rawnind.errors import ConfigError, NotPreparedError
 from rawnind.feed.selection import Selection, Split, validation_scenes
 from rawnind.output.manifest import MANIFEST, PAIRS
+from rawnind.output.schema import MANIFEST_SCHEMA
 from rawnind.output.shards import crop_name
 from rawnind.output.store import Store
 from rawnind.output.tables import open_table, require_sealed, require_sound
@@ -21,12 +22,13 @@ from rawnind.records import Cfa
 
 log = logging.getLogger(__name__)
 
-_CROP_COLUMNS = ("row_group", "y", "x", "valid_fraction")
+_CROP_COLUMNS = ("row_group", "y", "x", "valid_fraction", "shift_y", "shift_x")
 _PAIR_COLUMNS = (
-    "scene", "cfa", "pair_id", "size", "shift_y", "shift_x", "gain", "black_level", "white_level", "gt_black_level",
-    "gt_white_level", "rgb_xyz_matrix", "contrast_red", "contrast_blue", "shard", "shard_sha256",
+    "scene", "cfa", "pair_id", "size", "gain", "black_level", "white_level", "gt_black_level",
+    "gt_white_level", "rgb_xyz_matrix", "contrast_red", "contrast_blue", "gt_rgb_xyz_matrix",
+    "gt_contrast_red", "gt_contrast_blue", "shard", "shard_sha256",
 )  # fmt: skip
-_NEWER_COLUMNS = ("contrast_red", "contrast_blue")
+_NEWER_COLUMNS = ("contrast_red", "contrast_blue", "gt_rgb_xyz_matrix", "gt_contrast_red", "gt_contrast_blue")
 """Columns that manifests of earlier versions lack; they are null there."""
 _FILTER_COLUMNS = (
     "test_reserve", "gt_sha1", "noisy_sha1", "msssim", "alignment_loss", "iso", "camera",
@@ -44,7 +46,6 @@ class Pair:
     Attributes:
         folder: number of the output folder, where a data set joins several.
         size: side of the stored crops in sites.
-        shift: (dy, dx): GT site (y + dy, x + dx) shows what noisy site (y, x) shows.
         gain: factor that brings the noisy photo to the GT's level.
         black: black levels of the noisy photo, in plane order, sensor values.
         white: white level of the noisy photo.
@@ -52,6 +53,8 @@ class Pair:
         gt_white: white level of the GT.
         rgb_xyz_matrix: XYZ -> camera RGB, 9 numbers row by row.
         contrast: (red, blue) factors of the noisy photo's demosaicing; None in folders of earlier versions.
+        gt_rgb_xyz_matrix: of the GT; None in folders of earlier versions.
+        gt_contrast: (red, blue) factors of the GT's demosaicing; None in folders of earlier versions.
     """
 
     folder: int
@@ -59,7 +62,6 @@ class Pair:
     cfa: Cfa
     pair_id: str
     size: int
-    shift: tuple[int, int]
     gain: float
     black: tuple[float, ...]
     white: float
@@ -67,23 +69,30 @@ class Pair:
     gt_white: float
     rgb_xyz_matrix: tuple[float, ...]
     contrast: tuple[float, float] | None
+    gt_rgb_xyz_matrix: tuple[float, ...] | None
+    gt_contrast: tuple[float, float] | None
     shard: str
     shard_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One row of the manifest."""
+    """One row of the manifest.
+
+    Attributes:
+        shift: (dy, dx): GT site (y + dy, x + dx) shows what noisy site (y, x) shows, at the crop's middle.
+    """
 
     crop_id: str
     pair: Pair
     row_group: int
+    shift: tuple[int, int]
     valid_fraction: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ManifestView:
-    """The selected rows, in the order of the folders and of their manifests: 20 bytes per row, and the common values of a pair once per pair.
+    """The selected rows, in the order of the folders and of their manifests: 24 bytes per row, and the common values of a pair once per pair.
 
     Attributes:
         pairs: one row per pair.
@@ -92,6 +101,8 @@ class ManifestView:
         y: (n,) first row of the crop in the noisy photo's visible area.
         x: (n,) first column.
         valid_fraction: (n,) fraction of valid pixels, 0..1.
+        shift_y: (n,) whole sites from the noisy crop to the GT's.
+        shift_x: (n,) the same for columns.
         left_out: how many rows each filter removed, in the order of the filters.
     """
 
@@ -101,6 +112,8 @@ class ManifestView:
     y: NDArray[np.int32]
     x: NDArray[np.int32]
     valid_fraction: NDArray[np.float32]
+    shift_y: NDArray[np.int16]
+    shift_x: NDArray[np.int16]
     left_out: tuple[tuple[str, int], ...]
 
     def __len__(self) -> int:
@@ -122,6 +135,7 @@ class ManifestView:
             crop_id=crop_name(pair.pair_id, int(self.y[index]), int(self.x[index])),
             pair=pair,
             row_group=int(self.row_group[index]),
+            shift=(int(self.shift_y[index]), int(self.shift_x[index])),
             valid_fraction=float(self.valid_fraction[index]),
         )
 
@@ -133,24 +147,29 @@ class ManifestView:
 
 def pair_of(value: Mapping[str, Any], folder: int = 0) -> Pair:
     """The pair of a row of the manifest, whose values are given by column name."""
-    red, blue = value["contrast_red"], value["contrast_blue"]
+    matrix = value["gt_rgb_xyz_matrix"]
     return Pair(
         folder=folder,
         scene=value["scene"],
         cfa=Cfa(value["cfa"]),
         pair_id=value["pair_id"],
         size=value["size"],
-        shift=(value["shift_y"], value["shift_x"]),
         gain=value["gain"],
         black=tuple(value["black_level"]),
         white=value["white_level"],
         gt_black=tuple(value["gt_black_level"]),
         gt_white=value["gt_white_level"],
         rgb_xyz_matrix=tuple(value["rgb_xyz_matrix"]),
-        contrast=None if red is None or blue is None else (red, blue),
+        contrast=_contrast(value["contrast_red"], value["contrast_blue"]),
+        gt_rgb_xyz_matrix=None if matrix is None else tuple(matrix),
+        gt_contrast=_contrast(value["gt_contrast_red"], value["gt_contrast_blue"]),
         shard=value["shard"],
         shard_sha256=value["shard_sha256"],
     )
+
+
+def _contrast(red: float | None, blue: float | None) -> tuple[float, float] | None:
+    return None if red is None or blue is None else (red, blue)
 
 
 Filter = tuple[str, pc.Expression]
@@ -197,6 +216,8 @@ def load_view(
         y=columns["y"],
         x=columns["x"],
         valid_fraction=columns["valid_fraction"].astype(np.float32),
+        shift_y=columns["shift_y"].astype(np.int16),
+        shift_x=columns["shift_x"].astype(np.int16),
         left_out=tuple(left_out.items()),
     )
 
@@ -223,7 +244,7 @@ def read_groups(store: Store, *, everything: bool) -> Iterator[pa.Table]:
             require_sound(table, MANIFEST, store.location)
             for name in _NEWER_COLUMNS:
                 if name not in table.column_names:
-                    table = table.append_column(name, pa.nulls(len(table), pa.float64()))
+                    table = table.append_column(name, pa.nulls(len(table), MANIFEST_SCHEMA.field(name).type))
             yield table
 
 

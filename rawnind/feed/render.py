@@ -43,13 +43,13 @@ def render(crop: StoredCrop, row: Row, options: SampleOptions, rng: np.random.Ge
         options: how to make samples.
         rng: chooses the windows.
     """
-    grid = _grid(row.pair, options)
+    grid = _grid(row, options)
     valid = np.unpackbits(crop.mask, axis=1).view(np.bool_)
     matrix, gain = _matrix(row.pair), _remaining_gain(row.pair, options)
     samples = []
     for _ in range(options.num_crops):
         window = _window(grid, valid, row, options, rng)
-        x, y = _photos(crop, row.pair, window, options)
+        x, y = _photos(crop, row, window, options)
         black, factor = _levels(row.pair, window, options)
         mask = window.cut(valid, options.crop_size)
         samples.append(Sample(x, y, mask, black, factor, matrix, gain))
@@ -66,14 +66,14 @@ def _matrix(pair: Pair) -> NDArray[np.float32]:
     return out
 
 
-def _grid(pair: Pair, options: SampleOptions) -> Grid:
+def _grid(row: Row, options: SampleOptions) -> Grid:
     mosaic = options.input is Input.RAW
     gt_mosaic = mosaic and options.pairing is TrainingPairing.X_X
     return Grid(
-        stored=pair.size,
+        stored=row.pair.size,
         size=options.crop_size,
-        step=pair.cfa.period,
-        red=(pair.shift[0] % 2, pair.shift[1] % 2) if gt_mosaic else (0, 0),
+        step=row.pair.cfa.period,
+        red=(row.shift[0] % 2, row.shift[1] % 2) if gt_mosaic else (0, 0),
         mosaic=mosaic,
     )
 
@@ -93,14 +93,14 @@ def _window(
 
 
 def _photos(
-    crop: StoredCrop, pair: Pair, window: Window, options: SampleOptions
+    crop: StoredCrop, row: Row, window: Window, options: SampleOptions
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    size = options.crop_size
+    pair, size = row.pair, options.crop_size
     match options.input, options.pairing:
         case Input.RAW, TrainingPairing.X_Y:
             return window.cut(crop.gt_rgb, size), window.cut(crop.noisy_raw, size)
         case Input.RAW, TrainingPairing.X_X:
-            return window.cut(crop.gt_rgb, size), window.cut(crop.gt_raw, size)
+            return _truth(crop, row, window, size), window.cut(crop.gt_raw, size)
         case Input.RAW, TrainingPairing.Y_Y:
             return _noisy(crop, pair, window, size), window.cut(crop.noisy_raw, size)
         case Input.RGB, TrainingPairing.X_X:
@@ -113,8 +113,20 @@ def _photos(
             return window.cut(crop.gt_rgb, size), y * np.float32(pair.gain if options.match_gain else 1)
 
 
+def _truth(crop: StoredCrop, row: Row, window: Window, size: int) -> NDArray[Any]:
+    """What the GT's mosaic shows: the stored RGB lies where the noisy photo stood, up to 0.7 sites off and turned.
+
+    In folders of earlier versions it was cut at the mosaic's own place.
+    """
+    if row.pair.gt_contrast is None:
+        return window.cut(crop.gt_rgb, size)
+    from rawnind.feed.mosaic_rgb import truth_rgb  # noqa: PLC0415 numba takes a second to import
+
+    return window.orientation.apply(truth_rgb(crop.gt_raw, row, window.top, window.left, size))
+
+
 def _noisy(crop: StoredCrop, pair: Pair, window: Window, size: int) -> NDArray[np.float32]:
-    from rawnind.feed.noisy_rgb import noisy_rgb  # noqa: PLC0415 numba takes a second to import
+    from rawnind.feed.mosaic_rgb import noisy_rgb  # noqa: PLC0415 numba takes a second to import
 
     return window.orientation.apply(noisy_rgb(crop.noisy_raw, pair, window.top, window.left, size))
 

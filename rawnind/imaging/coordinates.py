@@ -32,7 +32,6 @@ Conversions; the shift (dy, dx) leads from the noisy photo to the ground truth (
     noisy frame -> GT frame      `Rect.shifted`
     frame -> rect                `to_rect`
     rect -> array index          `Rect.sites`, `cells_of` (cells)
-    GT cells -> noisy cells      `cells_at_shift`
     cells -> blocks -> cells     `block_shape`, `cells_of_blocks`
     cells -> sites               `mask_crop`
 
@@ -121,33 +120,6 @@ def to_rect(origins: NDArray[np.int64], rect: Rect) -> NDArray[np.int64]:
     return origins - np.array(rect[:2], np.int64)
 
 
-def overlap(
-    shape: tuple[int, int], shift: tuple[int, int], period: int, *, gt_shape: tuple[int, int] | None = None
-) -> Rect:
-    """What both photos show: the largest rectangle of whole tiles of the noisy frame whose every site lies in the GT's frame.
-
-    Args:
-        shape: (H, W) of the noisy frame in sites; cut to whole tiles where it is not.
-        shift: (dy, dx) in sites, odd or even: GT site (y + dy, x + dx) shows what noisy site (y, x) shows.
-        period: of the CFA.
-        gt_shape: (H, W) of the GT's frame; None: the noisy frame's.
-
-    Returns:
-        A rectangle of the noisy frame; its height or width is 0 where the frames share no whole tile.
-
-    >>> overlap((8, 8), (0, 3), 2)
-    Rect(top=0, left=0, height=8, width=4)
-    >>> overlap((8, 8), (-1, 0), 2)
-    Rect(top=2, left=0, height=6, width=8)
-    """
-    spans = [
-        _shared(length, gt_length, offset, period)
-        for length, gt_length, offset in zip(shape, gt_shape or shape, shift, strict=True)
-    ]
-    (top, height), (left, width) = spans
-    return Rect(top, left, height, width)
-
-
 def cells_of(rect: Rect, cell: int) -> tuple[slice, slice]:
     """A rectangle of whole cells as an index of an array with one value per cell of the frame.
 
@@ -155,30 +127,6 @@ def cells_of(rect: Rect, cell: int) -> tuple[slice, slice]:
     (slice(1, 6, None), slice(2, 12, None))
     """
     return slice(rect.top // cell, rect.bottom // cell), slice(rect.left // cell, rect.right // cell)
-
-
-def cells_at_shift(
-    cells: NDArray[np.bool_], shift: tuple[int, int], rect: Rect, cell: int
-) -> NDArray[np.bool_]:
-    """For each noisy cell of a rectangle, whether any of the GT's cells that it touches at the shift is set.
-
-    Args:
-        cells: (h, w) bool, one value per cell of the GT's whole frame.
-        shift: (dy, dx) in sites, as for `overlap`.
-        rect: whole cells of the noisy frame.
-        cell: sites per cell in each direction.
-
-    Returns:
-        (rect.height / cell, rect.width / cell) bool.
-    """
-    there = rect.shifted(shift)
-    height, width = rect.height // cell, rect.width // cell
-    out = np.zeros((height, width), np.bool_)
-    for dy in {0, 1 if there.top % cell else 0}:
-        for dx in {0, 1 if there.left % cell else 0}:
-            y, x = there.top // cell + dy, there.left // cell + dx
-            out |= cells[y : y + height, x : x + width]
-    return out
 
 
 def block_shape(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -274,23 +222,6 @@ def mask_crop(valid: NDArray[np.bool_], y: int, x: int, size: int, cell: int) ->
     cells = valid[y // cell : -(-(y + size) // cell), x // cell : -(-(x + size) // cell)]
     sites = cells.repeat(cell, axis=1).repeat(cell, axis=0)  # few values along rows, then whole rows
     return sites[y % cell :][:size, x % cell :][:, :size]
-
-
-def _shared(length: int, gt_length: int, offset: int, period: int) -> tuple[int, int]:
-    """The overlap along one axis.
-
-    Args:
-        length: of the noisy frame in sites.
-        gt_length: of the GT's frame in sites.
-        offset: component of the shift: GT site s + offset shows what noisy site s shows.
-        period: of the CFA.
-
-    Returns:
-        First site and number of sites in the noisy frame, whole tiles; (0, 0) where there is none.
-    """
-    start = -(-max(0, -offset) // period) * period
-    end = min(length, gt_length - offset) // period * period
-    return (start, end - start) if end > start else (0, 0)
 
 
 def _box_sums(sums: NDArray[np.int32], origins: NDArray[np.int64], size: int, cell: int) -> NDArray[np.int32]:

@@ -1,18 +1,18 @@
 """The processing of one pair: alignment, gain, mask, MS-SSIM, crops.
 
-    align_pair    shift between the photos, what both show (`rect`), gain, alignment loss
-    finish_pair   mask of overexposed, hot and changed cells; MS-SSIM of windows; the crops that pass
+    align_pair    warp between the photos, what both show (`rect`), gain, alignment loss
+    finish_pair   mask of overexposed, hot, changed and misaligned cells; MS-SSIM of windows; the crops that pass
     FinishedPair.pixels   what a shard stores of each crop
 
-Coordinates are sites of the noisy photo's frame (see `coordinates`); `_crops` converts those of the crops to the visible
-area for the records that leave this module. A shift is the same in either.
+Coordinates are sites of the noisy photo's frame (see `coordinates`); `crops.cut` converts those of the crops to the visible
+area for the records that leave this module. A shift is the same in either. The GT is compared, and stored as RGB, where the
+noisy photo's sites lie in it (`warp`); its mosaic is cut at each crop's own whole shift.
 
 Both steps compute the planes of both photos and free them: 8 bytes per site are more than an aligned pair keeps.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,36 +30,15 @@ from rawnind.imaging.change.mask import (
 )
 from rawnind.imaging.color import camera_to_rec2020, rec2020_crop
 from rawnind.imaging.coordinates import Rect
-from rawnind.imaging.demosaic.camera_rgb import planes_at_shift
+from rawnind.imaging.crops import AlignedPair, Scores, cut
 from rawnind.imaging.gates import Rejection, color_deviation, noise_numbers, reject, swapped_roles, unsuitable
-from rawnind.imaging.msssim import WindowScores, crop_means, frame_mean, windowed_ms_ssim
+from rawnind.imaging.misalignment import Misalignment
+from rawnind.imaging.msssim import frame_mean, windowed_ms_ssim
 from rawnind.imaging.prepared import Prepared
+from rawnind.imaging.warp import Warp, cells_under, warped_planes, warped_rgb
 from rawnind.reasons import Reason
-from rawnind.recipe import Recipe
+from rawnind.recipe import GtAlignment, Recipe
 from rawnind.records import Crop, Measurements
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class AlignedPair:
-    """Two photos, and how the noisy one maps to the GT.
-
-    Attributes:
-        truth: the GT.
-        noisy: the noisy photo.
-        shift: (dy, dx) in sites: GT site (y + dy, x + dx) shows what noisy site (y, x) shows.
-        rect: what both photos show, in the noisy frame.
-        overexposed: (h, w) bool per cell of `rect`: overexposed in either photo.
-        gain: factor from the noisy photo's levels to the GT's.
-        measured: shift, exposure, gain and alignment loss.
-    """
-
-    truth: Prepared
-    noisy: Prepared
-    shift: tuple[int, int]
-    rect: Rect
-    overexposed: NDArray[np.bool_]
-    gain: float
-    measured: Measurements
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -80,18 +59,18 @@ class FinishedPair:
     crops: tuple[Crop, ...]
     measured: Measurements
 
-    def pixels(self, size: int) -> Iterator[tuple[Crop, NDArray[np.uint16], NDArray[np.uint16], NDArray[np.float16],
+    def pixels(self, recipe: Recipe) -> Iterator[tuple[Crop, NDArray[np.uint16], NDArray[np.uint16], NDArray[np.float16],
                                                   NDArray[np.bool_]]]:  # fmt: skip
         """What a shard stores of each crop.
 
         Args:
-            size: side of a crop in sites, as in the recipe.
+            recipe: that of `finish_pair`.
 
         Yields:
             The crop's record; noisy_raw and gt_raw, (size, size) uint16 sensor values, views; gt_rgb, (3, size, size)
             float16 linear Rec.2020; mask, (size, size) bool, True where valid.
         """
-        pair = self.pair
+        pair, size = self.pair, recipe.crop_size
         noisy, truth = pair.noisy.photo, pair.truth.photo
         matrix = camera_to_rec2020(truth.sensor.rgb_xyz_matrix or ())
         in_rect = coordinates.to_rect(self.origins, pair.rect)
@@ -99,14 +78,15 @@ class FinishedPair:
             self.crops, self.origins.tolist(), in_rect.tolist(), strict=True
         ):
             here = Rect(y, x, size, size)
-            there = here.shifted(pair.shift)
-            yield (
-                crop,
-                noisy.mosaic[here.sites],
-                truth.mosaic[there.sites],
-                rec2020_crop(pair.truth.rgb, there.top, there.left, size, matrix),
-                coordinates.mask_crop(self.valid, top, left, size, noisy.cfa.cell),
-            )
+            shift = crop.shift_y or 0, crop.shift_x or 0
+            there = here.shifted(shift)
+            mask = coordinates.mask_crop(self.valid, top, left, size, noisy.cfa.cell)
+            if recipe.gt_alignment is GtAlignment.WARP:
+                rgb = rec2020_crop(warped_rgb(pair.truth.rgb, pair.warp, here), 0, 0, size, matrix)
+            else:
+                rgb = rec2020_crop(pair.truth.rgb, there.top, there.left, size, matrix)
+                mask &= pair.warp.distance(here, shift) <= recipe.residual_limit
+            yield crop, noisy.mosaic[here.sites], truth.mosaic[there.sites], rgb, mask
 
 
 def align_pair(truth: Prepared, noisy: Prepared, recipe: Recipe) -> AlignedPair | Rejection:
@@ -121,47 +101,56 @@ def align_pair(truth: Prepared, noisy: Prepared, recipe: Recipe) -> AlignedPair 
         return rejection
     found = align(truth.features, noisy.features, max_shift=recipe.max_shift)
     measured = _alignment_numbers(found)
-    if found.score < recipe.min_alignment_score:
+    registration = found.registration
+    if registration is None or found.score < recipe.min_alignment_score:
         detail = f"correlation peak {found.score:.1f}, at least {recipe.min_alignment_score:g} is needed"
         return reject(truth, noisy, Reason.ALIGNMENT_UNCERTAIN, detail, measured)
-    cfa, shape = noisy.photo.cfa, noisy.photo.mosaic.shape
-    rect = coordinates.overlap(
-        (shape[0], shape[1]), found.shift, cfa.period, gt_shape=truth.photo.mosaic.shape[:2]
-    )
+    if registration.agreement < MIN_AGREEMENT:
+        detail = f"one smooth warp explains {registration.agreement:.0%} of the patches, {MIN_AGREEMENT:.0%} are needed"
+        return reject(truth, noisy, Reason.MISALIGNED, detail, measured)
+    cfa, shape, warp = noisy.photo.cfa, noisy.photo.mosaic.shape, registration.warp
+    rect = warp.overlap((shape[0], shape[1]), truth.photo.mosaic.shape[:2], cfa.period)
     if min(rect.height, rect.width) < recipe.crop_size:
         detail = f"both photos show {rect.height} x {rect.width} sites, a crop needs {recipe.crop_size}"
         return reject(truth, noisy, Reason.TOO_SMALL, detail, measured)
-    return _match_levels(truth, noisy, found.shift, rect, measured, recipe)
+    misalignment = Misalignment.of(registration, rect, shape)
+    return _match_levels(truth, noisy, warp, misalignment, rect, measured, recipe)
+
+
+MIN_AGREEMENT = 0.3
+"""Share of the patches that the warp has to explain. Moved objects are patches that it does not explain."""
 
 
 def _match_levels(  # noqa: PLR0917
     truth: Prepared,
     noisy: Prepared,
-    shift: tuple[int, int],
+    warp: Warp,
+    misalignment: Misalignment,
     rect: Rect,
     measured: Measurements,
     recipe: Recipe,
 ) -> AlignedPair | Rejection:
-    """Measures the gain, also of each colour, and the alignment loss at a shift.
+    """Measures the gain, also of each colour, and the alignment loss with the warp applied.
 
     Args:
         truth: the GT.
         noisy: the noisy photo.
-        shift: (dy, dx) in sites.
+        warp: where the noisy photo's sites lie in the GT.
+        misalignment: what it leaves.
         rect: what both photos show, in the noisy frame.
         measured: the shift's numbers.
         recipe: its limit of colour deviation.
     """
     cell = noisy.photo.cfa.cell
-    overexposed = noisy.overexposed[coordinates.cells_of(rect, cell)] | coordinates.cells_at_shift(
-        truth.overexposed, shift, rect, cell
+    overexposed = noisy.overexposed[coordinates.cells_of(rect, cell)] | cells_under(
+        truth.overexposed, warp, rect, cell
     )
     measured = replace(
         measured,
         overlap_fraction=rect.height * rect.width / noisy.photo.mosaic.size,
         overexposed_fraction=float(overexposed.mean()),
     )
-    gt_planes, noisy_planes = _planes(truth, noisy, shift, rect)
+    gt_planes, noisy_planes = _planes(truth, noisy, warp, rect)
     gain = exposure.gain(gt_planes, noisy_planes, ~overexposed)
     if gain is None:
         detail = "nothing in the overlap is well exposed in both"
@@ -182,7 +171,8 @@ def _match_levels(  # noqa: PLR0917
     return AlignedPair(
         truth=truth,
         noisy=noisy,
-        shift=shift,
+        warp=warp,
+        misalignment=misalignment,
         rect=rect,
         overexposed=overexposed,
         gain=gain,
@@ -192,7 +182,7 @@ def _match_levels(  # noqa: PLR0917
 
 def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
     """Computes the pair's mask and MS-SSIM, and selects its crops."""
-    causes, change, scores = _find_causes(pair)
+    causes, change, scores = _find_causes(pair, recipe)
     usable = valid(causes)
     measured = replace(
         pair.measured,
@@ -200,9 +190,13 @@ def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
         changed_fraction=_share(causes, Cause.CHANGED),
         underexposed_fraction=_share(causes, Cause.UNDEREXPOSED),
         hot_fraction=_share(causes, Cause.HOT_PIXEL),
+        misaligned_fraction=_share(causes, Cause.MISALIGNED),
+        residual=pair.misalignment.largest,
         noise_gain=change.noise_gain,
         noise_floor=change.noise_floor,
         expected_loss=change.expected_loss,
+        gt_contrast_red=float(pair.truth.contrast[0]),
+        gt_contrast_blue=float(pair.truth.contrast[2]),
         contrast_red=float(pair.noisy.contrast[0]),
         contrast_blue=float(pair.noisy.contrast[2]),
         msssim=None if scores is None else frame_mean(scores, usable.shape),
@@ -215,27 +209,30 @@ def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
         )
         return reject(pair.truth, pair.noisy, Reason.ALIGNMENT_LOSS, detail, measured)
     if usable.mean() < recipe.min_mask_mean:
+        if valid(causes & ~np.uint8(Cause.MISALIGNED)).mean() >= recipe.min_mask_mean:
+            detail = (
+                f"more than {recipe.max_residual:g} sites are left on {_share(causes, Cause.MISALIGNED):.0%} of the "
+                f"overlap, up to {measured.residual:.1f}"
+            )
+            return reject(pair.truth, pair.noisy, Reason.MISALIGNED, detail, measured)
         detail = f"{usable.mean():.0%} of the overlap is valid, {recipe.min_mask_mean:.0%} is needed"
         return reject(pair.truth, pair.noisy, Reason.MASK_MEAN, detail, measured)
-    origins, crops = _crops(pair, recipe, causes, scores)
+    origins, crops = cut(pair, recipe, causes, scores)
     if not crops:
         detail = f"no crop is {recipe.min_valid_fraction:.0%} valid with a high enough MS-SSIM"
         return reject(pair.truth, pair.noisy, Reason.NO_VALID_CROP, detail, measured)
     return FinishedPair(pair=pair, valid=usable, origins=origins, crops=crops, measured=measured)
 
 
-_Scores = WindowScores[NDArray[Any]] | None
-
-
 def _planes(
-    truth: Prepared, noisy: Prepared, shift: tuple[int, int], rect: Rect
+    truth: Prepared, noisy: Prepared, warp: Warp, rect: Rect
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Planes of both photos on what both show.
 
     Args:
         truth: the GT.
         noisy: the noisy photo.
-        shift: (dy, dx) in sites.
+        warp: where the noisy photo's sites lie in the GT.
         rect: whole tiles of the noisy frame.
 
     Returns:
@@ -243,17 +240,16 @@ def _planes(
         and of the noisy photo, without the gain.
     """
     return (
-        planes_at_shift(truth.rgb, shift, noisy.photo.cfa, rect),
+        warped_planes(truth.rgb, warp, noisy.photo.cfa, rect),
         levels.planes(noisy.photo, rect),
     )
 
 
-def _find_causes(pair: AlignedPair) -> tuple[NDArray[np.uint8], Change, _Scores]:
+def _find_causes(pair: AlignedPair, recipe: Recipe) -> tuple[NDArray[np.uint8], Change, Scores]:
     """(h, w) `Cause` bits per cell of the pair's `rect`, the change, and the MS-SSIM of windows."""
     noisy, cells = pair.noisy, coordinates.cells_of(pair.rect, pair.noisy.photo.cfa.cell)
-    hot = noisy.hot[cells] | coordinates.cells_at_shift(
-        pair.truth.hot, pair.shift, pair.rect, noisy.photo.cfa.cell
-    )
+    cell = noisy.photo.cfa.cell
+    hot = noisy.hot[cells] | cells_under(pair.truth.hot, pair.warp, pair.rect, cell)
     statistics, scores = _compare(pair, ~(pair.overexposed | hot))
     change = detect_change(statistics, noisy.photo.cfa)
     causes = combine(
@@ -261,14 +257,14 @@ def _find_causes(pair: AlignedPair) -> tuple[NDArray[np.uint8], Change, _Scores]
         underexposed=noisy.underexposed[cells],
         hot=hot,
         changed=change.changed,
-        border=np.zeros_like(hot),  # `rect` holds only what both photos show
+        misaligned=pair.misalignment.beyond(recipe.residual_limit, hot.shape, cell),
     )
     return causes, change, scores
 
 
-def _compare(pair: AlignedPair, usable: NDArray[np.bool_]) -> tuple[PairStatistics, _Scores]:
+def _compare(pair: AlignedPair, usable: NDArray[np.bool_]) -> tuple[PairStatistics, Scores]:
     """Change statistics and MS-SSIM of the pair, from planes that exist only during this call."""
-    gt_planes, matched = _planes(pair.truth, pair.noisy, pair.shift, pair.rect)
+    gt_planes, matched = _planes(pair.truth, pair.noisy, pair.warp, pair.rect)
     np.multiply(matched, np.float32(pair.gain), out=matched)
     scores = None  # planes smaller than a window: not measured
     if min(usable.shape) >= _WINDOW:
@@ -295,66 +291,3 @@ def _alignment_numbers(found: Alignment) -> Measurements:
         rotation=found.rotation,
         scale=found.scale,
     )
-
-
-def _crops(
-    pair: AlignedPair, recipe: Recipe, causes: NDArray[np.uint8], scores: _Scores
-) -> tuple[NDArray[np.int64], tuple[Crop, ...]]:
-    """The crops of the grid that are valid enough and pass the MS-SSIM gate.
-
-    Args:
-        pair: the aligned photos.
-        recipe: size, stride, smallest valid fraction and MS-SSIM.
-        causes: (h, w) `Cause` bits per cell of the pair's `rect`.
-        scores: MS-SSIM of windows of its planes.
-
-    Returns:
-        (n, 2) int64 rows (y, x) in the noisy frame, and the records in visible-area coordinates.
-    """
-    cfa, size = pair.noisy.photo.cfa, recipe.crop_size
-    origins = coordinates.grid(pair.rect, size, recipe.stride, cfa.period)
-    in_rect = coordinates.to_rect(origins, pair.rect)
-    masks = (valid(causes), *((causes & np.uint8(cause)) != 0 for cause in _CROP_CAUSES))
-    shares = np.stack(
-        [coordinates.valid_fractions(cells, in_rect, size, cfa.cell) for cells in masks], axis=1
-    )
-    means: list[float | None] = [None] * len(origins)
-    if scores is not None:
-        tops, lefts = (in_rect / cfa.cell).T
-        means = crop_means(scores, causes.shape, tops, lefts, size / cfa.cell).tolist()
-    kept = [
-        number
-        for number, mean in enumerate(means)
-        if shares[number, 0] >= recipe.min_valid_fraction and _passes(mean, recipe.min_msssim)
-    ]
-    visible = coordinates.to_visible(origins[kept], pair.noisy.photo.sensor.origin)
-    rows = zip(visible.tolist(), (means[number] for number in kept), shares[kept].tolist(), strict=True)
-    return origins[kept], tuple(_crop(place, mean, fractions) for place, mean, fractions in rows)
-
-
-_CROP_CAUSES = (Cause.OVEREXPOSED, Cause.UNDEREXPOSED, Cause.HOT_PIXEL, Cause.CHANGED)
-
-
-def _crop(place: list[int], mean: float | None, fractions: list[float]) -> Crop:
-    """A crop's record.
-
-    Args:
-        place: (y, x) in the visible area.
-        mean: its MS-SSIM.
-        fractions: valid, and with each cause of `_CROP_CAUSES`.
-    """
-    valid_fraction, overexposed, underexposed, hot, changed = fractions
-    return Crop(
-        y=place[0],
-        x=place[1],
-        valid_fraction=valid_fraction,
-        msssim=mean,
-        overexposed_fraction=overexposed,
-        underexposed_fraction=underexposed,
-        hot_fraction=hot,
-        changed_fraction=changed,
-    )
-
-
-def _passes(score: float | None, least: float | None) -> bool:
-    return least is None or (score is not None and score >= least)

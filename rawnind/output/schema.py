@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 import pyarrow as pa
@@ -23,12 +23,15 @@ _MEASUREMENTS = [field.name for field in fields(Measurements)]
 SOMETIMES_MEASURED = (
     "rotation",
     "scale",
+    "residual",
     "noise_gain",
     "noise_floor",
     "expected_loss",
     "gain_red",
     "gain_green",
     "gain_blue",
+    "gt_contrast_red",
+    "gt_contrast_blue",
     "contrast_red",
     "contrast_blue",
 )
@@ -53,7 +56,7 @@ MANIFEST_SCHEMA = pa.schema(
         *_nullable(**_kinds(SOMETIMES_MEASURED)),
         *_required(valid_fraction=pa.float64(), overexposed_fraction=pa.float64(), underexposed_fraction=pa.float64(), hot_fraction=pa.float64(),
                   changed_fraction=pa.float64()),
-        *_nullable(msssim=pa.float64()),
+        *_nullable(misaligned_fraction=pa.float64(), msssim=pa.float64(), gt_rgb_xyz_matrix=_LEVELS),
         *_required(black_level=_LEVELS, white_level=pa.float64(), gt_black_level=_LEVELS,
                   gt_white_level=pa.float64(), overexposure_lb=pa.float64(), rgb_xyz_matrix=_LEVELS,
                   shard=pa.string(), row_group=pa.int32(), shard_sha256=pa.string(), recipe=pa.string()),
@@ -83,6 +86,8 @@ PAIRS_SCHEMA = pa.schema(
 
 
 _CROP = tuple(field.name for field in fields(Crop))
+_OLD_CROP = tuple(field.name for field in fields(Crop) if field.default is MISSING)
+"""What journals of earlier versions have of a crop; the pair's shift counts for it there."""
 _MEASURED = tuple(field.name for field in fields(Measurements))
 
 
@@ -114,10 +119,11 @@ def crop_row(result: SceneResult, pair: PairResult, number: int, crop: Crop, siz
         "iso": pair.noisy.iso,
         "size": size,
         **{name: getattr(pair.measured, name) for name in (*ALWAYS_MEASURED, *SOMETIMES_MEASURED)},
-        **{name: getattr(crop, name) for name in _CROP},
+        **{name: getattr(crop, name) for name in (_CROP if crop.shift_y is not None else _OLD_CROP)},
         **_sensor_columns(pair.sensor),
         "gt_black_level": pair.gt_sensor.black_level,
         "gt_white_level": pair.gt_sensor.white_level,
+        "gt_rgb_xyz_matrix": pair.gt_sensor.rgb_xyz_matrix,
         "shard": pair.shard.path,
         "row_group": number,
         "shard_sha256": pair.shard.sha256,

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 from rawnind.bridge.stages import Stage, ended, pair_counts, passed
 from rawnind.errors import SourceError
+from rawnind.imaging.crops import AlignedPair
 from rawnind.imaging.gates import Rejection
-from rawnind.imaging.pair import AlignedPair, FinishedPair, align_pair, finish_pair
+from rawnind.imaging.pair import FinishedPair, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.prepared import Prepared
 from rawnind.outcomes import failed_file, partners, scene_result, uncollected_pair
@@ -208,7 +209,7 @@ class _SceneRun:
             CropPixels(
                 crop_id=crop_name(name, crop.y, crop.x), noisy_raw=raw, gt_raw=gt_raw, gt_rgb=rgb, valid=valid
             )
-            for crop, raw, gt_raw, rgb, valid in finished.pixels(size)
+            for crop, raw, gt_raw, rgb, valid in finished.pixels(self._recipe)
         )
         path = shard_name(noisy.cfa, noisy.scene, name)
         return write_shard(self._store, path, rows, size, compression=self._recipe.compression)

@@ -74,7 +74,8 @@ class FolderMaker:
         shard = write_shard(self.store, shard_name(scene.cfa, scene.name, pair), rows, self.size)
         found = tuple(
             Crop(y=y, x=x, valid_fraction=float(row.valid.mean()), msssim=msssim, overexposed_fraction=0.0,
-                 changed_fraction=0.0, underexposed_fraction=0.0, hot_fraction=0.0)
+                 changed_fraction=0.0, underexposed_fraction=0.0, hot_fraction=0.0, shift_y=measured.shift_y,
+                 shift_x=measured.shift_x, subpixel_y=0.0, subpixel_x=0.0, residual=0.1, misaligned_fraction=0.0)
             for (y, x), row in zip(places, rows, strict=True)
         )  # fmt: skip
         return PairResult(ground_truth=truth, noisy=noisy, outcome=Outcome.COLLECTED, reason=None, detail="",

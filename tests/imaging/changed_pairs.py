@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.imaging.coordinates import cells_of, overlap
-from rawnind.imaging.demosaic.camera_rgb import demosaic, planes_at_shift
+from rawnind.imaging.coordinates import cells_of
+from rawnind.imaging.demosaic.camera_rgb import demosaic
 from rawnind.imaging.levels import planes, site_colors
 from rawnind.imaging.photo import Photo
+from rawnind.imaging.warp import Warp, warped_planes
 from rawnind.records import Cfa
 from tests.imaging.simulation import (
     MOTIFS,
@@ -159,7 +160,8 @@ def render(case: Case) -> MaskPair:
     gt_photo = take(through_filters(gt_seen, case.cfa), sensor, gt_noise, rng)
     pattern = fixed_pattern(shape, noise, rng, hot_pixels=case.hot_pixels)
     noisy_photo = take(through_filters(noisy_seen, case.cfa), sensor, noise, rng, pattern)
-    rect = overlap(shape, case.shift, case.cfa.period)
+    warp = Warp.constant(shape, case.shift)
+    rect = warp.overlap(shape, shape, case.cfa.period)
     cells = cells_of(rect, case.cfa.cell)
     contrast = through_filters((noisy_light - gt_light)[INNER], case.cfa) / _sigma(
         light, case, gt_noise, noise
@@ -174,7 +176,7 @@ def render(case: Case) -> MaskPair:
         gt_photo=gt_photo,
         noisy_photo=noisy_photo,
         cells=cells,
-        ground_truth=planes_at_shift(demosaic(gt_photo), case.shift, case.cfa, rect),
+        ground_truth=warped_planes(demosaic(gt_photo), warp, case.cfa, rect),
         noisy=np.ascontiguousarray(planes(noisy_photo)[(slice(None), *cells)]),
         changes=tuple(change for change in changes if change.sites),
         still=~_cells(near, case.cfa, any_=True)[cells],

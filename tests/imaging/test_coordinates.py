@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rawnind.imaging.coordinates import Rect, grid, mask_crop, overlap, valid_fractions
+from rawnind.imaging.coordinates import Rect, grid, mask_crop, valid_fractions
 from rawnind.imaging.levels import site_colors
+from rawnind.imaging.warp import Warp
 from rawnind.records import Cfa
 
 cfas = st.sampled_from(Cfa)
@@ -28,30 +29,10 @@ def partners_inside(rect: Rect, shape, gt_shape, shift) -> bool:
     )
 
 
-@given(data=st.data(), cfa=cfas, shift=shifts)
-def test_the_overlap_is_the_largest_rectangle_of_whole_tiles_that_both_frames_show(data, cfa, shift):
-    shape, gt_shape = data.draw(shapes(cfa)), data.draw(shapes(cfa))
-    rect = overlap(shape, shift, cfa.period, gt_shape=gt_shape)
-    assert all(value % cfa.period == 0 for value in rect)
-    if rect.height and rect.width:
-        assert partners_inside(rect, shape, gt_shape, shift)
-    p = cfa.period
-    tiles = {y for y in range(0, shape[0], p) if y + shift[0] >= 0 and y + shift[0] + p <= gt_shape[0]}
-    assert rect.height == p * len(tiles)
-    assert not tiles or rect.top == min(tiles)
-    tiles = {x for x in range(0, shape[1], p) if x + shift[1] >= 0 and x + shift[1] + p <= gt_shape[1]}
-    assert rect.width == p * len(tiles)
-
-
-def test_frames_that_share_nothing_have_an_empty_overlap():
-    assert overlap((12, 12), (0, 13), 6)[2:] == (12, 0)
-    assert len(grid(overlap((12, 12), (0, 13), 6), 6, 6, 6)) == 0
-
-
 @given(data=st.data(), cfa=cfas, shift=shifts, size=st.integers(1, 40), stride=st.integers(1, 40))
 def test_cropping_keeps_every_site_on_its_colour_and_inside_both_frames(data, cfa, shift, size, stride):
     shape = data.draw(shapes(cfa))
-    rect = overlap(shape, shift, cfa.period)
+    rect = Warp.constant(shape, shift).overlap(shape, shape, cfa.period)
     colors, tile = site_colors(cfa, shape), site_colors(cfa, (size, size))
     origins = grid(rect, size, stride, cfa.period)
     for y, x in origins.tolist():

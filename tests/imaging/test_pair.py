@@ -6,9 +6,10 @@ from functools import cache
 import numpy as np
 import pytest
 
+from rawnind.imaging.crops import AlignedPair
 from rawnind.imaging.gates import Rejection
 from rawnind.imaging.levels import site_colors
-from rawnind.imaging.pair import AlignedPair, FinishedPair, align_pair, finish_pair
+from rawnind.imaging.pair import FinishedPair, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.prepared import Prepared
 from rawnind.reasons import Reason
@@ -62,17 +63,18 @@ def test_crops_are_the_sensors_values_at_their_coordinates(cfa, shift, corner):
     truth, noisy = (prepared(photo, origin) for photo in rendered(cfa, shift))
     pair = align_pair(truth, noisy, RECIPE)
     assert isinstance(pair, AlignedPair)
-    assert pair.shift == shift
+    assert (pair.measured.shift_y, pair.measured.shift_x) == shift
     done = finish_pair(pair, RECIPE)
     assert isinstance(done, FinishedPair)
     assert done.crops
     areas = [visible(photo, origin) for photo in rendered(cfa, shift)]
-    for (crop, raw, gt_raw, rgb, valid), listed in zip(done.pixels(96), done.crops, strict=True):
+    for (crop, raw, gt_raw, rgb, valid), listed in zip(done.pixels(RECIPE), done.crops, strict=True):
         assert crop == listed
         assert (crop.y - origin[0]) % cfa.period == (crop.x - origin[1]) % cfa.period == 0
         y, x = crop.y, crop.x
         np.testing.assert_array_equal(raw, areas[1][y : y + 96, x : x + 96])
-        y, x = y + pair.shift[0], x + pair.shift[1]
+        assert (crop.shift_y, crop.shift_x) == shift
+        y, x = y + crop.shift_y, x + crop.shift_x
         np.testing.assert_array_equal(gt_raw, areas[0][y : y + 96, x : x + 96])
         assert raw.dtype == gt_raw.dtype == np.uint16
         assert (rgb.shape, rgb.dtype, valid.shape, valid.dtype) == (
@@ -91,7 +93,7 @@ def test_the_frames_place_in_the_visible_area_changes_coordinates_and_nothing_el
     assert there.measured == here.measured
     moved = [replace(crop, y=crop.y + 1, x=crop.x + cfa.period - 1) for crop in here.crops]
     assert list(there.crops) == moved
-    for one, other in zip(here.pixels(96), there.pixels(96), strict=True):
+    for one, other in zip(here.pixels(RECIPE), there.pixels(RECIPE), strict=True):
         for a, b in zip(one[1:], other[1:], strict=True):
             np.testing.assert_array_equal(a, b)
 
@@ -108,7 +110,8 @@ def test_every_number_of_a_finished_pair_is_measured_and_lies_in_its_range():
     for name in ("shift_y", "shift_x", "subpixel_y", "subpixel_x", "alignment_score", "alignment_loss", "gain",
                  "overlap_fraction", "mask_mean", "msssim", "overexposed_fraction", "underexposed_fraction",
                  "hot_fraction", "changed_fraction", "noise_gain", "noise_floor", "expected_loss",
-                 "contrast_red", "contrast_blue"):  # fmt: skip
+                 "contrast_red", "contrast_blue", "gt_contrast_red", "gt_contrast_blue", "residual",
+                 "misaligned_fraction"):  # fmt: skip
         assert isinstance(getattr(measured, name), int | float), name
     for name in ("overlap_fraction", "mask_mean", "overexposed_fraction", "underexposed_fraction", "hot_fraction",
                  "changed_fraction"):  # fmt: skip
@@ -135,17 +138,17 @@ def test_crops_lie_on_a_grid_inside_what_both_photos_show():
 def test_the_same_pair_gives_the_same_pixels_again():
     one, other = whole(), whole()
     assert (one.measured, one.crops) == (other.measured, other.crops)
-    for a, b in zip(one.pixels(96), other.pixels(96), strict=True):
+    for a, b in zip(one.pixels(RECIPE), other.pixels(RECIPE), strict=True):
         assert all(x.tobytes() == y.tobytes() for x, y in zip(a[1:], b[1:], strict=True))
 
 
 def test_a_demosaiced_photo_is_the_same_after_its_cache_was_dropped():
     truth, noisy = (prepared(photo) for photo in rendered(Cfa.BAYER, (7.0, -4.0)))
     done = finish_pair(align_pair(truth, noisy, RECIPE), RECIPE)
-    before = [rgb.tobytes() for _, _, _, rgb, _ in done.pixels(96)]
+    before = [rgb.tobytes() for _, _, _, rgb, _ in done.pixels(RECIPE)]
     truth.release_rgb()
     truth.release_rgb()
-    assert [rgb.tobytes() for _, _, _, rgb, _ in done.pixels(96)] == before
+    assert [rgb.tobytes() for _, _, _, rgb, _ in done.pixels(RECIPE)] == before
 
 
 def test_a_frame_too_small_for_five_scales_has_no_score_and_still_gives_crops():

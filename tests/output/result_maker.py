@@ -80,9 +80,14 @@ def make_crops(cfa=Cfa.BAYER, count=3, seed=0, sensor=None):
             x=sensor.origin[1] + 36 * (number + 1),
             valid_fraction=float(rng.uniform(0.5, 1)),
             msssim=None if rng.random() < 0.2 else float(rng.uniform(-1, 1)),
+            shift_y=3 - number % 2,
+            shift_x=-5,
+            subpixel_y=float(rng.uniform(-0.5, 0.5)),
+            subpixel_x=float(rng.uniform(-0.5, 0.5)),
+            residual=None if rng.random() < 0.2 else float(rng.random()),
             **{
                 f"{name}_fraction": float(rng.random())
-                for name in ("overexposed", "underexposed", "hot", "changed")
+                for name in ("overexposed", "underexposed", "hot", "changed", "misaligned")
             },
         )
         for number in range(count)

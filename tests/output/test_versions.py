@@ -28,7 +28,7 @@ from rawnind.output.shards import read_crop, shard_schema
 from rawnind.output.store import Store
 from rawnind.output.verify import verify
 from rawnind.output.versions import VERSIONS, parquet_metadata, require_readable
-from rawnind.recipe import ADDED, Recipe
+from rawnind.recipe import ADDED, GtAlignment, Recipe
 from tests.golden.digests import STORED, environment, made
 from tests.output.result_maker import RECIPE, make_result, make_scene, seal
 from tests.small_set import digests
@@ -99,7 +99,12 @@ def test_a_recipe_without_a_key_keeps_the_digest_that_it_had():
         digest = values.pop("digest")
         assert Recipe.of_folder(values).digest == digest
         assert Recipe.of_folder(values) == Recipe(
-            **SIZE, algorithm=1, max_color_deviation=None, max_noise_ratio=None
+            **SIZE,
+            algorithm=1,
+            max_color_deviation=None,
+            gt_alignment=GtAlignment.INTEGER,
+            max_residual=None,
+            max_noise_ratio=None,
         )
     assert set(known["format-1"]) - set(known["before-compression"]) == {"compression"} < set(ADDED)
 

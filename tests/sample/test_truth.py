@@ -263,11 +263,13 @@ def _xyz_to_rec2020():
 
 @pytest.fixture(scope="module")
 def rendered(truth):
-    """SHA-1 of a GT -> (3, height, width) linear Rec.2020 that it would show without CFA and without noise."""
+    """SHA-1 of a GT and (dy, dx) -> (3, height, width) linear Rec.2020 that it would have shown from there, without CFA
+    and without noise.
+    """
     cache = {}
 
-    def render(sha1):
-        if sha1 not in cache:
+    def render(sha1, move):
+        if (sha1, move) not in cache:
             number, plan = next((n, p) for n, p in enumerate(SCENES) if p.name == truth.file(sha1).scene)
             stage = ScenePhotos(plan=plan, number=number, seed=truth.seed, size=(HEIGHT, WIDTH))
             file = truth.file(sha1)
@@ -275,13 +277,16 @@ def rendered(truth):
             thing = stage.ellipse(shot.object_at, 0.13)
             camera = [
                 stage.scenery(shot)[0].levels(
-                    stage.offset(shot), (HEIGHT, WIDTH), np.full((1, 1), color, np.uint8), thing
+                    tuple(np.add(stage.offset(shot), move)),
+                    (HEIGHT, WIDTH),
+                    np.full((1, 1), color, np.uint8),
+                    thing,
                 )
                 for color in range(3)
             ]
             matrix = _xyz_to_rec2020() @ np.linalg.inv(np.reshape(file.rgb_xyz_matrix, (3, 3)))
-            cache[sha1] = np.einsum("kc,cyx->kyx", matrix, np.clip(np.stack(camera) / shot.gain, 0, 1))
-        return cache[sha1]
+            cache[sha1, move] = np.einsum("kc,cyx->kyx", matrix, np.clip(np.stack(camera) / shot.gain, 0, 1))
+        return cache[sha1, move]
 
     return render
 
@@ -294,14 +299,14 @@ def _psnr(scene, found, top, left):
     return 10 * np.log10(np.quantile(scene, 0.999) ** 2 / np.mean(error**2))
 
 
-def test_gt_rgb_is_the_scene_in_linear_rec2020_at_the_shifted_place(run, collected, rendered):
-    """One site off it must fit clearly worse: so odd shifts are right too."""
+def test_gt_rgb_is_the_scene_in_linear_rec2020_from_where_the_noisy_photo_was_taken(run, collected, rendered):
+    """One site off it must fit clearly worse: so odd and sub-pixel shifts are right too."""
     print("\n  scene        shift        PSNR of gt_rgb   one site off")
     for row, pair in collected:
         own = [crop for crop in run.crops if crop["pair_id"] == row["pair_id"]]
         crop = min(own, key=lambda each: each["overexposed_fraction"])
-        scene, found = rendered(row["gt_sha1"]), run.pixels(crop).gt_rgb.astype(np.float64)
-        y, x = crop["y"] + row["shift_y"], crop["x"] + row["shift_x"]
+        scene = rendered(row["gt_sha1"], tuple(np.add(pair.shift, pair.subpixel)))
+        found, y, x = run.pixels(crop).gt_rgb.astype(np.float64), crop["y"], crop["x"]
         here = _psnr(scene, found, y, x)
         off = max(_psnr(scene, found, y + dy, x + dx) for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)))
         print(f"  {row['scene']:<12} {pair.shift!s:<12} {here:10.1f} dB {off:11.1f} dB")

@@ -17,7 +17,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from rawnind.imaging.alignment.features import Features, extract_features
-from rawnind.imaging.alignment.registration import Similarity, register
+from rawnind.imaging.alignment.registration import Registration, register
 from rawnind.imaging.jit import kernel
 
 __all__ = ["Alignment", "Features", "align", "extract_features"]
@@ -43,6 +43,7 @@ class Alignment:
             shift fits almost as well; 0 where the photos have no contrast or the best shift exceeds the largest allowed.
         rotation: of the noisy photo's content against the GT's, degrees counter-clockwise; None where not measurable.
         scale: size of the noisy photo's content relative to the GT's, minus one; None where not measurable.
+        registration: the whole transform with the evidence for it; None where nothing was registered.
     """
 
     shift: tuple[int, int]
@@ -50,6 +51,7 @@ class Alignment:
     score: float
     rotation: float | None
     scale: float | None
+    registration: Registration | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +69,9 @@ class _Candidate:
     height: float
 
 
-_UNALIGNED = Alignment(shift=(0, 0), subpixel=(0.0, 0.0), score=0.0, rotation=None, scale=None)
+_UNALIGNED = Alignment(
+    shift=(0, 0), subpixel=(0.0, 0.0), score=0.0, rotation=None, scale=None, registration=None
+)
 
 
 def align(ground_truth: Features, noisy: Features, *, max_shift: int = 128) -> Alignment:
@@ -97,15 +101,17 @@ def align(ground_truth: Features, noisy: Features, *, max_shift: int = 128) -> A
     candidates = _candidates(_correlate(ground_truth, noisy, reach))
     if not candidates:
         return _UNALIGNED
-    winner, margin = _select(ground_truth, noisy, candidates)
+    agreement = _agreements(ground_truth, noisy, candidates)
+    winner = candidates[int(np.argmax(agreement))]
     start = np.add(winner.shift, winner.fraction) * noisy.reduction
     if np.abs(start).max() > max_shift + noisy.reduction:
         return _UNALIGNED
     found = register(ground_truth, noisy, (float(start[0]), float(start[1])))
+    margin = _margin(candidates, agreement, found.warp.nodes.reshape(-1, 2) / noisy.reduction)
     return _alignment(found, winner.height * min(1.0, margin / MIN_MARGIN), max_shift)
 
 
-def _alignment(found: Similarity, score: float, max_shift: int) -> Alignment:
+def _alignment(found: Registration, score: float, max_shift: int) -> Alignment:
     """Splits a measured displacement into whole sites and a sub-pixel rest.
 
     Args:
@@ -120,6 +126,7 @@ def _alignment(found: Similarity, score: float, max_shift: int) -> Alignment:
         score=score,
         rotation=found.rotation,
         scale=found.scale,
+        registration=found,
     )
 
 
@@ -179,25 +186,32 @@ def _vertex(line: NDArray[np.float32], at: int) -> float:
     return float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5)) if bend < 0 else 0.0
 
 
-def _select(
-    ground_truth: Features, noisy: Features, candidates: list[_Candidate]
-) -> tuple[_Candidate, float]:
-    """The candidate at which most patches correlate, and its margin over the second.
+def _agreements(ground_truth: Features, noisy: Features, candidates: list[_Candidate]) -> NDArray[np.float64]:
+    """(n,) how well most patches correlate at each candidate; 1 where it is the only one."""
+    if len(candidates) == 1:
+        return np.ones(1)
+    return np.array([_patch_agreement(ground_truth, noisy, each.shift) for each in candidates])
+
+
+def _margin(
+    candidates: list[_Candidate], agreement: NDArray[np.float64], displacements: NDArray[np.float64]
+) -> float:
+    """Margin of the best candidate over its rivals: 1 - (second's agreement) / (its own), 0..1; 1 without any rival.
+
+    A rotated photo has many displacements, and some of them are candidates: these are no rivals.
 
     Args:
-        ground_truth: features of the clean photo.
-        noisy: features of the noisy photo.
         candidates: at least one.
-
-    Returns:
-        The candidate, and 1 - (second's agreement) / (its own), 0..1; 1 where it is the only one.
+        agreement: (n,) of each.
+        displacements: (m, 2) of the registered transform, all over the photo, in reduced pixels.
     """
-    if len(candidates) == 1:
-        return candidates[0], 1.0
-    agreement = np.array([_patch_agreement(ground_truth, noisy, c.shift) for c in candidates])
-    first, second = np.argsort(-agreement, kind="stable")[:2]
-    margin = 1 - max(agreement[second], 0) / agreement[first] if agreement[first] > 0 else 0.0
-    return candidates[first], float(margin)
+    shifts = np.array([each.shift for each in candidates])
+    own = np.all((shifts > displacements.min(axis=0) - 1) & (shifts < displacements.max(axis=0) + 1), axis=1)
+    best = int(np.argmax(agreement))
+    own[best] = True
+    if own.all():
+        return 1.0
+    return float(1 - max(agreement[~own].max(), 0) / agreement[best]) if agreement[best] > 0 else 0.0
 
 
 def _patch_agreement(ground_truth: Features, noisy: Features, shift: tuple[int, int]) -> float:

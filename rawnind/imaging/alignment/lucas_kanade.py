@@ -42,11 +42,13 @@ class LocalShifts:
         at: (N, 2) float64 middles of the patches (y, x) in sites from the middle of the noisy photo.
         shift: (N, 2) float64 local (dy, dx) in sites, GT minus noisy.
         covariance: (N, 2, 2) float64 of `shift`.
+        considered: patches that have contrast, with those that were left out because they show another content.
     """
 
     at: Float64s
     shift: Float64s
     covariance: Float64s
+    considered: int
 
 
 class View(NamedTuple):
@@ -82,7 +84,7 @@ def view(photo: Photo, values: NDArray[Any]) -> View:
 
 
 def reduced_shifts(
-    ground_truth: View, noisy: View, corners: Int64s, offset: Int64s, patch: int
+    ground_truth: View, noisy: View, corners: Int64s, offsets: Int64s, patch: int
 ) -> LocalShifts:
     """Local shifts from the reduced greens, all in reduced pixels.
 
@@ -90,10 +92,9 @@ def reduced_shifts(
         ground_truth: its values are the reduced green.
         noisy: the same of the noisy photo.
         corners: (N, 2) first sample of each patch in the noisy photo.
-        offset: (2,) added to the corners in the GT; one more sample around the patch must exist there.
+        offsets: (N, 2) added to the corners in the GT; one more sample around the patch must exist there.
         patch: samples a side.
     """
-    offsets = np.broadcast_to(offset, corners.shape)
     sums = _reduced_sums(ground_truth, noisy, corners, offsets, patch)
     return _solve(sums, corners + (patch - 1) / 2 - _middle(noisy), offsets, 1.0)
 
@@ -157,6 +158,7 @@ def _solve(sums: Float64s, at: Float64s, offsets: Int64s, correlation: float) ->
         at=at[keep],
         shift=offsets[keep] + fitted[keep, 1:3] / (gain or 1.0),
         covariance=covariance[keep, 1:3, 1:3] / (gain or 1.0) ** 2 + MODEL_ERROR**2 * np.eye(2),
+        considered=len(gains),
     )
 
 

@@ -1,14 +1,17 @@
-"""Registration: a similarity transform (displacement, rotation, scale) fitted to local shifts of patches.
+"""Registration: a similarity transform and, where it pays, a smooth surface, fitted to local shifts of patches.
 
 Done first on the reduced green, which tolerates an error of several sites, then repeatedly on the green sites themselves.
+Where that does not lead to a transform that most patches agree with, as after a large rotation, patches are searched for
+one by one (`patch_search`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.alignment.features import Features
+from rawnind.imaging.alignment.local_field import Field, fit_field, squared_distance
 from rawnind.imaging.alignment.lucas_kanade import (
     LocalShifts,
     reduced_shifts,
@@ -16,55 +19,98 @@ from rawnind.imaging.alignment.lucas_kanade import (
     view,
     weighted_median,
 )
+from rawnind.imaging.alignment.patch_search import find_patches
+from rawnind.imaging.warp import Warp
 
 Float64s = NDArray[np.float64]
 
 REDUCED_PATCH = 64  # reduced pixels a side
 SITE_PATCH = 128  # sites a side
+LEAST_SITE_PATCH = 40
+MOST_WITHIN_PATCH = (
+    0.8  # sites by which the shift may differ within a patch: a rotated patch resembles itself less
+)
 MIN_PATCH = 12  # pixels a side: 144 samples for the four unknowns of a patch
 PATCH_GRID = (10, 14)  # most patches down and across: bounds the time on large photos
 MIN_PATCHES_FOR_SIMILARITY = 6  # with fewer, only the displacement is fitted
-MAX_DEPARTURE = 1.5  # reduced pixels from the correlation peak, beyond which the refinement has diverged
-SIGNIFICANT = 3.0  # standard errors
+MAX_DEPARTURE = 1.5  # reduced pixels from where it began, beyond which the refinement has diverged
 MAX_ROTATION_ERROR = (
     0.0125  # degrees: with a larger standard error, 0.05 degrees would not be 4 standard errors
 )
 MAX_SCALE_ERROR = 0.00025  # so that a scale of 0.1 % is 4 standard errors
+PRIOR = (0.01, 0.01)  # rotation in radians and scale minus one: expected size, standard deviation
 IRLS_ITERATIONS = 20  # of the iteratively reweighted least squares
 MAX_SITE_ITERATIONS = 4
 CONVERGED = 0.5  # sites: a smaller move keeps every patch within the range of the linear model
+FIELD_ITERATIONS = 3
+AGREES = 0.5  # sites; and within 3 standard errors: a patch that the transform explains
+WARP_DIGITS = 6  # of a site: sums whose order depends on the number of threads give the same bits
+SURE = 0.7  # share of patches that agree, below which a wider search is made
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Similarity:
-    """Similarity transform from the noisy photo to the GT.
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Registration:
+    """The transform from the noisy photo to the GT.
 
     Attributes:
         displacement: (dy, dx) in sites at the middle of the noisy photo, GT minus noisy.
         rotation: of the noisy photo's content against the GT's, degrees counter-clockwise; None where not measurable.
         scale: size of the noisy photo's content relative to the GT's, minus one; None where not measurable.
+        warp: the whole transform, with the smooth surface where one was fitted.
+        rest: the patches, with what the warp leaves of their shifts.
+        agreement: share of the patches with contrast that the warp explains, 0..1; 0 without any.
     """
 
     displacement: tuple[float, float]
     rotation: float | None
     scale: float | None
+    warp: Warp
+    rest: LocalShifts
+    agreement: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class _Model:
-    """A fitted similarity transform.
+    """A fitted similarity transform, and the smooth surface on top of it.
 
     Attributes:
         values: (4,) float64: dy, dx in sites, rotation in radians, scale minus one.
         errors: (4,) float64 standard errors of `values`; infinite where not fitted.
+        field: None where no surface was fitted.
     """
 
     values: Float64s
     errors: Float64s
+    field: Field | None = None
+
+    def at(self, positions: Float64s) -> Float64s:
+        """(n, 2) displacements at (n, 2) positions in sites from the middle of the noisy photo."""
+        similarity: Float64s = _design(positions) @ self.values
+        return similarity if self.field is None else similarity + self.field(positions)
 
 
-def register(ground_truth: Features, noisy: Features, start: tuple[float, float]) -> Similarity:
-    """Refines a displacement that is right to about one reduced pixel.
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class _Fit:
+    """A model and the local shifts that it was last compared with."""
+
+    model: _Model
+    local: LocalShifts
+
+    @property
+    def rest(self) -> Float64s:
+        """(n, 2) local shifts less the model's."""
+        return self.local.shift - self.model.at(self.local.at)
+
+    @property
+    def agreement(self) -> float:
+        """Share of the patches with contrast that the model explains."""
+        near = np.hypot(*self.rest.T) < AGREES
+        likely = squared_distance(self.rest, self.local.covariance) < 9
+        return float(np.count_nonzero(near | likely) / max(self.local.considered, 1))
+
+
+def register(ground_truth: Features, noisy: Features, start: tuple[float, float]) -> Registration:
+    """Refines a displacement that is right to about one reduced pixel somewhere in the photo.
 
     Args:
         ground_truth: features of the clean photo.
@@ -72,23 +118,89 @@ def register(ground_truth: Features, noisy: Features, start: tuple[float, float]
         start: (dy, dx) in sites: GT (y + dy, x + dx) shows noisy (y, x).
 
     Returns:
-        The refined transform; `start` without rotation and scale where too few patches can be matched, or where the fit
-        departs from `start` by more than `MAX_DEPARTURE`.
+        The refined transform; `start` alone where no patch can be matched.
     """
-    model = _Model(values=np.array([*start, 0, 0]), errors=np.full(4, np.inf))
+    begin = _Model(values=np.array([*start, 0, 0]), errors=np.full(4, np.inf))
+    found = _refine(ground_truth, noisy, begin)
+    if found is None or found.agreement < SURE:
+        wide = _fit(find_patches(ground_truth, noisy, start))
+        again = None if wide is None else _refine(ground_truth, noisy, wide)
+        if again is not None and (found is None or again.agreement > found.agreement):
+            found = again
+    if found is None:
+        found = _Fit(model=begin, local=_site_shifts(ground_truth, noisy, begin))
+    else:
+        found = _bend(ground_truth, noisy, found)
+    return _registration(found, noisy.photo.mosaic.shape)
+
+
+def _registration(found: _Fit, shape: tuple[int, ...]) -> Registration:
+    model, middle = found.model, (np.array(shape) - 1) / 2
+    rotation, rotation_error = np.rad2deg(model.values[2]), np.rad2deg(model.errors[2])
+    dy, dx = model.at(np.zeros((1, 2)))[0].tolist()
+    return Registration(
+        displacement=(dy, dx),
+        rotation=float(rotation) if rotation_error <= MAX_ROTATION_ERROR else None,
+        scale=float(model.values[3]) if model.errors[3] <= MAX_SCALE_ERROR else None,
+        warp=Warp.of((shape[0], shape[1]), lambda at: np.round(model.at(at - middle), WARP_DIGITS)),
+        rest=LocalShifts(
+            at=found.local.at,
+            shift=found.rest,
+            covariance=found.local.covariance,
+            considered=found.local.considered,
+        ),
+        agreement=found.agreement,
+    )
+
+
+def _refine(ground_truth: Features, noisy: Features, begin: _Model) -> _Fit | None:
+    """Fits the similarity transform again and again to local shifts that are measured where the last one predicts them.
+
+    Args:
+        ground_truth: features of the clean photo.
+        noisy: features of the noisy photo.
+        begin: the first model.
+
+    Returns:
+        None where no patch can be matched, or where the fit departs from `begin` by more than `MAX_DEPARTURE`.
+    """
+    model, local = begin, None
     for measure in (_reduced_shifts, *[_site_shifts] * MAX_SITE_ITERATIONS):
-        before, found = model, _fit(measure(ground_truth, noisy, model))
-        if found is None or np.abs(found.values[:2] - start).max() > MAX_DEPARTURE * noisy.reduction:
-            return Similarity(displacement=start, rotation=None, scale=None)
+        before, local = model, measure(ground_truth, noisy, model)
+        found = _fit(local)
+        if found is None or np.abs(found.values - begin.values)[:2].max() > MAX_DEPARTURE * noisy.reduction:
+            return None
         model = found
         if measure is _site_shifts and _largest_move(model, before, noisy.photo.mosaic.shape) < CONVERGED:
             break
-    rotation, rotation_error = np.rad2deg(model.values[2]), np.rad2deg(model.errors[2])
-    return Similarity(
-        displacement=(float(model.values[0]), float(model.values[1])),
-        rotation=float(rotation) if rotation_error <= MAX_ROTATION_ERROR else None,
-        scale=float(model.values[3]) if model.errors[3] <= MAX_SCALE_ERROR else None,
-    )
+    return None if local is None else _Fit(model=model, local=local)
+
+
+def _bend(ground_truth: Features, noisy: Features, found: _Fit) -> _Fit:
+    """Adds the smooth surface that local shifts show beyond a similarity transform, where it pays."""
+    shape = (noisy.photo.mosaic.shape[0], noisy.photo.mosaic.shape[1])
+    similarity = _Model(values=found.model.values, errors=found.model.errors)
+    best, local = found, found.local
+    if found.agreement < SURE:  # the reduced green tolerates larger departures from the similarity
+        local = _reduced_shifts(ground_truth, noisy, similarity)
+    for _ in range(FIELD_ITERATIONS):
+        field = fit_field(local, local.shift - similarity.at(local.at), shape)
+        if field is None:
+            break
+        model = replace(similarity, field=field)
+        local = _site_shifts(ground_truth, noisy, model)
+        bent = _Fit(model=model, local=local)
+        moved = np.abs(model.at(local.at) - best.model.at(local.at)).max(initial=0)
+        if bent.agreement >= best.agreement:
+            best = bent
+        if moved < CONVERGED:
+            break
+    return best
+
+
+def _steepness(values: Float64s) -> float:
+    """Change of the displacement per site of a similarity transform."""
+    return float(np.hypot(values[2], values[3]))
 
 
 def _largest_move(model: _Model, before: _Model, shape: tuple[int, ...]) -> float:
@@ -100,31 +212,33 @@ def _largest_move(model: _Model, before: _Model, shape: tuple[int, ...]) -> floa
         shape: (H, W) of the photo in sites.
     """
     corners = (np.array(shape) - 1) / 2 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
-    return float(np.abs(_design(corners) @ (model.values - before.values)).max())
+    return float(np.abs(model.at(corners) - before.at(corners)).max())
 
 
 def _reduced_shifts(ground_truth: Features, noisy: Features, model: _Model) -> LocalShifts:
-    """Local shifts measured on the reduced green.
+    """Local shifts measured on the reduced green; each patch is matched where the model predicts it.
 
     Args:
         ground_truth: features of the clean photo.
         noisy: features of the noisy photo.
-        model: its displacement, rounded to reduced pixels, is where patches are matched.
+        model: the transform so far.
 
     Returns:
         Positions and shifts in sites.
     """
-    reduction = noisy.reduction
-    offset = np.rint(model.values[:2] / reduction).astype(np.int64)
-    corners, patch = _patch_corners(noisy.green.shape, offset, REDUCED_PATCH, margin=1)
-    views = view(ground_truth.photo, ground_truth.green), view(noisy.photo, noisy.green)
-    local = reduced_shifts(*views, corners, offset, patch)
+    reduction, shape = noisy.reduction, noisy.green.shape
     # The mosaic may end with part of a reduced pixel; its middle then lies a little beyond the reduced green's.
-    rest = (np.array(noisy.photo.mosaic.shape) - reduction * np.array(noisy.green.shape)) / 2
+    rest = (np.array(noisy.photo.mosaic.shape) - reduction * np.array(shape)) / 2
+    corners, patch = _patch_corners(shape, model, REDUCED_PATCH, reduction, margin=1)
+    at = (corners + (patch - 1) / 2 - (np.array(shape) - 1) / 2) * reduction - rest
+    offsets = np.rint(model.at(at) / reduction).astype(np.int64)
+    views = view(ground_truth.photo, ground_truth.green), view(noisy.photo, noisy.green)
+    local = reduced_shifts(*views, corners, offsets, patch)
     return LocalShifts(
         at=local.at * reduction - rest,
         shift=local.shift * reduction,
         covariance=local.covariance * reduction**2,
+        considered=local.considered,
     )
 
 
@@ -134,48 +248,51 @@ def _site_shifts(ground_truth: Features, noisy: Features, model: _Model) -> Loca
     Args:
         ground_truth: features of the clean photo.
         noisy: features of the noisy photo.
-        model: rotation and scale count only where they exceed `SIGNIFICANT` standard errors.
+        model: the transform so far.
 
     Returns:
         Positions and shifts in sites.
     """
-    clear = np.abs(model.values) > SIGNIFICANT * model.errors
-    clear[:2] = True
-    values = np.where(clear, model.values, 0)
     shape = noisy.photo.mosaic.shape
-    bend = int(np.ceil(np.abs(values[2:]).sum() * max(shape) / 2))
-    corners, patch = _patch_corners(shape, np.rint(values[:2]).astype(np.int64), SITE_PATCH, margin=bend + 4)
+    largest = min(SITE_PATCH, round(MOST_WITHIN_PATCH / max(_steepness(model.values), 1e-9)))
+    corners, patch = _patch_corners(shape, model, max(largest, LEAST_SITE_PATCH), 1, margin=4)
     at = corners + (patch - 1) / 2 - (np.array(shape) - 1) / 2
-    offsets = np.rint(_design(at) @ values).astype(np.int64)
+    offsets = np.rint(model.at(at)).astype(np.int64)
     views = view(ground_truth.photo, ground_truth.photo.mosaic), view(noisy.photo, noisy.photo.mosaic)
     return site_shifts(*views, corners, offsets, patch)
 
 
 def _patch_corners(
-    shape: tuple[int, ...], offset: NDArray[np.int64], largest: int, *, margin: int
+    shape: tuple[int, ...], model: _Model, largest: int, reduction: int, *, margin: int
 ) -> tuple[NDArray[np.int64], int]:
     """Patches spread evenly over what both photos show.
 
     Args:
         shape: (h, w) of the image that is matched.
-        offset: (2,) int64 (dy, dx) of the GT against the noisy photo, in its pixels.
+        model: where its pixels lie in the GT.
         largest: side of a patch at most.
+        reduction: sites per pixel of the image.
         margin: pixels around each patch that must exist in both photos.
 
     Returns:
         (N, 2) int64 first (y, x) of each patch in the noisy photo, and the side of a patch; N is 0 where it would be below
         `MIN_PATCH`.
     """
-    free = [size - abs(int(shift)) - 2 * margin for size, shift in zip(shape, offset, strict=True)]
+    edges = np.stack(
+        np.meshgrid(*(np.linspace(-0.5, 0.5, 5) * length for length in shape), indexing="ij"), axis=-1
+    )
+    moves = model.at(edges.reshape(-1, 2) * reduction).T / reduction
+    before = [max(0, -int(np.floor(move.min()))) + margin for move in moves]
+    after = [max(0, int(np.ceil(move.max()))) + margin for move in moves]
+    free = [size - low - high for size, low, high in zip(shape, before, after, strict=True)]
     patch = min(largest, *(size // 3 for size in free))
     if patch < MIN_PATCH:
         return np.zeros((0, 2), np.int64), MIN_PATCH
-    lines = []
-    for size, shift, most in zip(free, offset, PATCH_GRID, strict=True):
-        first = max(0, -int(shift)) + margin
-        lines.append(
-            np.rint(np.linspace(first, first + size - patch, min(most, size // patch))).astype(np.int64)
-        )
+    finer = max(1, SITE_PATCH // patch) if reduction == 1 else 1  # as many sites in all
+    lines = [
+        np.rint(np.linspace(first, first + size - patch, min(most * finer, size // patch))).astype(np.int64)
+        for size, first, most in zip(free, before, PATCH_GRID, strict=True)
+    ]
     return np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, 2), patch
 
 
@@ -212,6 +329,7 @@ def _fit(local: LocalShifts) -> _Model | None:
     design = _design(local.at)[:, :, :free]
     information = np.linalg.inv(local.covariance)
     trust = np.sqrt(np.linalg.det(information))
+    prior = np.diag([0, 0, PRIOR[0] ** -2, PRIOR[1] ** -2][:free])
     values = np.zeros(free)
     values[:2] = [weighted_median(local.shift[:, axis], trust) for axis in (0, 1)]
     for _ in range(IRLS_ITERATIONS):
@@ -219,7 +337,7 @@ def _fit(local: LocalShifts) -> _Model | None:
         distance = np.einsum("ni,nij,nj->n", rest, information, rest)
         weights = 1 / (1 + distance / 4)
         weighted = design.transpose(0, 2, 1) @ (weights[:, None, None] * information)
-        normal = (weighted @ design).sum(axis=0)
+        normal = (weighted @ design).sum(axis=0) + prior
         values = np.linalg.solve(normal, (weighted @ local.shift[:, :, None]).sum(axis=0)[:, 0])
     excess = max(1.0, float((weights * distance).sum() / (2 * weights.sum())))
     missing = 4 - free

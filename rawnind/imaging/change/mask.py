@@ -21,10 +21,10 @@ class Cause(IntFlag):
     UNDEREXPOSED = 2
     HOT_PIXEL = 4
     CHANGED = 8
-    BORDER = 16
+    MISALIGNED = 16
 
 
-INVALID = Cause.OVEREXPOSED | Cause.HOT_PIXEL | Cause.CHANGED | Cause.BORDER
+INVALID = Cause.OVEREXPOSED | Cause.HOT_PIXEL | Cause.CHANGED | Cause.MISALIGNED
 """Underexposed cells stay valid: a dark pixel is signal and noise like any other, and a denoiser has to learn it."""
 
 
@@ -138,7 +138,7 @@ def combine(
     underexposed: NDArray[np.bool_],
     hot: NDArray[np.bool_],
     changed: NDArray[np.bool_],
-    border: NDArray[np.bool_],
+    misaligned: NDArray[np.bool_],
 ) -> NDArray[np.uint8]:
     """(h, w) uint8 `Cause` bits per cell.
 
@@ -147,12 +147,12 @@ def combine(
         underexposed: (h, w) bool, all sites of the noisy photo are underexposed.
         hot: (h, w) bool, a hot pixel in either photo.
         changed: (h, w) bool, the scene changed.
-        border: (h, w) bool, not shown by both photos.
+        misaligned: (h, w) bool, a larger displacement is left than the recipe allows.
     """
     causes = np.zeros(changed.shape, np.uint8)
     for flag, cells in (
         (Cause.OVEREXPOSED, overexposed), (Cause.UNDEREXPOSED, underexposed), (Cause.HOT_PIXEL, hot),
-        (Cause.CHANGED, changed), (Cause.BORDER, border),
+        (Cause.CHANGED, changed), (Cause.MISALIGNED, misaligned),
     ):  # fmt: skip
         causes |= cells.view(np.uint8) * np.uint8(flag)
     return causes

@@ -1,13 +1,13 @@
-"""Demosaicing of mosaics to camera RGB, and resampling of camera RGB with another photo's colour filter array."""
+"""Demosaicing of mosaics to camera RGB."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.imaging.coordinates import Rect
 from rawnind.imaging.demosaic.bayer import bayer_chunk
 from rawnind.imaging.demosaic.xtrans import xtrans_chunk
 from rawnind.imaging.jit import kernel
@@ -32,12 +32,12 @@ class CameraRgb:
     Negative levels and levels above 1 are kept. One step is at most 1.2 steps of the sensor.
 
     Attributes:
-        values: (3, H, W) uint16, red, green, blue; site (y, x) is the mosaic's.
+        values: (3, H, W) uint16, red, green, blue; site (y, x) is the mosaic's. float32 where it was resampled.
         offset: value at level 0.
         scale: values per level.
     """
 
-    values: NDArray[np.uint16]
+    values: NDArray[Any]
     offset: int
     scale: float
 
@@ -88,37 +88,6 @@ def demosaic(photo: Photo, gains: NDArray[np.float32] | None = None) -> CameraRg
         values,
     )
     return CameraRgb(values=values, offset=offset, scale=scale)
-
-
-def planes_at_shift(rgb: CameraRgb, shift: tuple[int, int], cfa: Cfa, rect: Rect) -> NDArray[np.float32]:
-    """The ground truth sampled with the noisy photo's colour filter array: planes that match the noisy photo's.
-
-    For noisy site (y, x) with colour c it takes `rgb[c, y + dy, x + dx]`, and averages per plane as `levels.planes` does. For
-    a shift by whole tiles these are the ground truth's own measured values.
-
-    Args:
-        rgb: the ground truth.
-        shift: (dy, dx) in sites: GT site (y + dy, x + dx) shows what noisy site (y, x) shows.
-        cfa: of the noisy photo.
-        rect: sites of the noisy frame; starts on a tile, whole cells.
-
-    Returns:
-        (P, rect.height / cell, rect.width / cell) float32 levels.
-
-    Raises:
-        ValueError: The shifted rectangle leaves the ground truth's frame, or does not lie on whole cells.
-    """
-    _, height, width = rgb.values.shape
-    there = rect.shifted(shift)
-    if min(there.top, there.left) < 0 or there.bottom > height or there.right > width:
-        raise ValueError(f"{rect} shifted by {shift} leaves the ground truth's {height}x{width} sites")
-    if rect.top % cfa.period or rect.left % cfa.period or rect.height % cfa.cell or rect.width % cfa.cell:
-        raise ValueError(f"{rect} does not lie on whole cells of {cfa}")
-    out = np.empty((len(cfa.plane_colors), rect.height // cfa.cell, rect.width // cfa.cell), np.float32)
-    view = rgb.values[:, *there.sites]
-    lookup = _bayer_at if cfa is Cfa.BAYER else _xtrans_at
-    lookup(view, np.float32(1 / rgb.scale), np.float32(-rgb.offset / rgb.scale), out)
-    return out
 
 
 def _encoding(photo: Photo) -> tuple[int, float]:
@@ -293,51 +262,3 @@ def _patch_means(
                 for j in range(12 * x + i, 12 * x + 12, period):
                     total += mosaic[y, j]
                 out[color, y // 12, x] += np.float32(total) * factor + bias * np.float32(12 // period)
-
-
-@kernel
-def _bayer_at(
-    rgb: NDArray[np.uint16], factor: np.float32, bias: np.float32, out: NDArray[np.float32]
-) -> None:
-    """Planes of a Bayer cell from camera RGB.
-
-    Args:
-        rgb: (3, H, W) values, from the rectangle's first site on.
-        factor: from values to levels.
-        bias: from values to levels.
-        out: (4, H/2, W/2) levels, written.
-    """
-    for plane in range(4):
-        image = rgb[(plane + 1) // 2]
-        for y in range(out.shape[1]):
-            row = image[2 * y + plane // 2]
-            for x in range(out.shape[2]):
-                out[plane, y, x] = np.float32(row[2 * x + plane % 2]) * factor + bias
-
-
-@kernel
-def _xtrans_at(
-    rgb: NDArray[np.uint16], factor: np.float32, bias: np.float32, out: NDArray[np.float32]
-) -> None:
-    """Planes of an X-Trans cell from camera RGB; sites within a cell as in `levels.planes`.
-
-    Args:
-        rgb: (3, H, W) values, from the rectangle's first site on.
-        factor: from values to levels.
-        bias: from values to levels.
-        out: (3, H/3, W/3) levels, written.
-    """
-    # green at five fixed sites of a cell, red and blue at two pairs that swap from cell to cell
-    half, fifth = factor * np.float32(0.5), factor * np.float32(0.2)
-    for y in range(out.shape[1]):
-        red, green, blue = rgb[0, 3 * y : 3 * y + 3], rgb[1, 3 * y : 3 * y + 3], rgb[2, 3 * y : 3 * y + 3]
-        for x in range(out.shape[2]):
-            i = 3 * x
-            total = np.uint32(green[0, i]) + green[0, i + 1] + green[1, i] + green[1, i + 1] + green[2, i + 2]
-            out[1, y, x] = np.float32(total) * fifth + bias
-            if (x + y) % 2 == 0:
-                out[0, y, x] = np.float32(np.uint32(red[0, i + 2]) + red[2, i + 1]) * half + bias
-                out[2, y, x] = np.float32(np.uint32(blue[1, i + 2]) + blue[2, i]) * half + bias
-            else:
-                out[0, y, x] = np.float32(np.uint32(red[1, i + 2]) + red[2, i]) * half + bias
-                out[2, y, x] = np.float32(np.uint32(blue[0, i + 2]) + blue[2, i + 1]) * half + bias

@@ -222,7 +222,8 @@ def test_the_same_photos_give_the_same_bits():
     first, second = (
         align(extract_features(pair.ground_truth), extract_features(pair.noisy)) for _ in range(2)
     )
-    assert first == second
+    assert replace(first, registration=None) == replace(second, registration=None)
+    np.testing.assert_array_equal(first.registration.warp.nodes, second.registration.warp.nodes)
 
 
 @both_cfas

@@ -124,7 +124,7 @@ def test_any_size_of_frame_is_judged(shape, cfa):
 
 @given(bits=st.lists(st.booleans(), min_size=5, max_size=5))
 def test_each_cause_is_recorded_and_only_some_spoil(bits):
-    names = ("overexposed", "underexposed", "hot", "changed", "border")
+    names = ("overexposed", "underexposed", "hot", "changed", "misaligned")
     causes = combine(**{name: np.full((2, 3), bit) for name, bit in zip(names, bits, strict=True)})
     expected = sum(flag for flag, bit in zip(Cause, bits, strict=True) if bit)
     assert (causes == expected).all()

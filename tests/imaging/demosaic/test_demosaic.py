@@ -7,9 +7,8 @@ import rawpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rawnind.imaging.coordinates import Rect, overlap
-from rawnind.imaging.demosaic.camera_rgb import CameraRgb, contrast_gains, demosaic, planes_at_shift
-from rawnind.imaging.levels import mosaic, planes, site_colors, site_planes
+from rawnind.imaging.demosaic.camera_rgb import contrast_gains, demosaic
+from rawnind.imaging.levels import mosaic, site_colors, site_planes
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
 from tests.imaging.demosaicers import (
@@ -176,58 +175,6 @@ def test_an_illuminant_of_another_colour_does_not_cost_quality(cfa):
         demosaic(usual).levels(), photograph("astronaut.png")[:, : truth.shape[1], : truth.shape[2]]
     )
     assert psnr(demosaic(photo).levels() * scale, truth * scale) > reference - 0.5
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    cfa=st.sampled_from(Cfa),
-    shift=st.tuples(st.integers(-13, 13), st.integers(-13, 13)),
-    seed=st.integers(0, 9),
-)
-def test_planes_at_a_shift_are_what_the_noisy_photos_filters_would_have_seen(cfa, shift, seed):
-    shape = (48, 60)
-    values = np.random.default_rng(seed).integers(0, 65536, (3, *shape)).astype(np.uint16)
-    rgb = CameraRgb(values=values, offset=9000, scale=40000.0)
-    rect = overlap(shape, shift, cfa.period)
-    moved = np.zeros((3, *shape))
-    rows, columns = (np.arange(a, a + n) for a, n in ((rect.top, rect.height), (rect.left, rect.width)))
-    moved[:, rows[:, None], columns] = rgb.levels()[:, rows[:, None] + shift[0], columns + shift[1]]
-    seen, index, cell = mosaic(moved, cfa), site_planes(cfa, shape), cfa.cell
-
-    def cells(array):
-        return array.reshape(shape[0] // cell, cell, shape[1] // cell, cell).sum(axis=(1, 3))
-
-    expected = np.stack(
-        [cells(seen * (index == p)) / cells(index == p) for p in range(len(cfa.plane_colors))]
-    )
-    part = np.s_[:, rect.top // cell : rect.bottom // cell, rect.left // cell : rect.right // cell]
-    np.testing.assert_allclose(planes_at_shift(rgb, shift, cfa, rect), expected[part], atol=2e-6)
-
-
-@cfas
-def test_at_a_shift_by_whole_tiles_they_are_the_ground_truths_own_planes(cfa):
-    photo = noise_photo(cfa, (48, 60))
-    shift = (cfa.period, -2 * cfa.period)
-    rect = overlap(photo.mosaic.shape, shift, cfa.period)
-    moved = planes(photo)[:, (rect.top + shift[0]) // cfa.cell :, (rect.left + shift[1]) // cfa.cell :]
-    seen = planes_at_shift(demosaic(photo), shift, cfa, rect)
-    np.testing.assert_allclose(seen, moved[:, : seen.shape[1], : seen.shape[2]], atol=2e-7)
-
-
-@pytest.mark.parametrize(
-    ("rect", "shift"),
-    [
-        (Rect(0, 0, 12, 12), (-1, 0)),
-        (Rect(0, 0, 12, 12), (0, 1)),
-        (Rect(1, 0, 6, 6), (0, 0)),
-        (Rect(0, 0, 7, 6), (0, 0)),
-    ],
-)
-@cfas
-def test_rectangles_that_leave_the_frame_or_cut_cells_are_refused(cfa, rect, shift):
-    rgb = demosaic(noise_photo(cfa, (12, 12)))
-    with pytest.raises(ValueError, match="Rect"):
-        planes_at_shift(rgb, shift, cfa, rect)
 
 
 def test_colours_are_in_the_order_red_green_blue():

@@ -1,0 +1,80 @@
+"""What a pair's warp leaves between its photos, from the patches that it was fitted to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rawnind.imaging.alignment.registration import SITE_PATCH, Registration
+from rawnind.imaging.coordinates import Rect
+
+SURELY = 2.0  # standard errors by which a patch's shift is taken to be smaller than measured
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Misalignment:
+    """Displacements that local evidence shows to be left.
+
+    Attributes:
+        boxes: (n, 4) int64 top, left, bottom, right of the area that each patch stands for, in sites of `rect`.
+        left: (n,) float64 at least so many sites are left there: the length of the patch's shift less two standard errors.
+    """
+
+    boxes: NDArray[np.int64]
+    left: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, registration: Registration, rect: Rect, shape: tuple[int, ...]) -> "Misalignment":
+        """From the patches of a registration.
+
+        Args:
+            registration: of the pair.
+            rect: what both photos show, in the noisy frame.
+            shape: (H, W) of the noisy frame.
+        """
+        rest = registration.rest
+        middle = rest.at + (np.array(shape) - 1) / 2 - np.array([rect.top, rect.left])
+        half = np.array([_spacing(rest.at[:, axis]) / 2 for axis in (0, 1)])
+        boxes = np.concatenate([np.floor(middle - half), np.ceil(middle + half)], axis=1).astype(np.int64)
+        length = np.hypot(*rest.shift.T)
+        toward = rest.shift / np.maximum(length, 1e-9)[:, None]
+        error = np.sqrt(np.einsum("ni,nij,nj->n", toward, rest.covariance, toward))
+        return cls(boxes=np.maximum(boxes, 0), left=np.maximum(length - SURELY * error, 0))
+
+    @property
+    def largest(self) -> float | None:
+        """In sites; None where no patch could be measured."""
+        return float(self.left.max()) if len(self.left) else None
+
+    def beyond(self, limit: float, shape: tuple[int, ...], cell: int) -> NDArray[np.bool_]:
+        """(h, w) bool per cell of `rect`: more than `limit` sites are left.
+
+        Args:
+            limit: in sites.
+            shape: (h, w) in cells.
+            cell: sites per cell in each direction.
+        """
+        out = np.zeros((shape[0], shape[1]), np.bool_)
+        for top, left, bottom, right in (self.boxes[self.left > limit] // cell).tolist():
+            out[top : bottom + 1, left : right + 1] = True
+        return out
+
+    def within(self, origins: NDArray[np.int64], size: int) -> list[float | None]:
+        """The largest displacement left inside each crop in sites; None where no patch could be measured.
+
+        Args:
+            origins: (n, 2) rows (y, x) of the crops in sites of `rect`.
+            size: side of a crop in sites.
+        """
+        top, left, bottom, right = self.boxes.T
+        found = []
+        for y, x in origins.tolist():
+            here = (top < y + size) & (bottom > y) & (left < x + size) & (right > x)
+            found.append(float(self.left[here].max()) if here.any() else None)
+        return found
+
+
+def _spacing(places: NDArray[np.float64]) -> float:
+    """Distance from one row or column of patches to the next; `SITE_PATCH` where there is only one."""
+    steps = np.diff(np.unique(np.round(places)))
+    return float(steps.min()) if len(steps) else float(SITE_PATCH)
