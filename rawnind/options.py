@@ -60,7 +60,7 @@ class Options:
 
     Attributes:
         recipe: every parameter that changes a pair's pixels, numbers or bytes.
-        max_scenes: scenes in flight at once; None: as many as there are workers.
+        max_scenes: scenes in flight at once; None: two per worker, one that it processes and one that is being committed.
         limit: scenes in all; None: every one.
         timeout: seconds from the start of the first scene after which the run stops cleanly and can be resumed; None:
             no limit.

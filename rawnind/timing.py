@@ -12,7 +12,8 @@ HEARTBEAT = 5.0
 """A worker that processes a scene sends a heartbeat when a stage begins, or when so long has passed without one."""
 
 HEARTBEAT_MIN = 1.0
-"""After a heartbeat it sends none for so long: a small scene has more stages in a second than anyone can see."""
+"""After it began a scene, or sent a heartbeat, it sends none for so long: a small scene has more stages in a second than anyone
+can see."""
 
 RESTART_GRACE = HEARTBEAT + HEARTBEAT_MIN
 """The longest pause between two heartbeats. A restarted bridge admits no scene for so long: by then every running worker

@@ -45,19 +45,27 @@ class HashingSink:
 
 
 @contextlib.contextmanager
-def atomic_file(final: Path, *, replace: bool) -> Iterator[IO[bytes]]:
-    """A temporary file in the same folder that is renamed when the block ends without an error, and removed otherwise."""
+def atomic_file(final: Path, *, replace: bool, durable: bool = True) -> Iterator[IO[bytes]]:
+    """A temporary file in the same folder that is renamed when the block ends without an error, and removed otherwise.
+
+    Args:
+        final: its path afterwards.
+        replace: whether a file of that path is replaced; else it is an error.
+        durable: whether it is on the disk when the block has ended, and survives a power failure.
+    """
     temporary = final.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         if replace:
             temporary.replace(final)
         else:
             _move_to_free_name(temporary, final)
-        _sync_folder(final.parent)
+        if durable:
+            _sync_folder(final.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,7 +1,8 @@
 """The ledger of attempts: which scenes a run has begun, so that a scene that ends its worker is detected.
 
 Marks are write-once files `attempts/<run>/<scene>/<begun or timeouts>/<name>`. They are removed before the manifest is
-written.
+written. They need not survive a power failure, after which another run has another ledger: waiting for the disk takes longer
+than all else that is done for a scene whose photos are missing.
 """
 
 import hashlib
@@ -52,13 +53,13 @@ class Ledger:
     def begin(self) -> int:
         """Records an attempt; returns the number of earlier ones."""
         before = len(self._store.list(f"{self._folder}/begun"))
-        self._store.write(f"{self._folder}/begun/{uuid.uuid4().hex}", b"")
+        self._store.write(f"{self._folder}/begun/{uuid.uuid4().hex}", b"", durable=False)
         return before
 
     def mark_timeout(self, stage: str, sha1: str | None) -> None:
         """Records that an attempt exceeded --scene-timeout, with its stage and the photo that it was reading."""
         data = json.dumps({"stage": stage, "sha1": sha1}).encode()
-        self._store.write(f"{self._folder}/timeouts/{uuid.uuid4().hex}", data)
+        self._store.write(f"{self._folder}/timeouts/{uuid.uuid4().hex}", data, durable=False)
 
     def timeouts(self) -> list[TimedOut]:
         """Every attempt that exceeded --scene-timeout, oldest first."""

@@ -96,12 +96,13 @@ class Store:
         return Path(self.full(name)) if self.is_local else None
 
     @contextlib.contextmanager
-    def create(self, name: str, *, replace: bool = False) -> Iterator[HashingSink]:
+    def create(self, name: str, *, replace: bool = False, durable: bool = True) -> Iterator[HashingSink]:
         """Writes a file that is published when the block ends without an error, and not at all otherwise.
 
         Args:
             name: relative name.
             replace: whether an existing file of that name is replaced, in one step.
+            durable: whether a local file must survive a power failure.
 
         Raises:
             FileExistsError: The name exists and `replace` is False. Object stores have no such check: there two
@@ -115,7 +116,9 @@ class Store:
             if not replace and self._fs.get_file_info(final).type != fs.FileType.NotFound:
                 raise FileExistsError(name)
             with (
-                atomic_file(Path(final), replace=replace) if self.is_local else self._upload(final) as stream
+                atomic_file(Path(final), replace=replace, durable=durable)
+                if self.is_local
+                else self._upload(final) as stream
             ):
                 yield HashingSink(stream)
 
@@ -144,15 +147,16 @@ class Store:
                 raise
             raise OutputError(f"cannot {action} {name} in {self.location}: {redacted(str(error))}") from error
 
-    def write(self, name: str, data: bytes, *, replace: bool = False) -> str:
+    def write(self, name: str, data: bytes, *, replace: bool = False, durable: bool = True) -> str:
         """Writes a whole file; returns its SHA-256. Errors as in `create`.
 
         Args:
             name: path below the root, with slashes.
             data: its bytes.
             replace: whether a file of that name may exist.
+            durable: whether a local file must survive a power failure.
         """
-        with self.create(name, replace=replace) as sink:
+        with self.create(name, replace=replace, durable=durable) as sink:
             sink.write(data)
         return sink.sha256
 

@@ -26,6 +26,10 @@ from rawnind.records import Summary
 _BATCH = 256
 """The most scenes that are committed at once: some 300 KB where none was collected, some 100 MB where all were."""
 
+_PER_WORKER = 2
+"""Scenes in flight per worker, unless --max-scenes says otherwise: one that it processes, and one that is being committed. With one,
+it would wait for each commit."""
+
 _CRASH_LOOP = 5
 """Crashes of a worker in a row, before it asks for a scene and while none is committed, after which the run stops. Ray would
 restart it for ever."""
@@ -65,7 +69,7 @@ class Driver:
         """
         require_resources(self._job.options)
         workers = pool_size(self._job.options, len(todo))
-        bridge = start_bridge(self._job, max_scenes=self._job.options.max_scenes or workers)
+        bridge = start_bridge(self._job, max_scenes=self._job.options.max_scenes or _PER_WORKER * workers)
         try:
             self._interrupts.listen(lambda: self._request_stop("stopped on request"))
             call(bridge.begin.remote())

@@ -64,8 +64,8 @@ class Watchdog:
         self._stage_began.set()
 
     def _run(self) -> None:
-        """Sends a heartbeat when a stage begins, and at regular intervals."""
-        while not self._finished.is_set():
+        """Sends a heartbeat when a stage begins, and at regular intervals; none for a scene that is done at once."""
+        while not self._finished.wait(min(timing.HEARTBEAT_MIN, self._pause())):
             self._stage_began.wait(self._pause())
             self._stage_began.clear()
             if self._finished.is_set():
@@ -73,7 +73,6 @@ class Watchdog:
             if self._deadline and time.monotonic() >= self._deadline:
                 self._give_up()
             self._bridge.heartbeat.remote(self._key, self._stage, self._counts)
-            self._finished.wait(min(timing.HEARTBEAT_MIN, self._pause()))
 
     def _give_up(self) -> NoReturn:
         """Ends the process, because nothing else stops a decoder that hangs; Ray hands the scene to another worker."""

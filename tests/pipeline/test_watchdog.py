@@ -13,6 +13,7 @@ from rawnind.output.store import Store
 from rawnind.pipeline.watchdog import Watchdog
 from rawnind.reasons import Reason
 from rawnind.records import Cfa, ImageRef
+from tests.polling import poll
 
 PHOTO = ImageRef(path="/a.dng", filename="a.dng", sha1="a" * 40, scene="s", cfa=Cfa.BAYER, iso=100,
                  ground_truth=False)  # fmt: skip
@@ -39,3 +40,25 @@ def test_a_photo_is_blamed_for_a_timeout_only_while_it_is_read(tmp_path, fails, 
     assert Ledger(Store(str(tmp_path)), "run", "bayer/s").timeouts() == [
         TimedOut(stage="starting", sha1=sha1)
     ]
+
+
+class Received:
+    """Takes what a Ray actor's handle would send."""
+
+    def __init__(self):
+        self.heartbeat, self.calls = self, []
+
+    def remote(self, *call):
+        self.calls.append(call)
+
+
+def test_a_scene_that_is_done_at_once_sends_no_heartbeat_and_a_longer_one_its_newest_stage(tmp_path):
+    received, ledger = Received(), Ledger(Store(str(tmp_path)), "run", "bayer/s")
+    with Watchdog(received, "bayer/s", ledger, None) as watchdog:
+        watchdog.enter("decode", {})
+    assert received.calls == []
+    with Watchdog(received, "bayer/s", ledger, None) as watchdog:
+        watchdog.enter("decode", {})
+        watchdog.enter("align", {"decoded": 2})
+        poll(lambda: received.calls)
+    assert received.calls == [("bayer/s", "align", {"decoded": 2})]
