@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,30 +177,27 @@ def read_status(store: Store) -> Status:
             f"{store.location} holds no committed scene; is it the --output of `rawnind prepare`?"
         )
     rows = journal.latest.all_rows()
-    scenes = Counter(OUTCOMES[code] for code in rows["outcome"])
-    results = _incomplete_results(journal, rows)
-    pairs = [_pair(result, pair) for result in results for pair in result.pairs if pair.reason]
+    outcomes = Counter(OUTCOMES[code] for code in rows["outcome"])
+    attempts = _attempts(store) if rows["failures"].any() else Counter()
+    scenes: list[Uncollected] = []
+    pairs: list[Uncollected] = []
+    failures: list[Failure] = []
+    for result in _results_with_losses(journal, rows):
+        scenes += _scene(result)
+        pairs += _pairs(result)
+        failures += _failures(result, attempts[result.scene.key])
     summary, run = _summary(store), _last_run(store)
     return Status(
         recipe=journal.at(journal.next_seq - 1).recipe,
         run=run,
-        open=None if run is None or run.open is None else run.open - (journal.next_seq - run.first_seq),
-        scenes=tuple((outcome, scenes[outcome]) for outcome in Outcome),
+        open=None if run is None or run.open is None else max(run.open - journal.next_seq + run.first_seq, 0),
+        scenes=tuple((outcome, outcomes[outcome]) for outcome in Outcome),
         crops=int(rows["crops"].sum()),
         summary=summary,
-        uncollected_scenes=_failed_first(
-            Uncollected(
-                scene=each.scene.key,
-                outcome=each.outcome,
-                reason=each.reason,
-                detail=f"no pair is collected, of {len(each.pairs)} planned" if each.pairs else each.detail,
-            )
-            for each in results
-            if each.reason
-        ),
+        uncollected_scenes=_failed_first(scenes),
         uncollected_pairs=_failed_first(pairs),
         filtered=_filtered(store) if summary and summary.scenes.filtered else (),
-        failures=tuple(sorted(_failures(results, store), key=lambda failure: not failure.whole_scene)),
+        failures=tuple(sorted(failures, key=lambda failure: (not failure.whole_scene, failure.scene))),
         retry=tuple(
             (reason, int(count))
             for place, reason in enumerate(REASONS)
@@ -210,29 +207,61 @@ def read_status(store: Store) -> Status:
     )
 
 
-def _incomplete_results(journal: Journal, rows: Rows) -> list[SceneResult]:
-    """The results of scenes with anything that is not collected or failed, by scene; read in the journal's order, which is fastest."""
+def _results_with_losses(journal: Journal, rows: Rows) -> Iterator[SceneResult]:
+    """The results of scenes with anything that is not collected or failed; in the journal's order, which is read fastest."""
     lost = (rows["outcome"] != OUTCOMES.index(Outcome.COLLECTED)) | (rows["failures"] != 0)
     for outcome in (Outcome.FILTERED, Outcome.REJECTED, Outcome.FAILED):
         lost |= rows[str(outcome)] != 0
-    results = [journal.at(int(seq)) for seq in np.sort(rows["seq"][lost])]
-    return sorted(results, key=lambda result: result.scene.key)
+    return (journal.at(int(seq)) for seq in np.sort(rows["seq"][lost]))
 
 
-def _pair(result: SceneResult, pair: PairResult) -> Uncollected:
-    file, detail = pair.noisy.filename, pair.detail
+def _scene(result: SceneResult) -> Iterator[Uncollected]:
+    """The scene, unless it is collected."""
+    if result.reason:
+        none = f"no pair is collected, of {len(result.pairs)} planned"
+        yield Uncollected(
+            scene=result.scene.key,
+            outcome=result.outcome,
+            reason=result.reason,
+            detail=none if result.pairs else result.detail,
+        )
+
+
+def _pairs(result: SceneResult) -> Iterator[Uncollected]:
+    """The pairs that are not collected."""
+    for pair in result.pairs:
+        if pair.reason:
+            yield Uncollected(
+                scene=result.scene.key, outcome=pair.outcome, reason=pair.reason, detail=_with_files(pair)
+            )
+
+
+def _with_files(pair: PairResult) -> str:
+    """The pair's detail, with the files that it is about; that of a failed pair names the file that failed."""
+    file = pair.noisy.filename
+    if pair.detail.startswith(file):
+        return pair.detail
     if pair.ground_truth and pair.outcome is Outcome.REJECTED:
         file += f" with {pair.ground_truth.filename}"
-    return Uncollected(
-        scene=result.scene.key,
-        outcome=pair.outcome,
-        reason=pair.reason or Reason.INVALID_RESULT,
-        detail=detail if detail.startswith(pair.noisy.filename) else f"{file}: {detail}",
-    )
+    return f"{file}: {pair.detail}"
 
 
-def _failed_first(found: Iterable[Uncollected]) -> tuple[Uncollected, ...]:
-    return tuple(sorted(found, key=lambda each: each.outcome is not Outcome.FAILED))
+def _failures(result: SceneResult, attempts: int) -> Iterator[Failure]:
+    causes = [(file.reason, file.detail) for file in result.failed_files]
+    if result.outcome is Outcome.FAILED and result.reason and not causes:
+        causes = [(result.reason, result.detail)]
+    for reason, detail in causes:
+        yield Failure(
+            scene=result.scene.name,
+            reason=reason,
+            detail=detail,
+            whole_scene=not result.failed_files,
+            attempts=attempts,
+        )
+
+
+def _failed_first(found: list[Uncollected]) -> tuple[Uncollected, ...]:
+    return tuple(sorted(found, key=lambda each: (each.outcome is not Outcome.FAILED, each.scene)))
 
 
 def _summary(store: Store) -> Summary | None:
@@ -276,23 +305,6 @@ def _phrase(state: dict[str, Any]) -> str:
 
 def _date(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
-
-
-def _failures(results: Sequence[SceneResult], store: Store) -> Iterator[Failure]:
-    failed = [result for result in results if result.failed_files or result.outcome is Outcome.FAILED]
-    attempts = _attempts(store) if failed else Counter()
-    for result in failed:
-        causes = [(file.reason, file.detail) for file in result.failed_files]
-        if result.outcome is Outcome.FAILED and result.reason and not causes:
-            causes = [(result.reason, result.detail)]
-        for reason, detail in causes:
-            yield Failure(
-                scene=result.scene.name,
-                reason=reason,
-                detail=detail,
-                whole_scene=not result.failed_files,
-                attempts=attempts[result.scene.key],
-            )
 
 
 def _attempts(store: Store) -> Counter[str]:
