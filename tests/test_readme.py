@@ -74,7 +74,7 @@ def run(page, folder, cluster):
 def provide(page, folder):
     """What a page takes as given: photos of one's own, or what `make demo` makes (of the same sample, with the same recipe)."""
     if page == "own-pairs.md":
-        for number, photo in enumerate((folder / "pairs").rglob("Bayer_cat_*ISO*"), 1):
+        for number, photo in enumerate(sorted((folder / "pairs").rglob("Bayer_cat_*ISO*")), 1):
             shutil.copy(photo, folder / f"DSC{number:04}.dng")
     elif page == "tutorial.md":
         shutil.copytree(folder / "out", folder / "out/demo/prepared", ignore=shutil.ignore_patterns("demo"))
