@@ -13,12 +13,9 @@ from rich.console import Console
 
 import rawnind
 from rawnind.bridge.bridge import Bridge
-from rawnind.bridge.ledger import OutcomeGroup, estimated_counts
 from rawnind.bridge.messages import LoaderReport, SceneInFlight, Snapshot, State
-from rawnind.bridge.stages import Stage, StageCounts, StageTally, pair_counts, result_counts
+from rawnind.bridge.stages import Stage, StageCounts, pair_counts
 from rawnind.errors import printable
-from rawnind.outcomes import scene_result, uncollected_pair, whole_scene_result
-from rawnind.output.journal.journal import commit_of, encode_result
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.progress.eta import Eta
 from rawnind.progress.live_view import LiveView
@@ -26,8 +23,9 @@ from rawnind.progress.progress import Plain, Silent, choose
 from rawnind.progress.stderr_filter import StderrFilter
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Cfa, Counts, FailedFile, ImageRef, Scene
+from rawnind.records import Counts
 from rawnind.source.index import load_index
+from tests.output.result_maker import make_scene
 
 SIZE = {"crop_size": 64, "stride": 96}
 NUMBERS = ("waiting", "running", "done", "rejected", "failed")
@@ -39,30 +37,6 @@ class Clock:
 
     def __call__(self):
         return self.now
-
-
-def scene(name, noisy=2, number=0):
-    def photo(position, ground_truth):
-        sha1 = f"{number * 100 + position:040x}"
-        name_of = f"Bayer_{name}_{'GT_' if ground_truth else ''}ISO100_sha1={sha1}.dng"
-        return ImageRef(
-            cfa=Cfa.BAYER,
-            scene=name,
-            ground_truth=ground_truth,
-            iso=100,
-            sha1=sha1,
-            filename=name_of,
-            path=f"/nowhere/{name_of}",
-        )
-
-    return Scene(
-        name=name,
-        cfa=Cfa.BAYER,
-        test_reserve=False,
-        unknown_sensor=False,
-        ground_truths=(photo(0, ground_truth=True),),
-        noisy=tuple(photo(position, ground_truth=False) for position in range(1, noisy + 1)),
-    )
 
 
 def snapshot(**changes):
@@ -126,91 +100,10 @@ def test_a_run_that_has_nothing_to_do_shows_the_manifest_too(prepared, sample_se
     assert last["scenes"] == [getattr(summary.scenes, name) for name in ("planned", *Outcome)]
 
 
-@given(data=st.data())
-def test_rows_of_stages_count_every_planned_photo_and_pair_once(data):
-    scenes = [scene(f"s{number}", data.draw(st.integers(0, 3)), number) for number in range(4)]
-    pairs = sum(len(each.noisy) for each in scenes)
-    tally = StageTally(photos=pairs + 4, pairs=pairs)
-    recipe = Recipe()
-    for each in scenes:
-        done = data.draw(st.integers(0, len(each.noisy)))
-        tally.report(
-            each.key, {"decode_done": done + 1, "align_done": done, "mask_done": done, "write_done": done}
-        )
-        check_rows(tally.counts([data.draw(st.sampled_from(Stage))]), pairs)
-        reasons = [reason for reason in Reason if reason.outcome is not Outcome.FILTERED]
-        if data.draw(st.booleans()):
-            result = whole_scene_result(each, recipe, data.draw(st.sampled_from(reasons)))
-        else:
-            results = [
-                uncollected_pair(noisy, each.ground_truths[0], data.draw(st.sampled_from(reasons)))
-                for noisy in each.noisy
-            ]
-            lost = data.draw(st.lists(st.sampled_from(each.noisy), unique=True)) if each.noisy else []
-            files = [FailedFile(photo=photo, reason=Reason.TRUNCATED, detail="") for photo in lost]
-            result = scene_result(each, recipe, results, files)
-        tally.settle(result)
-        assert sum(result_counts(result)[f"decode_{kind}"] for kind in NUMBERS[2:]) == len(each.noisy) + 1
-    final = tally.counts([])
-    check_rows(final, pairs)
-    assert all(row.waiting == row.running == 0 for row in final)
-
-
-def check_rows(found, pairs):
-    decode, *others = found
-    assert decode.waiting + decode.running + decode.done + decode.rejected + decode.failed == pairs + 4
-    gone = 0
-    for row in others:
-        assert row.waiting + row.running + row.done + row.rejected + row.failed == pairs - gone
-        gone += row.rejected + row.failed
-
-
-def test_a_restarted_bridge_shows_the_same_stages(tmp_path):
-    scenes = [scene(f"s{number}", number=number) for number in range(3)]
-    plan = make_plan(scenes, SceneFilter(), Recipe())
-    bridge = Bridge(str(tmp_path), "run", plan, max_scenes=2)
-    bridge.begin()
-    bridge.commit("bayer/s0", encode_result(whole_scene_result(scenes[0], plan.recipe, Reason.TIMEOUT)))
-    again = Bridge(str(tmp_path), "run", plan, max_scenes=2)
-    assert again.snapshot().stages == bridge.snapshot().stages
-    later = Bridge(str(tmp_path), "another run", plan, max_scenes=2)
-    assert [row.waiting for row in later.snapshot().stages] == [6, 4, 4, 4]
-
-
-@given(data=st.data())
-def test_the_counts_of_a_commit_leave_out_no_photo_and_no_pair(data):
-    each = scene("tea", data.draw(st.integers(1, 5)))
-    reasons = st.sampled_from([reason for reason in Reason if reason.outcome is not Outcome.FILTERED])
-    pairs = [uncollected_pair(noisy, each.ground_truths[0], data.draw(reasons)) for noisy in each.noisy]
-    result = scene_result(each, Recipe(), pairs)
-    pairs_of = commit_of(result, 0).pairs
-    estimate = estimated_counts(
-        OutcomeGroup(each.cfa, result.outcome, result.reason, pairs_of, len(each.noisy) + 1, this_run=True)
-    )
-    exact = result_counts(result)
-    assert sum(estimate[f"decode_{kind}"] for kind in NUMBERS[2:]) == len(each.noisy) + 1
-    for outcome in (Outcome.REJECTED, Outcome.FAILED):
-        assert (
-            estimate[f"align_{outcome}"] + estimate[f"mask_{outcome}"]
-            == exact[f"align_{outcome}"] + exact[f"mask_{outcome}"]
-        )
-
-
-def test_heartbeats_move_the_stages_before_anything_is_committed(tmp_path):
-    scenes = [scene(f"s{number}", number=number) for number in range(3)]
-    bridge = Bridge(str(tmp_path), "run", make_plan(scenes, SceneFilter(), Recipe()), max_scenes=2)
-    bridge.begin()
-    assert bridge.admit("bayer/s0")
-    bridge.heartbeat("bayer/s0", "mask", {"decode_done": 2, "align_done": 1})
-    decode, align, mask, write = bridge.snapshot().stages
-    assert (decode.waiting, decode.done) == (7, 2)
-    assert (align.waiting, align.done) == (5, 1)
-    assert (mask.waiting, mask.running) == (5, 1)
-    assert (write.waiting, write.done) == (6, 0)
-
-
 def test_only_the_last_report_of_each_loader_is_shown(tmp_path):
-    bridge = Bridge(str(tmp_path), "run", make_plan([scene("tea")], SceneFilter(), Recipe()), max_scenes=1)
+    bridge = Bridge(
+        str(tmp_path), "run", make_plan([make_scene("tea")], SceneFilter(), Recipe()), max_scenes=1
+    )
     bridge.loader_report("rank-1", scenes=1, crops=12, batches=3, wait_seconds=0.5)
     bridge.loader_report("rank-0", scenes=1, crops=12, batches=3, wait_seconds=0.5)
     bridge.loader_report("rank-1", scenes=2, crops=24, batches=6, wait_seconds=0.75)
@@ -423,6 +316,7 @@ from rawnind.progress.live_view import LiveView
 from rawnind.recipe import Recipe
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.source.index import load_index
+from tests.output.result_maker import make_scene
 view = LiveView()
 index = load_index(sys.argv[1])
 view.planned(index, make_plan(index.scenes, SceneFilter(), Recipe()), already=0)
