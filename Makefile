@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH := .venv-bench
 
-.PHONY: demo test test-fast check docs bench chaos setup clean
+.PHONY: demo test test-fast check docs bench chaos fuzz setup clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -54,6 +54,9 @@ bench: $(READY) $(BENCH)/.ready  ## every benchmark, with its competitors
 
 chaos: $(READY)  ## fifty runs whose processes are killed at random
 	$(BIN)/python -m tests.chaos --runs 50
+
+fuzz: $(READY)  ## five thousand damaged files of every kind, new ones each time
+	$(BIN)/python -m tests.fuzz --inputs 5000
 
 clean:  ## remove what make made
 	rm -rf $(VENV) $(BENCH) out site

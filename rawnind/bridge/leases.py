@@ -87,7 +87,8 @@ class LeaseLog:
         if self._path is None:
             parts = (self._store.read(entry.path) for entry in self._store.list(self._folder))
             return [line for part in parts for line in part.splitlines()]
-        return self._path.read_bytes().splitlines() if self._path.exists() else []
+        name = f"{self._folder}.jsonl"
+        return self._store.read(name).splitlines() if self._store.exists(name) else []
 
     def append(self, entries: Sequence[LeaseEntry]) -> None:
         """Appends entries, all or none; they are durable once this returns.

@@ -55,6 +55,9 @@ def check(folder: str | Path) -> list[str]:
 
 def _load(path: Path, problems: list[str]) -> Any:
     try:
+        if path.exists() and not path.is_file():
+            problems.append(f"{path.name} is not a file")
+            return None
         with path.open("rb") as file:
             data = file.read(LISTING + 1)
         return read_yaml(data, path.name, ConfigError, most=LISTING)
@@ -174,8 +177,8 @@ def _is_list(value: Any, count: int, kind: type) -> bool:
 def _mask(name: str) -> tuple[NDArray[np.uint8] | None, list[str]]:
     if not Path(name).is_absolute():
         return None, [f"{name} is not an absolute path"]
-    mask = cv2.imread(name, cv2.IMREAD_UNCHANGED)
-    if mask is None or not name.endswith(".png"):
+    mask = _decoded(name, cv2.IMREAD_UNCHANGED) if name.endswith(".png") else None
+    if mask is None:
         return None, [f"{name} is not a PNG that can be read"]
     if mask.dtype != np.uint8 or mask.ndim != 2 or not np.isin(mask, (0, 255)).all():
         return None, [f"{name} is not an 8-bit mask of 0 and 255"]
@@ -198,16 +201,26 @@ def _image(name: str) -> NDArray[np.float32] | str:
 
 def _read_npy(name: str) -> NDArray[Any] | str:
     try:
-        return np.asarray(np.load(name, allow_pickle=False))
+        if not Path(name).is_file():  # a pipe would be waited for
+            return f"{name} is not a file"
+        return np.asarray(np.load(name, mmap_mode="r", allow_pickle=False))  # a header may claim any size
     except (OSError, ValueError, EOFError) as error:
         return f"{name} cannot be read: {error}"
 
 
 def _read_tiff(name: str) -> NDArray[Any] | str:
-    found = cv2.imread(name, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if name.endswith(".tif") else None
+    found = _decoded(name, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if name.endswith(".tif") else None
     if found is None:
         return f"{name} is neither an .npy nor a .tif file that OpenCV reads"
     return np.asarray(np.moveaxis(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), -1, 0))
+
+
+def _decoded(name: str, flags: int) -> NDArray[Any] | None:
+    """What OpenCV reads; None where it reads nothing."""
+    try:
+        return cv2.imread(name, flags) if Path(name).is_file() else None  # a pipe would be waited for
+    except cv2.error:  # more pixels than it reads, or than memory holds
+        return None
 
 
 def _shapes(

@@ -248,7 +248,7 @@ def _backwards(path: Path, text: bytes, begin: int = 0) -> Iterator[str]:
         text: that the lines contain.
         begin: byte at which to stop; a line that begins before it may be cut.
     """
-    if not path.exists():
+    if not path.is_file():
         return
     with path.open("rb") as file:
         end, rest = file.seek(0, os.SEEK_END), b""

@@ -209,7 +209,9 @@ class _MappedFile:
     """A memory-mapped local file, copy on write, because torch needs writable memory."""
 
     def __init__(self, path: str) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = os.open(
+            path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        )  # a pipe would be waited for
         status = os.fstat(self._descriptor)
         self.stamp = (status.st_size, status.st_mtime_ns)
         self._map = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_COPY)

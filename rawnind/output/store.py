@@ -167,7 +167,7 @@ class Store:
             FileNotFoundError: There is no such file.
             OutputError: The storage reports an error.
         """
-        with self._translated("read", name), self._fs.open_input_stream(self.full(name)) as stream:
+        with self._translated("read", name), self._fs.open_input_stream(self._regular(name)) as stream:
             return bytes(stream.read(most))
 
     def open(self, name: str) -> pa.NativeFile:
@@ -176,16 +176,23 @@ class Store:
         Raises:
             OSError: It does not exist, cannot be read, or is empty.
         """
-        path = self.full(name)
+        path = self._regular(name)
         return pa.memory_map(path) if self.is_local else self._fs.open_input_file(path)
 
     def digest(self, name: str) -> str:
         """SHA-256 of the file's bytes, read in blocks. Errors as in `read`."""
         digest = hashlib.sha256()
-        with self._translated("read", name), self._fs.open_input_stream(self.full(name)) as stream:
+        with self._translated("read", name), self._fs.open_input_stream(self._regular(name)) as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
         return digest.hexdigest()
+
+    def _regular(self, name: str) -> str:
+        """The path of a file to be read; a pipe would be waited for."""
+        path = self.full(name)
+        if self.is_local and Path(path).exists() and not Path(path).is_file():
+            raise OSError(errno.EINVAL, f"{path} is not a regular file")
+        return path
 
     def exists(self, name: str) -> bool:
         """Whether a file of that name exists.

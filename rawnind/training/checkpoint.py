@@ -50,7 +50,7 @@ def read_checkpoint(path: Path, device: torch.device) -> State:
         ConfigError: The file is no checkpoint, or is damaged.
     """
     advice = "choose another one or remove it"
-    if not zipfile.is_zipfile(path):  # torch.save's format
+    if not (path.is_file() and zipfile.is_zipfile(path)):  # torch.save's format
         raise ConfigError(f"{path} is not a checkpoint; {advice}")
     try:
         with zipfile.ZipFile(path) as archive:
