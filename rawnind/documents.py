@@ -4,10 +4,10 @@ The YAML that is read consists of mappings, lists, text, numbers, true, false an
 the parser's events: PyYAML's composer follows aliases, which let 12 kB stand for millions of values, and calls itself at each level.
 """
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from rawnind.errors import RawnindError, printable
 
@@ -35,6 +35,9 @@ _TAG = "tag:yaml.org,2002:"
 _NO_KEY = object()
 
 Parsed = TypeVar("Parsed")
+
+Place = Annotated[int, Field(ge=0, lt=1 << 53)]
+"""A place in a sequence, in a file that may be damaged; numpy and Arrow take no more than 64 bits."""
 
 
 def read_yaml(

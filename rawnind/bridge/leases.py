@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from rawnind.documents import LISTING, json_record
+from rawnind.documents import LISTING, Place, json_record
 from rawnind.errors import ConfigError
 from rawnind.output.store import Store
-from rawnind.records import Count
 
 FOLDER = "leases"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -135,10 +134,10 @@ class _Line(BaseModel):
     model_config = ConfigDict(strict=True)
 
     consumer: str
-    done: Count
+    done: Place
     token: str | None = None
-    scenes: list[tuple[str, Count]] = []
-    crops: list[tuple[Count, str]] = []
+    scenes: list[tuple[str, Place]] = []
+    crops: list[tuple[Place, str]] = []
     left: bool = False
     last: bool = False
 

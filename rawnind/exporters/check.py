@@ -1,6 +1,7 @@
 """Checks that the research code's loaders can read an export."""
 
 import math
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,10 +202,18 @@ def _image(name: str) -> NDArray[np.float32] | str:
 
 def _read_npy(name: str) -> NDArray[Any] | str:
     try:
-        if not Path(name).is_file():  # a pipe would be waited for
+        if Path(name).exists() and not Path(name).is_file():  # a pipe would be waited for
             return f"{name} is not a file"
         return np.asarray(np.load(name, mmap_mode="r", allow_pickle=False))  # a header may claim any size
-    except (OSError, ValueError, EOFError) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        OverflowError,
+        SyntaxError,
+        TypeError,
+        tokenize.TokenError,
+    ) as error:  # its header is Python
         return f"{name} cannot be read: {error}"
 
 

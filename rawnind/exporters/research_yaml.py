@@ -330,7 +330,7 @@ def _slices(table: pa.Table) -> Iterable[pa.Table]:
 
 def _pair_columns(source: Store) -> dict[tuple[str, str], dict[str, Any]]:
     names = ("pair_id", "cfa", "noisy_file", "gt_file", "msssim", "gt_rgb_xyz_matrix")
-    with open_table(source, PAIRS) as parquet:
+    with open_table(source, PAIRS, names[:-1]) as parquet:
         table = parquet.read([name for name in names if name in parquet.schema_arrow.names])
     require_sound(table, PAIRS, source.location)
     return {(row["pair_id"], row["cfa"]): row for row in table.to_pylist()}

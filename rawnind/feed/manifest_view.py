@@ -238,7 +238,8 @@ def read_groups(store: Store, *, everything: bool) -> Iterator[pa.Table]:
         ManifestError: The manifest is missing or cannot be read.
     """
     names = None if everything else [*dict.fromkeys([*_CROP_COLUMNS, *_PAIR_COLUMNS, *_FILTER_COLUMNS])]
-    with open_table(store, MANIFEST, _REPEATED) as file:
+    needed = {*_CROP_COLUMNS, *_PAIR_COLUMNS, *_FILTER_COLUMNS} - {*_NEWER_COLUMNS}
+    with open_table(store, MANIFEST, needed, dictionary=_REPEATED) as file:
         for number in range(file.num_row_groups):
             table = file.read_row_group(number, columns=names)
             require_sound(table, MANIFEST, store.location)
@@ -282,7 +283,7 @@ def split_filters(stores: Sequence[Store], split: Split, share: float) -> list[F
 
 def _read_pairs(store: Store) -> pa.Table:
     columns = ["scene", "cfa", "test_reserve", "outcome", "gt_sha1", "noisy_sha1"]
-    with open_table(store, PAIRS) as file:
+    with open_table(store, PAIRS, columns) as file:
         pairs = file.read(columns)
     require_sound(pairs, PAIRS, store.location)
     return pairs

@@ -23,11 +23,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rawnind import timing
-from rawnind.documents import SETTINGS, json_object
+from rawnind.documents import SETTINGS, Place, json_object
 from rawnind.output.journal.journal import Commit, Journal, commit_of
 from rawnind.output.store import Store
 from rawnind.reasons import Outcome
-from rawnind.records import Count, SceneResult
+from rawnind.records import SceneResult
 
 NAME = "events.jsonl"
 
@@ -215,11 +215,11 @@ class _Line(BaseModel):
     time: float
     run: str
     event: str
-    next_seq: Count = 0
-    planned_scenes: Count = 0
-    planned_pairs: Count = 0
-    open_scenes: Count = 0
-    seq: Count = 0
+    next_seq: Place = 0
+    planned_scenes: Place = 0
+    planned_pairs: Place = 0
+    open_scenes: Place = 0
+    seq: Place = 0
     scene: str = ""
     telemetry: dict[str, float] = {}
 

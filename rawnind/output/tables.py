@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -73,12 +73,15 @@ def require_sealed(store: Store) -> None:
 
 
 @contextmanager
-def open_table(store: Store, name: str, dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+def open_table(
+    store: Store, name: str, needed: Collection[str] = (), *, dictionary: Sequence[str] = ()
+) -> Iterator[pq.ParquetFile]:
     """Opens one of the two files, and checks its version and columns.
 
     Args:
         store: the output folder.
         name: of `SCHEMAS`.
+        needed: columns that the caller cannot do without.
         dictionary: columns that are dictionary-encoded in memory.
 
     Raises:
@@ -89,7 +92,7 @@ def open_table(store: Store, name: str, dictionary: Sequence[str] = ()) -> Itera
             metadata = pq.read_metadata(source)
             found = metadata.schema.to_arrow_schema()
             require_readable_parquet(name.removesuffix(".parquet"), found.metadata, name)
-            if wrong := _wrong_columns(found, SCHEMAS[name]):
+            if wrong := _wrong_columns(found, SCHEMAS[name], needed):
                 raise ManifestError(f"{name} in {store.location} lacks the columns {', '.join(wrong)}.")
             with pq.ParquetFile(source, read_dictionary=list(dictionary), metadata=metadata) as file:
                 yield file
@@ -97,13 +100,14 @@ def open_table(store: Store, name: str, dictionary: Sequence[str] = ()) -> Itera
         raise ManifestError(f"{name} in {store.location} cannot be read: {error}.") from error
 
 
-def _wrong_columns(found: pa.Schema, schema: pa.Schema) -> list[str]:
-    """Columns that every version has had and that a file lacks or has with another type; nullable ones may be newer than it."""
+def _wrong_columns(found: pa.Schema, schema: pa.Schema, needed: Collection[str]) -> list[str]:
+    """Columns that a file has with another type, or lacks although they are needed or not nullable; others may be newer than it."""
     types = {field.name: field.type for field in found}
     return [
         field.name
         for field in schema
-        if types.get(field.name, field.type if field.nullable else None) != field.type
+        if types.get(field.name, field.type if field.nullable and field.name not in needed else None)
+        != field.type
     ]
 
 

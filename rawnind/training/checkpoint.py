@@ -36,7 +36,7 @@ class State(BaseModel):
     kind: dict[str, int]
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
-    feed: dict[str, Any]
+    feed: dict[str, str | int | bool]
     losses: list[float]
 
 
@@ -85,7 +85,7 @@ def fits(found: dict[str, Any], own: dict[str, Any], model: dict[str, Tensor]) -
         isinstance(group, dict)
         and {name: type(value) for name, value in group.items()}
         == {name: type(value) for name, value in mine.items()}
-        and group["params"] == mine["params"]
+        and [*map(repr, group["params"])] == [*map(repr, mine["params"])]
         for group, mine in zip(groups, own["param_groups"], strict=True)
     )
     return same_groups and all(

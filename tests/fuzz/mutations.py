@@ -83,6 +83,33 @@ def _replace_token(data, chance):
         data[start:end] = chance.choice(HOSTILE)
 
 
+def damaged_tag(data, chance):
+    """A little-endian TIFF with one to three fields of its directories changed: sizes, offsets, counts, types."""
+    data = bytearray(data)
+    entries = list(_entries(data, int.from_bytes(data[4:8], "little")))
+    for at in chance.sample(entries, min(len(entries), chance.randint(1, 3))):
+        part, width = chance.choice(
+            [(at + 8, 4), (at + 8, 4), (at + 8, 2), (at + 4, 4), (at + 2, 2), (at, 2)]
+        )
+        value = chance.choice(
+            [0, 1, 2, 7, 255, 4096, 9000, 32_000, 65_535, 2**31 - 1, 2**32 - 1, chance.randrange(2**32)]
+        )
+        data[part : part + width] = (value % 256**width).to_bytes(width, "little")
+    return bytes(data)
+
+
+_SUB_DIRECTORIES = 330  # TIFF tag SubIFDs
+
+
+def _entries(data, start):
+    """Where the entries of a directory and of those below it begin."""
+    count = int.from_bytes(data[start : start + 2], "little")
+    for at in range(start + 2, start + 2 + 12 * count, 12):
+        yield at
+        if int.from_bytes(data[at : at + 2], "little") == _SUB_DIRECTORIES:
+            yield from _entries(data, int.from_bytes(data[at + 8 : at + 12], "little"))
+
+
 _VALUES = {
     "string": ["", "x", "../../outside/precious", "/etc/passwd", "\x1b[2J", "ä" * 400, "0" * 40, "bayer"],
     "binary": [b"", b"\xff\xfe", b"[" * 900],

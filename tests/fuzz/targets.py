@@ -35,7 +35,7 @@ from rawnind.records import Cfa, ImageRef
 from rawnind.source.decode import decode, headers
 from rawnind.source.index import INDEX_NAME, index_to_yaml, load_index
 from rawnind.training.loop import Training, train
-from tests.fuzz.mutations import damaged, damaged_table, disturb, resealed_part, table_bytes
+from tests.fuzz.mutations import damaged, damaged_table, damaged_tag, disturb, resealed_part, table_bytes
 from tests.output.result_maker import RECIPE, make_pixels, make_result, make_scene, seal
 
 PHOTOS = Path(__file__).parents[1] / "golden" / "source"
@@ -206,7 +206,7 @@ def _one_photo(work, chance):
     for path in (work / "source").iterdir():
         if path != keep:
             path.unlink()
-    keep.write_bytes(damaged(keep.read_bytes(), chance))
+    keep.write_bytes(chance.choice([damaged, damaged_tag])(keep.read_bytes(), chance))
 
 
 def _samples(work, **options):

@@ -1,23 +1,28 @@
 """What is damaged in an output folder, or was written there by another program, ends in an error of ours or is skipped."""
 
+import hashlib
 import io
+import os
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from rawnind.bridge.leases import LeasedCrop, LeaseEntry, LeaseLog, consumer_states, leased_crops
-from rawnind.errors import ManifestError
+from rawnind.errors import ConfigError, ManifestError, OutputError, RawnindError
 from rawnind.exporters.research_yaml import export
 from rawnind.feed import CropDataset
 from rawnind.output.attempts import Ledger, TimedOut
 from rawnind.output.events import NAME, EventLog, read_events
 from rawnind.output.journal.journal import Journal
+from rawnind.output.journal.part_file import SCHEMA
 from rawnind.output.manifest import MANIFEST, MANIFEST_YAML, PAIRS
 from rawnind.output.status import read_status
 from rawnind.output.verify import verify
 from rawnind.reasons import Reason
+from rawnind.training.checkpoint import read_checkpoint
 from tests.output.result_maker import edit_yaml, make_result, make_scene, seal
 
 
@@ -75,6 +80,7 @@ FOREIGN = [
     b'{"event": "commit", "time": NaN, "run": "r"}',
     b'{"consumer": 7, "done": 0}',
     b'{"consumer": "c", "done": -1}',
+    b'{"consumer": "c", "done": 18446744073709551616}',
     b'{"consumer": "c", "done": 0, "scenes": [["bayer/cat", 0]], "crops": [[1, "x"]]}',
     b'{"consumer": "c", "done": 0, "scenes": [["bayer/cat", 0]], "crops": [[-1, "x"]]}',
     b'{"consumer": "c", "done": 0, "scenes": {"a": 1}, "crops": 5}',
@@ -121,6 +127,43 @@ def changed(store, name, change):
     seal(store)
 
 
+def _read_every_column(store):
+    journal = Journal(store)
+    journal.inputs()
+    journal.read("bayer/cat")
+
+
+@pytest.mark.parametrize("name", SCHEMA.names)
+def test_a_part_whose_columns_have_another_type_is_damaged(store, name):
+    Journal(store).append([make_result(make_scene("cat"))])
+    path = store.local(store.list("parts")[0].path)
+    table = pq.read_table(path)
+    table = table.set_column(table.column_names.index(name), name, pa.array([[1]]))
+    pq.write_table(table, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    path.rename(path.with_name(f"0000000000-1-{digest}.parquet"))
+    with pytest.raises(ManifestError, match=f"is damaged: {name} has another type"):
+        _read_every_column(store)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "recipe.yaml", "leases/feed.jsonl", NAME])
+def test_a_pipe_in_the_folder_is_not_waited_for(finished, tmp_path, name):
+    Journal(finished).append([make_result(make_scene("cat"))])
+    path = finished.local(name)
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    assert list(LeaseLog(finished, "feed").entries()) == []
+    assert list(read_events(finished)) == []
+    with pytest.raises(OutputError, match="is not a regular file"):
+        finished.read(name)
+    with pytest.raises(ConfigError, match="is not a checkpoint"):
+        read_checkpoint(path, torch.device("cpu"))
+    if name == MANIFEST:
+        with pytest.raises(RawnindError):
+            export(finished.location, tmp_path / "to")
+
+
 def column(name, values):
     """A change that replaces a column, by one value for every row or by an array."""
 
@@ -149,6 +192,8 @@ CHANGES = [
     (MANIFEST, column("shard", "shards/bayer/../x.parquet"), "shard is"),
     (MANIFEST, column("rgb_xyz_matrix", [1.0]), "rgb_xyz_matrix has 1 values"),
     (MANIFEST, column("black_level", [float("inf")] * 4), "black_level is not finite"),
+    (MANIFEST, lambda table: table.drop_columns(["iso"]), "lacks the columns iso"),
+    (PAIRS, lambda table: table.drop_columns(["reason", "gt_sha1"]), "lacks the columns gt_sha1"),
     (PAIRS, lambda table: table.drop_columns(["outcome"]), "lacks the columns outcome"),
     (PAIRS, column("noisy_sha1", "x"), "noisy_sha1 is 'x'"),
 ]  # fmt: skip
@@ -160,7 +205,7 @@ def test_a_forged_table_is_refused_by_loader_and_export(finished, tmp_path, name
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ManifestError, match=why):
         CropDataset(finished.location, split="train", crop_size=64)
-    if "noisy_sha1" not in why and "outcome" not in why:
+    if name == MANIFEST:
         with pytest.raises(ManifestError, match=why):
             export(finished.location, tmp_path / "to")
         assert {path.relative_to(tmp_path).parts[0] for path in {*tmp_path.rglob("*")} - {*before}} <= {"to"}

@@ -104,6 +104,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_and_changes_nothing(folder, 
     foreign = [
         {}, [], 7, {**sound, "losses": "many"}, {**sound, "model": {}}, {**sound, "optimizer": {}}, {**sound, "feed": {}},
         {**sound, "feed": {**sound["feed"], "position": -1}}, {**sound, "kind": None},
+        {**sound, "feed": {**sound["feed"], "rows": torch.zeros(0)}},
         {**sound, "model": dict.fromkeys(sound["model"], torch.zeros(1))},
         {**sound, "optimizer": {**sound["optimizer"], "state": {0: {"step": 1}}}},
     ]  # fmt: skip

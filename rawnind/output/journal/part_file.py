@@ -133,9 +133,13 @@ class PartFile:
 
     def _columns(self, table: pa.Table, columns: Sequence[str]) -> pa.Table:
         try:
-            return table.select(columns)
+            chosen = table.select(columns)
         except KeyError as error:
             raise damaged(self.part.name, f"another version wrote it: {error}") from error
+        for found, field in zip(chosen.schema, map(SCHEMA.field, columns), strict=True):
+            if found.type != field.type or (chosen[field.name].null_count and not field.nullable):
+                raise damaged(self.part.name, f"{field.name} has another type, or is null")
+        return chosen
 
 
 def commit_rows(part: Part, table: pa.Table) -> Rows:
