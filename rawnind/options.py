@@ -46,6 +46,8 @@ class RunOptions(TypedDict, total=False):
     max_bad_exposure: float
     max_color_deviation: float | None
     max_noise_ratio: float | None
+    max_light_drift: float | None
+    max_level_offset: float | None
     compression: Compression | Literal["none", "zstd"]
     algorithm: int
 

@@ -34,6 +34,8 @@ class Reason(StrEnum):
     CAMERA_MISMATCH = "camera_mismatch"
     COLOR_MISMATCH = "colour_mismatch"
     ROLES_SWAPPED = "roles_swapped"
+    LIGHT_MISMATCH = "light_mismatch"
+    LEVEL_MISMATCH = "level_mismatch"
 
     MISSING_FILE = "missing_file"
     SHA1_MISMATCH = "sha1_mismatch"
@@ -87,6 +89,8 @@ _REASONS = {
         "The photos differ in colour: light, camera or black level changed.",
     ),
     Reason.ROLES_SWAPPED: (Outcome.REJECTED, "The ground truth is noisier than the noisy photo."),
+    Reason.LIGHT_MISMATCH: (Outcome.REJECTED, "The light differs between parts of the frame."),
+    Reason.LEVEL_MISMATCH: (Outcome.REJECTED, "The photos' black levels or responses differ."),
     Reason.MISSING_FILE: (Outcome.FAILED, "The file is not there."),
     Reason.SHA1_MISMATCH: (Outcome.FAILED, "The file's bytes do not match its SHA-1."),
     Reason.TRUNCATED: (Outcome.FAILED, "The file ends too early."),

@@ -42,9 +42,15 @@ ADDED: dict[str, Any] = {
     "max_noise_ratio": None,
     "gt_alignment": GtAlignment.INTEGER,
     "max_residual": None,
+    "max_light_drift": None,
+    "max_level_offset": None,
 }
 """Keys that the first recipes did not have, with the value that was in force without them. A key that is added to
 `Recipe` is added here, with the behaviour before it."""
+
+
+_LIMITS = ("max_color_deviation", "max_noise_ratio", "max_residual", "max_light_drift", "max_level_offset")
+"""Limits that may be None: no limit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +78,11 @@ class Recipe:
         gt_alignment: `warp`: the demosaiced GT is resampled where the noisy photo's sites lie in it; `integer`: it is cut at
             each crop's own whole shift. A warped GT is 7 dB closer to the truth at sub-pixel shifts (benchmarks/bench_geometry.py).
         max_residual: sites; where local shifts show that more is left, pixels are masked; None: no limit.
+        max_light_drift: a pair is rejected where the light deviates from its mean over the frame by a larger share, beyond
+            three standard errors; None: no limit. Drawn pairs with a drift of 3 % reach 0.05, a gradient of 15 % begins at 0.14.
+        max_level_offset: a pair is rejected where the noisy photo's level at black, by colour, is off by a larger share of its
+            mean level, beyond three standard errors; None: no limit. Drawn pairs whose response differs by an exponent of 0.02
+            reach 0.05.
         compression: of the shards. `zstd` is for storage that is slow to read: a crop then costs more CPU than it saves on
             a local disk.
         absent: keys of `ADDED` that the folder's recipe.yaml does not have because it is older than they are. They are no
@@ -92,6 +103,8 @@ class Recipe:
     max_noise_ratio: float | None = 1.5
     gt_alignment: GtAlignment = GtAlignment.WARP
     max_residual: float | None = 0.75
+    max_light_drift: float | None = 0.1
+    max_level_offset: float | None = 0.06
     compression: Compression = Compression.NONE
     algorithm: int = ALGORITHM
     absent: frozenset[str] = field(default=frozenset(), compare=False)
@@ -117,15 +130,9 @@ class Recipe:
                  "min_msssim must lie between 0 and 1", self.min_msssim)  # fmt: skip
         for name in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure"):
             require(is_fraction(getattr(self, name)), f"{name} must lie between 0 and 1", getattr(self, name))
-        for name in (
-            "min_alignment_score",
-            "max_alignment_loss",
-            "max_color_deviation",
-            "max_noise_ratio",
-            "max_residual",
-        ):
+        for name in ("min_alignment_score", "max_alignment_loss", *_LIMITS):
             value = getattr(self, name)
-            if value is None and ADDED.get(name, 0) is None:
+            if value is None and name in _LIMITS:
                 continue
             require(is_number(value) and value >= 0, f"{name} must be a number of at least 0", value)
         require(is_whole(self.max_shift) and 0 <= self.max_shift <= 1024,
@@ -136,7 +143,7 @@ class Recipe:
             self.algorithm,
         )
         for name in ("min_valid_fraction", "min_mask_mean", "max_bad_exposure", "min_msssim", "min_alignment_score",
-                     "max_alignment_loss", "max_color_deviation", "max_noise_ratio", "max_residual"):  # fmt: skip
+                     "max_alignment_loss", *_LIMITS):  # fmt: skip
             value = getattr(self, name)
             if value is not None:  # 1 and 1.0, 0.0 and -0.0 are one value and must have one digest
                 object.__setattr__(self, name, float(value) + 0.0)

@@ -243,6 +243,13 @@ class Measurements:
         gt_noise_b_green: of green.
         gt_noise_a_blue: of blue.
         gt_noise_b_blue: of blue.
+        light_drift: largest relative deviation of the light between the photos from its mean over the overlap.
+        offset_red: the noisy photo's level of red where the GT has 0; its black level or its response differs.
+        offset_green: of green.
+        offset_blue: of blue.
+        offset_error_red: standard error of `offset_red`.
+        offset_error_green: of `offset_green`.
+        offset_error_blue: of `offset_blue`.
     """
 
     __pydantic_config__ = _growing
@@ -287,6 +294,13 @@ class Measurements:
     gt_noise_b_green: NonNegative | None = None
     gt_noise_a_blue: NonNegative | None = None
     gt_noise_b_blue: NonNegative | None = None
+    light_drift: NonNegative | None = None
+    offset_red: float | None = None
+    offset_green: float | None = None
+    offset_blue: float | None = None
+    offset_error_red: NonNegative | None = None
+    offset_error_green: NonNegative | None = None
+    offset_error_blue: NonNegative | None = None
 
     @property
     def unexplained_loss(self) -> float | None:

@@ -27,6 +27,8 @@ recipes = st.builds(
     max_color_deviation=st.none() | st.floats(0, 1e6),
     max_noise_ratio=st.none() | st.floats(0, 1e6),
     max_residual=st.none() | st.floats(0, 1e6),
+    max_light_drift=st.none() | st.floats(0, 1e6),
+    max_level_offset=st.none() | st.floats(0, 1e6),
     min_mask_mean=fractions,
     max_bad_exposure=fractions,
 )
@@ -45,6 +47,8 @@ WRONG = {
     "max_alignment_loss": [-1e-9, math.nan, math.inf, None],
     "max_color_deviation": [-1e-9, math.nan, math.inf, "0.1"],
     "max_noise_ratio": [-1e-9, math.nan, math.inf, "2"],
+    "max_light_drift": [-1e-9, math.nan, math.inf, "0.1"],
+    "max_level_offset": [-1e-9, math.nan, math.inf, "0.1"],
     "min_mask_mean": [-1, 2, math.nan, None],
     "max_bad_exposure": [-1, 2, math.nan, None],
     "algorithm": [0, ALGORITHM + 1, "1", None],

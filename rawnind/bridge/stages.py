@@ -38,7 +38,13 @@ class StageCounts:
     failed: int
 
 
-_MASK_REASONS = {Reason.ALIGNMENT_LOSS, Reason.MASK_MEAN, Reason.NO_VALID_CROP}
+_MASK_REASONS = {
+    Reason.LIGHT_MISMATCH,
+    Reason.LEVEL_MISMATCH,
+    Reason.ALIGNMENT_LOSS,
+    Reason.MASK_MEAN,
+    Reason.NO_VALID_CROP,
+}
 
 
 def passed(stage: Stage) -> str:

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from rawnind.imaging.change.light import Light
+from rawnind.imaging.exposure import is_cut_at_black
 from rawnind.imaging.prepared import Prepared
 from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
@@ -105,6 +109,54 @@ def swapped_roles(truth: Prepared, noisy: Prepared, gain: float, level: float, l
     if other <= 0 or own <= limit * other:
         return ""
     return f"at level {level:.3f} the GT has {own / other:.1f} times the noise variance of the noisy photo; at most {limit:g} is accepted"
+
+
+def light_numbers(light: Light | None, noisy: Prepared, gain: float) -> dict[str, Any]:
+    """Drift and offsets by the names of `Measurements`; no offsets where noise is cut off at black, which raises dark means.
+
+    Args:
+        light: of the pair; None where it was not measurable.
+        noisy: the noisy photo.
+        gain: factor from its levels to the GT's.
+    """
+    if light is None:
+        return {}
+    numbers: dict[str, Any] = {"light_drift": light.drift}
+    if not is_cut_at_black(noisy.photo.mosaic):
+        for number, color in enumerate(("red", "green", "blue")):
+            numbers[f"offset_{color}"] = float(light.offset[number]) / gain
+            numbers[f"offset_error_{color}"] = float(light.offset_error[number]) / gain
+    return numbers
+
+
+def light_mismatch(light: Light | None, measured: Measurements, recipe: Recipe) -> tuple[Reason, str] | None:
+    """What the light or the black levels differ by beyond the recipe's limits and three standard errors; None within them.
+
+    Args:
+        light: of the pair; None where it was not measurable.
+        measured: with `light_numbers`.
+        recipe: the limits.
+    """
+    if light is None:
+        return None
+    limit = recipe.max_light_drift
+    if limit is not None and light.drift - 3 * light.drift_error > limit:
+        detail = f"the light differs by {light.drift:.0%} within the frame, at most {limit:.0%} is accepted"
+        return Reason.LIGHT_MISMATCH, detail
+    limit = recipe.max_level_offset
+    if limit is None or measured.offset_green is None:
+        return None
+    beyond = (abs(light.offset) - 3 * light.offset_error) / np.maximum(light.mean, 1e-6)
+    if beyond.max() <= limit:
+        return None
+    shares = light.offset / np.maximum(light.mean, 1e-6)
+    shown = ", ".join(
+        f"{name} {share:+.0%}" for name, share in zip(("red", "green", "blue"), shares, strict=True)
+    )
+    return (
+        Reason.LEVEL_MISMATCH,
+        f"black is off by these shares of the mean level: {shown}; at most {limit:.0%} is accepted",
+    )
 
 
 def color_deviation(channels: tuple[tuple[float, float], ...], gain: float, limit: float | None) -> str:

@@ -31,7 +31,16 @@ from rawnind.imaging.change.mask import (
 from rawnind.imaging.color import camera_to_rec2020, rec2020_crop
 from rawnind.imaging.coordinates import Rect
 from rawnind.imaging.crops import AlignedPair, Scores, cut
-from rawnind.imaging.gates import Rejection, color_deviation, noise_numbers, reject, swapped_roles, unsuitable
+from rawnind.imaging.gates import (
+    Rejection,
+    color_deviation,
+    light_mismatch,
+    light_numbers,
+    noise_numbers,
+    reject,
+    swapped_roles,
+    unsuitable,
+)
 from rawnind.imaging.misalignment import Misalignment
 from rawnind.imaging.msssim import frame_mean, windowed_ms_ssim
 from rawnind.imaging.prepared import Prepared
@@ -200,7 +209,10 @@ def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
         contrast_red=float(pair.noisy.contrast[0]),
         contrast_blue=float(pair.noisy.contrast[2]),
         msssim=None if scores is None else frame_mean(scores, usable.shape),
+        **light_numbers(change.light, pair.noisy, pair.gain),
     )
+    if found := light_mismatch(change.light, measured, recipe):
+        return reject(pair.truth, pair.noisy, *found, measured)
     loss = measured.unexplained_loss
     if loss is not None and loss > recipe.max_alignment_loss:
         detail = (

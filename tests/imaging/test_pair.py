@@ -8,7 +8,7 @@ import pytest
 
 from rawnind.imaging.crops import AlignedPair
 from rawnind.imaging.gates import Rejection
-from rawnind.imaging.levels import site_colors
+from rawnind.imaging.levels import site_colors, tile_planes
 from rawnind.imaging.pair import FinishedPair, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.prepared import Prepared
@@ -249,6 +249,48 @@ def test_a_noisy_photo_listed_as_the_ground_truth_has_its_role_swapped(cfa, gain
     assert found.reason is Reason.ROLES_SWAPPED
     assert "times the noise variance" in found.detail
     assert isinstance(align_pair(noisy, truth, replace(RECIPE, max_noise_ratio=None)), AlignedPair)
+
+
+def relit(photo, factors, black=0.0):
+    """A photo with (H, W) factors on its levels and a black level that is off by `black` sensor values."""
+    level = np.array(photo.sensor.black_level)[tile_planes(photo.cfa)]
+    level = np.tile(level, [side // len(level) for side in photo.mosaic.shape])
+    mosaic = (photo.mosaic - level) * factors + level + black
+    return Photo(mosaic=mosaic.round().clip(0, 65535).astype(np.uint16), sensor=photo.sensor)
+
+
+def across(photo, change):
+    """(1, W) factors from 1 - change to 1 + change."""
+    return np.linspace(1 - change, 1 + change, photo.mosaic.shape[1])[None]
+
+
+@pytest.mark.parametrize("cfa", Cfa)
+@pytest.mark.parametrize("iso", [400, 12800])
+def test_light_that_differs_across_the_frame_is_a_light_mismatch(cfa, iso):
+    truth, noisy = rendered(cfa, (6.0, -4.0), iso=iso)
+    found = rejection(prepared(truth), prepared(relit(noisy, across(noisy, 0.15))))
+    assert found.reason is Reason.LIGHT_MISMATCH
+    assert found.measured.light_drift == pytest.approx(0.15, abs=0.03)
+    pair = align_pair(prepared(truth), prepared(relit(noisy, across(noisy, 0.03))), RECIPE)
+    done = finish_pair(pair, RECIPE)
+    assert isinstance(done, FinishedPair)
+    assert done.measured.light_drift == pytest.approx(0.03, abs=0.02)
+
+
+@pytest.mark.parametrize("cfa", Cfa)
+@pytest.mark.parametrize("iso", [400, 1600])
+def test_a_black_level_that_is_off_is_a_level_mismatch(cfa, iso):
+    truth, noisy = rendered(cfa, (6.0, -4.0), iso=iso, gain=8.0)
+    recipe = replace(RECIPE, max_color_deviation=None)
+    off = rejection(prepared(truth), prepared(relit(noisy, 1.0, black=24)), recipe)
+    assert off.reason is Reason.LEVEL_MISMATCH
+    assert "green +" in off.detail
+    span = noisy.sensor.white_level - noisy.sensor.black_level[0]
+    plain = finish_pair(align_pair(prepared(truth), prepared(noisy), recipe), recipe).measured
+    for color in ("red", "green", "blue"):
+        moved = getattr(off.measured, f"offset_{color}") - getattr(plain, f"offset_{color}")
+        assert moved * span == pytest.approx(24, rel=0.1)
+        assert getattr(plain, f"offset_error_{color}") * span < 3
 
 
 def test_photos_of_two_cameras_are_no_pair():

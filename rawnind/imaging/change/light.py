@@ -1,5 +1,7 @@
-"""What the test for changes takes out of a pair's levels and the stored pair still has: light that changed across the frame, and
-a black level that is off."""
+"""Light that drifted across the frame, and black levels that disagree.
+
+The test for changes takes both out of the difference; the stored pair still has them.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +15,9 @@ from rawnind.imaging.change.noise import NoiseModel, robust_fit
 _PATCHES = 1500  # that the frame is split into at most
 _SMALLEST_PATCH = 4  # blocks a side: 16 cells
 _FEWEST = 24  # patches
-_SYSTEMATIC = 0.01  # share of the level by which still patches differ for other reasons: edges, texture, response
+_SYSTEMATIC = (
+    0.01  # share of the level by which still patches differ for other reasons: edges, texture, response
+)
 _TERMS = 5  # of a second-order surface without its constant
 _WIDE = 10.0  # prior that leaves the coefficients free
 
@@ -23,7 +27,8 @@ class Light:
     """How the noisy photo's levels depend on the ground truth's beyond one gain, and standard errors.
 
     Attributes:
-        offset: (3,) float64 of red, green and blue: level of the gain-matched noisy photo where the ground truth has 0.
+        offset: (3,) float64 of red, green and blue: level of the gain-matched noisy photo where the ground truth has 0. A
+            black level that is off gives one, and so does another response: its tangent misses 0.
         offset_error: (3,) float64.
         mean: (3,) float64 mean level of the ground truth.
         drift: largest relative deviation of the light from its mean over the frame.
@@ -58,7 +63,10 @@ def measure_light(moments: Moments, noise: NoiseModel, changed: NDArray[np.bool_
     there = count >= 4 * side**2  # a quarter of the cells
     if np.count_nonzero(there) < _FEWEST:
         return None
-    y, x = (2 * (position[there] + 0.5) / extent - 1 for position, extent in zip(np.indices(there.shape), there.shape, strict=True))
+    y, x = (
+        2 * (position[there] + 0.5) / extent - 1
+        for position, extent in zip(np.indices(there.shape), there.shape, strict=True)
+    )
     surface = np.stack([y, x, y * y, y * x, x * x], axis=1)
     cells = count[there].astype(np.float64)
     rows, targets, scales, means = [], [], [], []
@@ -76,7 +84,9 @@ def measure_light(moments: Moments, noise: NoiseModel, changed: NDArray[np.bool_
         targets.append(-d)
         scales.append(np.sqrt(variance + (_SYSTEMATIC * g) ** 2 + 1e-12))
         means.append(float(np.average(g, weights=cells)))
-    return _solve(np.concatenate(rows), np.concatenate(targets), np.concatenate(scales), surface, np.array(means))
+    return _solve(
+        np.concatenate(rows), np.concatenate(targets), np.concatenate(scales), surface, np.array(means)
+    )
 
 
 def _patch_sums(maps: NDArray[np.float32], side: int) -> NDArray[np.float32]:

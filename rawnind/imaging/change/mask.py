@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.change.evidence import changed_blocks
+from rawnind.imaging.change.light import Light, measure_light
 from rawnind.imaging.change.moments import Displacement, Moments, block_moments
 from rawnind.imaging.change.noise import fit_noise
 from rawnind.imaging.change.nuisance import fit_smooth, measure_displacement, subtract_smooth
@@ -39,6 +40,7 @@ class Change:
         noise_floor: variance of the same at level 0, in levels squared.
         residual_shift: (dy, dx) in cells, to be added to the shift that was applied; None where it was not measurable.
         expected_loss: mean absolute difference of the frames that noise alone gives, in levels.
+        light: offset of the levels and drift of the light; None where too little is unchanged.
     """
 
     changed: NDArray[np.bool_]
@@ -47,6 +49,7 @@ class Change:
     noise_floor: float
     residual_shift: tuple[float, float] | None
     expected_loss: float
+    light: Light | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -129,6 +132,7 @@ def detect_change(statistics: PairStatistics, cfa: Cfa) -> Change:
         noise_floor=float(noise.floor[1]) * sites,
         residual_shift=None if displacement is None else (displacement.dy[0], displacement.dx[0]),
         expected_loss=noise.mean_absolute(moments),
+        light=measure_light(moments, noise, blocks),
     )
 
 
