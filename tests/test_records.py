@@ -60,7 +60,7 @@ def test_reasons_are_the_closed_list():
         Outcome.FILTERED: {"test_reserve", "cfa_filter", "scene_filter"},
         Outcome.REJECTED: {"no_ground_truth", "no_noisy", "alignment_uncertain", "alignment_loss", "exposure", "mask_mean",
                            "cfa_mismatch", "size_mismatch", "too_small", "no_valid_crop", "no_color_matrix", "camera_mismatch", "colour_mismatch",
-                           "roles_swapped", "light_mismatch", "level_mismatch"},
+                           "roles_swapped", "light_mismatch", "level_mismatch", "misaligned"},
         Outcome.FAILED: {"missing_file", "sha1_mismatch", "truncated", "unreadable", "all_zero", "incomplete",
                          "unsupported_cfa", "unsupported_levels",
                          "worker_died", "timeout", "invalid_result"},
