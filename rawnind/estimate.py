@@ -1,26 +1,24 @@
 """Estimates what a run would do and need, from file headers alone."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rawnind.errors import ConfigError, SourceError
+from rawnind.capacity import Node, PhotoSize, Pool, find_pool, fits, photo_sizes, this_machine
+from rawnind.errors import ConfigError, printable
 from rawnind.options import Options
 from rawnind.outcomes import planned_pairs
 from rawnind.planning import Plan, SceneFilter, make_plan
 from rawnind.reasons import Reason
-from rawnind.records import Cfa, Scene
-from rawnind.source.decode import headers
+from rawnind.records import Cfa
 from rawnind.source.index import load_index
 
-_BYTES_PER_SITE = 34
-"""Peak memory of a worker per site of the photo, measured on 6 to 100 megapixels (see benchmarks/bench_pair.py)."""
-_PROCESS_BYTES = 350e6
-"""Memory of a worker with its libraries and no photo."""
 _CROP_BYTES_PER_SITE = 10.125
 """Bytes in a shard: noisy_raw 2, gt_raw 2, gt_rgb 6, and one bit of mask."""
+
+_MOST_NAMED = 5
+"""Photos that are too large and named; the others are counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,20 +29,20 @@ class Estimate:
         pairs: planned pairs of the selected scenes.
         crops: the largest number of crops of these pairs.
         disk_bytes: size of these crops.
-        worker_bytes: peak memory of one worker on the largest photo.
-        workers: number of workers on this machine.
+        pool: workers on this machine.
         missing: selected scenes without a photo that can be opened.
         too_small: selected scenes whose photos are smaller than a crop.
+        too_large: photos for which this machine has too little memory; they will fail.
     """
 
     plan: Plan
     pairs: int
     crops: int
     disk_bytes: float
-    worker_bytes: float
-    workers: int
+    pool: Pool
     missing: int
     too_small: int
+    too_large: tuple[PhotoSize, ...]
 
     def lines(self) -> Iterator[str]:
         """The text that `rawnind plan` prints."""
@@ -60,51 +58,59 @@ class Estimate:
             yield f"         {self.too_small} smaller than a crop of {self.plan.recipe.crop_size}"
         yield f"Pairs:   {self.pairs}"
         yield f"Crops:   at most {self.crops}, {self.disk_bytes / 1e9:.1f} GB"
-        yield f"Workers: {self.workers} on this machine, at most {self.worker_bytes / 1e9:.1f} GB of memory each"
+        yield f"Workers: {self.pool.workers} on this machine, at most {self.pool.needed / 1e9:.1f} GB of memory each"
+        if self.pool.reduced:
+            yield f"         {self.pool.reduced}"
+        for size in self.too_large[:_MOST_NAMED]:
+            yield f"         this machine has too little memory for {printable(str(size))}"
+        if len(self.too_large) > _MOST_NAMED:
+            yield f"         and for {len(self.too_large) - _MOST_NAMED} other photos"
 
 
 def estimate(source: str | Path, options: Options) -> Estimate:
-    """Plans a run and reads one header for each selected scene.
+    """Plans a run and reads the headers of all selected photos.
 
     Raises:
         IndexInvalidError: The source is not a data set.
         ConfigError: The run would collect nothing: no scene is selected, no photo exists, every photo is too small,
-            or one worker needs more memory or CPUs than this machine has.
+            every photo needs more memory than this machine has, or a worker more CPUs.
     """
-    cpus = os.cpu_count() or 1
-    if options.address is None and options.cpus_per_scene > cpus:
-        raise ConfigError(f"one worker would need {options.cpus_per_scene:g} CPUs, this machine has {cpus}")
+    machine = this_machine()
+    if options.address is None and options.cpus_per_scene > machine.cpus:
+        raise ConfigError(
+            f"one worker would need {options.cpus_per_scene:g} CPUs, this machine has {machine.cpus:g}"
+        )
     selection = SceneFilter(
         cfa=options.cfa, exclude_test_reserve=options.exclude_test_reserve, limit=options.limit
     )
     plan = make_plan(load_index(source, follow_links=options.follow_links).scenes, selection, options.recipe)
-    pairs = crops = missing = too_small = largest = 0
+    pairs = crops = missing = too_small = 0
+    sizes: list[PhotoSize] = []
     for scene in plan.selected:
-        shape = _shape(scene)
-        per_pair = _crops(shape, scene.cfa, plan) if shape else 0
-        missing += shape is None
-        too_small += shape is not None and not per_pair
+        found = list(photo_sizes([scene]))
+        per_pair = max((_crops(size, plan) for size in found if fits(size, [machine])), default=0)
+        missing += not found
+        too_small += bool(found) and not any(_crops(size, plan) for size in found)
         count = len(planned_pairs(scene, options.recipe.pairing))
         pairs += count
         crops += count * per_pair
-        largest = max(largest, shape[0] * shape[1] if shape else 0)
-    found = Estimate(
+        sizes += found
+    estimated = Estimate(
         plan=plan,
         pairs=pairs,
         crops=crops,
         disk_bytes=crops * options.recipe.crop_size**2 * _CROP_BYTES_PER_SITE,
-        worker_bytes=_PROCESS_BYTES + largest * _BYTES_PER_SITE,
-        workers=_workers(options, len(plan.selected)),
+        pool=find_pool([machine], options, len(plan.selected), sizes),
         missing=missing,
         too_small=too_small,
+        too_large=tuple(size for size in sizes if not fits(size, [machine])),
     )
-    _refuse(found)
-    return found
+    _refuse(estimated, machine, all_too_large=bool(sizes) and len(estimated.too_large) == len(sizes))
+    return estimated
 
 
-def _refuse(found: Estimate) -> None:
+def _refuse(found: Estimate, machine: Node, *, all_too_large: bool) -> None:
     selected = len(found.plan.selected)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if not selected:
         raise ConfigError("no scene is left: loosen --cfa, --limit or --exclude-test-reserve")
     if found.missing == selected:
@@ -113,30 +119,17 @@ def _refuse(found: Estimate) -> None:
         raise ConfigError(
             f"every photo is smaller than a crop of {found.plan.recipe.crop_size}: lower --crop-size"
         )
-    if found.worker_bytes > memory:
+    if all_too_large:
         raise ConfigError(
-            f"one worker needs {found.worker_bytes / 1e9:.1f} GB, this machine has {memory / 1e9:.1f} GB"
+            f"this machine has {machine.worker_memory / 1e9:.1f} GB for workers, too little for each of the photos, such as "
+            f"{printable(str(found.too_large[0]))}"
         )
 
 
-def _workers(options: Options, scenes: int) -> int:
-    limit = int((os.cpu_count() or 1) // options.cpus_per_scene)
-    return max(1, min(limit, options.max_scenes or limit, scenes))
-
-
-def _shape(scene: Scene) -> tuple[int, int] | None:
-    """(height, width) of the scene's first photo that can be opened; None where none can."""
-    for ref in (*scene.noisy, *scene.ground_truths):
-        try:
-            size = headers(ref)
-        except SourceError:
-            continue
-        return size.height, size.width
-    return None
-
-
-def _crops(shape: tuple[int, int], cfa: Cfa, plan: Plan) -> int:
-    size = plan.recipe.crop_size
-    step = -(-plan.recipe.stride // cfa.period) * cfa.period
-    rows, columns = ((length - size) // step + 1 if length >= size else 0 for length in shape)
+def _crops(size: PhotoSize, plan: Plan) -> int:
+    """The largest number of crops of a photo."""
+    side, period = plan.recipe.crop_size, size.photo.cfa.period
+    step = -(-plan.recipe.stride // period) * period
+    lengths = (size.size.height, size.size.width)
+    rows, columns = ((length - side) // step + 1 if length >= side else 0 for length in lengths)
     return rows * columns

@@ -47,6 +47,7 @@ class Reason(StrEnum):
     UNSUPPORTED_LEVELS = "unsupported_levels"
     WORKER_DIED = "worker_died"
     TIMEOUT = "timeout"
+    TOO_LARGE = "too_large"
     INVALID_RESULT = "invalid_result"
 
     @property
@@ -105,7 +106,11 @@ _REASONS = {
         Outcome.FAILED,
         "The photo's black levels or its number format cannot be kept as they are.",
     ),
-    Reason.WORKER_DIED: (Outcome.FAILED, "Decoding the file kills its process every time."),
+    Reason.WORKER_DIED: (
+        Outcome.FAILED,
+        "Decoding the file, or processing the scene, kills its process every time.",
+    ),
     Reason.TIMEOUT: (Outcome.FAILED, "The scene took longer than --scene-timeout."),
+    Reason.TOO_LARGE: (Outcome.FAILED, "The scene needs more memory than its worker can have."),
     Reason.INVALID_RESULT: (Outcome.FAILED, "The worker's answer did not pass the bridge's checks."),
 }

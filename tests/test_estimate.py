@@ -1,6 +1,7 @@
 """What `plan` foretells, beside what a run really does, and what it refuses."""
 
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from rawnind.recipe import Pairing
 from rawnind.records import Cfa
 from rawnind.sample import make_sample
 from rawnind.source.decode import decode
+from tests.source.huge_photo import TILE, add_huge_scene
 
 SMALL = Options.from_dict({"crop_size": 96, "stride": 96})
 
@@ -53,7 +55,7 @@ def test_a_run_gives_no_more_crops_and_takes_no_more_disk_than_estimated(source,
 
 
 def test_memory_follows_the_largest_photo(source):
-    small = estimate(source, SMALL).worker_bytes
+    small = estimate(source, SMALL).pool.needed
     assert 350e6 < small < 400e6
 
 
@@ -71,7 +73,9 @@ def test_the_estimate_lists_scenes_pairs_crops_and_workers(source):
     ("options", "workers"), [({"max_scenes": 1}, 1), ({"limit": 1}, 1), ({"cpus_per_scene": 1e-3}, 12)]
 )
 def test_workers_are_bounded_by_scenes_and_options(source, options, workers):
-    assert estimate(source, Options.from_dict({"crop_size": 96, "stride": 96} | options)).workers == workers
+    assert (
+        estimate(source, Options.from_dict({"crop_size": 96, "stride": 96} | options)).pool.workers == workers
+    )
 
 
 def test_scenes_without_a_photo_that_can_be_opened_are_counted(source, tmp_path):
@@ -85,6 +89,25 @@ def test_scenes_without_a_photo_that_can_be_opened_are_counted(source, tmp_path)
     found = estimate(folder, SMALL)
     assert found.missing == 1
     assert "1 without a photo that can be opened" in "\n".join(found.lines())
+
+
+def test_a_photo_that_claims_too_many_pixels_is_named_and_the_others_are_planned(source, tmp_path):
+    folder = tmp_path / "some"
+    shutil.copytree(source, folder)
+    before = estimate(folder, SMALL)
+    side = 240 * TILE
+    add_huge_scene(folder, side, side)
+    found = estimate(folder, SMALL)
+    assert (found.crops, found.pool) == (before.crops, before.pool)
+    assert found.pairs == before.pairs + 1
+    text = "\n".join(found.lines())
+    assert text.count("this machine has too little memory for Bayer_huge_") == 2
+    assert f"{side} x {side} pixels" in text
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    add_huge_scene(alone, side, side)
+    with pytest.raises(ConfigError, match="too little for each of the photos, such as Bayer_huge_"):
+        estimate(alone, SMALL)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +129,7 @@ def test_a_cluster_may_have_more_cpus_than_this_machine(source):
         "cpus_per_scene": 2 * (os.cpu_count() or 1),
         "address": "ray://head:10001",
     }
-    assert estimate(source, Options.from_dict(options)).workers == 1
+    assert estimate(source, Options.from_dict(options)).pool.workers == 1
 
 
 def test_a_source_of_nothing_but_left_out_scenes_is_refused(source, tmp_path):

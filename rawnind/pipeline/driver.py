@@ -15,13 +15,14 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from rawnind import timing
 from rawnind.bridge.messages import Snapshot, Submission
+from rawnind.capacity import Pool, find_pool, photo_sizes
 from rawnind.errors import OutputError, ProgramError, RawnindError, StoppedEarlyError, WorkersDyingError
 from rawnind.output.store import Store
-from rawnind.pipeline.graph import Job, build_pipeline, pool_size, require_resources, start_bridge
+from rawnind.pipeline.graph import Job, build_pipeline, nodes, require_resources, start_bridge
 from rawnind.pipeline.signals import Interrupts
 from rawnind.pipeline.worker import trouble_of
 from rawnind.progress.progress import Progress
-from rawnind.records import Summary
+from rawnind.records import Scene, Summary
 
 _BATCH = 256
 """The most scenes that are committed at once: some 300 KB where none was collected, some 100 MB where all were."""
@@ -68,12 +69,18 @@ class Driver:
             ProgramError: There is a bug, in a worker or in the bridge.
         """
         require_resources(self._job.options)
-        workers = pool_size(self._job.options, len(todo))
-        bridge = start_bridge(self._job, max_scenes=self._job.options.max_scenes or _PER_WORKER * workers)
+        keys = set(todo)
+        scenes = [scene for scene in self._job.plan.selected if scene.key in keys]
+        pool = find_pool(nodes(), self._job.options, len(scenes), photo_sizes(scenes))
+        if pool.reduced:
+            self._progress.noted(pool.reduced)
+        bridge = start_bridge(
+            self._job, max_scenes=self._job.options.max_scenes or _PER_WORKER * pool.workers
+        )
         try:
             self._interrupts.listen(lambda: self._request_stop("stopped on request"))
             call(bridge.begin.remote())
-            self._drain(bridge, todo, workers)
+            self._drain(bridge, scenes, pool)
             self._refuse_to_finish_early(bridge, versions)
             summary: Summary = call(bridge.finish.remote(versions))
             self._progress.update(call(bridge.snapshot.remote()))
@@ -98,10 +105,8 @@ class Driver:
             )
             raise StoppedEarlyError(f"{self._why}; run the same command again to resume.{listed}")
 
-    def _drain(self, bridge: Any, todo: list[str], workers: int) -> None:
-        keys = set(todo)
-        scenes = [scene for scene in self._job.plan.selected if scene.key in keys]
-        rows = build_pipeline(self._job, scenes, bridge, workers=workers)
+    def _drain(self, bridge: Any, scenes: list[Scene], pool: Pool) -> None:
+        rows = build_pipeline(self._job, scenes, bridge, pool=pool)
         thread = threading.Thread(target=self._receive, args=(rows,), name="rawnind-rows", daemon=True)
         thread.start()
         built = time.monotonic()

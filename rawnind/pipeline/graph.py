@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import logging
+import math
 import pickle
 import re
 import time
@@ -17,6 +18,7 @@ from ray.util.debug import log_once
 
 from rawnind import timing
 from rawnind.bridge.bridge import Bridge
+from rawnind.capacity import Node, Pool
 from rawnind.errors import ConfigError, FolderInUseError, redacted
 from rawnind.options import Options
 from rawnind.output.lock import RunLock
@@ -122,18 +124,19 @@ def require_resources(options: Options) -> None:
     )
 
 
-def pool_size(options: Options, scenes: int) -> int:
-    """Workers that the cluster can run at once, no more than there are scenes or --max-scenes allows."""
-    resources = ray.cluster_resources()
-    limits = [scenes, int(resources.get("CPU", 1) // options.cpus_per_scene)]
-    if options.gpus_per_scene:
-        limits.append(int(resources.get("GPU", 0) // options.gpus_per_scene))
-    if options.max_scenes:
-        limits.append(options.max_scenes)
-    return max(1, min(limits))
+def nodes() -> list[Node]:
+    """The cluster's machines with CPUs. Ray's figure of a node's memory leaves its object store out.
+
+    Where there is none yet, its memory counts as unlimited: an autoscaler adds it later.
+    """
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    return [
+        Node(cpus=each["CPU"], gpus=each.get("GPU", 0.0), memory=each.get("memory", math.inf))
+        for each in found or [{"CPU": 0.0}]
+    ]
 
 
-def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, workers: int) -> Dataset:
+def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, pool: Pool) -> Dataset:
     """A data set with one small row per scene, in the order in which the scenes are done.
 
     There is one row per block, so that a row is emitted as soon as its scene is done. The pool may shrink to one worker, so
@@ -143,7 +146,7 @@ def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, workers: int
         job: the run.
         todo: the open scenes.
         bridge: handle of the bridge actor.
-        workers: the most workers.
+        pool: the most workers, and the memory of each.
     """
     _disable_ray_output()
     rows = ray.data.from_items([scene_row(scene) for scene in todo], override_num_blocks=len(todo)).map(
@@ -156,10 +159,14 @@ def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, workers: int
             "recipe": job.plan.recipe,
             "bridge": bridge,
             "scene_timeout": job.options.scene_timeout,
+            "memory": pool.memory,
         },
-        compute=ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=_QUEUED),
+        compute=ActorPoolStrategy(min_size=1, max_size=pool.workers, max_tasks_in_flight_per_actor=_QUEUED),
         num_cpus=job.options.cpus_per_scene,
         num_gpus=job.options.gpus_per_scene or None,
+        memory=pool.needed
+        if len(nodes()) > 1
+        else None,  # so that Ray does not place too many workers on one node
     )
     rows.set_name("scenes")  # for the dashboard
     return rows

@@ -1,5 +1,6 @@
 """Processes one scene from photos to shards, without Ray."""
 
+import math
 import operator
 import resource
 import sys
@@ -8,6 +9,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import cv2
+
 from rawnind.bridge.stages import Stage, ended, pair_counts, passed
 from rawnind.errors import SourceError
 from rawnind.imaging.crops import AlignedPair
@@ -15,15 +18,13 @@ from rawnind.imaging.gates import Rejection
 from rawnind.imaging.pair import FinishedPair, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.prepared import Prepared
-from rawnind.outcomes import failed_file, partners, scene_result, uncollected_pair
+from rawnind.memory import MOST_DEMOSAICED, kept_truths
+from rawnind.outcomes import failed_file, partners, scene_result, uncollected_pair, whole_scene_result
 from rawnind.output.shards import CropPixels, crop_name, shard_name, write_shard
 from rawnind.output.store import Store
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Pairing, Recipe
 from rawnind.records import FailedFile, ImageRef, PairResult, Scene, SceneResult, Shard, pair_id
-
-_MAX_DEMOSAICED = 3
-"""Ground truths of one scene that are kept demosaiced; 144 MB each at 24 megapixels."""
 
 
 class Meter:
@@ -31,16 +32,22 @@ class Meter:
 
     Args:
         on_stage: called when a stage begins, with its name and the counts so far.
+
+    Attributes:
+        values: sums by name.
+        entered: the stage that began last.
     """
 
     def __init__(self, on_stage: Callable[[str, Mapping[str, int]], None] = lambda *_: None) -> None:
         self._on_stage = on_stage
         self.values: dict[str, float] = {}
         self._counts: Counter[str] = Counter()
+        self.entered = "starting"
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times a block."""
+        self.entered = name
         self._on_stage(name, dict(self._counts))
         start = time.perf_counter()
         try:
@@ -64,9 +71,17 @@ class Meter:
 
 
 def process_scene(
-    scene: Scene, recipe: Recipe, store: Store, *, meter: Meter, read: Callable[[ImageRef], Photo]
+    scene: Scene,
+    recipe: Recipe,
+    store: Store,
+    *,
+    meter: Meter,
+    read: Callable[[ImageRef], Photo],
+    memory: float = math.inf,
 ) -> SceneResult:
     """A scene's result; its shards are complete in the store once this returns.
+
+    A scene whose processing runs out of memory is `failed: too_large`.
 
     Args:
         scene: the planned scene.
@@ -74,33 +89,53 @@ def process_scene(
         store: the output folder.
         meter: receives seconds, bytes and counts.
         read: decodes a photo or raises SourceError.
+        memory: bytes that the process may use. Fewer ground truths are kept where it is short; results do not change.
 
     Raises:
         OutputError: The storage refuses.
     """
-    return _SceneRun(scene, recipe, store, meter, read).result()
+    try:
+        with _opencv_memory_errors():
+            return _SceneRun(scene, recipe, store, meter, read, memory).result()
+    except MemoryError as error:
+        detail = f"memory ran out in stage {meter.entered}: {str(error) or 'no figure is known'}"
+        return whole_scene_result(scene, recipe, Reason.TOO_LARGE, detail)
+
+
+@contextmanager
+def _opencv_memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except cv2.error as error:
+        if error.code != cv2.Error.StsNoMem:
+            raise
+        raise MemoryError(error.err) from error
 
 
 class _SceneRun:
-    def __init__(
-        self, scene: Scene, recipe: Recipe, store: Store, meter: Meter, read: Callable[[ImageRef], Photo]
+    def __init__(  # noqa: PLR0917
+        self,
+        scene: Scene,
+        recipe: Recipe,
+        store: Store,
+        meter: Meter,
+        read: Callable[[ImageRef], Photo],
+        memory: float,
     ) -> None:
         self._scene = scene
         self._recipe = recipe
         self._store = store
         self._meter = meter
         self._read = read
+        self._memory = memory
         self._truths: OrderedDict[str, Prepared] = OrderedDict()  # last used last
+        self._counted_photos: set[ImageRef] = set()
         self._broken: dict[str, SourceError] = {}
         self._failed: list[FailedFile] = []
 
     def result(self) -> SceneResult:
         for ref in self._scene.ground_truths if self._scene.noisy else ():
-            photo = self._prepare(ref)
-            if isinstance(photo, SourceError):
-                self._broken[ref.sha1] = photo
-            else:
-                self._truths[ref.sha1] = photo
+            self._truth(ref)
         pairs = [self._counted(pair) for ref in self._scene.noisy for pair in self._pairs(ref)]
         return scene_result(self._scene, self._recipe, pairs, self._failed)
 
@@ -114,11 +149,41 @@ class _SceneRun:
                 photo = self._read(ref)
         except SourceError as error:
             self._failed.append(failed_file(ref, error))
-            self._meter.count(ended(Stage.DECODE, Outcome.FAILED))
+            self._count_photo(ref, ended(Stage.DECODE, Outcome.FAILED))
             return error
-        self._meter.count(passed(Stage.DECODE))
+        self._count_photo(ref, passed(Stage.DECODE))
         self._meter.add("decoded_bytes", photo.mosaic.nbytes)
         return Prepared(photo)
+
+    def _count_photo(self, ref: ImageRef, name: str) -> None:
+        """Counts a photo once, also where it is decoded again."""
+        if ref not in self._counted_photos:
+            self._counted_photos.add(ref)
+            self._meter.count(name)
+
+    def _truth(self, ref: ImageRef) -> Prepared | SourceError:
+        """A GT, decoded anew where it is not kept; the least recently used ones are dropped."""
+        if error := self._broken.get(ref.sha1):
+            return error
+        truth = self._truths.pop(ref.sha1, None) or self._prepare(ref)
+        if isinstance(truth, SourceError):
+            self._broken[ref.sha1] = truth
+            return truth
+        self._keep(ref, truth)
+        return truth
+
+    def _keep(self, ref: ImageRef, truth: Prepared) -> None:
+        """Keeps a GT as the last used one."""
+        self._truths[ref.sha1] = truth
+        self._truths.move_to_end(ref.sha1)
+        for other in list(self._truths.values())[:-MOST_DEMOSAICED]:
+            other.release_rgb()
+        while len(self._truths) > kept_truths(truth.photo.mosaic.size, self._memory):
+            self._truths.popitem(last=False)[1].release_rgb()
+
+    def _in_turn(self, truths: tuple[ImageRef, ...]) -> list[ImageRef]:
+        """The GTs in the order in which they are decoded least often: those first that are kept."""
+        return sorted(truths, key=lambda truth: truth.sha1 not in self._truths)
 
     def _pairs(self, ref: ImageRef) -> Iterator[PairResult]:
         noisy = self._prepare(ref)
@@ -133,7 +198,7 @@ class _SceneRun:
         elif not candidates:
             yield uncollected_pair(ref, None, Reason.NO_GROUND_TRUTH)
         elif self._recipe.pairing is Pairing.ALL:
-            for truth in candidates:
+            for truth in self._in_turn(candidates):
                 yield self._pair(ref, truth, noisy)
         else:
             yield self._best_pair(ref, candidates, noisy)
@@ -144,31 +209,37 @@ class _SceneRun:
         return candidates if candidates and known else (None,)
 
     def _pair(self, ref: ImageRef, truth: ImageRef, noisy: Prepared) -> PairResult:
-        if error := self._broken.get(truth.sha1):
-            return uncollected_pair(ref, truth, error.reason, error.detail)
-        return self._finish(ref, truth, self._align(truth, noisy))
+        aligned = self._align(truth, noisy)
+        if isinstance(aligned, SourceError):
+            return uncollected_pair(ref, truth, aligned.reason, aligned.detail)
+        return self._finish(ref, truth, aligned)
 
     def _best_pair(self, ref: ImageRef, candidates: tuple[ImageRef, ...], noisy: Prepared) -> PairResult:
         """The pair with the GT that aligns best: an aligned pair before a rejected one, then the lowest loss, then the SHA-1."""
-        usable = [truth for truth in candidates if truth.sha1 not in self._broken]
-        if not usable:
+        best = min(self._ranked(candidates, noisy), key=operator.itemgetter(0), default=None)
+        if best is None:
             return self._pair(ref, candidates[0], noisy)
-        best = min((self._ranked(truth, noisy) for truth in usable), key=operator.itemgetter(0))
-        return self._finish(ref, best[1], best[2])
+        _, truth, aligned = best
+        if isinstance(aligned, AlignedPair):
+            self._keep(truth, aligned.truth)
+        return self._finish(ref, truth, aligned)
 
     def _ranked(
-        self, truth: ImageRef, noisy: Prepared
-    ) -> tuple[tuple[bool, float, str], ImageRef, AlignedPair | Rejection]:
-        aligned = self._align(truth, noisy)
-        loss = aligned.measured.alignment_loss
-        return (loss is None, loss or 0.0, truth.sha1), truth, aligned
+        self, candidates: tuple[ImageRef, ...], noisy: Prepared
+    ) -> Iterator[tuple[tuple[bool, float, str], ImageRef, AlignedPair | Rejection]]:
+        """Each GT that can be used, with its rank; the smallest is the best."""
+        for truth in self._in_turn(candidates):
+            aligned = self._align(truth, noisy)
+            if not isinstance(aligned, SourceError):
+                loss = aligned.measured.alignment_loss
+                yield (loss is None, loss or 0.0, truth.sha1), truth, aligned
 
-    def _align(self, truth: ImageRef, noisy: Prepared) -> AlignedPair | Rejection:
-        self._truths.move_to_end(truth.sha1)
-        for sha1 in list(self._truths)[:-_MAX_DEMOSAICED]:
-            self._truths[sha1].release_rgb()
+    def _align(self, ref: ImageRef, noisy: Prepared) -> AlignedPair | Rejection | SourceError:
+        truth = self._truth(ref)
+        if isinstance(truth, SourceError):
+            return truth
         with self._meter.stage("align"):
-            return align_pair(self._truths[truth.sha1], noisy, self._recipe)
+            return align_pair(truth, noisy, self._recipe)
 
     def _finish(self, ref: ImageRef, truth: ImageRef, aligned: AlignedPair | Rejection) -> PairResult:
         finished: FinishedPair | Rejection

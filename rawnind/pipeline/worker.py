@@ -2,11 +2,9 @@
 
 import contextlib
 import json
-import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,7 @@ import ray
 from pydantic import TypeAdapter
 
 from rawnind import timing
-from rawnind.errors import (
-    OutputError,
-    RawnindError,
-    SourceError,
-    SourceLostError,
-    StoppedEarlyError,
-    WorkersDyingError,
-)
+from rawnind.errors import RawnindError, SourceError, WorkersDyingError
 from rawnind.imaging.photo import Photo
 from rawnind.outcomes import whole_scene_result
 from rawnind.output.attempts import Ledger, TimedOut
@@ -30,6 +21,7 @@ from rawnind.output.lock import RunLock
 from rawnind.output.store import Store
 from rawnind.pipeline.malloc import keep_freed_memory
 from rawnind.pipeline.scene import Meter, process_scene
+from rawnind.pipeline.scene_subprocess import FATAL, decode_trouble, encode_trouble, process_isolated
 from rawnind.pipeline.watchdog import Watchdog
 from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
@@ -37,11 +29,12 @@ from rawnind.records import ImageRef, Scene, SceneResult
 from rawnind.source.decode import decode
 from rawnind.source.decode_subprocess import decode_isolated
 from rawnind.source.fingerprint import fingerprint
+from rawnind.source.lost import checking_source
 
 _SCENE = TypeAdapter(Scene)
 
-_DEATHS_BEFORE_ISOLATION = 2
-"""Deaths of a scene's worker after which its files are decoded in child processes."""
+_DEATHS_BEFORE_FILES, _DEATHS_BEFORE_SCENE = 2, 4
+"""Deaths of a scene's worker after which its files are decoded in child processes, and after which all of it is processed in one."""
 
 _DEATHS_BEFORE_GIVING_UP = 8
 """Deaths after which the run stops: no single file causes them, and further retries would not help."""
@@ -66,6 +59,7 @@ class SceneWorker:
         recipe: the parameters.
         bridge: handle of the bridge actor.
         scene_timeout: seconds after which a scene is given up; None: never.
+        memory: bytes that the worker may use.
     """
 
     def __init__(
@@ -78,6 +72,7 @@ class SceneWorker:
         recipe: Recipe,
         bridge: Any,
         scene_timeout: float | None,
+        memory: float,
     ) -> None:
         self._incarnation = ray.get_runtime_context().get_actor_id(), uuid.uuid4().hex
         ray.get(bridge.worker_started.remote(self._incarnation))  # before anything that may crash
@@ -90,6 +85,7 @@ class SceneWorker:
         self._recipe = recipe
         self._bridge = bridge
         self._scene_timeout = scene_timeout
+        self._memory = memory
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Processes one row."""
@@ -100,8 +96,8 @@ class SceneWorker:
         try:
             self._open_output()
             result, telemetry = self._process(scene)
-        except _FATAL as error:
-            return _row(scene.key, trouble=_encode_trouble(error))
+        except FATAL as error:
+            return _row(scene.key, trouble=encode_trouble(error))
         return _row(scene.key, result=encode_result(result), telemetry=telemetry, inputs=inputs)
 
     def _open_output(self) -> None:
@@ -126,24 +122,37 @@ class SceneWorker:
         deaths = attempts - len(timeouts)
         if deaths >= _DEATHS_BEFORE_GIVING_UP:
             raise WorkersDyingError(
-                f"{scene.key} has ended its worker {deaths} times, and none of its files does so by itself. Memory "
-                "may be too short for it: give each scene more with --cpus-per-scene, then run again to resume."
+                f"{scene.key} has ended its worker {deaths} times, and neither it nor one of its files does so by itself. "
+                "Memory may be too short: give each scene more with --cpus-per-scene, then run again to resume."
             )
         slow = self._slow_photo(scene, timeouts)
         if timeouts and slow is None:
             detail = f"gave up after {self._scene_timeout:g} s, in stage {timeouts[-1].stage}"
             return whole_scene_result(scene, self._recipe, Reason.TIMEOUT, detail), {"attempts": attempts + 1}
-        decoder = decode if deaths < _DEATHS_BEFORE_ISOLATION else decode_isolated
+        decoder = decode if deaths < _DEATHS_BEFORE_FILES else decode_isolated
         with Watchdog(self._bridge, scene.key, ledger, self._scene_timeout) as watchdog:
             meter = Meter(watchdog.enter)
 
             def read(ref: ImageRef) -> Photo:
                 if slow and ref.sha1 == slow.sha1:
                     raise self._timed_out(ref)
-                with self._checking_source(), watchdog.reading(ref):
-                    return Photo.from_visible(*decoder(ref))
+                with checking_source(self._root), watchdog.reading(ref):
+                    return Photo.from_visible(*decoder(ref, memory=self._memory))
 
-            result = process_scene(scene, self._recipe, self._store, meter=meter, read=_measured(read, meter))
+            if deaths >= _DEATHS_BEFORE_SCENE:
+                watchdog.enter("isolated", {})
+                result = process_isolated(
+                    scene, self._recipe, self._store, root=self._root, memory=self._memory
+                )
+            else:
+                result = process_scene(
+                    scene,
+                    self._recipe,
+                    self._store,
+                    meter=meter,
+                    read=_measured(read, meter),
+                    memory=self._memory,
+                )
         return result, {**meter.done(), "attempts": attempts + 1}
 
     def _slow_photo(self, scene: Scene, timeouts: list[TimedOut]) -> ImageRef | None:
@@ -165,30 +174,6 @@ class SceneWorker:
                 return bool(answer)
             time.sleep(pause)
             pause = min(2 * pause, timing.ADMISSION_RETRY_MAX)
-
-    @contextmanager
-    def _checking_source(self) -> Iterator[None]:
-        """Raises SourceLostError where a file cannot be read because the whole source folder is gone."""
-        try:
-            yield
-        except SourceError as error:
-            if error.reason in _MAYBE_LOST and _is_gone(self._root):
-                raise SourceLostError(
-                    f"the source folder {self._root} cannot be reached any more; bring it back and run again to resume"
-                ) from error
-            raise
-
-
-_MAYBE_LOST = (Reason.MISSING_FILE, Reason.UNREADABLE)
-
-
-def _is_gone(root: Path) -> bool:
-    """Whether a folder cannot be listed, or is empty, like the mount point of a disk that was unmounted."""
-    try:
-        with os.scandir(root) as entries:
-            return next(entries, None) is None
-    except OSError:
-        return True
 
 
 def _measured(read: Callable[[ImageRef], Photo], meter: Meter) -> Callable[[ImageRef], Photo]:
@@ -219,16 +204,6 @@ def _row(
     }
 
 
-_FATAL = (OutputError, StoppedEarlyError, SourceLostError, WorkersDyingError)
-
-
-def _encode_trouble(error: RawnindError) -> str:
-    return json.dumps([type(error).__name__, str(error)])
-
-
 def trouble_of(row: Mapping[str, Any]) -> RawnindError | None:
     """A row's error that must stop the whole run; None where it has none."""
-    if not row["trouble"]:
-        return None
-    name, text = json.loads(row["trouble"])
-    return next(kind for kind in _FATAL if kind.__name__ == name)(text)
+    return decode_trouble(row["trouble"]) if row["trouble"] else None

@@ -74,6 +74,10 @@ class LiveView:
         self._block = RedrawnBlock(console, self.frame)
         self._block.start()
 
+    def noted(self, sentence: str) -> None:
+        """Prints a sentence above the view."""
+        self._print_above(sentence)
+
     def update(self, snapshot: Snapshot) -> None:
         """Stores the snapshot for the next frame."""
         self._eta.update(snapshot)

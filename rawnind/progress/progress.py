@@ -27,6 +27,9 @@ class Progress(Protocol):
             already: scenes that have an outcome from an earlier run.
         """
 
+    def noted(self, sentence: str) -> None:
+        """Something that people should know before the first scene begins."""
+
     def update(self, snapshot: Snapshot) -> None:
         """A new snapshot of the bridge."""
 
@@ -44,6 +47,9 @@ class Silent:
     """Ignores every event."""
 
     def planned(self, index: Index, plan: Plan, *, already: int) -> None:
+        """Does nothing."""
+
+    def noted(self, sentence: str) -> None:
         """Does nothing."""
 
     def update(self, snapshot: Snapshot) -> None:
@@ -101,6 +107,10 @@ class Plain:
         self._stream = self._stream or self._stderr.open()
         for line in text.opening(index, plan, already):
             self._print(line)
+
+    def noted(self, sentence: str) -> None:
+        """Prints a sentence."""
+        self._print(sentence)
 
     def update(self, snapshot: Snapshot) -> None:
         """Prints the counts, and a warning when there is no progress."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import re
 import stat
 import struct
@@ -17,6 +18,7 @@ import rawpy
 from numpy.typing import NDArray
 
 from rawnind.errors import SourceError
+from rawnind.memory import worker_bytes
 from rawnind.reasons import Reason
 from rawnind.records import Cfa, ImageRef, Sensor
 from rawnind.source.dng_levels import Tags, check_black, check_format, exact_black, mosaic_tags
@@ -52,7 +54,9 @@ class FrameSize:
     raw_width: int
 
 
-def decode(ref: ImageRef, *, delay: float = RETRY_DELAY) -> tuple[NDArray[np.uint16], Sensor]:
+def decode(
+    ref: ImageRef, *, delay: float = RETRY_DELAY, memory: float | None = None
+) -> tuple[NDArray[np.uint16], Sensor]:
     """Reads and decodes a photo.
 
     The file is read once; its SHA-1 is checked before LibRaw sees a byte of it.
@@ -60,6 +64,7 @@ def decode(ref: ImageRef, *, delay: float = RETRY_DELAY) -> tuple[NDArray[np.uin
     Args:
         ref: the photo, as the index names it.
         delay: seconds between the attempts to read a file that the system refuses.
+        memory: bytes that the process may use; a photo whose header says that it needs more is unreadable. None: unlimited.
 
     Returns:
         The visible area, (H, W) C-contiguous, exactly LibRaw's values; and the sensor, whose `rgb_xyz_matrix` is None
@@ -68,12 +73,14 @@ def decode(ref: ImageRef, *, delay: float = RETRY_DELAY) -> tuple[NDArray[np.uin
     Raises:
         SourceError: missing_file, sha1_mismatch, truncated, unreadable, all_zero, incomplete,
             unsupported_cfa or unsupported_levels. The detail names the file, without folders.
+        MemoryError: LibRaw got no memory.
     """
-    data = _with_retries(ref, delay, lambda file: file.read())
+    data = _with_retries(ref, delay, lambda file: file.read(), most=min(_MOST_BYTES, memory or math.inf))
     _check_sha1(ref, data)
     tags = mosaic_tags(data)
     check_format(tags, ref.filename)
     with _libraw_errors(ref.filename), rawpy.imread(io.BytesIO(data)) as raw:
+        _check_size(raw, memory, ref.filename)
         unpack(raw)
         visible = np.array(raw.raw_image_visible, order="C")  # a copy: after close() LibRaw's memory is gone
         check_written(data, visible, ref.filename)
@@ -100,8 +107,17 @@ def headers(ref: ImageRef, *, delay: float = RETRY_DELAY) -> FrameSize:
     )
 
 
-def _with_retries(ref: ImageRef, delay: float, read: Callable[[BinaryIO], bytes]) -> bytes:
-    """The result of `read` on the opened file; retried while the system refuses to read."""
+def _with_retries(
+    ref: ImageRef, delay: float, read: Callable[[BinaryIO], bytes], *, most: float = _MOST_BYTES
+) -> bytes:
+    """The result of `read` on the opened file; retried while the system refuses to read.
+
+    Args:
+        ref: the photo.
+        delay: seconds between attempts.
+        read: reads from the opened file.
+        most: the largest file that is opened, in bytes.
+    """
     seen: OSError | None = None
     for attempt in range(ATTEMPTS):
         time.sleep(delay if attempt else 0)
@@ -109,8 +125,9 @@ def _with_retries(ref: ImageRef, delay: float, read: Callable[[BinaryIO], bytes]
             found = Path(ref.path).stat()
             if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
                 raise SourceError(Reason.UNREADABLE, f"{ref.filename}: not a regular file")
-            if found.st_size > _MOST_BYTES:
-                size = f"{found.st_size} bytes, and a RAW photo has at most {_MOST_BYTES}"
+            if found.st_size > most:
+                limit = "a RAW photo has" if most == _MOST_BYTES else "a worker can read"
+                size = f"{found.st_size} bytes, and {limit} at most {most:.0f}"
                 raise SourceError(Reason.UNREADABLE, f"{ref.filename}: {size}")
             with Path(ref.path).open("rb") as file:
                 data = read(file)
@@ -126,6 +143,24 @@ def _with_retries(ref: ImageRef, delay: float, read: Callable[[BinaryIO], bytes]
     raise SourceError(Reason.UNREADABLE, f"{ref.filename}: {why} (tried {ATTEMPTS} times)")
 
 
+def _check_size(raw: rawpy.RawPy, memory: float | None, filename: str) -> None:
+    """Raises where the size that the header claims needs more memory than there is.
+
+    Args:
+        raw: the opened photo.
+        memory: bytes that the process may use; None: unlimited.
+        filename: for messages.
+
+    Raises:
+        SourceError: unreadable. Its detail does not depend on `memory`, and with it not on the number of workers.
+    """
+    height, width = raw.sizes.raw_height, raw.sizes.raw_width
+    needed = worker_bytes(height * width)
+    if memory is not None and needed > memory:
+        claim = f"its header claims {width} x {height} pixels, for which a worker needs {needed / 1e9:.1f} GB of memory"
+        raise SourceError(Reason.UNREADABLE, f"{filename}: {claim}, more than it can have")
+
+
 def _check_sha1(ref: ImageRef, data: bytes) -> None:
     sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
     if sha1 != ref.sha1:
@@ -137,6 +172,8 @@ def _check_sha1(ref: ImageRef, data: bytes) -> None:
 def _libraw_errors(filename: str) -> Iterator[None]:
     try:
         yield
+    except rawpy.LibRawUnsufficientMemoryError as error:
+        raise MemoryError(f"{filename}: LibRaw got no memory") from error
     except rawpy.LibRawError as error:
         said = error.args[0] if error.args else ""
         said = said.decode("ascii", "replace") if isinstance(said, bytes) else str(said)

@@ -1,14 +1,10 @@
 """Decodes in a child process, for files that may crash the decoder.
 
-`python -m rawnind.source.decode_subprocess OUT` reads an ImageRef as JSON from standard input and writes the decoded
+`python -m rawnind.source.decode_subprocess OUT [MEMORY]` reads an ImageRef as JSON from standard input and writes the decoded
 photo, or the reason for its failure, to the file OUT.
 """
 
-import ctypes
 import json
-import os
-import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from rawnind.child_process import CHILDREN, die_with_parent, last_line, run_module, signal_name
 from rawnind.errors import OutputError, SourceError
 from rawnind.reasons import Reason
 from rawnind.records import ImageRef, Sensor
@@ -26,44 +23,38 @@ from rawnind.source.decode import decode
 _REF = TypeAdapter(ImageRef)
 _SENSOR = TypeAdapter(Sensor)
 
-_CHILDREN = 3
-"""Children that must die over a file before it is blamed: any one of them may be killed for another reason."""
-
-_NO_ROOM = 74  # EX_IOERR of sysexits.h
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+_NO_ROOM, _NO_MEMORY = 74, 71  # EX_IOERR and EX_OSERR of sysexits.h
 
 
-def decode_isolated(ref: ImageRef) -> tuple[NDArray[np.uint16], Sensor]:
+def decode_isolated(ref: ImageRef, *, memory: float | None = None) -> tuple[NDArray[np.uint16], Sensor]:
     """What `decode.decode` returns and raises; a file that kills its process raises SourceError(WORKER_DIED).
 
+    Args:
+        ref: the photo.
+        memory: bytes that the process may use; None: unlimited.
+
     Raises:
+        SourceError: see `decode`, and worker_died.
+        MemoryError: The child had too little memory.
         OutputError: The folder for temporary files has no room for the photo.
         RuntimeError: The child failed in our own code.
     """
     with tempfile.TemporaryDirectory(prefix="rawnind-") as folder:
         answer = Path(folder) / "answer.npz"
-        for _ in range(_CHILDREN):
-            child = subprocess.run(  # noqa: S603 - our own module, no shell
-                [sys.executable, "-P", "-m", "rawnind.source.decode_subprocess", str(answer)],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # -P: not the current folder
-                input=_REF.dump_json(ref),
-                stderr=subprocess.PIPE,
-                check=False,
-            )
-            if child.returncode >= 0:
-                break
-        else:
-            died = signal.Signals(-child.returncode).name
+        arguments = [str(answer), *([] if memory is None else [str(memory)])]
+        child = run_module("rawnind.source.decode_subprocess", arguments, _REF.dump_json(ref))
+        if died := signal_name(child):
             raise SourceError(
                 Reason.WORKER_DIED,
-                f"{ref.filename}: {died} while decoding it in a child process ({_CHILDREN} times)",
+                f"{ref.filename}: {died} while decoding it in a child process ({CHILDREN} times)",
             )
+        if child.returncode == _NO_MEMORY:
+            raise MemoryError(f"decoding {ref.filename}: {last_line(child)}")
         if child.returncode == _NO_ROOM:
             raise OutputError(f"cannot write temporary files in {folder}; free space, or set TMPDIR")
         if child.returncode:
-            messages = child.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
             raise RuntimeError(
-                f"decoding {ref.filename} in a child process ended with {child.returncode}: {messages[-1]}"
+                f"decoding {ref.filename} in a child process ended with {child.returncode}: {last_line(child)}"
             )
         return _answer(answer)
 
@@ -75,18 +66,15 @@ def _answer(path: Path) -> tuple[NDArray[np.uint16], Sensor]:
         return values["visible"], _SENSOR.validate_json(str(values["sensor"]))
 
 
-def _die_with_parent() -> None:
-    """A worker that is killed must not leave a decoder behind that never returns."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _main(answer: str) -> int:
-    _die_with_parent()
+def _main(answer: str, memory: float | None = None) -> int:
+    die_with_parent()
     ref = _REF.validate_json(sys.stdin.buffer.read())
     values: dict[str, Any]
     try:
-        visible, sensor = decode(ref)
+        visible, sensor = decode(ref, memory=memory)
+    except MemoryError as error:
+        sys.stderr.write(f"{error}\n")
+        return _NO_MEMORY
     except SourceError as error:
         values = {"reason": str(error.reason), "detail": error.detail}
     else:
@@ -99,4 +87,4 @@ def _main(answer: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1]))
+    sys.exit(_main(sys.argv[1], *map(float, sys.argv[2:])))

@@ -34,6 +34,8 @@ def reach(place):
         time.sleep(3600)
     elif action == "freeze":
         ctypes.PyDLL(None).sleep(3600)  # no other thread of the process runs meanwhile
+    elif action == "allocate":
+        bytearray(1 << 46)  # more than any machine has
     elif action == "bug":
         raise ZeroDivisionError("a bug injected by a test")
     elif action.startswith("SIG"):

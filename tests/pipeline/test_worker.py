@@ -37,7 +37,13 @@ def worker(cluster, small_set, tmp_path):
     ray.get(bridge.begin.remote())
     (cat,) = (scene for scene in plan.scenes if scene.name == "cat")
     worker = SceneWorker(
-        output=job.output, run=job.run, root=job.root, recipe=RECIPE, bridge=bridge, scene_timeout=60
+        output=job.output,
+        run=job.run,
+        root=job.root,
+        recipe=RECIPE,
+        bridge=bridge,
+        scene_timeout=60,
+        memory=4e9,
     )
     yield worker, cat, Ledger(Store(job.output), job.run, cat.key)
     ray.kill(bridge)
@@ -53,6 +59,7 @@ def test_a_worker_that_starts_in_a_folder_that_took_the_place_of_the_runs_writes
         recipe=RECIPE,
         bridge=work._bridge,
         scene_timeout=60,
+        memory=4e9,
     )
     trouble = trouble_of(other(scene_row(cat)))
     assert isinstance(trouble, OutputError)
@@ -71,8 +78,10 @@ def test_a_scene_that_kills_workers_though_none_of_its_files_does_stops_the_run(
     assert "bayer/cat has ended its worker 8 times" in str(trouble)
 
 
-@pytest.mark.parametrize("deaths", [0, 2])
-def test_a_scene_has_the_same_result_when_child_processes_decode_its_files(worker, prepared, deaths):
+@pytest.mark.parametrize("deaths", [0, 2, 4])
+def test_a_scene_has_the_same_result_when_child_processes_decode_its_files_or_process_it(
+    worker, prepared, deaths
+):
     work, cat, ledger = worker
     for _ in range(deaths):
         ledger.begin()

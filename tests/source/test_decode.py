@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from rawnind.errors import SourceError
+from rawnind.memory import worker_bytes
 from rawnind.reasons import Reason
 from rawnind.records import Cfa, ImageRef, Sensor
 from rawnind.sample.dng import encode_dng
 from rawnind.source.decode import ATTEMPTS, camera_name, decode, headers
+from tests.source.huge_photo import TILE, enlarged
 
 MATRIX = (0.7374, -0.2389, -0.0551, -0.5435, 1.3162, 0.2519, -0.1006, 0.1795, 0.6552)
 BAYER_TILES = [[[0, 1], [1, 2]], [[1, 0], [2, 1]], [[1, 2], [0, 1]], [[2, 1], [1, 0]]]
@@ -162,6 +164,19 @@ def test_a_file_that_no_memory_holds_is_refused_before_it_is_read(put, call):
     ) as caught:
         call(photo)
     assert caught.value.reason is Reason.UNREADABLE
+
+
+def test_a_header_that_claims_more_pixels_than_memory_holds_is_unreadable_with_its_figure(put):
+    tile = noise(TILE, TILE)
+    photo = put(enlarged(dng(tile), 4 * TILE, 2 * TILE))
+    needed = worker_bytes(8 * TILE * TILE)
+    assert np.array_equal(decode(photo, memory=needed)[0], np.tile(tile, (4, 2)))
+    claim = "its header claims 512 x 1024 pixels, for which a worker needs 0.4 GB of memory, more than it can have"
+    with pytest.raises(SourceError, match=claim) as caught:
+        decode(photo, memory=needed - 1)
+    assert caught.value.reason is Reason.UNREADABLE
+    with pytest.raises(SourceError, match="bytes, and a worker can read at most 1000"):
+        decode(photo, memory=1000)
 
 
 def test_bytes_that_do_not_match_the_name(put):

@@ -1,0 +1,154 @@
+"""How many workers machines have room for: by CPUs and GPUs, and by memory for the largest photo."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rawnind.errors import SourceError
+from rawnind.memory import worker_bytes
+from rawnind.options import Options
+from rawnind.records import ImageRef, Scene
+from rawnind.source.decode import FrameSize, headers
+
+_RUN_BYTES = 1e9
+"""Memory of what else a run has on a machine: its driver, its bridge and Ray's own processes."""
+
+_OBJECT_STORE = 0.3
+"""Share of a machine's memory that Ray takes for its object store, by default."""
+
+_MOST_HEADERS = 4000
+"""Photos whose headers are read before a run, 0.2 ms each on a local disk; of more photos, evenly spread ones."""
+
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """What one machine has for workers.
+
+    Attributes:
+        cpus: CPUs.
+        gpus: GPUs.
+        memory: bytes without Ray's object store.
+    """
+
+    cpus: float
+    gpus: float
+    memory: float
+
+    @property
+    def worker_memory(self) -> float:
+        """Bytes that all workers may use together."""
+        return max(0.0, self.memory - _RUN_BYTES)
+
+    def slots(self, options: Options, needed: float) -> tuple[int, int]:
+        """Workers by CPUs and GPUs, and by memory too where each needs so many bytes."""
+        slots = self.cpus // options.cpus_per_scene
+        if options.gpus_per_scene:
+            slots = min(slots, self.gpus // options.gpus_per_scene)
+        return int(slots), int(min(slots, self.worker_memory / needed))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pool:
+    """The workers of a run.
+
+    Attributes:
+        workers: the most at once.
+        memory: bytes that each may use.
+        needed: bytes that the largest scene needs.
+        reduced: a sentence where memory allows fewer workers than CPUs and options do; else empty.
+    """
+
+    workers: int
+    memory: float
+    needed: float
+    reduced: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhotoSize:
+    """A photo whose header was read.
+
+    Attributes:
+        photo: the photo.
+        truths: ground truths of its scene.
+        size: what the header says.
+    """
+
+    photo: ImageRef
+    truths: int
+    size: FrameSize
+
+    @property
+    def sites(self) -> int:
+        """Sites of the photo with its margins."""
+        return self.size.raw_height * self.size.raw_width
+
+    def __str__(self) -> str:
+        return f"{self.photo.filename}, {self.size.raw_width} x {self.size.raw_height} pixels"
+
+
+def this_machine() -> Node:
+    """This machine as a local run would find it, without GPUs."""
+    memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for path in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):  # no such file, or `max`
+            memory = min(memory, int(Path(path).read_text()))
+    return Node(cpus=float(os.cpu_count() or 1), gpus=0.0, memory=memory * (1 - _OBJECT_STORE))
+
+
+def photo_sizes(scenes: Iterable[Scene], *, most: int = _MOST_HEADERS) -> Iterator[PhotoSize]:
+    """Sizes of photos that can be opened.
+
+    Args:
+        scenes: whose photos are looked at.
+        most: photos that are opened.
+    """
+    photos = [
+        (ref, len(scene.ground_truths)) for scene in scenes for ref in (*scene.ground_truths, *scene.noisy)
+    ]
+    for ref, truths in photos[:: max(1, -(-len(photos) // most))]:
+        with suppress(SourceError):  # the run gives it its reason
+            yield PhotoSize(photo=ref, truths=truths, size=headers(ref, delay=0))
+
+
+def fits(size: PhotoSize, nodes: Sequence[Node]) -> bool:
+    """Whether a single worker on one of the machines has enough memory for a photo."""
+    return worker_bytes(size.sites) <= max(node.worker_memory for node in nodes)
+
+
+def find_pool(nodes: Sequence[Node], options: Options, scenes: int, sizes: Iterable[PhotoSize]) -> Pool:
+    """The most workers that the machines have room for.
+
+    Photos that no machine has enough memory for do not count: they fail.
+
+    Args:
+        nodes: the machines.
+        options: of the run.
+        scenes: number of open scenes.
+        sizes: of their photos.
+    """
+    fitting = [size for size in sizes if fits(size, nodes)]
+    largest = max(fitting, key=lambda size: worker_bytes(size.sites, size.truths), default=None)
+    room = max(node.worker_memory for node in nodes)
+    needed = min(worker_bytes(largest.sites, largest.truths), room) if largest else worker_bytes(0)
+    slots = [node.slots(options, needed) for node in nodes]
+    wanted = min(scenes, options.max_scenes or scenes)
+    by_cpus = max(1, min(wanted, sum(each for each, _ in slots)))
+    workers = max(1, min(wanted, sum(each for _, each in slots)))
+    shares = [
+        node.worker_memory / min(count, workers)
+        for node, (_, count) in zip(nodes, slots, strict=True)
+        if count
+    ]
+    reduced = ""
+    if workers < by_cpus:
+        total = sum(node.worker_memory for node in nodes)
+        reduced = (
+            f"{workers} of {by_cpus} workers, because memory is short: the largest scene needs {needed / 1e9:.1f} GB "
+            f"({largest}), and all workers together have {total / 1e9:.1f} GB."
+        )
+    return Pool(workers=workers, memory=min(shares, default=room), needed=needed, reduced=reduced)

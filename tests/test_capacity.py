@@ -1,0 +1,73 @@
+"""How many workers have room in the memory of machines."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rawnind.capacity import Node, PhotoSize, find_pool, this_machine
+from rawnind.memory import kept_truths, worker_bytes
+from rawnind.options import Options
+from rawnind.records import Cfa, ImageRef
+from rawnind.source.decode import FrameSize
+
+
+def photo(megapixels, truths=1):
+    ref = ImageRef(
+        cfa=Cfa.BAYER, scene="a", ground_truth=True, iso=100, sha1="0" * 40, filename="a.dng", path="/a.dng"
+    )
+    height, width = 1000, round(megapixels * 1000)
+    size = FrameSize(height=height, width=width, raw_height=height, raw_width=width)
+    return PhotoSize(photo=ref, truths=truths, size=size)
+
+
+NODES = st.lists(
+    st.builds(Node, cpus=st.integers(0, 64).map(float), gpus=st.just(0.0), memory=st.floats(2e9, 200e9)),
+    min_size=1,
+    max_size=4,
+)
+SIZES = st.lists(st.builds(photo, st.floats(1, 2000), st.integers(1, 12)), max_size=5)
+
+
+@given(nodes=NODES, sizes=SIZES, scenes=st.integers(1, 100))
+def test_all_workers_together_never_have_more_memory_than_there_is(nodes, sizes, scenes):
+    pool = find_pool(nodes, Options(), scenes, sizes)
+    assert 1 <= pool.workers <= scenes
+    assert pool.workers == 1 or pool.workers * pool.needed <= sum(node.worker_memory for node in nodes)
+    if pool.workers > 1:
+        assert pool.memory >= pool.needed
+    assert pool.memory <= max(node.worker_memory for node in nodes)
+
+
+def test_too_many_workers_for_the_memory_are_reduced_with_a_sentence():
+    node = Node(cpus=16, gpus=0, memory=13e9)
+    pool = find_pool([node], Options(), 100, [photo(24), photo(100)])
+    assert worker_bytes(100_000_000) == 3.75e9
+    assert pool.workers == 3
+    assert pool.reduced == (
+        "3 of 16 workers, because memory is short: the largest scene needs 3.8 GB (a.dng, 100000 x 1000 pixels), and all "
+        "workers together have 12.0 GB."
+    )
+    assert not find_pool([node], Options(), 100, [photo(6)]).reduced
+    assert not find_pool([node], Options(max_scenes=3), 100, [photo(100)]).reduced
+
+
+def test_a_photo_that_no_machine_can_hold_leaves_the_workers_of_the_others():
+    node = Node(cpus=8, gpus=0, memory=13e9)
+    sane = find_pool([node], Options(), 100, [photo(24)])
+    assert find_pool([node], Options(), 100, [photo(24), photo(1000)]) == sane
+    assert sane.workers == 8
+
+
+@pytest.mark.parametrize(("truths", "kept"), [(2e9, 4), (1.5e9, 2), (1.0e9, 1), (0, 1)])
+def test_fewer_ground_truths_are_kept_where_memory_is_short(truths, kept):
+    assert kept_truths(24_000_000, truths) == kept
+
+
+def test_a_scene_of_many_ground_truths_needs_no_more_than_one_of_five():
+    assert worker_bytes(20_000_000, 5) == worker_bytes(20_000_000, 100) > worker_bytes(20_000_000, 1)
+
+
+def test_this_machine_leaves_memory_to_rays_object_store():
+    found = this_machine()
+    assert found.cpus >= 1
+    assert 0 < found.worker_memory < found.memory
