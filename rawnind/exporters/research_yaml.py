@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from rawnind.documents import json_object
 from rawnind.errors import ConfigError, ManifestError, NotPreparedError
-from rawnind.feed.manifest_view import Pair, manifest_digest, pair_of, read_groups
+from rawnind.feed.manifest_view import Pair, colour_matrix, manifest_digest, pair_of, read_groups
 from rawnind.feed.mosaic_rgb import noisy_rgb
 from rawnind.imaging.color import camera_to_rec2020
 from rawnind.output.atomic_file import TEMPORARY
@@ -254,7 +254,8 @@ class _Export:
 
     def _gt_matrix(self, pair: Pair) -> Sequence[float]:
         """XYZ -> camera RGB of the GT; folders of earlier versions have only the noisy photo's."""
-        return self._names[pair.pair_id, str(pair.cfa)].get("gt_rgb_xyz_matrix") or pair.rgb_xyz_matrix
+        own = self._names[pair.pair_id, str(pair.cfa)].get("gt_rgb_xyz_matrix")
+        return colour_matrix(own, pair.pair_id) if own else pair.rgb_xyz_matrix
 
     def _crop(
         self, row: dict[str, Any], pair: Pair, stored: StoredCrop, noisy: NDArray[np.float32]

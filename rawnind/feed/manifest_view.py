@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rawnind.errors import ConfigError, NotPreparedError
+from rawnind.errors import ConfigError, ManifestError, NotPreparedError
 from rawnind.feed.selection import Selection, Split, validation_scenes
+from rawnind.imaging.color import camera_to_rec2020
 from rawnind.output.manifest import MANIFEST, PAIRS
 from rawnind.output.schema import MANIFEST_SCHEMA
 from rawnind.output.shards import crop_name
@@ -146,7 +147,11 @@ class ManifestView:
 
 
 def pair_of(value: Mapping[str, Any], folder: int = 0) -> Pair:
-    """The pair of a row of the manifest, whose values are given by column name."""
+    """The pair of a row of the manifest, whose values are given by column name.
+
+    Raises:
+        ManifestError: Its colour matrix is none.
+    """
     matrix = value["gt_rgb_xyz_matrix"]
     return Pair(
         folder=folder,
@@ -159,7 +164,7 @@ def pair_of(value: Mapping[str, Any], folder: int = 0) -> Pair:
         white=value["white_level"],
         gt_black=tuple(value["gt_black_level"]),
         gt_white=value["gt_white_level"],
-        rgb_xyz_matrix=tuple(value["rgb_xyz_matrix"]),
+        rgb_xyz_matrix=colour_matrix(value["rgb_xyz_matrix"], value["pair_id"]),
         contrast=_contrast(value["contrast_red"], value["contrast_blue"]),
         gt_rgb_xyz_matrix=None if matrix is None else tuple(matrix),
         gt_contrast=_contrast(value["gt_contrast_red"], value["gt_contrast_blue"]),
@@ -170,6 +175,23 @@ def pair_of(value: Mapping[str, Any], folder: int = 0) -> Pair:
 
 def _contrast(red: float | None, blue: float | None) -> tuple[float, float] | None:
     return None if red is None or blue is None else (red, blue)
+
+
+def colour_matrix(values: Sequence[float], pair: str) -> tuple[float, ...]:
+    """The values, which must be a matrix that a camera can have.
+
+    Args:
+        values: XYZ -> camera RGB, 9 numbers row by row.
+        pair: its name, for the error.
+
+    Raises:
+        ManifestError: They are not.
+    """
+    try:
+        camera_to_rec2020(values)
+    except ValueError as error:
+        raise ManifestError(f"pair {pair} is damaged: {error}") from error
+    return tuple(values)
 
 
 Filter = tuple[str, pc.Expression]

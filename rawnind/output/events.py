@@ -18,9 +18,9 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rawnind import timing
 from rawnind.documents import SETTINGS, Place, json_object
@@ -212,7 +212,7 @@ class _Line(BaseModel):
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
-    time: float
+    time: Annotated[float, Field(ge=0, lt=2.5e11)]  # datetime ends with the year 9999
     run: str
     event: str
     next_seq: Place = 0

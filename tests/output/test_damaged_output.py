@@ -78,6 +78,7 @@ FOREIGN = [
     b'{"event": "commit", "time": 1, "run": "r", "scene": ["x"]}',
     b'{"event": "commit", "time": 1, "run": "r", "scene": "x", "telemetry": {"attempts": [1]}}',
     b'{"event": "commit", "time": NaN, "run": "r"}',
+    b'{"event": "begin", "time": 1e300, "run": "r", "next_seq": 0}',
     b'{"consumer": 7, "done": 0}',
     b'{"consumer": "c", "done": -1}',
     b'{"consumer": "c", "done": 18446744073709551616}',
@@ -210,6 +211,14 @@ def test_a_forged_table_is_refused_by_loader_and_export(finished, tmp_path, name
             export(finished.location, tmp_path / "to")
         assert {path.relative_to(tmp_path).parts[0] for path in {*tmp_path.rglob("*")} - {*before}} <= {"to"}
     assert all(problem.isprintable() for problem in verify(finished))
+
+
+def test_a_colour_matrix_that_no_camera_has_is_refused(finished, tmp_path):
+    changed(finished, MANIFEST, column("rgb_xyz_matrix", [0.0] * 9))
+    with pytest.raises(ManifestError, match="a colour matrix must be invertible"):
+        CropDataset(finished.location, split="all", crop_size=64)[0]
+    with pytest.raises(ManifestError, match="a colour matrix must be invertible"):
+        export(finished.location, tmp_path / "to")
 
 
 def test_a_mask_that_no_photo_fills_is_not_made(finished, tmp_path):
