@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,7 +20,9 @@ from hypothesis.stateful import (
 
 from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.messages import State
+from rawnind.cli import main
 from rawnind.errors import OutputError
+from rawnind.exporters.research_yaml import export
 from rawnind.feed.dataset import CropDataset
 from rawnind.output.events import read_events
 from rawnind.output.journal.journal import Journal, encode_result
@@ -222,7 +225,7 @@ def test_a_bridge_under_any_sequence_of_events(made):
     )
 
 
-def test_a_stopped_run_leaves_a_manifest_of_what_it_committed(made, tmp_path):
+def test_a_stopped_run_leaves_a_manifest_of_what_it_committed(made, tmp_path, caplog):
     plan, results, prepared = made
     link_shards(prepared, tmp_path)
     store = Store(str(tmp_path))
@@ -245,7 +248,12 @@ def test_a_stopped_run_leaves_a_manifest_of_what_it_committed(made, tmp_path):
     ]
     assert sorted(listed) == sorted(done)
     assert list(verify(store)) == []
+    said = CliRunner().invoke(main, ["verify", str(tmp_path)])
+    assert said.exit_code == 0
+    assert "the manifest is incomplete: 1 of 12 scenes" in said.stdout
     assert len(CropDataset(tmp_path, crop_size=64, split="all", input="rgb"))
+    assert export(tmp_path, tmp_path / "exported").pairs
+    assert caplog.text.count("the manifest is incomplete: 1 of 12 scenes") == 2
     first.close()
     second = Bridge(str(tmp_path), "second", plan, max_scenes=1)
     second.begin()
