@@ -1,12 +1,19 @@
-"""Masks of drawn pairs, compared with the research code's rule and the Trio pipeline's, and the time for 24 MP.
+"""Masks of drawn pairs, of 108 fixed ones and of 300 still and 300 changed ones of a fresh seed (`--seed` repeats one).
+
+The fixed ones are compared with the research code's rule and the Trio pipeline's, and the time for 24 MP.
 
 `make bench` masks 108 pairs and prints recall and loss by ISO; as plain tests, a few. Both older rules are implemented from
 their descriptions and get the same planes as ours. Recall: masked share of the area of changes above the detection limit.
 Loss: masked share of the unchanged, well-exposed area at least 16 sites from any change.
 """
 
+import multiprocessing
+import os
+import secrets
 import time
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import cv2
 import numpy as np
@@ -16,9 +23,11 @@ from rawnind.imaging.exposure import gain, overexposed
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.msssim import score_map, windowed_ms_ssim
 from rawnind.records import Cfa
-from tests.imaging.changed_pairs import ISOS, draw_case, render
+from tests.imaging.changed_pairs import ISOS, draw_case, draw_fresh, render
 
 PAIRS_PER_ISO = 18
+FRESH = 300
+WORST = 5
 
 
 def ours(truth, noisy, usable, case):
@@ -96,6 +105,52 @@ def test_masks_of_drawn_pairs(benchmark, capsys):
     mine = [row for (rule, _), row in results.items() if rule == "ours"]
     assert all(hit >= 0.97 * area for hit, area, _ in mine)
     assert all(np.mean(losses) <= 0.01 and max(losses) <= 0.02 for *_, losses in mine)
+
+
+def judge_fresh(seed, job):
+    """(number, still, loss of still area, masked and whole area of detectable changes, case) of one pair."""
+    number, still = job
+    pair = render(draw_fresh(seed, number, still=still))
+    usable, noisy = prepared(pair)
+    changed = ours(pair.ground_truth, noisy, usable, pair.case)
+    rest = pair.still & usable
+    areas = [change.cells & usable for change in pair.changes if change.detectable]
+    hits = sum(int((changed & area).sum()) for area in areas)
+    loss = (changed & rest).sum() / max(rest.sum(), 1)
+    return number, still, float(loss), hits, sum(int(area.sum()) for area in areas), pair.case
+
+
+def fresh_study(seed, count):
+    """`judge_fresh` of as many still as changed pairs, many of them on all cores."""
+    jobs = [(number, still) for number in range(count) for still in (True, False)]
+    if len(jobs) < 100:
+        return [judge_fresh(seed, job) for job in jobs]
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(partial(judge_fresh, seed), jobs, chunksize=4))
+
+
+def test_masks_of_freshly_drawn_pairs(benchmark, capsys, request):
+    full = not benchmark.disabled
+    seed = request.config.getoption("seed", None)
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    rows = benchmark.pedantic(fresh_study, args=(seed, FRESH if full else 2), rounds=1)
+    by_iso = {iso: [row for row in rows if row[-1].iso == iso] for iso in ISOS}
+    with capsys.disabled():
+        print(f"\nseed {seed}\n{'ISO':>6} {'pairs':>6} {'loss %':>7} {'> 2 %':>6} {'recall %':>9}")
+        for iso, mine in by_iso.items():
+            losses, area = np.array([row[2] for row in mine]), sum(row[4] for row in mine)
+            recall = sum(row[3] for row in mine) / area if area else np.nan
+            print(f"{iso:>6} {len(mine):>6} {100 * losses.mean() if len(mine) else np.nan:>7.2f} "
+                  f"{(losses > 0.02).sum():>6} {100 * recall:>9.1f}")  # fmt: skip
+        for number, still, loss, *_, case in sorted(rows, key=lambda row: -row[2])[:WORST]:
+            print(f"number {number}, {'still' if still else 'changed'}, lost {100 * loss:.1f} %: {case}")
+    assert len(rows) == 2 * (FRESH if full else 2)
+    if full:
+        assert all(np.mean([row[2] for row in mine]) <= 0.01 for mine in by_iso.values())
+        assert np.mean([row[2] <= 0.02 for row in rows]) >= 0.995
+        assert all(
+            sum(row[3] for row in mine) >= 0.97 * sum(row[4] for row in mine) for mine in by_iso.values()
+        )
 
 
 def test_time_of_one_pair(benchmark, capsys):

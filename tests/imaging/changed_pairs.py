@@ -5,7 +5,7 @@ hot pixels, rounding, demosaicing of the ground truth, planes at the whole shift
 where it is, and its contrast to the noise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import cv2
@@ -18,6 +18,8 @@ from rawnind.imaging.levels import planes, site_colors
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.warp import Warp, warped_planes
 from rawnind.records import Cfa
+from rawnind.sample.simulator import FULL_WELL
+from tests.imaging.scenes import Scene, draw_light
 from tests.imaging.simulation import (
     MOTIFS,
     RESPONSE,
@@ -33,6 +35,9 @@ from tests.imaging.simulation import (
 ISOS = (100, 400, 1600, 6400, 25600, 65535)
 MARGIN = 24  # sites of the canvas around the frame
 INNER = np.s_[MARGIN:-MARGIN, MARGIN:-MARGIN]
+STEPS = (
+    15871  # sensor values between black and white, so that STEPS / full_well are DN per electron at ISO 100
+)
 OPTICS = 0.7  # standard deviation in sites of what a lens and its low-pass filter blur
 GAP = 16  # sites around a change that belong neither to it nor to the still area
 
@@ -59,6 +64,8 @@ class Case:
         response: exponent of the noisy photo's response.
         lamp: whether something is overexposed.
         changes: (kind, diameter in sites) of each.
+        scene: what the photos show.
+        full_well: electrons of level 1 at ISO 100.
     """
 
     seed: int
@@ -77,6 +84,8 @@ class Case:
     response: float = 1.0
     lamp: bool = False
     changes: tuple[tuple[Kind, int], ...] = ()
+    scene: Scene = Scene.PHOTOGRAPH
+    full_well: float = FULL_WELL
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -146,6 +155,30 @@ def draw_case(seed: int, iso: int) -> Case:
     )
 
 
+def draw_fresh(seed: int, number: int, *, still: bool) -> Case:
+    """One of many cases of a seed: every ISO in turn, all kinds of scene, sensor, shift and gain.
+
+    A frame begins on red: the four Bayer patterns differ in the parity of shifts alone.
+
+    Args:
+        seed: of the draw.
+        number: of the case.
+        still: without a change of the scene.
+    """
+    rng = np.random.default_rng([seed, number, still])
+    iso = ISOS[number % len(ISOS)]
+    residuals = ((0.0, 0.0), tuple(rng.choice([-0.5, 0.0, 0.5], 2)), tuple(rng.uniform(-0.5, 0.5, 2)))
+    case = draw_case(int(rng.integers(2**31)), iso)
+    return replace(
+        case,
+        residual=tuple(float(part) for part in residuals[rng.integers(3)]),
+        gain=float(2 ** rng.uniform(-2, 2)),
+        scene=Scene(rng.choice(list(Scene))),
+        full_well=STEPS / float(rng.choice([0.1, 0.2, 0.4, 0.7, 1.0])),
+        changes=() if still else case.changes,
+    )
+
+
 def render(case: Case) -> MaskPair:
     """The pair of a case."""
     rng = np.random.default_rng([case.seed, case.iso, 1])
@@ -156,7 +189,7 @@ def render(case: Case) -> MaskPair:
     gt_seen = view(gt_light, shape, (MARGIN, MARGIN), displacement=displacement, rotation=case.rotation)
     noisy_seen = noisy_light[INNER] ** case.response * _drift(case, rng)[..., None] / np.float32(case.gain)
     sensor = make_sensor(case.cfa, shape)
-    gt_noise, noise = noise_at(case.gt_iso, case.row_noise), noise_at(case.iso, case.row_noise)
+    gt_noise, noise = (noise_at(iso, case.row_noise, case.full_well) for iso in (case.gt_iso, case.iso))
     gt_photo = take(through_filters(gt_seen, case.cfa), sensor, gt_noise, rng)
     pattern = fixed_pattern(shape, noise, rng, hot_pixels=case.hot_pixels)
     noisy_photo = take(through_filters(noisy_seen, case.cfa), sensor, noise, rng, pattern)
@@ -186,8 +219,11 @@ def render(case: Case) -> MaskPair:
 def _light(case, rng):
     """The canvas in front of both cameras, before anything changes."""
     shape = (case.height + 2 * MARGIN, case.width + 2 * MARGIN)
-    motif = MOTIFS[rng.integers(len(MOTIFS))]
-    light = canvas(motif, shape, case.seed) * RESPONSE * np.float32(rng.uniform(0.3, 1.0))
+    if case.scene is Scene.PHOTOGRAPH:
+        light = canvas(MOTIFS[rng.integers(len(MOTIFS))], shape, case.seed)
+    else:
+        light = draw_light(case.scene, shape, rng)
+    light = light * RESPONSE * np.float32(rng.uniform(0.3, 1.0))
     light = cv2.GaussianBlur(light, (0, 0), OPTICS)
     if case.lamp:
         _lamp(light, rng)

@@ -39,11 +39,17 @@ def make_sensor(cfa: Cfa, shape: tuple[int, int], *, black: tuple[float, ...] | 
     )  # fmt: skip
 
 
-def noise_at(iso: int, row_noise: float = 0.0) -> Noise:
-    """Noise of the tests' sensor; `row_noise` is the rows' standard deviation in units of the read noise."""
+def noise_at(iso: int, row_noise: float = 0.0, full_well: float = FULL_WELL) -> Noise:
+    """Noise of the tests' sensor.
+
+    Args:
+        iso: of the photo.
+        row_noise: standard deviation of the rows, in units of the read noise.
+        full_well: electrons of level 1 at ISO 100.
+    """
     amplification = iso / 100
     read = float(np.hypot(READ_ELECTRONS, CONVERTER_ELECTRONS / amplification))
-    return Noise(electrons=FULL_WELL / amplification, read=read, row=row_noise * read)
+    return Noise(electrons=full_well / amplification, read=read, row=row_noise * read)
 
 
 def fixed_pattern(shape: tuple[int, int], noise: Noise, rng: np.random.Generator, *, hot_pixels: float,
