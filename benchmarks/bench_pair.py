@@ -75,7 +75,7 @@ def photos(megapixels: float, cfa: Cfa = Cfa.BAYER) -> tuple[Photo, Photo]:
 
 def rows(finished: FinishedPair, size: int):
     """The finished pair's crops as input of `write_shard`."""
-    for number, (_, noisy_raw, gt_raw, gt_rgb, valid) in enumerate(finished.pixels(size)):
+    for number, (_, noisy_raw, gt_raw, gt_rgb, valid) in enumerate(finished.pixels(Recipe(crop_size=size))):
         yield CropPixels(crop_id=str(number), noisy_raw=noisy_raw, gt_raw=gt_raw, gt_rgb=gt_rgb, valid=valid)
 
 

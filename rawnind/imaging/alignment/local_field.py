@@ -1,7 +1,8 @@
 """The smooth part of local shifts that a similarity transform does not explain: parallax, lens breathing, rolling shutter.
 
-A surface of uniform cubic B-splines per axis, fitted by penalised, iteratively reweighted least squares. It is used only
-where it explains the shifts much better than the similarity alone, so that the errors of patches do not bend still pairs.
+A cubic polynomial, which holds what lenses and moving shutters do up to the corners, and on top of it a surface of uniform
+cubic B-splines, both fitted by penalised, iteratively reweighted least squares. They are used only where they explain the
+shifts much better than the similarity alone, so that the errors of patches do not bend still pairs.
 """
 
 from collections.abc import Callable
@@ -16,14 +17,19 @@ Field = Callable[[Float64s], Float64s]
 """(n, 2) positions in sites from the middle of the noisy photo to (n, 2) displacements in sites."""
 
 MIN_PATCHES = 24  # with fewer, a surface is hardly determined
+INFORMATIVE = 0.3  # sites: standard error of a patch that counts for whether a surface pays
+MIN_INFORMATIVE = 12
+DEGREE = 3  # of the polynomial
 PATCHES_PER_KNOT = 2.0  # along each axis
 BENDING = 0.7  # sites: expected second difference between the coefficients of neighbouring knots, standard deviation
 EXTENT = 3.0  # sites: expected size of the coefficients, standard deviation
 WORTHWHILE = 3.0  # typical squared residual, in variances of a patch, above which a surface is fitted at all
-VISIBLE = 0.1  # sites: and the typical residual
+VISIBLE = 0.08  # sites: and the mean residual, of which each patch gives at most half a site
+LARGEST = 25.0  # squared distance in variances: a moved object is no more than 5 standard errors off
 MOST_KNOTS = 7  # along each axis
-MAY_LEAVE = 0.4  # and the share of it that the surface may leave at patches that it was not fitted to
+MAY_LEAVE = 0.6  # and the share of it that the surface may leave at patches that it was not fitted to
 ITERATIONS = 6
+FOLDS = 5  # of the patches; each is predicted from the others
 
 
 def squared_distance(shift: Float64s, covariance: Float64s) -> Float64s:
@@ -32,35 +38,43 @@ def squared_distance(shift: Float64s, covariance: Float64s) -> Float64s:
     return distances
 
 
-def fit_field(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> Field | None:
-    """Fits a smooth surface to what is left of local shifts.
+def is_bent(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> bool:
+    """Whether a surface explains what is left of local shifts, also at patches that it was not fitted to.
 
     Args:
         local: the patches.
         rest: (n, 2) their shifts less those of the similarity, in sites.
         shape: (H, W) of the photo in sites.
-
-    Returns:
-        None where there are too few patches, or where the surface does not pay.
     """
     if len(local.at) < MIN_PATCHES:
-        return None
-    before = _typical(squared_distance(rest, local.covariance))
-    if before < WORTHWHILE or np.median(np.hypot(*rest.T)) < VISIBLE:
-        return None
+        return False
+    judges = np.sqrt(np.linalg.eigvalsh(local.covariance)[:, 1]) < INFORMATIVE
+    if np.count_nonzero(judges) < MIN_INFORMATIVE:
+        return False
+    before = _typical(squared_distance(rest, local.covariance)[judges])
+    if before < WORTHWHILE or np.minimum(np.hypot(*rest[judges].T), 0.5).mean() < VISIBLE:
+        return False
     knots = _Knots.spread(local.at, shape)
-    basis, information = knots.basis(local.at), np.linalg.inv(local.covariance).astype(np.float64)
-    penalty = knots.penalty()
+    basis, information, penalty = knots.basis(local.at), _information(local), knots.penalty()
     predicted = np.empty_like(rest)
-    for fold in (0, 1):  # a surface that is real predicts the patches that it was not fitted to
-        test = np.arange(len(rest)) % 2 == fold
+    for fold in range(FOLDS):
+        test = np.arange(len(rest)) % FOLDS == fold
         values = _fit_robust(basis[~test], information[~test], rest[~test], penalty)
         predicted[test] = basis[test] @ values.T
-    after = _typical(squared_distance(rest - predicted, local.covariance))
-    if after > MAY_LEAVE * before:
-        return None
-    values = _fit_robust(basis, information, rest, penalty)
+    after = _typical(squared_distance(rest - predicted, local.covariance)[judges])
+    return after < MAY_LEAVE * before
+
+
+def fit_field(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> Field:
+    """Fits a smooth surface to what is left of local shifts; arguments as for `is_bent`."""
+    knots = _Knots.spread(local.at, shape)
+    values = _fit_robust(knots.basis(local.at), _information(local), rest, knots.penalty())
     return lambda at: knots.basis(at) @ values.T
+
+
+def _information(local: LocalShifts) -> Float64s:
+    """(n, 2, 2) inverse covariances."""
+    return np.asarray(np.linalg.inv(local.covariance), np.float64)
 
 
 def _fit_robust(basis: Float64s, information: Float64s, rest: Float64s, penalty: Float64s) -> Float64s:
@@ -84,11 +98,11 @@ def _fit_robust(basis: Float64s, information: Float64s, rest: Float64s, penalty:
 
 
 def _typical(distance: Float64s) -> float:
-    """Typical squared distance per axis: the median over its expected value for errors of the stated covariance.
+    """Mean squared distance per axis, of which each patch gives at most `LARGEST`; 1 for errors of the stated covariance.
 
-    The median of a chi-square with two degrees of freedom is 2 ln 2.
+    A mean and not a median, so that a surface that bends a fifth of the photo counts.
     """
-    return float(np.median(distance) / (2 * np.log(2)))
+    return float(np.minimum(distance, LARGEST).mean() / 2)
 
 
 def _solve(basis: Float64s, information: Float64s, rest: Float64s, penalty: Float64s) -> Float64s:
@@ -111,7 +125,7 @@ def _solve(basis: Float64s, information: Float64s, rest: Float64s, penalty: Floa
 
 
 class _Knots:
-    """Uniform cubic B-splines over the photo.
+    """A polynomial, and uniform cubic B-splines, over the photo.
 
     Args:
         counts: intervals down and across.
@@ -130,21 +144,26 @@ class _Knots:
         return cls((down, across), shape)
 
     def basis(self, at: Float64s) -> Float64s:
-        """(n, k) values of the splines at (n, 2) positions in sites from the photo's middle."""
+        """(n, k) values of the splines and of the polynomial at (n, 2) positions in sites from the photo's middle."""
         down, across = (
             _splines((at[:, axis] / length + 0.5) * count, count)
             for axis, (length, count) in enumerate(zip(self._shape, self._counts, strict=True))
         )
-        values: Float64s = np.einsum("ni,nj->nij", down, across).reshape(len(at), -1)
+        splines = np.einsum("ni,nj->nij", down, across).reshape(len(at), -1)
+        y, x = 2 * at[:, 0] / self._shape[0], 2 * at[:, 1] / self._shape[1]
+        powers = [y**i * x**j for i in range(DEGREE + 1) for j in range(DEGREE + 1 - i)]
+        values: Float64s = np.concatenate([splines, np.stack(powers, axis=1)], axis=1)
         return values
 
     def penalty(self) -> Float64s:
-        """(k, k): second differences of neighbouring coefficients, and their size."""
+        """(k, k): second differences of the splines' neighbouring coefficients, and the size of all."""
         sizes = [count + 3 for count in self._counts]
         bends = [np.diff(np.eye(size), n=2, axis=0) for size in sizes]
         down, across = (bend.T @ bend / BENDING**2 for bend in bends)
         whole = np.kron(down, np.eye(sizes[1])) + np.kron(np.eye(sizes[0]), across)
-        penalty: Float64s = whole + np.eye(len(whole)) / EXTENT**2
+        polynomial = (DEGREE + 1) * (DEGREE + 2) // 2
+        penalty = np.eye(len(whole) + polynomial) / EXTENT**2
+        penalty[: len(whole), : len(whole)] += whole
         return penalty
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.alignment.features import Features
-from rawnind.imaging.alignment.local_field import Field, fit_field, squared_distance
+from rawnind.imaging.alignment.local_field import Field, fit_field, is_bent, squared_distance
 from rawnind.imaging.alignment.lucas_kanade import (
     LocalShifts,
     reduced_shifts,
@@ -42,7 +42,8 @@ PRIOR = (0.01, 0.01)  # rotation in radians and scale minus one: expected size, 
 IRLS_ITERATIONS = 20  # of the iteratively reweighted least squares
 MAX_SITE_ITERATIONS = 4
 CONVERGED = 0.5  # sites: a smaller move keeps every patch within the range of the linear model
-FIELD_ITERATIONS = 3
+FIELD_ITERATIONS = 5
+FIELD_CONVERGED = 0.1  # sites
 AGREES = 0.5  # sites; and within 3 standard errors: a patch that the transform explains
 WARP_DIGITS = 6  # of a site: sums whose order depends on the number of threads give the same bits
 SURE = 0.7  # share of patches that agree, below which a wider search is made
@@ -182,18 +183,18 @@ def _bend(ground_truth: Features, noisy: Features, found: _Fit) -> _Fit:
     similarity = _Model(values=found.model.values, errors=found.model.errors)
     best, local = found, found.local
     if found.agreement < SURE:  # the reduced green tolerates larger departures from the similarity
-        local = _reduced_shifts(ground_truth, noisy, similarity)
+        local = _reduced_shifts(ground_truth, noisy, similarity, REDUCED_PATCH // 2)
+    if not is_bent(local, local.shift - similarity.at(local.at), shape):
+        return found
     for _ in range(FIELD_ITERATIONS):
         field = fit_field(local, local.shift - similarity.at(local.at), shape)
-        if field is None:
-            break
         model = replace(similarity, field=field)
         local = _site_shifts(ground_truth, noisy, model)
         bent = _Fit(model=model, local=local)
         moved = np.abs(model.at(local.at) - best.model.at(local.at)).max(initial=0)
         if bent.agreement >= best.agreement:
             best = bent
-        if moved < CONVERGED:
+        if moved < FIELD_CONVERGED:
             break
     return best
 
@@ -215,13 +216,16 @@ def _largest_move(model: _Model, before: _Model, shape: tuple[int, ...]) -> floa
     return float(np.abs(model.at(corners) - before.at(corners)).max())
 
 
-def _reduced_shifts(ground_truth: Features, noisy: Features, model: _Model) -> LocalShifts:
+def _reduced_shifts(
+    ground_truth: Features, noisy: Features, model: _Model, largest: int = REDUCED_PATCH
+) -> LocalShifts:
     """Local shifts measured on the reduced green; each patch is matched where the model predicts it.
 
     Args:
         ground_truth: features of the clean photo.
         noisy: features of the noisy photo.
         model: the transform so far.
+        largest: side of a patch at most, in reduced pixels.
 
     Returns:
         Positions and shifts in sites.
@@ -229,7 +233,7 @@ def _reduced_shifts(ground_truth: Features, noisy: Features, model: _Model) -> L
     reduction, shape = noisy.reduction, noisy.green.shape
     # The mosaic may end with part of a reduced pixel; its middle then lies a little beyond the reduced green's.
     rest = (np.array(noisy.photo.mosaic.shape) - reduction * np.array(shape)) / 2
-    corners, patch = _patch_corners(shape, model, REDUCED_PATCH, reduction, margin=1)
+    corners, patch = _patch_corners(shape, model, largest, reduction, margin=1)
     at = (corners + (patch - 1) / 2 - (np.array(shape) - 1) / 2) * reduction - rest
     offsets = np.rint(model.at(at) / reduction).astype(np.int64)
     views = view(ground_truth.photo, ground_truth.green), view(noisy.photo, noisy.green)

@@ -1,0 +1,108 @@
+"""Geometry: how far the stored ground truth is from where the noisy photo stood, on pairs drawn anew at each call.
+
+Kinds of pairs: any sub-pixel shift; rolls up to 1 degree; zooms up to 2 %; smooth fields (parallax, breathing, shear) up to 3
+sites; all of them together. `RAWNIND_BENCH_SEED` repeats a call.
+"""
+
+import os
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rawnind.imaging.coordinates import Rect
+from rawnind.imaging.crops import AlignedPair
+from rawnind.imaging.gates import Rejection
+from rawnind.imaging.pair import FinishedPair, align_pair, finish_pair
+from rawnind.imaging.photo import Photo
+from rawnind.imaging.prepared import Prepared
+from rawnind.imaging.warp import warped_rgb
+from rawnind.recipe import Recipe
+from tests.imaging.warped_pairs import draw_warp, render_warp
+
+KINDS = ("shift", "roll", "zoom", "field", "all")
+RECIPE = Recipe(crop_size=256, stride=256)
+MATRIX = (0.7, 0.1, 0.0, -0.3, 1.1, 0.2, 0.0, 0.1, 0.6)
+
+
+def judge(kind: str, seed: int, size: tuple[int, int]) -> dict:
+    """One drawn pair: its outcome, and of each crop the largest error on valid pixels and the PSNR of both alignments."""
+    case = draw_warp(kind, np.random.default_rng(seed), *size)
+    made = render_warp(case)
+    truth, noisy = (
+        Prepared(Photo(mosaic=photo.mosaic, sensor=replace(photo.sensor, rgb_xyz_matrix=MATRIX)))
+        for photo in (made.ground_truth, made.noisy)
+    )
+    aligned = align_pair(truth, noisy, RECIPE)
+    done = finish_pair(aligned, RECIPE) if isinstance(aligned, AlignedPair) else aligned
+    if isinstance(done, Rejection):
+        return {"case": case, "outcome": str(done.reason), "detail": done.detail}
+    assert isinstance(done, FinishedPair)
+    return {
+        "case": case,
+        "outcome": "collected",
+        "lost": (done.measured.changed_fraction, done.measured.misaligned_fraction),
+        **_crops(done, made),
+    }
+
+
+def _crops(done: FinishedPair, made) -> dict:
+    pair, side = done.pair, RECIPE.crop_size
+    errors, warped, integer, residual = [], [], [], []
+    for crop, _, _, _, valid in done.pixels(RECIPE):
+        here = Rect(crop.y, crop.x, side, side)
+        at = np.argwhere(np.ones((side, side))) + np.array([crop.y, crop.x])
+        found = pair.warp.at(at).reshape(side, side, 2)
+        off = np.hypot(*np.moveaxis(found - made.displacement[here.sites], -1, 0))
+        errors.append(float(off[valid].max()))
+        residual.append(crop.residual)
+        light = made.light[:, *here.sites]
+        warped.append(_psnr(warped_rgb(pair.truth.rgb, pair.warp, here).levels(), light, valid))
+        there = here.shifted((crop.shift_y, crop.shift_x))
+        integer.append(_psnr(pair.truth.rgb.levels()[:, *there.sites], light, valid))
+    return {"errors": errors, "residual": residual, "warped": warped, "integer": integer}
+
+
+def _psnr(found: np.ndarray, light: np.ndarray, valid: np.ndarray) -> float:
+    return float(-10 * np.log10(np.mean((found - light)[:, valid] ** 2)))
+
+
+def test_crops_lie_where_the_noisy_photo_stood(benchmark):
+    seed = int(os.environ.get("RAWNIND_BENCH_SEED", time.time_ns() % 2**31))
+    pairs, size = (60, (1024, 1536)) if benchmark.enabled else (1, (640, 768))
+    seeds = np.random.default_rng(seed).integers(2**31, size=(len(KINDS), pairs)).tolist()
+    with ProcessPoolExecutor(os.cpu_count() if benchmark.enabled else 1) as pool:
+        jobs = {
+            kind: [pool.submit(judge, kind, each, size) for each in row]
+            for kind, row in zip(KINDS, seeds, strict=True)
+        }
+        found = {kind: [job.result() for job in row] for kind, row in jobs.items()}
+    print(f"\n{pairs} pairs of each kind, {size[0]} x {size[1]} sites, RAWNIND_BENCH_SEED={seed}")
+    print(f"{'':6}{'outcomes':40}{'crops':>6}  within .15   .75   worst  PSNR: warp  integer")
+    for kind, results in found.items():
+        kept = [each for each in results if each["outcome"] == "collected"]
+        outcomes = ", ".join(
+            f"{name} {n}" for name, n in Counter(each["outcome"] for each in results).most_common()
+        )
+        errors, warped, integer = (
+            np.array([value for each in kept for value in each[name]])
+            for name in ("errors", "warped", "integer")
+        )
+        print(
+            f"{kind:6}{outcomes:40}{len(errors):6}  {(errors <= 0.15).mean():9.1%} {(errors <= 0.75).mean():6.1%} "
+            f"{errors.max(initial=0):6.2f}  {warped.mean():10.1f} {integer.mean():8.1f}"
+        )
+        for each in results:
+            if each["outcome"] != "collected" or max(each["errors"]) > 0.75:
+                print(
+                    f"      {each['outcome']} {each['case']} {each.get('detail', max(each.get('errors', [0])))}"
+                )
+        assert len(errors) == 0 or (warped > integer).mean() > 0.9, kind
+    benchmark(lambda: None)
+
+
+if __name__ == "__main__":
+    pytest.main([__file__, "-s", "--benchmark-only"])
