@@ -1,0 +1,145 @@
+"""The stored ground truth lies where the noisy photo stood: rolled, zoomed and bent pairs against the drawn truth."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rawnind.imaging.coordinates import Rect
+from rawnind.imaging.crops import AlignedPair
+from rawnind.imaging.gates import Rejection
+from rawnind.imaging.pair import FinishedPair, align_pair, finish_pair
+from rawnind.imaging.photo import Photo
+from rawnind.imaging.prepared import Prepared
+from rawnind.imaging.warp import warped_rgb
+from rawnind.reasons import Reason
+from rawnind.recipe import GtAlignment, Recipe
+from rawnind.records import Cfa
+from tests.imaging.warped_pairs import WarpCase, render_warp
+
+MATRIX = (0.7374, -0.2389, -0.0551, -0.5435, 1.3162, 0.2519, -0.1006, 0.1795, 0.6552)
+RECIPE = Recipe(crop_size=128, stride=128)
+SIDE = RECIPE.crop_size
+
+
+def case(cfa=Cfa.BAYER, **changes) -> WarpCase:
+    plain = {
+        "seed": 3,
+        "cfa": cfa,
+        "height": 600,
+        "width": 900,
+        "motif": "gravel.png",
+        "displacement": (6.3, -11.8),
+    }
+    return WarpCase(**(plain | changes))
+
+
+def finished(made, recipe=RECIPE) -> FinishedPair | Rejection:
+    truth, noisy = (
+        Prepared(Photo(mosaic=photo.mosaic, sensor=replace(photo.sensor, rgb_xyz_matrix=MATRIX)))
+        for photo in (made.ground_truth, made.noisy)
+    )
+    pair = align_pair(truth, noisy, recipe)
+    return finish_pair(pair, recipe) if isinstance(pair, AlignedPair) else pair
+
+
+def errors(done, made) -> list[float]:
+    """The largest distance in sites between the warp and the truth, on the valid pixels of each crop."""
+    found = []
+    for crop, *_, valid in done.pixels(RECIPE):
+        at = np.argwhere(np.ones((SIDE, SIDE))) + np.array([crop.y, crop.x])
+        off = (
+            done.pair.warp.at(at).reshape(SIDE, SIDE, 2)
+            - made.displacement[Rect(crop.y, crop.x, SIDE, SIDE).sites]
+        )
+        found.append(float(np.hypot(off[..., 0], off[..., 1])[valid].max()))
+    return found
+
+
+def psnr(found, light, valid) -> float:
+    return float(-10 * np.log10(np.mean((found - light)[:, valid] ** 2)))
+
+
+@pytest.mark.parametrize("cfa", Cfa)
+@pytest.mark.parametrize(
+    "changes",
+    [{"rotation": degrees} for degrees in (0.1, 0.2, 0.4, -1.0)]
+    + [{"scale": zoom} for zoom in (0.002, 0.005, -0.02)],
+    ids=str,
+)
+def test_rolled_and_zoomed_pairs_are_aligned_at_every_valid_pixel(cfa, changes):
+    made = render_warp(case(cfa, **changes))
+    done = finished(made)
+    assert isinstance(done, FinishedPair)
+    assert done.measured.mask_mean > 0.95
+    assert max(errors(done, made)) < 0.15
+    for crop in done.crops:
+        dy, dx = made.displacement[crop.y + SIDE // 2, crop.x + SIDE // 2]
+        assert (crop.shift_y + crop.subpixel_y, crop.shift_x + crop.subpixel_x) == pytest.approx(
+            (dy, dx), abs=0.15
+        )
+        assert max(abs(crop.subpixel_y), abs(crop.subpixel_x)) <= 0.5
+        assert crop.residual < 0.3  # of single patches, whose errors the warp averages
+
+
+@pytest.mark.parametrize("cfa", Cfa)
+@pytest.mark.parametrize(
+    ("field", "amplitude", "share"),
+    [("ramp", 1.0, 0.6), ("shear", 2.0, 0.6), ("radial", 2.0, 0.6), ("sine", 0.6, 0.3)],
+)
+def test_smooth_local_shifts_are_followed(cfa, field, amplitude, share):
+    made = render_warp(case(cfa, field=field, amplitude=amplitude))
+    done = finished(made)
+    assert isinstance(done, FinishedPair)
+    off = errors(done, made)
+    assert np.mean(np.array(off) < 0.15) > share
+    assert max(off) < 0.6
+
+
+@pytest.mark.parametrize("changes", [{}, {"rotation": 0.5}, {"field": "shear", "amplitude": 1.5}], ids=str)
+def test_the_stored_ground_truth_is_closer_to_the_scene_than_one_cut_at_whole_shifts(changes):
+    made = render_warp(case(displacement=(6.5, -11.4), **changes))
+    done = finished(made)
+    rgb, levels = done.pair.truth.rgb, done.pair.truth.rgb.levels()
+    for crop, *_, valid in done.pixels(RECIPE):
+        here = Rect(crop.y, crop.x, SIDE, SIDE)
+        light = made.light[:, *here.sites]
+        cut = levels[:, *here.shifted((crop.shift_y, crop.shift_x)).sites]
+        warped = psnr(warped_rgb(rgb, done.pair.warp, here).levels(), light, valid)
+        assert warped > psnr(cut, light, valid) + 3
+
+
+def test_a_still_pair_is_not_bent():
+    made = render_warp(case(displacement=(6.0, -12.0), iso=3200))
+    done = finished(made)
+    nodes = done.pair.warp.nodes
+    np.testing.assert_allclose(nodes, np.broadcast_to([6.0, -12.0], nodes.shape), atol=0.03)
+    assert done.measured.misaligned_fraction == 0
+    assert done.measured.residual < 0.05
+
+
+def test_a_warp_beyond_any_smooth_one_is_misaligned_and_says_so():
+    found = finished(render_warp(case(field="sine", amplitude=12.0)))
+    assert isinstance(found, Rejection)
+    assert found.reason is Reason.MISALIGNED
+    assert "%" in found.detail
+
+
+def test_with_whole_shifts_pixels_that_are_too_far_off_are_masked():
+    recipe = replace(RECIPE, gt_alignment=GtAlignment.INTEGER)
+    made = render_warp(case(rotation=0.4))
+    done = finished(made, recipe)
+    assert isinstance(done, FinishedPair)
+    masked = 0
+    for crop, _, gt_raw, rgb, valid in done.pixels(recipe):
+        here = Rect(crop.y, crop.x, SIDE, SIDE)
+        off = np.hypot(*np.moveaxis(made.displacement[here.sites] - [crop.shift_y, crop.shift_x], -1, 0))
+        assert off[valid].max() < recipe.max_residual + 0.1
+        assert crop.residual == pytest.approx(off.max(), abs=0.15)
+        assert crop.valid_fraction == pytest.approx(valid.mean(), abs=1e-12)
+        masked += np.count_nonzero(~valid)
+        there = here.shifted((crop.shift_y, crop.shift_x))
+        np.testing.assert_array_equal(gt_raw, made.ground_truth.mosaic[there.sites])
+        assert np.isfinite(rgb).all()
+    assert masked
+    assert all(crop.misaligned_fraction > 0 for crop in done.crops if crop.valid_fraction < 0.99)
