@@ -150,8 +150,14 @@ def pair_of(value: Mapping[str, Any], folder: int = 0) -> Pair:
     """The pair of a row of the manifest, whose values are given by column name.
 
     Raises:
-        ManifestError: Its colour matrix is none.
+        ManifestError: Its colour matrix is none, or a white level is not above black.
     """
+    for prefix in ("", "gt_"):
+        black, white = value[f"{prefix}black_level"], value[f"{prefix}white_level"]
+        if white <= max(black):
+            raise ManifestError(
+                f"pair {value['pair_id']} is damaged: white {white:g} is not above black {max(black):g}"
+            )
     matrix = value["gt_rgb_xyz_matrix"]
     return Pair(
         folder=folder,

@@ -39,6 +39,8 @@ from tests.fuzz.mutations import damaged, damaged_table, damaged_tag, disturb, r
 from tests.output.result_maker import RECIPE, make_pixels, make_result, make_scene, seal
 
 PHOTOS = Path(__file__).parents[1] / "golden" / "source"
+PHOTO_MEMORY = 300 << 20
+"""Bytes that a worker has for a photo; a header that claims more pixels is unreadable."""
 TRAINING = {"crop_size": 32, "batch_size": 2, "width": 4}
 FAULTS = (Reason.TRUNCATED, Reason.ALIGNMENT_LOSS)
 
@@ -190,7 +192,7 @@ def _decode(work):
         digest = hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest()
         ref = ImageRef(cfa=Cfa.BAYER, scene="cat", ground_truth=False, iso=100, sha1=digest, filename=path.name, path=str(path))  # fmt: skip
         _ours(lambda ref=ref: headers(ref, delay=0))
-        decode(ref, delay=0)
+        decode(ref, delay=0, memory=PHOTO_MEMORY)
 
 
 def _ours(call):

@@ -221,6 +221,15 @@ def test_a_colour_matrix_that_no_camera_has_is_refused(finished, tmp_path):
         export(finished.location, tmp_path / "to")
 
 
+@pytest.mark.parametrize("name", ["white_level", "gt_white_level"])
+def test_a_white_level_that_is_not_above_black_is_refused(finished, tmp_path, name):
+    changed(finished, MANIFEST, column(name, 0.0))
+    with pytest.raises(ManifestError, match="white 0 is not above black 515"):
+        CropDataset(finished.location, split="all", crop_size=64)[0]
+    with pytest.raises(ManifestError, match="white 0 is not above black 515"):
+        export(finished.location, tmp_path / "to")
+
+
 def test_a_mask_that_no_photo_fills_is_not_made(finished, tmp_path):
     changed(finished, MANIFEST, lambda table: column("x", 60_000)(column("y", 60_000)(table)))
     with pytest.raises(ManifestError, match="has 60064 x 60064 sites"):
