@@ -12,8 +12,8 @@ from rawnind.options import Options
 from rawnind.records import ImageRef, Scene
 from rawnind.source.decode import FrameSize, headers
 
-_RUN_BYTES = 1e9
-"""Memory of what else a run has on a machine: its driver, its bridge and Ray's own processes."""
+_RUN_BYTES = 1.1e9
+"""Memory of what else a run has on a machine: its driver, its bridge and Ray's own processes, as measured in a local run."""
 
 _OBJECT_STORE = 0.3
 """Share of a machine's memory that Ray takes for its object store, by default."""
