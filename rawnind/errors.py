@@ -31,6 +31,14 @@ class WorkersDyingError(RawnindError):
     """A scene crashes its worker repeatedly although none of its files does. Give workers more memory and run again."""
 
 
+class CodeMismatchError(RawnindError):
+    """Driver, bridge and workers run different code or libraries. Install the same on every node and run again."""
+
+
+class RayLostError(RawnindError):
+    """A process of Ray itself ended. Nothing that was committed is lost: run again to resume."""
+
+
 class ProgramError(RawnindError):
     """A bug in rawnind or one of its libraries ended the run. Nothing that was committed is lost; please report it."""
 

@@ -3,12 +3,14 @@
 from enum import IntEnum
 
 from rawnind.errors import (
+    CodeMismatchError,
     ConfigError,
     FolderInUseError,
     IndexInvalidError,
     NotPreparedError,
     OutputError,
     RawnindError,
+    RayLostError,
     RecipeMismatchError,
     SourceLostError,
     StoppedEarlyError,
@@ -31,8 +33,15 @@ class ExitCode(IntEnum):
     """`--strict`, and a scene or a pair failed."""
 
 
-_WRONG_USAGE = (ConfigError, IndexInvalidError, NotPreparedError, RecipeMismatchError, FolderInUseError)
-_RUN_AGAIN = (StoppedEarlyError, SourceLostError, OutputError, WorkersDyingError)
+_WRONG_USAGE = (
+    CodeMismatchError,
+    ConfigError,
+    IndexInvalidError,
+    NotPreparedError,
+    RecipeMismatchError,
+    FolderInUseError,
+)
+_RUN_AGAIN = (StoppedEarlyError, SourceLostError, OutputError, WorkersDyingError, RayLostError)
 
 
 def exit_code(error: RawnindError) -> ExitCode:

@@ -43,6 +43,9 @@ STOP_GRACE = 2 * WORKER_EXPIRY
 CONNECT = 30.0
 """A Ray cluster that did not answer for so long is not waited for any longer."""
 
+RAY_CHECK = 1.0
+"""How often the driver tries whether Ray's own processes still listen. Ray ends a driver ten seconds after its raylet."""
+
 FIRST_SCENE = 60.0
 """--timeout counts from the first scene's start, or from so long after the pipeline is built: a cluster that grows may take longer."""
 
@@ -84,6 +87,7 @@ _ORDERED = (
     ("HEARTBEAT_MIN", "ALARM_GRACE"),  # the watching thread wakes up in between
     ("ADMISSION_RETRY_MIN", "ADMISSION_RETRY_MAX", "HEARTBEAT"),
     ("DRIVER_POLL", "HEARTBEAT"),
+    ("RAY_CHECK", "CONNECT"),
     ("SHUTDOWN", "WORKER_EXPIRY", "STOP_GRACE"),  # dead workers expire before the wait for them is over
     ("LOCK_RENEWAL", "LOCK_EXPIRY"),
     ("FEED_POLL", "FEED_REPORT", "FEED_LISTING", "FEED_REQUEST", "RANK_TIMEOUT", "CONSUMER_EXPIRY"),

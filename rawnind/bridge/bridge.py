@@ -24,6 +24,7 @@ from rawnind.bridge.messages import (
 from rawnind.bridge.observer import Observer
 from rawnind.bridge.validate import validated
 from rawnind.errors import OutputError
+from rawnind.installation import Installation, this_installation
 from rawnind.output.cleanup import remove_leftovers
 from rawnind.output.events import CommitLog, EventLog
 from rawnind.output.journal.journal import Journal
@@ -48,8 +49,10 @@ class Bridge:
         changed: keys of scenes that are open again because their files changed.
         observer: receives events; None: no observer.
         lock: of the run, which is checked before each write to journal and manifest; None: nothing is checked.
+        installation: what the driver imports; None: it is not compared.
 
     Raises:
+        CodeMismatchError: This process imports other code or libraries than the driver.
         ManifestError: The journal is damaged.
     """
 
@@ -64,7 +67,10 @@ class Bridge:
         changed: frozenset[str] = frozenset(),
         observer: Observer | None = None,
         lock: RunLock | None = None,
+        installation: Installation | None = None,
     ) -> None:
+        if installation:
+            installation.require_same(this_installation())
         self._store = Store(output)
         self._store.pin_root()
         self._plan = plan

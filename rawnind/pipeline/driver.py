@@ -4,21 +4,29 @@ import contextlib
 import json
 import math
 import queue
-import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.data import Dataset
+from ray.exceptions import GetTimeoutError, RayError
 
 from rawnind import timing
 from rawnind.bridge.messages import Snapshot, Submission
-from rawnind.capacity import Pool, find_pool, photo_sizes
-from rawnind.errors import OutputError, ProgramError, RawnindError, StoppedEarlyError, WorkersDyingError
+from rawnind.capacity import find_pool, photo_sizes
+from rawnind.errors import OutputError, RayLostError, StoppedEarlyError, WorkersDyingError
 from rawnind.output.store import Store
-from rawnind.pipeline.graph import Job, build_pipeline, nodes, require_resources, start_bridge
+from rawnind.pipeline.calls import BridgeCalls, RayWatch, translated
+from rawnind.pipeline.graph import (
+    Job,
+    build_pipeline,
+    nodes,
+    require_resources,
+    require_same_installation,
+    start_bridge,
+)
 from rawnind.pipeline.signals import Interrupts
 from rawnind.pipeline.worker import trouble_of
 from rawnind.progress.progress import Progress
@@ -62,51 +70,52 @@ class Driver:
 
         Raises:
             ConfigError: No node has what one worker takes.
+            CodeMismatchError: A process of the run imports other code or libraries.
             StoppedEarlyError: The run was stopped, ran out of time, or another run took the output folder over.
             OutputError: The storage refuses.
             SourceLostError: The source folder went away.
             WorkersDyingError: Workers die without a file's fault.
+            RayLostError: A process of Ray itself ended.
             ProgramError: There is a bug, in a worker or in the bridge.
         """
         require_resources(self._job.options)
-        keys = set(todo)
-        scenes = [scene for scene in self._job.plan.selected if scene.key in keys]
+        require_same_installation(self._job.installation)
+        scenes = self._scenes(todo)
         pool = find_pool(nodes(), self._job.options, len(scenes), photo_sizes(scenes))
         if pool.reduced:
             self._progress.noted(pool.reduced)
-        bridge = start_bridge(
-            self._job, max_scenes=self._job.options.max_scenes or _PER_WORKER * pool.workers
-        )
+        max_scenes = self._job.options.max_scenes or _PER_WORKER * pool.workers
+        actor = start_bridge(self._job, max_scenes=max_scenes)
+        watch = RayWatch()
+        bridge = BridgeCalls(actor, watch)
         try:
             self._interrupts.listen(lambda: self._request_stop("stopped on request"))
-            call(bridge.begin.remote())
-            self._drain(bridge, scenes, pool)
+            bridge("begin")
+            self._drain(bridge, build_pipeline(self._job, scenes, actor, pool=pool), watch)
             self._refuse_to_finish_early(bridge, versions)
-            summary: Summary = call(bridge.finish.remote(versions))
-            self._progress.update(call(bridge.snapshot.remote()))
-        except StoppedEarlyError:
-            raise
+            summary: Summary = bridge("finish", versions)
+            self._progress.update(bridge("snapshot"))
+        except RayLostError:
+            raise  # nobody answers
         except BaseException as error:
-            _try_call(bridge.fail.remote(f"{type(error).__name__}: {error}"))
+            _end(actor, error)
             raise
         finally:
             self._cancelled.set()
-            _try_call(bridge.close.remote())
-            ray.kill(bridge)
+        _end(actor)
         self._progress.finished(summary)
         return summary
 
-    def _refuse_to_finish_early(self, bridge: Any, versions: Mapping[str, str]) -> None:
-        if self._stopped_at is not None and call(bridge.open_scenes.remote()):
-            listed = (
-                " The manifest lists what was done until now."
-                if call(bridge.suspend.remote(versions))
-                else ""
-            )
+    def _refuse_to_finish_early(self, bridge: BridgeCalls, versions: Mapping[str, str]) -> None:
+        if self._stopped_at is not None and bridge("open_scenes"):
+            listed = " The manifest lists what was done until now." if bridge("suspend", versions) else ""
             raise StoppedEarlyError(f"{self._why}; run the same command again to resume.{listed}")
 
-    def _drain(self, bridge: Any, scenes: list[Scene], pool: Pool) -> None:
-        rows = build_pipeline(self._job, scenes, bridge, pool=pool)
+    def _scenes(self, keys: Sequence[str]) -> list[Scene]:
+        wanted = set(keys)
+        return [scene for scene in self._job.plan.selected if scene.key in wanted]
+
+    def _drain(self, bridge: BridgeCalls, rows: Dataset, watch: RayWatch) -> None:
         thread = threading.Thread(target=self._receive, args=(rows,), name="rawnind-rows", daemon=True)
         thread.start()
         built = time.monotonic()
@@ -115,12 +124,13 @@ class Driver:
                 self._request_stop(f"--timeout of {self._job.options.timeout} s is over")
             stopping = self._stopped_at is not None
             if stopping:
-                call(bridge.stop.remote())
+                bridge("stop")
             done = self._commit_rows(bridge)
-            snapshot: Snapshot = call(bridge.snapshot.remote())
+            snapshot: Snapshot = bridge("snapshot")
             self._progress.update(snapshot)
             self._check(snapshot)
             self._check_lock()
+            watch.check()
             if done or (stopping and self._rows.empty() and self._may_end(snapshot)):
                 break
         self._cancelled.set()
@@ -155,7 +165,7 @@ class Driver:
         """Whether a run that was asked to stop has no scene in flight left, or has waited long enough."""
         return not snapshot.in_flight or time.monotonic() - (self._stopped_at or 0) > timing.STOP_GRACE
 
-    def _commit_rows(self, bridge: Any) -> bool:
+    def _commit_rows(self, bridge: BridgeCalls) -> bool:
         """Commits the rows received so far, waiting a moment for the first; whether the last row was among them."""
         rows: list[dict[str, Any] | BaseException | None] = []
         with contextlib.suppress(queue.Empty):
@@ -168,7 +178,7 @@ class Driver:
                 break
             results.append(row)
         if submissions := [_submission(row) for row in results if row["result"]]:
-            call(bridge.commit_many.remote(submissions))
+            bridge("commit_many", submissions)
         for other in rows[len(results) :]:
             if isinstance(other, BaseException):
                 raise other
@@ -210,28 +220,17 @@ def _submission(row: Mapping[str, Any]) -> Submission:
     )
 
 
-def call(reference: Any) -> Any:
-    """`ray.get` that raises the bridge's own errors as they are.
+def _end(bridge: Any, error: BaseException | None = None) -> None:
+    """Closes the bridge and ends its process.
 
-    Raises:
-        RawnindError: The bridge's own error, or ProgramError for everything else.
+    Args:
+        bridge: the actor's handle.
+        error: why the run failed; None where it finished.
     """
-    try:
-        return ray.get(reference)
-    except RayError as error:
-        raise translated(error) from error
-
-
-def translated(error: RayError) -> RawnindError:
-    """The package's own error inside Ray's, or a ProgramError with the last line of the traceback."""
-    cause = error.cause if isinstance(error, RayTaskError) else None
-    if isinstance(cause, RawnindError):
-        return cause
-    text = str(error).split("\n\nThe above exception was the direct cause", 1)[0]
-    lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]
-    frames = [line.strip() for line in lines if line.lstrip().startswith("File ")]
-    where = f" ({frames[-1]})" if frames else ""
-    return ProgramError(f"{lines[-1] if lines else type(error).__name__}{where}")
+    if error is not None and not isinstance(error, StoppedEarlyError):
+        _try_call(bridge.fail.remote(f"{type(error).__name__}: {error}"))
+    _try_call(bridge.close.remote())
+    ray.kill(bridge)
 
 
 def _try_call(reference: Any) -> None:

@@ -14,16 +14,21 @@ from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.exceptions import RayError
 from ray.util.debug import log_once
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+import rawnind.installation
 from rawnind import timing
 from rawnind.bridge.bridge import Bridge
 from rawnind.capacity import Node, Pool
 from rawnind.errors import ConfigError, FolderInUseError, redacted
+from rawnind.installation import Installation, as_installation, describe
 from rawnind.options import Options
 from rawnind.output.lock import RunLock
+from rawnind.pipeline.calls import translated
 from rawnind.pipeline.metrics import RayMetrics
-from rawnind.pipeline.ray_cluster import NAMESPACE, may_grow
+from rawnind.pipeline.ray_cluster import NAMESPACE, listens_on_loopback, may_grow
 from rawnind.pipeline.worker import SceneWorker, scene_row
 from rawnind.planning import Plan
 from rawnind.records import Scene
@@ -41,6 +46,7 @@ class Job:
         options: of the run.
         changed: keys of the scenes whose files have changed since they were committed.
         lock: of the run on the output folder; None: nobody checks it.
+        installation: what the driver imports; None: nobody compares it.
     """
 
     output: str
@@ -50,6 +56,7 @@ class Job:
     options: Options
     changed: frozenset[str] = frozenset()
     lock: RunLock | None = None
+    installation: Installation | None = None
 
 
 def bridge_name(output: str) -> str:
@@ -100,6 +107,7 @@ def _bridge(job: Job, max_scenes: int) -> Any:
         changed=arguments[1],
         observer=RayMetrics(bridge_name(job.output)),
         lock=job.lock,
+        installation=job.installation,
     )
     # Ray frees large arguments once the actor has started, and could then not restart it.
     weakref.finalize(bridge, lambda _: None, arguments).atexit = False
@@ -136,6 +144,39 @@ def nodes() -> list[Node]:
     ]
 
 
+def require_same_installation(installation: Installation | None) -> None:
+    """Compares what each node of a cluster imports with what the driver does; bridge and workers do so once more.
+
+    Args:
+        installation: of the driver; None: nothing is compared.
+
+    Raises:
+        CodeMismatchError: They differ, or a node lacks the package.
+    """
+    others = [node for node in ray.nodes() if node["Alive"] and not listens_on_loopback(node)]
+    if not others or installation is None:
+        return
+    ray.cloudpickle.register_pickle_by_value(rawnind.installation)  # nodes may lack the package
+    try:
+        tasks = [
+            ray.remote(describe)
+            .options(
+                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            )
+            .remote()
+            for node in others
+        ]
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(rawnind.installation)
+    done, _ = ray.wait(tasks, num_returns=len(tasks), timeout=timing.CONNECT)
+    for task in done:
+        try:
+            described = ray.get(task)
+        except RayError as error:
+            raise translated(error) from error
+        installation.require_same(as_installation(described))
+
+
 def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, pool: Pool) -> Dataset:
     """A data set with one small row per scene, in the order in which the scenes are done.
 
@@ -154,6 +195,7 @@ def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, pool: Pool) 
         fn_constructor_kwargs={
             "output": job.output,
             "lock": job.lock,
+            "installation": job.installation,
             "run": job.run,
             "root": job.root,
             "recipe": job.plan.recipe,

@@ -22,6 +22,7 @@ from ray.job_config import JobConfig
 from rawnind import timing
 from rawnind.errors import ConfigError
 from rawnind.options import Options
+from rawnind.pipeline.leftovers import end_leftovers, mark
 from rawnind.pipeline.signals import Interrupts
 
 NAMESPACE = "rawnind"
@@ -49,16 +50,22 @@ def connected(options: Options, interrupts: Interrupts) -> Iterator[None]:
         return
     # Ray prints errors of the cluster to stdout, in pages where one of its processes dies.
     ray._private.worker.print_to_stdstream = _log_message
+    # A thread of Ray Data that outlives the connection would otherwise start another Ray.
+    ray._private.auto_init_hook.enable_auto_connect = False
+    session = None
     try:
         if target := cluster_address(options.address):
             connect(options.address, target)
             interrupts.install()  # Ray has replaced the handler of SIGTERM
         else:
             with interrupts.deferred():
-                _start(dashboard=options.dashboard)
+                session = _start(dashboard=options.dashboard)
         yield
     finally:
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its threads complain that Ray is gone
         ray.shutdown()
+        if session:
+            end_leftovers(session)
 
 
 def _log_message(data: Mapping[str, Any], *_: object, **__: object) -> None:
@@ -146,13 +153,18 @@ def _try_to_connect(address: str, target: str, seconds: float) -> None:
     raise ConfigError(f"cannot connect to a Ray cluster at {target} within {timing.CONNECT:g} s: {why[0]}")
 
 
-def _start(*, dashboard: bool) -> None:
-    """Starts Ray on this machine, on the loopback interface alone."""
+def _start(*, dashboard: bool) -> Path:
+    """Starts Ray on this machine, on the loopback interface alone; returns its session folder."""
+    if ended := end_leftovers():
+        _log.info("ended %d processes of Ray that a killed run has left", len(ended))
     try:
         with loopback():
             ray.init(address="local", include_dashboard=dashboard, job_config=_job_config(), **_QUIET)
     except Exception as error:  # Ray raises Exception itself where its processes do not start in time
         raise ConfigError(_why_not_started(error)) from error
+    session = Path(ray.nodes()[0]["RayletSocketName"]).parents[1]
+    mark(session)
+    return session
 
 
 def _why_not_started(error: Exception) -> str:
@@ -192,14 +204,16 @@ def may_grow() -> bool:
 
     An autoscaler publishes its nodes by type; where there is none, the type of a node is `node_` and its id.
     """
-    if all(node["NodeManagerAddress"] in _LOOPBACK for node in ray.nodes()):
+    if all(map(listens_on_loopback, ray.nodes())):
         return False
     status = json.loads(_internal_kv_get("__autoscaling_status") or "{}")
     types = status.get("autoscaler_report", {}).get("active_nodes", {})
     return not types or not all(name.startswith("node_") for name in types)
 
 
-_LOOPBACK = {"127.0.0.1", "::1"}
+def listens_on_loopback(node: Mapping[str, Any]) -> bool:
+    """Whether a node of `ray.nodes()` is a Ray that `connected` started for one run on this machine."""
+    return node["NodeManagerAddress"] in {"127.0.0.1", "::1"}
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.ledger import OutcomeLedger
 from rawnind.documents import read_yaml
 from rawnind.errors import ConfigError, ManifestError, OutputError, RecipeMismatchError
+from rawnind.installation import this_installation
 from rawnind.options import Options, RunOptions
 from rawnind.output import attempts, cleanup
 from rawnind.output.journal.journal import Journal
@@ -107,6 +108,7 @@ def _from_source(
             options=options,
             changed=changed,
             lock=lock,
+            installation=this_installation(),
         )
         progress.planned(index, plan, already=len(plan.selected) - len(todo))
         if todo and plan.recipe.algorithm != ALGORITHM:

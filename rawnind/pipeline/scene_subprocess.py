@@ -16,7 +16,14 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from rawnind.child_process import CHILDREN, die_with_parent, last_line, run_module, signal_name
-from rawnind.errors import OutputError, RawnindError, SourceLostError, StoppedEarlyError, WorkersDyingError
+from rawnind.errors import (
+    CodeMismatchError,
+    OutputError,
+    RawnindError,
+    SourceLostError,
+    StoppedEarlyError,
+    WorkersDyingError,
+)
 from rawnind.imaging.photo import Photo
 from rawnind.outcomes import whole_scene_result
 from rawnind.output.journal.journal import decode_result, encode_result
@@ -28,7 +35,7 @@ from rawnind.records import ImageRef, Scene, SceneResult
 from rawnind.source.decode_subprocess import decode_isolated
 from rawnind.source.lost import checking_source
 
-FATAL = (OutputError, StoppedEarlyError, SourceLostError, WorkersDyingError)
+FATAL = (OutputError, StoppedEarlyError, SourceLostError, WorkersDyingError, CodeMismatchError)
 """Errors that must stop the whole run."""
 
 _TASK = TypeAdapter(tuple[Scene, Recipe, str])

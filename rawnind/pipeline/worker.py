@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from rawnind import timing
 from rawnind.errors import RawnindError, SourceError, WorkersDyingError
 from rawnind.imaging.photo import Photo
+from rawnind.installation import Installation, this_installation
 from rawnind.outcomes import whole_scene_result
 from rawnind.output.attempts import Ledger, TimedOut
 from rawnind.output.journal.journal import encode_result
@@ -60,6 +61,7 @@ class SceneWorker:
         bridge: handle of the bridge actor.
         scene_timeout: seconds after which a scene is given up; None: never.
         memory: bytes that the worker may use.
+        installation: what the driver imports; None: it is not compared.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class SceneWorker:
         bridge: Any,
         scene_timeout: float | None,
         memory: float,
+        installation: Installation | None = None,
     ) -> None:
         self._incarnation = ray.get_runtime_context().get_actor_id(), uuid.uuid4().hex
         ray.get(bridge.worker_started.remote(self._incarnation))  # before anything that may crash
@@ -86,6 +89,7 @@ class SceneWorker:
         self._bridge = bridge
         self._scene_timeout = scene_timeout
         self._memory = memory
+        self._installation = installation
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Processes one row."""
@@ -94,11 +98,17 @@ class SceneWorker:
             return _row(scene.key)
         inputs = fingerprint(scene)  # before the files are read: a later change then shows
         try:
+            self._require_same_installation()
             self._open_output()
             result, telemetry = self._process(scene)
         except FATAL as error:
             return _row(scene.key, trouble=encode_trouble(error))
         return _row(scene.key, result=encode_result(result), telemetry=telemetry, inputs=inputs)
+
+    def _require_same_installation(self) -> None:
+        if self._installation:
+            self._installation.require_same(this_installation())
+            self._installation = None
 
     def _open_output(self) -> None:
         """Pins the output folder before the first scene, after checking that no other folder has taken its place since the run began.

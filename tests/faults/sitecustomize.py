@@ -2,7 +2,7 @@
 
 RAWNIND_FAULTS names a folder. A file `<place>` in it holds an action for the process that reaches this place, and how
 often it applies: `once` or `always`. Places are `imread-<SHA-1>` (before LibRaw opens these bytes), `worker` (after a
-SceneWorker is made), and `publish-<folder>` or `published-<folder>` (before or after a file of that folder, or the
+SceneWorker is made), `bridge` (before a Bridge is made), and `publish-<folder>` or `published-<folder>` (before or after a file of that folder, or the
 manifest, is linked or renamed into place). A `once` applies to the first process that deletes the file.
 """
 
@@ -117,9 +117,20 @@ def _wrap_worker(worker):
     worker.SceneWorker.__init__ = wrapped
 
 
+def _wrap_bridge(bridge):
+    make = bridge.Bridge.__init__
+
+    def wrapped(self, *arguments, **values):
+        reach("bridge")
+        make(self, *arguments, **values)
+
+    bridge.Bridge.__init__ = wrapped
+
+
 if FOLDER:
     _wrap_publishing()
     sys.meta_path[:0] = [
         _PatchOnImport("rawpy", _wrap_imread),
         _PatchOnImport("rawnind.pipeline.worker", _wrap_worker),
+        _PatchOnImport("rawnind.bridge.bridge", _wrap_bridge),
     ]

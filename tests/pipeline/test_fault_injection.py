@@ -94,6 +94,15 @@ def test_workers_that_die_before_they_begin_a_scene_end_the_run(prepare, faults,
     assert is_whole(tmp_path / "out")
 
 
+def test_a_bridge_that_never_starts_is_given_up(prepare, faults, tmp_path, is_whole):
+    faults.inject("bridge", "SIGKILL", "always")
+    with pytest.raises(WorkersDyingError, match="the bridge, which commits results, ended 5 times"):
+        prepare()
+    faults.clear()
+    prepare()
+    assert is_whole(tmp_path / "out")
+
+
 def test_a_decoder_that_stops_its_whole_process_is_stopped(prepare, faults, photos, tmp_path, is_whole):
     faults.inject_on_read(photos.find("_cat_", "ISO1600"), "freeze")
     prepare(scene_timeout=8)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from rawnind.errors import FolderInUseError
@@ -55,11 +56,13 @@ def test_the_same_command_resumes_after_its_driver_was_killed(
     faults.inject_on_read(photos.find("_tissue_", "ISO6400"), "wait")
     process = command(address=address)
     faults.wait_until_reached()
+    of_its_own_ray = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     faults.clear()
     again = command(address=address)
     _, said = again.communicate(timeout=120)
     assert again.returncode == 0, said
+    assert not [each for each in of_its_own_ray if each.is_running()]
     assert sorted(commits(tmp_path / "out")) == sorted(set(commits(tmp_path / "out")))
     assert is_whole(tmp_path / "out")
 
@@ -82,13 +85,14 @@ def test_a_signal_lets_scenes_in_flight_finish(command, faults, photos, tmp_path
     assert is_whole(tmp_path / "out")
 
 
-def test_a_second_signal_stops_at_once(command, faults, photos, tmp_path, is_whole, prepare):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_stops_at_once(command, faults, photos, tmp_path, is_whole, prepare, number):
     faults.inject_on_read(photos.find("_cat_", "ISO1600"), "wait")
     process = command("--max-scenes", "1")
     faults.wait_until_reached()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     wait_for_line(process, "Stopping")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     begun = time.monotonic()
     said = process.stderr.read()
     assert process.wait(60) == 3, said

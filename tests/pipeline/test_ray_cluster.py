@@ -1,17 +1,28 @@
 """Connecting to a cluster, and starting Ray here: what a worker imports, who can connect, and what is refused at once."""
 
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
 
+import rawnind
 from rawnind import timing
-from rawnind.errors import ConfigError
+from rawnind.errors import CodeMismatchError, ConfigError
 from rawnind.exit_codes import ExitCode
+from rawnind.installation import this_installation
+from rawnind.options import Options
+from rawnind.pipeline.calls import BridgeCalls, RayWatch
+from rawnind.pipeline.graph import Job, start_bridge
 from rawnind.pipeline.ray_cluster import cluster_address, connect
+from rawnind.planning import SceneFilter, make_plan
+from rawnind.recipe import Recipe
+from rawnind.source.index import load_index
 from tests.polling import free_port
 
 
@@ -115,3 +126,65 @@ def test_a_server_that_is_no_cluster_is_given_up_soon(monkeypatch):
 def test_a_text_that_is_no_address_is_refused():
     with pytest.raises(ConfigError, match="nonsense is not a Ray cluster: Invalid address format"):
         cluster_address("nonsense")
+
+
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_run_whose_ray_ends_can_be_resumed_and_leaves_no_process(
+    local_run, faults, photos, tmp_path, prepare, is_whole, name
+):
+    faults.inject_on_read(photos.find("_cat_", "ISO1600"), "wait")
+    process = local_run()
+    faults.wait_until_reached()
+    family = psutil.Process(process.pid).children(recursive=True)
+    next(child for child in family if child.name() == name).kill()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.STOPPED, said
+    last = said.splitlines()[-1]
+    assert last.startswith("rawnind: Ray's ")
+    assert last.endswith("run the same command again to resume.")
+    assert "Traceback" not in said
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    faults.clear()
+    prepare()
+    assert is_whole(tmp_path / "out")
+
+
+OTHER_CLONE = """
+import sys
+import ray
+import rawnind
+from rawnind.errors import CodeMismatchError
+
+source, output, address = sys.argv[1:]
+ray.init(address, namespace="rawnind", log_to_driver=False)  # workers import from the current folder first
+try:
+    rawnind.prepare(source, output, crop_size=64, stride=96)
+except CodeMismatchError as error:
+    print(error)
+"""
+
+
+def test_workers_that_import_another_clone_stop_the_run(cluster, environment, small_set, tmp_path):
+    here = Path(rawnind.__file__).parent
+    shutil.copytree(here, tmp_path / "clone" / "rawnind")
+    (tmp_path / "clone" / "rawnind" / "more.py").write_text("")
+    words = [sys.executable, "-P", "-c", OTHER_CLONE, small_set, tmp_path / "out", cluster]
+    done = subprocess.run(
+        words, cwd=tmp_path / "clone", env=environment, capture_output=True, text=True, timeout=100, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"{tmp_path}/clone/rawnind on" in done.stdout
+    assert f"this command runs, {here} on" in done.stdout
+    assert not list((tmp_path / "out").rglob("shards/**/*.parquet"))
+
+
+def test_a_bridge_that_imports_other_code_does_not_start(cluster, sample_set, tmp_path):
+    plan = make_plan(load_index(sample_set).scenes, SceneFilter(), Recipe())
+    other = replace(this_installation(), digest="0" * 64)
+    job = Job(
+        output=str(tmp_path / "out"), run="r", root=str(sample_set), plan=plan, options=Options(), installation=other
+    )  # fmt: skip
+    bridge = BridgeCalls(start_bridge(job, max_scenes=1), RayWatch())
+    with pytest.raises(CodeMismatchError, match="other code"):
+        bridge("begin")
