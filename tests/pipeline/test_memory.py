@@ -111,7 +111,7 @@ def test_a_ground_truth_that_is_gone_when_it_is_decoded_again_leaves_the_others(
 def test_a_scene_that_exceeds_its_memory_in_a_child_process_fails_by_itself(
     faults, sample_set, tmp_path, monkeypatch, action, says
 ):
-    monkeypatch.setenv("PYTHONPATH", f"{FAULTS}:{Path(__file__).parents[2]}")
+    monkeypatch.syspath_prepend(FAULTS)  # children get this process's sys.path
     monkeypatch.setenv("RAWNIND_FAULTS", str(faults.folder))
     faults.inject("publish-shards", action, "always")
     store, scene = Store(str(tmp_path / "out")), scene_of(sample_set, "cat")
