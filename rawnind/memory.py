@@ -1,7 +1,7 @@
 """How much memory a worker needs for a scene.
 
 The peak is that of one pair, and of the ground truths that are kept for the scene's next noisy photo. Measured on scenes of 20
-megapixels with two noisy photos, in bytes per site above a process without a photo (benchmarks/bench_scene.py):
+megapixels with two noisy photos, in bytes per site above a process without a photo (benchmarks/bench_scene.py compares peaks with the estimate):
 
     ground truths     1     2     4     8   (8, all kept)
     Bayer          31.5  40.5  51.2  56.8    64.8

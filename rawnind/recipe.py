@@ -100,11 +100,11 @@ class Recipe:
     min_mask_mean: float = 0.8
     max_bad_exposure: float = 0.75
     max_color_deviation: float | None = 0.08
-    max_noise_ratio: float | None = 1.5
+    max_noise_ratio: float | None = 2.0
     gt_alignment: GtAlignment = GtAlignment.WARP
     max_residual: float | None = 0.75
-    max_light_drift: float | None = 0.1
-    max_level_offset: float | None = 0.06
+    max_light_drift: float | None = 0.12
+    max_level_offset: float | None = 0.065
     compression: Compression = Compression.NONE
     algorithm: int = ALGORITHM
     absent: frozenset[str] = field(default=frozenset(), compare=False)

@@ -38,7 +38,7 @@ _FEWEST = 24  # blocks
 _OUTLIER = (
     3.5  # times the median of a level: hot pixels and edges; noise alone reaches it in 1e-4 of the blocks
 )
-_LARGEST_ERROR = 0.02  # standard error as a share: 95 % of what is given is then within 5 %
+_LARGEST_ERROR = 0.02  # standard error as a share
 _SMALLEST_VARIANCE = 1e-12  # far below rounding to 16 bits, 2e-11
 _RIDGE = 1e-9  # blocks of one level have no line: its errors become large, not infinite
 _SMALLEST = 1e-3  # of the mean variance, where a line falls below zero

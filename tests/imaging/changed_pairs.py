@@ -306,7 +306,7 @@ def _painted(kind, light, mask, rng):
         low, high = {Kind.STRONG: (0.6, 1.6), Kind.MODERATE: (0.15, 0.45)}[kind]
         ratio = np.exp(rng.choice([-1, 1]) * rng.uniform(low, high)) * rng.uniform(0.93, 1.07, 3)
         new = (mean * ratio * (1 + 0.08 * texture)).astype(np.float32)
-    return np.clip(light + alpha * (new - light), 0.001, None)
+    return np.where(alpha > 0, np.maximum(light + alpha * (new - light), 0.001), light)
 
 
 def _texture(shape, rng):
