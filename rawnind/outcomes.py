@@ -6,18 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from rawnind.errors import SourceError
+from rawnind.measurements import ALWAYS_MEASURED, Measurements
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Pairing, Recipe
-from rawnind.records import (
-    ALWAYS_MEASURED,
-    FailedFile,
-    ImageRef,
-    Measurements,
-    PairResult,
-    Scene,
-    SceneResult,
-    Sensor,
-)
+from rawnind.records import FailedFile, ImageRef, PairResult, Scene, SceneResult, Sensor
 
 
 def partners(scene: Scene, noisy: ImageRef) -> tuple[ImageRef, ...]:

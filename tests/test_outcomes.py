@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rawnind.errors import SourceError
+from rawnind.measurements import Measurements
 from rawnind.outcomes import (
     failed_file,
     partners,
@@ -18,7 +19,7 @@ from rawnind.outcomes import (
 )
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Pairing, Recipe
-from rawnind.records import Cfa, Measurements
+from rawnind.records import Cfa
 from tests.output.result_maker import (
     FAULTS,
     RECIPE,

@@ -7,8 +7,9 @@ from enum import StrEnum
 import pyarrow as pa
 
 from rawnind.bridge.stages import StageCounts
+from rawnind.measurements import Count, NonNegative
 from rawnind.output.schema import MANIFEST_SCHEMA
-from rawnind.records import Count, Counts, NonNegative
+from rawnind.records import Counts
 
 WorkerIncarnation = tuple[str, str]
 """A worker's actor id, and an id that is new after each restart of the actor."""

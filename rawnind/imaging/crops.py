@@ -13,8 +13,8 @@ from rawnind.imaging.misalignment import Misalignment
 from rawnind.imaging.msssim import WindowScores, crop_means
 from rawnind.imaging.prepared import Prepared
 from rawnind.imaging.warp import Warp
+from rawnind.measurements import Crop, Measurements
 from rawnind.recipe import GtAlignment, Recipe
-from rawnind.records import Crop, Measurements
 
 Scores = WindowScores[NDArray[Any]] | None
 

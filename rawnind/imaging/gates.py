@@ -8,9 +8,10 @@ import numpy as np
 from rawnind.imaging.change.light import Light
 from rawnind.imaging.exposure import is_cut_at_black
 from rawnind.imaging.prepared import Prepared
+from rawnind.measurements import Measurements
 from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Measurements, Sensor
+from rawnind.records import Sensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

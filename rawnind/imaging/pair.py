@@ -45,9 +45,9 @@ from rawnind.imaging.misalignment import Misalignment
 from rawnind.imaging.msssim import frame_mean, windowed_ms_ssim
 from rawnind.imaging.prepared import Prepared
 from rawnind.imaging.warp import Warp, cells_under, warped_planes, warped_rgb
+from rawnind.measurements import Crop, Measurements
 from rawnind.reasons import Reason
 from rawnind.recipe import GtAlignment, Recipe
-from rawnind.records import Crop, Measurements
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

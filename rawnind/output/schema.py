@@ -7,9 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from rawnind.measurements import ALWAYS_MEASURED, Crop, Measurements
 from rawnind.output.shards import crop_name
 from rawnind.output.versions import parquet_metadata
-from rawnind.records import ALWAYS_MEASURED, Crop, Measurements, PairResult, SceneResult, Sensor
+from rawnind.records import PairResult, SceneResult, Sensor
 
 _INTEGER_MEASUREMENTS = ("shift_y", "shift_x")
 _LEVELS = pa.list_(pa.field("element", pa.float64(), nullable=False))

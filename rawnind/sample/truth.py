@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from rawnind.errors import ConfigError
+from rawnind.measurements import Count, Fraction, NonNegative
 from rawnind.reasons import Outcome, Reason
-from rawnind.records import Cfa, Count, Fraction, NonNegative, SceneName, Sha1
+from rawnind.records import Cfa, SceneName, Sha1
 
 TRUTH_FILE = "truth.json"
 

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from rawnind.measurements import Crop, Measurements
 from rawnind.output.manifest import write_manifest
 from rawnind.output.shards import CropPixels, crop_name, shard_name, write_shard
 from rawnind.output.store import Store
 from rawnind.reasons import Outcome
 from rawnind.recipe import Recipe
-from rawnind.records import Cfa, Crop, ImageRef, Measurements, PairResult, Scene, SceneResult, Sensor
+from rawnind.records import Cfa, ImageRef, PairResult, Scene, SceneResult, Sensor
 from tests.output.result_maker import MATRIX, sha1
 
 

@@ -9,23 +9,13 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from rawnind.errors import SourceError
+from rawnind.measurements import Crop, Measurements
 from rawnind.outcomes import failed_file, planned_pairs, scene_result, uncollected_pair
 from rawnind.output.manifest import MANIFEST, MANIFEST_YAML, PAIRS
 from rawnind.output.shards import CropPixels, crop_name, shard_name, write_shard
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
-from rawnind.records import (
-    Cfa,
-    Crop,
-    ImageRef,
-    Measurements,
-    PairResult,
-    Scene,
-    SceneName,
-    Sensor,
-    Shard,
-    pair_id,
-)
+from rawnind.records import Cfa, ImageRef, PairResult, Scene, SceneName, Sensor, Shard, pair_id
 
 RECIPE = Recipe(crop_size=32, stride=32)
 MATRIX = (0.9, -0.3, -0.1, -0.4, 1.2, 0.2, -0.1, 0.2, 0.6)
