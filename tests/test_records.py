@@ -63,7 +63,7 @@ def test_reasons_are_the_closed_list():
                            "roles_swapped", "light_mismatch", "level_mismatch", "misaligned"},
         Outcome.FAILED: {"missing_file", "sha1_mismatch", "truncated", "unreadable", "all_zero", "incomplete",
                          "unsupported_cfa", "unsupported_levels",
-                         "worker_died", "timeout", "invalid_result"},
+                         "worker_died", "timeout", "too_large", "invalid_result"},
     }  # fmt: skip
 
 
