@@ -91,16 +91,21 @@ def test_crops_lie_where_the_noisy_photo_stood(benchmark):
             np.array([value for each in kept for value in each[name]])
             for name in ("errors", "warped", "integer")
         )
-        print(
-            f"{kind:6}{outcomes:40}{len(errors):6}  {(errors <= 0.15).mean():9.1%} {(errors <= 0.75).mean():6.1%} "
-            f"{errors.max(initial=0):6.2f}  {warped.mean():10.1f} {integer.mean():8.1f}"
-        )
+        print(f"{kind:6}{outcomes:40}{len(errors):6}", end="")
+        if len(errors):
+            print(
+                f"  {(errors <= 0.15).mean():9.1%} {(errors <= 0.75).mean():6.1%} {errors.max():6.2f}  "
+                f"{warped.mean():10.1f} {integer.mean():8.1f}",
+                end="",
+            )
+        print()
         for each in results:
             if each["outcome"] != "collected" or max(each["errors"]) > 0.75:
-                print(
-                    f"      {each['outcome']} {each['case']} {each.get('detail', max(each.get('errors', [0])))}"
-                )
-        assert len(errors) == 0 or (warped > integer).mean() > 0.9, kind
+                detail = each.get("detail", f"off by {max(each.get('errors', [0])):.2f}")
+                print(f"      {each['outcome']}, {detail}: {each['case']}")
+        if benchmark.enabled and kind in {"shift", "roll", "zoom"}:
+            assert (errors <= 0.15).mean() >= 0.99
+            assert warped.mean() > integer.mean() + 3
     benchmark(lambda: None)
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from rawnind.imaging.alignment.registration import SITE_PATCH, Registration
 from rawnind.imaging.coordinates import Rect
 
-SURELY = 2.0  # standard errors by which a patch's shift is taken to be smaller than measured
+SURELY = 3.0  # standard errors by which a patch's shift is taken to be smaller than measured
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -17,7 +17,7 @@ class Misalignment:
 
     Attributes:
         boxes: (n, 4) int64 top, left, bottom, right of the area that each patch stands for, in sites of `rect`.
-        left: (n,) float64 at least so many sites are left there: the length of the patch's shift less two standard errors.
+        left: (n,) float64 at least so many sites are left there: the length of the patch's shift less three standard errors.
     """
 
     boxes: NDArray[np.int64]

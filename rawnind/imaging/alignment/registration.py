@@ -27,9 +27,7 @@ Float64s = NDArray[np.float64]
 REDUCED_PATCH = 64  # reduced pixels a side
 SITE_PATCH = 128  # sites a side
 LEAST_SITE_PATCH = 40
-MOST_WITHIN_PATCH = (
-    0.8  # sites by which the shift may differ within a patch: a rotated patch resembles itself less
-)
+MOST_WITHIN_PATCH = 0.3  # sites by which the shift may differ within a patch: its texture may lie on one side
 MIN_PATCH = 12  # pixels a side: 144 samples for the four unknowns of a patch
 PATCH_GRID = (10, 14)  # most patches down and across: bounds the time on large photos
 MIN_PATCHES_FOR_SIMILARITY = 6  # with fewer, only the displacement is fitted
@@ -40,8 +38,8 @@ MAX_ROTATION_ERROR = (
 MAX_SCALE_ERROR = 0.00025  # so that a scale of 0.1 % is 4 standard errors
 PRIOR = (0.01, 0.01)  # rotation in radians and scale minus one: expected size, standard deviation
 IRLS_ITERATIONS = 20  # of the iteratively reweighted least squares
-MAX_SITE_ITERATIONS = 4
-CONVERGED = 0.5  # sites: a smaller move keeps every patch within the range of the linear model
+MAX_SITE_ITERATIONS = 8
+CONVERGED = 0.1  # sites that the corners move between two fits
 FIELD_ITERATIONS = 5
 FIELD_CONVERGED = 0.1  # sites
 AGREES = 0.5  # sites; and within 3 standard errors: a patch that the transform explains
