@@ -18,7 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rawnind.output.manifest import write_manifest
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA
+from rawnind.output.store import Store
+from rawnind.recipe import Recipe
+from tests.output.result_maker import seal
 
 ROWS, PER_PAIR = 1_000_000, 70  # crops of 512 in a 24 MP photo
 MATRIX = [0.9, -0.3, -0.1, -0.4, 1.2, 0.2, -0.1, 0.2, 0.6]
@@ -30,8 +34,10 @@ def hexes(rng, count, digits):
 
 
 def write(folder, rows):
-    """manifest.parquet and pairs.parquet as the job writes them, without shards."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """A manifest of so many rows as the job writes it, without shards."""
+    store = Store(str(folder))
+    store.prepare_root()
+    write_manifest(store, [], Recipe(), versions={}, contents="made for a benchmark")
     rng, count = np.random.default_rng(0), -(-rows // PER_PAIR)
     noisy, truth = hexes(rng, count, 40), hexes(rng, count, 40)
     names = np.array([f"scene{number // 4:07d}" for number in range(count)])
@@ -52,12 +58,14 @@ def write(folder, rows):
         for first in range(0, rows, 65_536):
             part = pair[first : first + 65_536]
             writer.write_table(table(MANIFEST_SCHEMA, len(part), per_pair, part, rng))
+    seal(store)
 
 
 def table(schema, count, per_pair, pair, rng):
     number = np.arange(count)
     whole = {"row_group": number % PER_PAIR, "y": number % 7 * 512, "x": number // 7 % 10 * 512, "size": np.full(count, 512),
-             "iso": pair % 7 * 800 + 100}  # fmt: skip
+             "iso": pair % 7 * 800 + 100, "white_level": np.full(count, 16383.0),
+             "gt_white_level": np.full(count, 16383.0)}  # fmt: skip
     columns = []
     for field in schema:
         if field.name in per_pair:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypedDict
 from rawnind.documents import SETTINGS, read_yaml
 from rawnind.errors import ConfigError
 from rawnind.reasons import Outcome, Reason
-from rawnind.recipe import Compression, Pairing, Recipe
+from rawnind.recipe import Compression, GtAlignment, Pairing, Recipe
 from rawnind.records import Cfa
 from rawnind.rules import is_number, is_whole, member, require
 
@@ -46,6 +46,8 @@ class RunOptions(TypedDict, total=False):
     max_bad_exposure: float
     max_color_deviation: float | None
     max_noise_ratio: float | None
+    gt_alignment: GtAlignment | Literal["warp", "integer"]
+    max_residual: float | None
     max_light_drift: float | None
     max_level_offset: float | None
     compression: Compression | Literal["none", "zstd"]
