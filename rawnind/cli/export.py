@@ -1,0 +1,53 @@
+"""The command `export`."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from rawnind.errors import first_of
+from rawnind.exit_codes import ExitCode
+from rawnind.printing import print_lines
+
+
+@click.command()
+@click.argument("output")
+@click.option("--to", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="A new folder, or one that an export wrote.")  # fmt: skip
+@click.option("--format", "format_", type=click.Choice(["research-yaml"]), default="research-yaml",
+              show_default=True, help="Layout of the exported files.")  # fmt: skip
+def export(output: str, to: Path, format_: Literal["research-yaml"]) -> None:
+    """Write the pairs for the RawNIND research code.
+
+    The pairs of OUTPUT are written below DIR, and the result is checked as the research code's loaders read it. The research code
+    validates on crops of 1024 by default: prepare with --crop-size 1024 for that. Exit 1 when the check finds something.
+
+    \b
+    Example:
+      rawnind export out --to research
+    """
+    from rawnind.exporters.check import check
+    from rawnind.exporters.research_yaml import describe_export
+    from rawnind.exporters.research_yaml import export as run_export
+
+    report = run_export(output, to, format=format_, progress=_every_two_seconds("exported"))
+    problems = check(to)
+    print_lines(first_of(problems), err=True)
+    click.echo(describe_export(report, to, len(problems)))
+    sys.exit(ExitCode.PROBLEM if problems else ExitCode.COMPLETE)
+
+
+def _every_two_seconds(what: str) -> Callable[[int, int], None]:
+    """A progress callback that prints the number of crops every two seconds."""
+    last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= 2:
+            last = time.monotonic()
+            click.echo(f"{what} {done} of {total} crops", err=True)
+
+    return report

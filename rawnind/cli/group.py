@@ -1,0 +1,34 @@
+"""A group of commands that turns errors into one sentence and an exit code."""
+
+from typing import Any
+
+import click
+
+from rawnind.errors import RawnindError
+from rawnind.exit_codes import ExitCode, exit_code
+from rawnind.printing import print_lines
+
+
+class CommandGroup(click.Group):
+    """Lists commands in the order of their use, and ends with one sentence and an exit code where there was an error."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which they were added."""
+        del ctx
+        return list(self.commands)
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Gives each command -h; click would name its help option after the context that asks for it first."""
+        cmd.add_help_option = False
+        super().add_command(click.help_option("-h", "--help")(cmd), name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; an error of ours or Ctrl-C ends it with a sentence and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except RawnindError as error:
+            print_lines([f"rawnind: {error}"], err=True)
+            ctx.exit(exit_code(error))
+        except KeyboardInterrupt:
+            click.echo("rawnind: interrupted; run the same command again to resume", err=True)
+            ctx.exit(ExitCode.STOPPED)

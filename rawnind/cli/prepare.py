@@ -1,0 +1,78 @@
+"""The commands `plan` and `prepare`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rawnind.cli.run_options import options_from, run_options
+from rawnind.exit_codes import ExitCode
+from rawnind.options import Options
+from rawnind.printing import describe, print_lines, uncollected
+from rawnind.records import Summary
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@run_options
+def plan(source: Path, **values: Any) -> None:
+    """Estimate what `prepare` would do and need.
+
+    Prints scenes, pairs, crops, disk, memory and workers, from file headers alone. Refuses a run that could do nothing.
+
+    \b
+    Example:
+      rawnind plan RawNIND/ --cfa x-trans --crop-size 256
+    """
+    from rawnind.estimate import estimate
+
+    print_lines(estimate(source, options_from(values)).lines())
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, metavar="OUT", help="Folder or URI (such as s3://bucket/folder)."
+)
+@click.option("--progress", type=click.Choice(["auto", "live", "plain", "none"]), default="auto", show_default=True,
+              help="A live view, plain lines, or no output; auto: live on a terminal.")  # fmt: skip
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Print nothing but errors; the exit code says how it ended."
+)
+@click.option("-v", "--verbose", is_flag=True,
+              help="List every scene and pair that is not collected, not only the first 20, and print every message of Ray.")  # fmt: skip
+@run_options
+def prepare(source: Path, output: str, progress: str, *, quiet: bool, verbose: bool, **values: Any) -> None:
+    """Process the scenes of SOURCE; run it again to resume.
+
+    Every scene of SOURCE, a folder of RAW files or an index YAML, ends with an outcome. OUT/manifest.parquet lists the crops.
+
+    \b
+    Examples:
+      rawnind prepare RawNIND/ --output out
+      rawnind prepare dataset_index.yaml --output s3://bucket/out --cfa bayer --crop-size 256 --stride 256
+      rawnind prepare RawNIND/ --output out --retry-failed missing_file
+
+    Exit: 0 complete, 2 wrong usage, 3 stopped early (run again to resume), 4 nothing collected, 5 --strict and a scene
+    or a pair failed.
+    """
+    from rawnind.source.index import require_source
+
+    require_source(source)  # before Ray and numba are imported, which takes seconds
+    options = options_from(values)
+
+    from rawnind.pipeline.run import run
+    from rawnind.progress.progress import choose
+
+    summary = run(source, output, options, choose("none" if quiet else progress, verbose=verbose))
+    if not quiet:
+        print_lines(describe(summary, output).splitlines())
+        print_lines(uncollected(summary, output, None if verbose else 20))
+    sys.exit(_exit_code_of(summary, options))
+
+
+def _exit_code_of(summary: Summary, options: Options) -> ExitCode:
+    if options.strict and (summary.scenes.failed or summary.pairs.failed):
+        return ExitCode.FAILED
+    return ExitCode.COMPLETE if summary.crops else ExitCode.NOTHING_COLLECTED
