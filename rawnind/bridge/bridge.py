@@ -8,9 +8,9 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 
+from rawnind.bridge.consumers import Consumers
 from rawnind.bridge.in_flight import InFlightScenes, StartupCrashes
 from rawnind.bridge.ledger import OutcomeLedger, initial_counts
-from rawnind.bridge.live_feed import LiveFeeds
 from rawnind.bridge.messages import (
     TRANSITIONS,
     LoaderReport,
@@ -19,7 +19,6 @@ from rawnind.bridge.messages import (
     Submission,
     TakeReply,
     WorkerIncarnation,
-    to_bytes,
 )
 from rawnind.bridge.observer import Observer
 from rawnind.bridge.validate import validated
@@ -89,8 +88,13 @@ class Bridge:
         if self._state is State.INITIALIZED:
             self._journal.compact()  # a restarted bridge skips this: workers are waiting
         self._observer = observer or Observer()
-        self._loaders: dict[str, LoaderReport] = {}
-        self._feeds = LiveFeeds(self._store, plan, since=self._ledger.results_since, read=self._journal.read)
+        self._consumers = Consumers(
+            self._store,
+            plan,
+            since=self._ledger.results_since,
+            read=self._journal.read,
+            observer=self._observer,
+        )
         initial = initial_counts(plan, self._ledger, self._journal.read, observed=observer is not None)
         self._stages = initial.stages
         self._observer.started(initial.scenes, initial.pairs)
@@ -184,11 +188,11 @@ class Bridge:
             batches: that it handed out.
             wait_seconds: how long it waited for scenes to be committed.
         """
-        report = LoaderReport(
-            consumer=consumer, scenes=scenes, crops=crops, batches=batches, wait_seconds=wait_seconds
+        self._consumers.report(
+            LoaderReport(
+                consumer=consumer, scenes=scenes, crops=crops, batches=batches, wait_seconds=wait_seconds
+            )
         )
-        self._observer.loader(report, self._loaders.get(consumer))
-        self._loaders[consumer] = report
 
     def _observe_in_flight(self, now: float) -> None:
         oldest = self._in_flight.oldest
@@ -269,7 +273,7 @@ class Bridge:
             peak_in_flight=self._in_flight.peak,
             startup_crashes=self._startup_crashes.most,
             stages=self._stages.counts(item.stage for item in self._in_flight),
-            loaders=tuple(self._loaders[consumer] for consumer in sorted(self._loaders)),
+            loaders=tuple(self._consumers),
             now=now,
         )
 
@@ -282,60 +286,32 @@ class Bridge:
         return self._store.uri
 
     def join(self, feed: str, consumer: str, token: str, position: int | None = None) -> int | None:
-        """A consumer joins a feed.
-
-        Args:
-            feed: its name.
-            consumer: see `LiveFeed.join`, as for the others.
-            token: of the process.
-            position: of the first crop that it needs.
-
-        Returns:
-            The position of its first request; None: the bridge is closed.
-        """
+        """See `Consumers.join`; None: the bridge is closed."""
         if self._state is State.CLOSED:
             return None
-        return self._feeds[feed].join(consumer, token, position)
+        return self._consumers.join(feed, consumer, token, position)
 
     def take(
         self, feed: str, consumer: str, token: str, position: int, count: int, *, done: int = 0
     ) -> TakeReply:
-        """Leases crops to a consumer, each crop once per feed.
-
-        A repeated request with the same position gets the same crops, and more where more were collected since.
-
-        Args:
-            feed: its name.
-            consumer: see `LiveFeed.take`, as for the others.
-            token: that it joined with.
-            position: of the first crop that it does not have yet.
-            count: the most crops of the answer.
-            done: it has finished with its crops below this position.
-        """
-        lease = self._state in {State.COLLECTING, State.READY}
-        rows, position = self._feeds[feed].take(consumer, token, position, count, done=done, lease=lease)
+        """See `Consumers.take`. A repeated request gets the same crops, and more where more were collected since."""
         failed = self._events.last("state") if self._state is State.ERROR else None
-        now = time.monotonic()
-        oldest = self._in_flight.oldest
-        return TakeReply(
-            state=str(self._state),
+        return self._consumers.take(
+            feed,
+            consumer,
+            token,
+            position,
+            count,
+            done=done,
+            state=self._state,
             error=str(failed.get("why")) if failed else "",
-            rows=to_bytes(rows),
-            position=position,
-            oldest=(oldest.key, oldest.stage, now - oldest.started) if oldest else None,
+            oldest=self._in_flight.oldest,
         )
 
     def leave(self, feed: str, consumer: str, token: str, done: int) -> None:
-        """A consumer leaves a feed.
-
-        Args:
-            feed: its name.
-            consumer: its name.
-            token: that it joined with.
-            done: it has finished with its crops below this position.
-        """
+        """See `Consumers.leave`."""
         if self._state is not State.CLOSED:
-            self._feeds[feed].leave(consumer, token, done)
+            self._consumers.leave(feed, consumer, token, done)
 
     def fail(self, why: str) -> None:
         """Ends the run with an error, which consumers get as the reason; changes nothing once the run is finished."""
@@ -390,7 +366,7 @@ class Bridge:
         """Refuses further calls that change anything; the remaining crops of a finished run are leased first."""
         if self._state is State.READY:
             with contextlib.suppress(OutputError):  # consumers then compute their shares from the lease log
-                self._feeds.divide()
+                self._consumers.divide()
         if State.CLOSED in TRANSITIONS[self._state]:
             self._transition(State.CLOSED)
 

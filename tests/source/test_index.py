@@ -1,4 +1,4 @@
-"""From folders and index YAMLs to scenes: nothing vanishes, nothing outside of the source is followed."""
+"""From folders and index YAMLs to scenes: nothing vanishes."""
 
 import json
 import os
@@ -12,39 +12,7 @@ from hypothesis import strategies as st
 from rawnind.errors import ConfigError, IndexInvalidError
 from rawnind.records import Cfa
 from rawnind.source.index import INDEX_NAME, SkippedFiles, index_to_yaml, load_index
-
-
-def sha1(number):
-    return f"{number:040x}"
-
-
-def name(scene, number, *, gt=False, iso="100", cfa="Bayer", ext="arw"):
-    return f"{cfa}_{scene}_{'GT_' * gt}ISO{iso}_sha1={sha1(number)}.{ext}"
-
-
-def touch(root, *paths):
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).touch()
-
-
-def images(*filenames):
-    return [{"filename": each, "sha1": each.partition("sha1=")[2][:40]} for each in filenames]
-
-
-def entry(clean=(), noisy=(), test_reserve=False, unknown_sensor=False):
-    return {
-        "clean_images": images(*clean),
-        "noisy_images": images(*noisy),
-        "test_reserve": test_reserve,
-        "unknown_sensor": unknown_sensor,
-    }
-
-
-def listed(root, layout):
-    path = root / INDEX_NAME
-    path.write_text(yaml.safe_dump(layout))
-    return path
+from tests.source.index_maker import entry, listed, name, sha1, touch, why
 
 
 def facts(index):
@@ -194,10 +162,6 @@ def test_no_photo_is_both_in_the_test_reserve_and_outside_of_it(tmp_path_factory
         assert index.test_reserve == 0
 
 
-def why(index):
-    return {refused.file: refused.why for refused in index.refused}
-
-
 def test_names_that_contradict_their_folders_are_refused(tmp_path):
     touch(
         tmp_path,
@@ -311,68 +275,6 @@ def test_root_is_only_for_yamls(tmp_path):
     touch(tmp_path, name("a", 1))
     with pytest.raises(ConfigError, match="--root"):
         load_index(tmp_path, root=tmp_path)
-
-
-def test_links_inside_are_followed_and_links_outside_refused(tmp_path):
-    outside, source = tmp_path / "outside", tmp_path / "source"
-    touch(outside, "secret.arw", "Bayer/b/" + name("b", 9))
-    touch(source, "store/x.arw", name("a", 1, gt=True))
-    (source / name("a", 2)).symlink_to("store/x.arw")
-    (source / name("a", 3)).symlink_to(outside / "secret.arw")
-    (source / name("a", 4)).symlink_to("../outside/secret.arw")
-    (source / name("a", 5)).symlink_to(name("a", 5))
-    (source / "Bayer").symlink_to(outside / "Bayer")
-    os.mkfifo(source / name("a", 6))
-    index = load_index(source)
-    assert [ref.sha1 for ref in index.scenes[0].noisy] == [sha1(2)]
-    assert [scene.name for scene in index.scenes] == ["a"]
-    assert {file: text.split()[0] for file, text in why(index).items()} == {
-        name("a", 3): "a",
-        name("a", 4): "a",
-        name("a", 5): "neither",
-        name("a", 6): "neither",
-        "Bayer": "a",
-        "store": "the",
-    }
-
-
-def test_a_listed_file_that_is_a_link_outside_is_refused(tmp_path):
-    source = tmp_path / "source"
-    touch(tmp_path, "secret.arw")
-    touch(source, name("a", 1, gt=True))
-    (source / name("a", 2)).symlink_to(tmp_path / "secret.arw")
-    listed(source, {"Bayer": {"a": entry([name("a", 1, gt=True)], [name("a", 2)])}})
-    index = load_index(source)
-    assert index.scenes[0].noisy == ()
-    assert "outside" in index.refused[0].why
-
-
-@pytest.mark.parametrize("layout", ["flat", "nested"])
-def test_a_data_set_of_links_is_read_on_request(tmp_path, layout):
-    source, blobs = tmp_path / "snapshot", tmp_path / "blobs"  # the layout of a download cache
-    blobs.mkdir()
-    for number, filename in ((1, name("a", 1, gt=True)), (2, name("a", 2))):
-        (blobs / sha1(number)).write_bytes(b"raw")
-        gt = "gt/" if "_GT_" in filename else ""
-        place = source / (filename if layout == "flat" else f"Bayer/a/{gt}{filename}")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(blobs / sha1(number))
-    with pytest.raises(IndexInvalidError, match="outside of the source folder; --follow-links reads it"):
-        load_index(source)
-    (scene,) = load_index(source, follow_links=True).scenes
-    paths = [Path(ref.path) for ref in (*scene.ground_truths, *scene.noisy)]
-    assert [path.read_bytes() for path in paths] == [b"raw"] * 2
-    assert all(path.is_relative_to(source) for path in paths)
-    (source / INDEX_NAME).write_text(index_to_yaml(load_index(source, follow_links=True)))
-    assert load_index(source, follow_links=True).scenes == (scene,)
-    assert load_index(source).scenes[0].noisy == ()
-
-
-def test_a_source_may_itself_be_a_link(tmp_path):
-    touch(tmp_path / "real", name("a", 1))
-    (tmp_path / "link").symlink_to("real")
-    (scene,) = load_index(str(tmp_path / "link")).scenes
-    assert scene.noisy[0].path == str(tmp_path / "link" / name("a", 1))
 
 
 def real_index():
