@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         to_device,
     )
     from rawnind.pipeline.run import prepare
+    from rawnind.report.show import show
     from rawnind.source.index import load_index
 
     __version__: str
@@ -32,6 +33,7 @@ _MODULES = {
     "status": "rawnind.api",
     "export": "rawnind.exporters.research_yaml",
     "load_index": "rawnind.source.index",
+    "show": "rawnind.report.show",
 }
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "prepare",
     "ray_dataset",
     "replay",
+    "show",
     "status",
     "to_device",
     "verify",

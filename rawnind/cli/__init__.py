@@ -5,6 +5,7 @@ import click
 from rawnind.cli.checks import status, verify
 from rawnind.cli.export import export
 from rawnind.cli.group import CommandGroup
+from rawnind.cli.look import show
 from rawnind.cli.prepare import plan, prepare
 from rawnind.cli.sources import index, sample
 from rawnind.cli.train import train
@@ -36,5 +37,15 @@ def main() -> None:
     """
 
 
-for _command in (sample, index, plan, prepare, status, verify, export, train):  # in the order of their use
+for _command in (
+    sample,
+    index,
+    plan,
+    prepare,
+    status,
+    verify,
+    show,
+    export,
+    train,
+):  # in the order of their use
     main.add_command(_command)
