@@ -92,7 +92,7 @@ def _from_source(
         cfa=options.cfa, exclude_test_reserve=options.exclude_test_reserve, limit=options.limit
     )
     plan = make_plan(index.scenes, selection, options.recipe)
-    _require_separate(Path(source), location, index)
+    _require_separate(location, index)
     store = Store(location)
     store.prepare_root()
     _refuse_links(store)
@@ -103,7 +103,7 @@ def _from_source(
         job = Job(
             output=location,
             run=name,
-            root=_root(Path(source)),
+            root=index.root,
             plan=plan,
             options=options,
             changed=changed,
@@ -149,13 +149,19 @@ def changed_scenes(journal: Journal, plan: Plan) -> frozenset[str]:
     )
 
 
-def _root(source: Path) -> str:
-    return str((source if source.is_dir() else source.parent).absolute())
-
-
 def versions() -> dict[str, str]:
     """Versions of what touches pixels and numbers, for manifest.yaml."""
-    names = ("rawnind", "ray", "numpy", "numba", "opencv-python-headless", "pyarrow", "rawpy", "scipy")
+    names = (
+        "rawnind",
+        "ray",
+        "numpy",
+        "numba",
+        "opencv-python-headless",
+        "pyarrow",
+        "rawpy",
+        "exifread",
+        "scipy",
+    )
     return {**{name: version(name) for name in names}, "libraw": ".".join(map(str, rawpy.libraw_version))}
 
 
@@ -217,11 +223,10 @@ def _claim(store: Store, recipe: Recipe) -> Recipe:
     return found
 
 
-def _require_separate(source: Path, location: str, index: Index) -> None:
+def _require_separate(location: str, index: Index) -> None:
     """Refuses an output folder that contains the source, or that the next run would take for a part of the source.
 
     Args:
-        source: a folder or an index YAML.
         location: of the output.
         index: of the source.
 
@@ -230,7 +235,7 @@ def _require_separate(source: Path, location: str, index: Index) -> None:
     """
     if "://" in location:
         return
-    root, output = Path(_root(source)), Path(os.path.realpath(location))
+    root, output = Path(index.root), Path(os.path.realpath(location))
     if Path(os.path.realpath(root)).is_relative_to(output):
         raise ConfigError(
             f"the source {root} lies inside the output folder {location}, where runs write and remove files. Choose a folder "

@@ -39,11 +39,16 @@ class SkippedFiles:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Index:
-    """A source's scenes, sorted by key, and what was left out."""
+    """A source's scenes, sorted by key, and what was left out.
+
+    Attributes:
+        root: the folder below which the photos lie, absolute.
+    """
 
     scenes: tuple[Scene, ...]
     skipped_files: SkippedFiles
     refused: tuple[Refused, ...]
+    root: str
 
     def count(self, cfa: Cfa) -> int:
         """Scenes with this colour filter array."""
@@ -116,8 +121,8 @@ class Collector:
         )
         self.photos[name.cfa, name.spelling.scene, name.ground_truth].append(ref)
 
-    def index(self) -> Index:
-        """The scenes, sorted; one entry per SHA-1 and role."""
+    def index(self, root: Path) -> Index:
+        """The scenes of a folder, sorted; one entry per SHA-1 and role."""
         duplicates = 0
         scenes = []
         for (cfa, scene), (test_reserve, unknown) in self.flags.items():
@@ -138,6 +143,7 @@ class Collector:
             scenes=tuple(sorted(_spread_test_reserve(scenes), key=lambda scene: scene.key)),
             skipped_files=skipped_files,
             refused=tuple(sorted(self.refused, key=lambda refused: (refused.file, refused.why))),
+            root=str(root),
         )
 
 

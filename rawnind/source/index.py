@@ -1,25 +1,25 @@
 """The index: what scenes a source holds. It reads names and one YAML, and opens no photo."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from rawnind.documents import LISTING, read_yaml
-from rawnind.errors import ConfigError, IndexInvalidError, printable
+from rawnind.errors import ConfigError, IndexInvalidError
 from rawnind.records import Cfa, ImageRef
 from rawnind.source.collector import Collector, Index, SkippedFiles
+from rawnind.source.entries import EntryReader, problems
 from rawnind.source.locate import Locator, list_folder
 from rawnind.source.names import (
     CFA_FOLDERS,
     EXAMPLE,
     NO_FLAGS,
-    PhotoName,
     Refused,
     StatedFlags,
     cfa_of_folder,
@@ -30,6 +30,9 @@ from rawnind.source.names import (
 __all__ = ["INDEX_NAME", "Index", "Refused", "SkippedFiles", "index_to_yaml", "load_index"]
 
 INDEX_NAME = "dataset_index.yaml"
+ROOT = "root"
+"""Key of an index YAML, beside Bayer and X-Trans: the folder that its file names are relative to, itself relative to the
+YAML's own folder or absolute; without it they are relative to that folder."""
 _ROLES = {"clean_images": True, "noisy_images": False}
 
 
@@ -38,11 +41,6 @@ class _SceneEntry(BaseModel):
     noisy_images: list[Any]
     test_reserve: bool
     unknown_sensor: bool
-
-
-class _ImageEntry(BaseModel):
-    filename: str
-    sha1: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{40}$")]
 
 
 _LAYOUT: TypeAdapter[dict[str, dict[str, Any]]] = TypeAdapter(dict[str, dict[str, Any]])
@@ -82,7 +80,8 @@ def load_index(source: str | Path, root: Path | None = None, *, follow_links: bo
     Args:
         source: a flat folder of RawNIND names, a nested one (`[src/]{Bayer|X-Trans}/{scene}/[gt/]{file}`), an index
             YAML, or a folder that holds a `dataset_index.yaml`, which then decides.
-        root: where the files of an index YAML lie, flat or nested; beside the YAML by default. A missing file keeps
+        root: where the files of an index YAML lie; by default where its key `root` says, or beside the YAML. Files that are
+            named without a folder are found in a flat or a nested layout. A missing file keeps
             the path that it would have in a flat folder; the decoder reports it.
         follow_links: whether to take files outside of the folder that links in it lead to.
 
@@ -120,23 +119,31 @@ def index_to_yaml(index: Index) -> str:
     return text
 
 
-def _listed(refs: Iterable[ImageRef]) -> list[dict[str, str]]:
-    return [{"filename": ref.filename, "sha1": ref.sha1} for ref in refs]
+def _listed(refs: Iterable[ImageRef]) -> list[dict[str, str | int]]:
+    return [{"filename": ref.filename, "sha1": ref.sha1, **_iso_of(ref)} for ref in refs]
+
+
+def _iso_of(ref: ImageRef) -> dict[str, str | int]:
+    """The ISO where the file's name does not say it."""
+    named = not isinstance(parse_name(ref.filename.rpartition("/")[2]), Refused)
+    return {} if named or ref.iso is None else {"iso": ref.iso}
 
 
 def _load(path: Path, root: Path | None, *, follow_links: bool) -> Index:
     listed = path / INDEX_NAME if path.is_dir() else path
     collector = Collector(follow_links=follow_links)
     if listed.exists():
-        folder = Path(os.path.abspath(root)) if root else listed.parent  # noqa: PTH100
-        _read_yaml(listed, folder, collector)
+        layout, stated = read_layout(listed)
+        folder = Path(os.path.abspath(root or listed.parent / (stated or ".")))  # noqa: PTH100
+        _read_yaml(layout, folder, collector)
     elif root is not None:
         raise ConfigError(
             f"--root names the folder of an index YAML's files, and {path} is a folder without one"
         )
     else:
+        folder = path
         _read_folder(path, path, collector)
-    return collector.index()
+    return collector.index(folder)
 
 
 def _nothing_found(path: Path, index: Index) -> str:
@@ -148,19 +155,26 @@ def _nothing_found(path: Path, index: Index) -> str:
     )
 
 
-def _read_yaml(path: Path, root: Path, collector: Collector) -> None:
+def _read_yaml(layout: Mapping[str, Mapping[str, Any]], root: Path, collector: Collector) -> None:
     locator = Locator(root, follow_links=collector.follow_links)
-    for key, scenes in _layout(path).items():
+    reader = EntryReader(root, locator, collector)
+    for key, scenes in layout.items():
         cfa = cfa_of_folder(key)
         if cfa is None:
             collector.refuse(key, "the index's first level must be Bayer or X-Trans")
             continue
         for scene, entry in scenes.items():
-            _read_scene(cfa, scene, entry, locator, collector)
+            _read_scene(cfa, scene, entry, reader, collector)
+    reader.fill()
 
 
-def _layout(path: Path) -> dict[str, dict[str, Any]]:
-    """The YAML's two upper levels, checked."""
+def read_layout(path: Path) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """An index YAML's two upper levels, checked, with the text of all below; and its `root`, None where it has none.
+
+    Raises:
+        IndexInvalidError: It is no index.
+        OSError: It cannot be read.
+    """
     if path.suffix.lower() == ".json":
         raise IndexInvalidError(
             f"{path} is JSON. A Dataverse listing names files and no scenes; pass the folder of its files or a {INDEX_NAME}"
@@ -172,16 +186,19 @@ def _layout(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():  # a pipe would be waited for forever
         raise IndexInvalidError(f"{path} is not a file; pass a folder of RAW files or an index YAML")
     found = read_yaml(_bytes(path), str(path), IndexInvalidError, most=LISTING, text_only=True)
+    root = found.pop(ROOT, None) if isinstance(found, dict) else None
+    if root is not None and not (isinstance(root, str) and root.isprintable() and "\\" not in root):
+        raise IndexInvalidError(f"{path} is not an index: its {ROOT} must be the path of a folder")
     try:
         layout = _LAYOUT.validate_python(found)
     except ValidationError as error:
         raise IndexInvalidError(
-            f"{path} is not an index: {_problems(error)}. Its levels are Bayer or X-Trans, then scene, then clean_images, "
+            f"{path} is not an index: {problems(error)}. Its levels are Bayer or X-Trans, then scene, then clean_images, "
             "noisy_images, test_reserve and unknown_sensor."
         ) from error
     if not any(cfa_of_folder(key) for key in layout):
         raise IndexInvalidError(f"{path} is not an index: its first level must be Bayer or X-Trans")
-    return layout
+    return layout, root
 
 
 def _bytes(path: Path) -> bytes:
@@ -190,7 +207,7 @@ def _bytes(path: Path) -> bytes:
         return file.read(LISTING + 1)
 
 
-def _read_scene(cfa: Cfa, key: str, entry: Any, locator: Locator, collector: Collector) -> None:
+def _read_scene(cfa: Cfa, key: str, entry: Any, reader: EntryReader, collector: Collector) -> None:
     label = f"{CFA_FOLDERS[cfa]}/{key}"
     spelling = parse_scene(key)
     if isinstance(spelling, Refused):
@@ -199,7 +216,7 @@ def _read_scene(cfa: Cfa, key: str, entry: Any, locator: Locator, collector: Col
     try:
         scene = _SceneEntry.model_validate(entry)
     except ValidationError as error:
-        collector.refuse(label, _problems(error))
+        collector.refuse(label, problems(error))
         return
     spelling = replace(
         spelling,
@@ -210,36 +227,7 @@ def _read_scene(cfa: Cfa, key: str, entry: Any, locator: Locator, collector: Col
     for role, ground_truth in _ROLES.items():
         flags = StatedFlags(cfa=cfa, spelling=spelling, ground_truth=ground_truth)
         for image in getattr(scene, role):
-            _read_image(image, label, flags, locator, collector)
-
-
-def _read_image(entry: Any, label: str, flags: StatedFlags, locator: Locator, collector: Collector) -> None:
-    try:
-        image = _ImageEntry.model_validate(entry)
-    except ValidationError as error:
-        collector.refuse(label, _problems(error))
-        return
-    if not collector.is_raw(image.filename):
-        return
-    name = parse_name(image.filename)
-    placed = name if isinstance(name, Refused) else _placed(name, flags, image.sha1.lower(), locator)
-    if isinstance(placed, Refused):
-        collector.refuse(f"{label}/{image.filename}", placed.why)
-    else:
-        collector.add_photo(*placed)
-
-
-def _placed(
-    name: PhotoName, flags: StatedFlags, sha1: str, locator: Locator
-) -> tuple[PhotoName, Path] | Refused:
-    """A name that agrees with its index entry, and its file's path."""
-    why = flags.contradicts(name)
-    if name.sha1 != sha1:
-        why = f"the index has SHA-1 {sha1}, the name {name.sha1}"
-    if why:
-        return Refused(file=name.filename, why=why)
-    place = locator.find(name)
-    return place if isinstance(place, Refused) else (name, place)
+            reader.read(image, label, flags)
 
 
 def _read_folder(folder: Path, root: Path, collector: Collector, flags: StatedFlags = NO_FLAGS) -> None:
@@ -276,13 +264,3 @@ def _take_file(path: Path, root: Path, flags: StatedFlags, collector: Collector)
     collector.add_photo(name, path)
     if flags.spelling:
         collector.add_scene(name.cfa, flags.spelling)
-
-
-def _problems(error: ValidationError) -> str:
-    """What pydantic found, without the values: they may be huge."""
-    found = error.errors(include_input=False, include_url=False)
-    shown = [
-        f"{'.'.join(printable(str(part)) for part in each['loc']) or 'it'}: {each['msg']}"
-        for each in found[:3]
-    ]
-    return "; ".join(shown) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")

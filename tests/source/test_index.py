@@ -194,7 +194,7 @@ def test_one_bad_entry_costs_only_itself(tmp_path):
     )
     bad_images["clean_images"] += [
         "text",
-        {"filename": name("b", 7, gt=True)},
+        {"filename": name("b", 7, gt=True), "sha1": "7"},
         {"filename": 7, "sha1": sha1(7)},
     ]
     bad_images["noisy_images"][-1]["sha1"] = sha1(8)
