@@ -16,6 +16,7 @@ _VERSIONS = {
     "SciPy": ("scipy", "__version__"),
     "rawpy": ("rawpy", "__version__"),
     "LibRaw": ("rawpy", "libraw_version"),
+    "ExifRead": ("exifread", "__version__"),
 }
 """What makes pixels and numbers: the name of each library, its module, and the attribute that holds its version."""
 

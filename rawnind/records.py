@@ -79,7 +79,8 @@ class ImageRef:
     Attributes:
         scene: the scene's name, without UNK_ and TEST_.
         ground_truth: True for a ground-truth photo, False for a noisy one.
-        iso: None where the name has `Unknown`. `Hi 3200` is 3200.
+        iso: of the index entry, or of the name; None where neither says. `Hi 3200` is 3200.
+        filename: as the index has it; where it lies in a sub-folder, with that folder.
         path: local path, whether or not the file exists.
     """
 
@@ -114,6 +115,31 @@ class Scene:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Capture:
+    """How a photo was taken, as the camera wrote it into the file; None where the file does not say.
+
+    Attributes:
+        iso: as the camera shows it.
+        exposure_time: seconds.
+        aperture: f-number.
+        focal_length: millimetres, of the lens itself.
+        captured_at: the camera's own clock, `2026-05-01T12:30:05`.
+        lens: model of the lens.
+        orientation: Exif's number, 1 (upright) to 8.
+    """
+
+    __pydantic_config__ = GROWING
+
+    iso: int | None = None
+    exposure_time: float | None = None
+    aperture: float | None = None
+    focal_length: float | None = None
+    captured_at: str | None = None
+    lens: str | None = None
+    orientation: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sensor:
     """Parameters of the sensor, from the RAW file.
 
@@ -126,6 +152,7 @@ class Sensor:
         overexposure_lb: level (0..1) at which the camera's own limit lies; 1.0 where the file does not say.
         rgb_xyz_matrix: XYZ -> camera RGB, 3x3 row by row, or None where the camera is not known.
         camera: make and model as the file spells them.
+        capture: how the photo was taken; None in folders of earlier versions.
     """
 
     __pydantic_config__ = GROWING
@@ -139,6 +166,7 @@ class Sensor:
     overexposure_lb: Fraction
     rgb_xyz_matrix: tuple[float, ...] | None
     camera: str
+    capture: Capture | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from rawnind.measurements import ALWAYS_MEASURED, Crop, Measurements
 from rawnind.output.shards import crop_name
 from rawnind.output.versions import parquet_metadata
-from rawnind.records import PairResult, SceneResult, Sensor
+from rawnind.records import Capture, PairResult, SceneResult, Sensor
 
 _INTEGER_MEASUREMENTS = ("shift_y", "shift_x")
 _LEVELS = pa.list_(pa.field("element", pa.float64(), nullable=False))
@@ -46,6 +46,12 @@ def _nullable(**kinds: pa.DataType) -> list[pa.Field]:
     return [pa.field(name, kind, nullable=True) for name, kind in kinds.items()]
 
 
+_CAPTURE = {
+    "exif_iso": pa.int32(), "exposure_time": pa.float64(), "aperture": pa.float64(), "focal_length": pa.float64(),
+    "captured_at": pa.string(), "lens": pa.string(), "orientation": pa.int32(),
+}  # fmt: skip
+"""Columns of `Capture`, in the order of its fields."""
+
 MANIFEST_SCHEMA = pa.schema(
     [
         *_required(crop_id=pa.string(), scene=pa.string(), cfa=pa.string(), pair_id=pa.string(),
@@ -80,6 +86,7 @@ PAIRS_SCHEMA = pa.schema(
         *_required(crops=pa.int32()),
         *_nullable(shard=pa.string(), shard_sha256=pa.string()),
         *_required(recipe=pa.string()),
+        *_nullable(**_CAPTURE, **{f"gt_{name}": kind for name, kind in _CAPTURE.items()}),
     ],
     metadata=parquet_metadata("pairs"),
 )  # fmt: skip
@@ -157,7 +164,16 @@ def pair_row(result: SceneResult, pair: PairResult) -> dict[str, Any]:
         "shard": shard.path if shard else None,
         "shard_sha256": shard.sha256 if shard else None,
         "recipe": result.recipe,
+        **_capture_columns(pair.sensor),
+        **{f"gt_{name}": value for name, value in _capture_columns(pair.gt_sensor).items()},
     }
+
+
+def _capture_columns(sensor: Sensor | None) -> dict[str, Any]:
+    if sensor is None or sensor.capture is None:
+        return {}
+    values = [getattr(sensor.capture, field.name) for field in fields(Capture)]
+    return dict(zip(_CAPTURE, values, strict=True))
 
 
 def _sensor_columns(sensor: Sensor) -> dict[str, Any]:

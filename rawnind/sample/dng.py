@@ -4,6 +4,7 @@ import hashlib
 import io
 import struct
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,20 @@ import numpy as np
 import tifffile
 from numpy.typing import ArrayLike, NDArray
 
+from rawnind.records import Capture
+
 # Tags of TIFF 6.0, Exif 2.3 and the DNG specification 1.4.
 MAKE, MODEL, ORIENTATION = 271, 272, 274
 CFA_REPEAT, CFA_PATTERN, EXIF_IFD = 33421, 33422, 34665
 EXIF_PLACEHOLDER = EXIF_IFD - 1  # unused; tifffile refuses to write 34665 itself
-EXIF_ISO = 34855
+EXIF_TIME, EXIF_F_NUMBER, EXIF_ISO, EXIF_TAKEN, EXIF_FOCAL_LENGTH, EXIF_LENS = (
+    33434,
+    33437,
+    34855,
+    36867,
+    37386,
+    42036,
+)
 DNG_VERSION, DNG_BACKWARD_VERSION, UNIQUE_CAMERA_MODEL = 50706, 50707, 50708
 CFA_PLANE_COLOR, CFA_LAYOUT = 50710, 50711
 BLACK_REPEAT, BLACK_LEVEL, WHITE_LEVEL = 50713, 50714, 50717
@@ -41,6 +51,7 @@ def write_dng(
     color_matrix: Sequence[float],
     as_shot_neutral: Sequence[float],
     margins: tuple[int, int, int, int] = (0, 0, 0, 0),
+    capture: Capture | None = None,
 ) -> str:
     """Writes `encode_dng(...)` to `path` and returns the SHA-1 of the bytes, 40 hex digits.
 
@@ -59,6 +70,7 @@ def write_dng(
         color_matrix=color_matrix,
         as_shot_neutral=as_shot_neutral,
         margins=margins,
+        capture=capture,
     )
     path.write_bytes(data)
     return hashlib.sha1(data, usedforsecurity=False).hexdigest()
@@ -76,6 +88,7 @@ def encode_dng(
     color_matrix: Sequence[float],
     as_shot_neutral: Sequence[float],
     margins: tuple[int, int, int, int] = (0, 0, 0, 0),
+    capture: Capture | None = None,
 ) -> bytes:
     """The bytes of a DNG; equal arguments give equal bytes.
 
@@ -93,6 +106,7 @@ def encode_dng(
         as_shot_neutral: camera RGB of a grey card, kept to four decimals, each above 0.
         margins: rows and columns outside of the visible area: top, left, bottom, right. Top and left are multiples
             of the pattern's size (LibRaw would move others to the next multiple).
+        capture: further Exif tags; its ISO does not count.
 
     Raises:
         ValueError: An argument breaks its rule.
@@ -108,10 +122,10 @@ def encode_dng(
         _text(MAKE, make),
         _text(MODEL, model),
         _text(UNIQUE_CAMERA_MODEL, f"{make} {model}"),
-        _shorts(ORIENTATION, 1),
+        _shorts(ORIENTATION, (capture and capture.orientation) or 1),
         _shorts(CFA_REPEAT, *tile.shape),
         _bytes(CFA_PATTERN, *tile.ravel()),
-        _bytes(EXIF_PLACEHOLDER, *_exif(iso)),
+        _bytes(EXIF_PLACEHOLDER, *bytes(len(_exif(iso, capture, 0)))),
         _bytes(DNG_VERSION, 1, 4, 0, 0),
         _bytes(DNG_BACKWARD_VERSION, 1, 1, 0, 0),
         _bytes(CFA_PLANE_COLOR, 0, 1, 2),
@@ -124,7 +138,7 @@ def encode_dng(
         _shorts(ILLUMINANT, D65),
         _longs(ACTIVE_AREA, top, left, height - bottom, width - right),
     ]
-    return _with_exif(_encode_tiff(mosaic, tags))
+    return _with_exif(_encode_tiff(mosaic, tags), iso, capture)
 
 
 def _checked_tile(pattern: Pattern) -> NDArray[np.uint8]:
@@ -185,17 +199,53 @@ def _encode_tiff(mosaic: NDArray[np.uint16], tags: list[_Tag]) -> bytearray:
     return bytearray(file.getbuffer())
 
 
-def _with_exif(data: bytearray) -> bytes:
-    """Turns the placeholder's entry into tag 34665 (type LONG), which points to the bytes that it held."""
+def _with_exif(data: bytearray, iso: int, capture: Capture | None) -> bytes:
+    """Turns the placeholder's entry into tag 34665 (type LONG), which points to the Exif IFD in the placeholder's bytes."""
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        entry = file.pages.first.tags[EXIF_PLACEHOLDER].offset
+        tag = file.pages.first.tags[EXIF_PLACEHOLDER]
+        entry, start = tag.offset, tag.valueoffset
     struct.pack_into("<HHI", data, entry, EXIF_IFD, 4, 1)
+    exif = _exif(iso, capture, start)
+    data[start : start + len(exif)] = exif
     return bytes(data)
 
 
-def _exif(iso: int) -> bytes:
-    """An Exif IFD with one entry: the only place where LibRaw looks for the ISO of a DNG."""
-    return struct.pack("<HHHIHHI", 1, EXIF_ISO, 3, 1, iso, 0, 0)
+def _exif(iso: int, capture: Capture | None, start: int) -> bytes:
+    """An Exif IFD: the only place where LibRaw looks for the ISO of a DNG.
+
+    Args:
+        iso: of the photo.
+        capture: further tags.
+        start: where the IFD lies in the file; values of more than four bytes follow it.
+    """
+    capture = capture or Capture()
+    taken = (capture.captured_at or "").replace("-", ":").replace("T", " ")
+    values = [
+        (EXIF_TIME, 5, _ratio(capture.exposure_time)),
+        (EXIF_F_NUMBER, 5, _ratio(capture.aperture)),
+        (EXIF_ISO, 3, struct.pack("<HH", iso, 0)),
+        (EXIF_TAKEN, 2, taken.encode("ascii") + b"\0" if taken else b""),
+        (EXIF_FOCAL_LENGTH, 5, _ratio(capture.focal_length)),
+        (EXIF_LENS, 2, capture.lens.ljust(4).encode("ascii") + b"\0" if capture.lens else b""),
+    ]
+    present = [value for value in values if value[2]]
+    at = start + 2 + 12 * len(present) + 4
+    directory, heap = struct.pack("<H", len(present)), b""
+    for tag, kind, value in present:
+        place = value
+        if len(value) > 4:
+            place = struct.pack("<I", at + len(heap))
+            heap += value + b"\0" * (len(value) % 2)
+        directory += struct.pack("<HHI", tag, kind, len(value) if kind == 2 else 1) + place
+    return directory + bytes(4) + heap
+
+
+def _ratio(value: float | None) -> bytes:
+    """A number as a fraction of whole numbers, as cameras write it; empty where it is unknown."""
+    if value is None:
+        return b""
+    fraction = Fraction(value).limit_denominator(DENOMINATOR)
+    return struct.pack("<II", fraction.numerator, fraction.denominator)
 
 
 def _text(tag: int, value: str) -> _Tag:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.reasons import Outcome
-from rawnind.records import Cfa
+from rawnind.records import Capture, Cfa
 from rawnind.sample.dng import bayer_planes, encode_dng
 from rawnind.sample.scenes import ScenePlan, Shot, scaled_offset
 from rawnind.sample.simulator import (
@@ -58,7 +58,8 @@ class ScenePhotos:
             scenery, exposure = self.scenery(shot)
             levels = self.levels(scenery, shot)
             levels /= np.float32(shot.gain)
-            whole = self.develop(levels, shot.iso, np.random.default_rng([self.seed, self.number, index + 1]))
+            rng = np.random.default_rng([self.seed, self.number, index + 1])
+            whole = self.develop(levels, shot.iso, rng, self.capture(index, shot))
             written = _damage(whole, shot.damage)
             named = sha1_of(written if shot.damage is Damage.TRUNCATED else whole)
             bright = float(np.mean(levels >= 1))
@@ -142,13 +143,29 @@ class ScenePhotos:
         thing = self.ellipse((object_of or shot).object_at, THING_SIDE)
         return scenery.levels(self.offset(shot), self.size, self.tile, thing)
 
-    def develop(self, levels: Levels, iso: int, rng: np.random.Generator) -> bytes:
+    def capture(self, index: int, shot: Shot) -> Capture:
+        """How the shot says that it was taken: a shutter that makes up for the ISO, every scene at another hour.
+
+        Args:
+            index: of the shot in its scene.
+            shot: the photo.
+        """
+        return Capture(
+            exposure_time=float(f"{200 / shot.iso / shot.gain:.3g}"),
+            aperture=8.0,
+            focal_length=50.0,
+            captured_at=f"2026-05-01T{8 + self.number:02}:00:{10 * index:02}",
+            lens="Sample 50mm F1.8",
+        )
+
+    def develop(self, levels: Levels, iso: int, rng: np.random.Generator, capture: Capture) -> bytes:
         """The DNG of a frame.
 
         Args:
             levels: (H, W) levels before noise.
             iso: of the photo.
             rng: for the noise.
+            capture: how it says that it was taken.
         """
         plan = self.plan
         planes = bayer_planes(self.tile) if len(plan.black_level) == 4 else np.zeros_like(self.tile, np.int64)
@@ -172,6 +189,7 @@ class ScenePhotos:
             color_matrix=plan.camera.xyz_to_camera,
             as_shot_neutral=tuple((grey / grey[1]).tolist()),
             margins=plan.margins,
+            capture=capture,
         )
 
     def summary(self) -> SceneTruth:

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from rawnind.errors import SourceError
 from rawnind.memory import worker_bytes
 from rawnind.reasons import Reason
-from rawnind.records import Cfa, ImageRef, Sensor
+from rawnind.records import Capture, Cfa, ImageRef, Sensor
 from rawnind.source.dng_levels import Tags, check_black, check_format, exact_black, mosaic_tags
+from rawnind.source.exif import read_exif, with_libraw
 from rawnind.source.pixels import check_written, check_zeros, unpack
 
 ATTEMPTS = 3
@@ -84,7 +85,9 @@ def decode(
         unpack(raw)
         visible = np.array(raw.raw_image_visible, order="C")  # a copy: after close() LibRaw's memory is gone
         check_written(data, visible, ref.filename)
-        sensor = _sensor(raw, ref.filename, camera_name(data), tags)
+        capture, name = read_exif(io.BytesIO(data))
+        camera = camera_name(data) or joined_name(*name)
+        sensor = _sensor(raw, ref.filename, camera, tags, with_libraw(capture, raw.other, raw.lens))
     if visible.shape != (sensor.height, sensor.width):
         raise SourceError(Reason.UNREADABLE, f"{ref.filename}: the margins exceed the frame")
     check_zeros(visible, min(sensor.black_level), ref.filename)
@@ -181,7 +184,7 @@ def _libraw_errors(filename: str) -> Iterator[None]:
         raise SourceError(reason, f"{filename}: LibRaw reports: {said}") from error
 
 
-def _sensor(raw: rawpy.RawPy, filename: str, camera: str, tags: Tags) -> Sensor:
+def _sensor(raw: rawpy.RawPy, filename: str, camera: str, tags: Tags, capture: Capture) -> Sensor:
     """What a photo with decoded pixels says about them.
 
     Args:
@@ -189,6 +192,7 @@ def _sensor(raw: rawpy.RawPy, filename: str, camera: str, tags: Tags) -> Sensor:
         filename: for messages.
         camera: make and model.
         tags: of its mosaic; empty where it is no DNG.
+        capture: how it was taken.
 
     Raises:
         SourceError: unreadable, unsupported_cfa or unsupported_levels.
@@ -213,6 +217,7 @@ def _sensor(raw: rawpy.RawPy, filename: str, camera: str, tags: Tags) -> Sensor:
         overexposure_lb=overexposure_bound(limits and [limits[index] for index in indices], black, white),
         rgb_xyz_matrix=_rgb_xyz(raw),
         camera=camera,
+        capture=capture,
     )
 
 
@@ -333,7 +338,15 @@ def _tiff_names(data: bytes) -> dict[int, bytes]:
 
 
 def _join(make: bytes, model: bytes) -> str:
-    makers, name = _text(make), _text(model)
+    return joined_name(_text(make), _text(model))
+
+
+def joined_name(makers: str, name: str) -> str:
+    """Make and model without a make that the model repeats.
+
+    >>> joined_name("Canon", "Canon EOS 500D")
+    'Canon EOS 500D'
+    """
     first = makers.partition(" ")[0].lower()
     return name if first and name.lower().startswith(first) else f"{makers} {name}".strip()
 

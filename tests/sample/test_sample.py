@@ -15,6 +15,7 @@ from rawnind.imaging.color import camera_to_rec2020
 from rawnind.reasons import Outcome, Reason
 from rawnind.records import Cfa
 from rawnind.sample import Damage, make_sample, read_truth
+from rawnind.sample.make import VERSION
 from rawnind.sample.photos import ScenePhotos
 from rawnind.sample.scenes import SCENES
 from rawnind.sample.simulator import SRGB_TO_XYZ, camera_rgb, linear_photo
@@ -289,7 +290,7 @@ def test_a_complete_set_is_left_unchanged_and_one_with_missing_files_is_complete
 
 def test_an_interrupted_set_is_completed(tmp_path):
     small = {"seed": 0, "height": 192, "width": 192}
-    (tmp_path / "sample-unfinished.json").write_text(json.dumps({"version": 1, **small}))
+    (tmp_path / "sample-unfinished.json").write_text(json.dumps({"version": VERSION, **small}))
     (tmp_path / "half").write_bytes(b"a file that was being written")
     with pytest.raises(ConfigError, match="choose another folder"):
         make_sample(tmp_path, seed=1, height=192, width=192)
