@@ -8,7 +8,7 @@ from rawnind.cli.group import CommandGroup
 from rawnind.cli.look import show
 from rawnind.cli.prepare import plan, prepare
 from rawnind.cli.sources import index, sample
-from rawnind.cli.train import train
+from rawnind.cli.train import evaluate, train
 
 
 @click.group(
@@ -47,5 +47,6 @@ for _command in (
     show,
     export,
     train,
+    evaluate,
 ):  # in the order of their use
     main.add_command(_command)

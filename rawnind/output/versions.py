@@ -19,7 +19,7 @@ VERSIONS: Mapping[str, int] = {
     "manifest.yaml": 1,
     "recipe": 1,
     "events": 1,
-    "checkpoint": 1,
+    "checkpoint": 2,
 }
 """The version of each kind of file that this code writes; it reads this one and all before it."""
 

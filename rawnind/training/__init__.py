@@ -20,9 +20,13 @@ if TYPE_CHECKING:
         to_device,
     )
     from rawnind.training.distributed import train_distributed
-    from rawnind.training.model import UNet, masked_l1
+    from rawnind.training.losses import masked_l1, masked_ms_ssim, masked_psnr
+    from rawnind.training.model import NetworkConfig, UNet, to_rec2020
 
-_MODULES = {"UNet": "model", "masked_l1": "model", "train_distributed": "distributed"}
+_MODULES = {
+    "NetworkConfig": "model", "UNet": "model", "masked_l1": "losses", "masked_ms_ssim": "losses", "masked_psnr": "losses",
+    "to_rec2020": "model", "train_distributed": "distributed",
+}  # fmt: skip
 
 __all__ = [
     "Batch",
@@ -32,12 +36,16 @@ __all__ = [
     "FeedError",
     "LiveCropDataset",
     "NativeBatch",
+    "NetworkConfig",
     "UNet",
     "collate",
     "masked_l1",
+    "masked_ms_ssim",
+    "masked_psnr",
     "ray_dataset",
     "replay",
     "to_device",
+    "to_rec2020",
     "train_distributed",
 ]
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,17 +18,23 @@ from torch import Tensor
 
 from rawnind import timing
 from rawnind.errors import ConfigError, RawnindError
-from rawnind.feed.crop_options import CropOptions
+from rawnind.feed.crop_options import CropOptions, Input
 from rawnind.feed.dataset import CropDataset
 from rawnind.feed.loader import CropLoader
 from rawnind.feed.ray_data import location_of, ray_dataset
 from rawnind.output.store import Store
+from rawnind.training.crops import training_crops, validation_crops
 from rawnind.training.log import MetricsLog, TrainReport, first_and_last_loss, read_metrics
-from rawnind.training.loop import CROP_SIZE, Training, TrainingError, checkpoint_path, log_progress
+from rawnind.training.loop import Run, checkpoint_path, log_progress, log_scores
+from rawnind.training.options import TrainKeywords, TrainOptions, split_keywords
+from rawnind.training.trainer import Trainer, TrainingError
+from rawnind.training.validation import CropScore, Scores, Validator
 
 __all__ = ["ray_dataset", "read_metrics", "train_distributed"]
 
 CHECKPOINT = "checkpoint.pt"
+SCORE = "validation_psnr"
+_LOOK_EVERY = 1.0  # seconds between two looks at the metrics
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,51 +42,41 @@ class _RankConfig:
     """The configuration of every rank.
 
     Attributes:
-        dataset: options of `CropDataset`.
+        crops: options of `CropDataset`.
         start: the checkpoint from which the training was started; None: from random weights.
     """
 
     output: str
     storage: str
-    steps: int
-    batch_size: int
-    width: int
-    learning_rate: float
-    save_every: int
+    options: TrainOptions
+    crops: CropOptions
     progress_every: int
     threads: int
-    dataset: tuple[tuple[str, Any], ...]
     start: bytes | None
 
     def name(self) -> str:
         """The name of the run; equal for trainings that can resume from each other's checkpoints."""
+        options = self.options
         identity = [
-            self.output,
-            self.batch_size,
-            self.width,
-            self.learning_rate,
-            sorted(map(repr, self.dataset)),
-        ]
+            self.output, options.batch_size, options.network(Input(self.crops.get("input", Input.RAW))),
+            options.learning_rate, options.hold_out_camera, sorted(map(repr, self.crops.items())),
+        ]  # fmt: skip
         return f"run-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}"
 
 
 def train_distributed(
     output: str | Path,
     *,
-    steps: int,
     workers: int,
-    batch_size: int = 4,
     checkpoint: Path | None = None,
     storage: str | Path | None = None,
     gpus: bool | None = None,
     threads: int = 1,
-    width: int = 16,
-    learning_rate: float = 2e-3,
-    save_every: int = 500,
     progress_every: int = 5,
     max_failures: int = 3,
     progress: Callable[[int, float], None] | None = None,
-    **options: Unpack[CropOptions],
+    validated: Callable[[Scores], None] | None = None,
+    **options: Unpack[TrainKeywords],
 ) -> TrainReport:
     """Trains on several workers with Ray Train until `steps` steps are done.
 
@@ -89,23 +86,20 @@ def train_distributed(
 
     Args:
         output: the folder that `rawnind prepare` wrote; every node must be able to read it under this name.
-        steps: optimiser steps in total, including those before a resume.
         workers: number of ranks; each takes a CPU, and a GPU where there are enough.
-        batch_size: rows in a rank's batch.
         checkpoint: file of the final checkpoint; None: `checkpoint.pt` in a local `output`.
         storage: folder in which Ray Train keeps checkpoints and metrics; None: `train` in `output`.
         gpus: whether each worker takes a GPU; None: where there are at least as many as workers.
         threads: threads of each rank that prefetch batches.
-        width: channels of the U-Net's first level.
-        learning_rate: that of Adam.
-        save_every: steps between two checkpoints; the last step is always saved.
         progress_every: steps between two lines of metrics.
         max_failures: how often the training restarts after the death of a worker.
-        progress: called at the end with (step, mean loss since the last call); None: lines are logged.
-        options: see `CropOptions`; `crop_size` is 128 by default, and `seed` also initialises the weights.
+        progress: called with (step, mean loss since the last call), within seconds; None: lines are logged.
+        validated: called with the scores of each validation, within seconds; None: they are logged.
+        options: see `TrainOptions` and `CropOptions`; `batch_size` is that of a rank, `crop_size` is 128 by default, and
+            `seed` also initialises the weights.
 
     Returns:
-        Losses, counts and times.
+        Losses, scores, counts and times.
 
     Raises:
         ConfigError: An option is wrong, the cluster has too few CPUs, or there are too few crops.
@@ -117,31 +111,64 @@ def train_distributed(
         >>> report = train_distributed("s3://bucket/out", steps=5000, workers=4, checkpoint=Path("c.pt"))  # doctest: +SKIP
     """
     started = time.perf_counter()
-    options.setdefault("crop_size", CROP_SIZE)
+    chosen, crop_options = split_keywords(dict(options))
     location = location_of(output)
     path = checkpoint_path(output, checkpoint)
-    crops = CropDataset(location, **options)
-    _require_crops(crops, workers, batch_size)
+    crops = training_crops(location, chosen, crop_options)
+    _require_crops(crops, workers, chosen.batch_size)
     _connect()
     use_gpu = _use_gpus(workers, gpus)
     config = _RankConfig(
         output=location,
         storage=location_of(storage or f"{location}/train"),
-        steps=steps,
-        batch_size=batch_size,
-        width=width,
-        learning_rate=learning_rate,
-        save_every=save_every,
+        options=chosen,
+        crops=crop_options,
         progress_every=progress_every,
         threads=threads,
-        dataset=tuple({"seed": crops.options.seed, **options}.items()),
         start=path.read_bytes() if path.exists() else None,
     )
-    result = _fit(config, workers, max_failures, use_gpu=use_gpu)
-    report = _report(result, path, time.perf_counter() - started)
-    for line in read_metrics(config.storage):
-        (progress or log_progress)(line["step"], line["loss"])
-    return report
+    with _Watch(config.storage, progress or log_progress, validated or log_scores):
+        result = _fit(config, workers, max_failures, use_gpu=use_gpu)
+    return _report(result, config.storage, path, time.perf_counter() - started)
+
+
+class _Watch:
+    """Reads the metrics while the ranks train, and calls the caller's functions with what is new."""
+
+    def __init__(
+        self, storage: str, progress: Callable[[int, float], None], validated: Callable[[Scores], None]
+    ) -> None:
+        self._storage = storage
+        self._progress, self._validated = progress, validated
+        self._shown = max(map(_place, read_metrics(storage)), default=(0, False))
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._show()
+
+    def _run(self) -> None:
+        while not self._ended.wait(_LOOK_EVERY):
+            self._show()
+
+    def _show(self) -> None:
+        lines = [line for line in read_metrics(self._storage) if _place(line) > self._shown]
+        for line in lines:
+            if "validation" in line:
+                self._validated(Scores(**line["validation"]))
+            else:
+                self._progress(line["step"], line["loss"])
+        self._shown = max(map(_place, lines), default=self._shown)
+
+
+def _place(line: dict[str, Any]) -> tuple[int, bool]:
+    """The order of lines: a step's validation comes after its loss."""
+    return line["step"], "validation" in line
 
 
 def _require_crops(crops: CropDataset, workers: int, batch_size: int) -> None:
@@ -197,18 +224,25 @@ def _cause_of(error: Exception) -> RawnindError:
     return TrainingError(f"training failed on {len(failures) or 'some'} workers: {error}")
 
 
-class _Rank(Training):
+class _Rank(Trainer):
     """One rank; gradients and losses are means over all ranks."""
 
     def distribute(self) -> None:
         """Wraps the network for distributed training; call it after `load`."""
-        self.forward = ray.train.torch.prepare_model(self.model)
+        wrapped = ray.train.torch.prepare_model(self.model)
+        self.forward = torch.compile(wrapped) if self.options.compile else wrapped
 
     def mean(self, loss: Tensor) -> float:
         """The mean loss of the step over all ranks."""
         total = loss.clone()
         torch.distributed.all_reduce(total)
         return float(total) / torch.distributed.get_world_size()
+
+    def gathered(self, scores: Sequence[CropScore]) -> Sequence[CropScore]:
+        """The scores of all ranks."""
+        parts: list[Sequence[CropScore]] = [()] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, scores)
+        return [score for part in parts for score in part]
 
     def total_counters(self) -> dict[str, float]:
         """The sums of crops and of replaced crops over all ranks, and the longest wait of a rank."""
@@ -221,68 +255,89 @@ class _Rank(Training):
         return {"crops": int(counts[0]), "skipped": int(counts[1]), "waited": float(waited)}
 
 
+class _Reports:
+    """Metrics from the first rank, checkpoints through Ray Train."""
+
+    def __init__(self, rank: _Rank, metrics: MetricsLog) -> None:
+        self._rank = rank
+        self._metrics = metrics
+        self._first = rank.loader.rank == 0
+
+    def progress(self) -> None:
+        self._metrics.add(self._rank)
+        self._write(at_once=False)
+
+    def validated(self, scores: Scores) -> None:
+        self._metrics.add_scores(scores)
+        self._write(at_once=True)
+
+    def _write(self, *, at_once: bool) -> None:
+        if self._first:
+            self._metrics.write(at_once=at_once)
+
+    def save(self, *, best: bool) -> None:
+        """Reports to Ray Train from every rank, from the first one with the checkpoint."""
+        del best  # Ray Train keeps the checkpoint with the highest score as well
+        rank = self._rank
+        report = {
+            "step": rank.step,
+            "first": self._metrics.first,
+            "batches": rank.loader.counters.batches,
+            "device": str(rank.loader.device),
+            "loss": rank.losses[-1],
+            SCORE: rank.scores[-1][1] if rank.scores else 0.0,
+            **rank.total_counters(),
+        }
+        with tempfile.TemporaryDirectory(prefix="rawnind-") as folder:
+            checkpoint = None
+            if self._first:
+                rank.save(Path(folder) / CHECKPOINT)
+                checkpoint = ray.train.Checkpoint.from_directory(folder)
+                checkpoint.set_metadata({"step": rank.step})
+                self._metrics.write()
+            ray.train.report(report, checkpoint=checkpoint)
+
+
 def _train_rank(train_loop_config: dict[str, Any]) -> None:
     config: _RankConfig = train_loop_config["rank"]
+    options = config.options
     context = ray.train.get_context()
     torch.set_num_threads(1)
-    crops = CropDataset(config.output, **dict(config.dataset))
     loader = CropLoader(
-        crops,
-        config.batch_size,
+        training_crops(config.output, options, config.crops),
+        options.batch_size,
         workers=config.threads,
         device=ray.train.torch.get_device(),
         rank=context.get_world_rank(),
         ranks=context.get_world_size(),
     )
-    training = _Rank(loader, config.width, config.learning_rate)
-    _load_latest(training, config)
-    first = len(training.losses)
-    training.distribute()
-    started = time.perf_counter()
-    metrics = MetricsLog(config.storage, first)
-    while (step := len(training.losses)) < config.steps:
-        training.advance()
-        step += 1
-        if step % config.progress_every == 0 or step == config.steps:
-            metrics.add(training, time.perf_counter() - started)
-        if step % config.save_every == 0 or step == config.steps:
-            _save(training, metrics, first_rank=loader.rank == 0)
-    if first >= config.steps:
-        _save(training, metrics, first_rank=loader.rank == 0)
+    held_out = validation_crops(config.output, options, config.crops)
+    validator = None
+    if held_out is not None:
+        place = {"rank": loader.rank, "ranks": loader.ranks}
+        validator = Validator(held_out, options.gain, loader.device, **place)
+    rank = _Rank(loader, options, validator)
+    _load_latest(rank, config)
+    rank.distribute()
+    reports = _Reports(rank, MetricsLog(config.storage, rank.step))
+    if rank.step >= options.steps:
+        reports.save(best=False)
+    Run(rank, config.progress_every).go(reports)
 
 
-def _load_latest(training: _Rank, config: _RankConfig) -> None:
+def _load_latest(rank: _Rank, config: _RankConfig) -> None:
     """Resumes from this run's checkpoint or from the one that it was started with, whichever has more steps."""
     with tempfile.TemporaryDirectory(prefix="rawnind-") as folder:
         if config.start is not None:
             (Path(folder) / CHECKPOINT).write_bytes(config.start)
-            training.load(Path(folder) / CHECKPOINT)
+            rank.load(Path(folder) / CHECKPOINT)
     checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None and checkpoint.get_metadata().get("step", 0) >= len(training.losses):
+    if checkpoint is not None and checkpoint.get_metadata().get("step", 0) >= rank.step:
         with checkpoint.as_directory() as folder:
-            training.load(Path(folder) / CHECKPOINT)
+            rank.load(Path(folder) / CHECKPOINT)
 
 
-def _save(training: _Rank, metrics: MetricsLog, *, first_rank: bool) -> None:
-    """Reports to Ray Train from every rank, from the first one with the checkpoint."""
-    report = {
-        "step": len(training.losses),
-        "first": metrics.first,
-        "batches": training.loader.counters.batches,
-        "device": str(training.loader.device),
-        **training.total_counters(),
-    }
-    with tempfile.TemporaryDirectory(prefix="rawnind-") as folder:
-        checkpoint = None
-        if first_rank:
-            training.save(Path(folder) / CHECKPOINT)
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-            checkpoint.set_metadata({"step": len(training.losses)})
-            metrics.write()
-        ray.train.report({**report, "loss": training.losses[-1]}, checkpoint=checkpoint)
-
-
-def _report(result: ray.train.Result, path: Path, seconds: float) -> TrainReport:
+def _report(result: ray.train.Result, storage: str, path: Path, seconds: float) -> TrainReport:
     """Writes the final checkpoint to `path`; the result of the training."""
     metrics = result.metrics
     with result.checkpoint.as_directory() as folder:
@@ -304,4 +359,12 @@ def _report(result: ray.train.Result, path: Path, seconds: float) -> TrainReport
         device=metrics["device"],
         parameters=sum(value.numel() for value in state["model"].values()),
         checkpoint=str(path),
+        scores=_last_scores(storage, metrics["first"]),
     )
+
+
+def _last_scores(storage: str, first: int) -> Scores | None:
+    found = [
+        line["validation"] for line in read_metrics(storage) if line["step"] > first and "validation" in line
+    ]
+    return Scores(**found[-1]) if found else None

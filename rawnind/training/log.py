@@ -1,18 +1,21 @@
 """The reports of a training: its summary, and the lines of metrics.jsonl."""
 
 import json
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rawnind.documents import json_object
 from rawnind.output.store import Store
 from rawnind.rules import is_whole
+from rawnind.training.validation import Scores, verdict
 
 if TYPE_CHECKING:
-    from rawnind.training.loop import Training
+    from rawnind.training.trainer import Trainer
 
 _SMOOTHED_OVER = 10
+_WRITE_EVERY = 2.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +36,7 @@ class TrainReport:
         device: device of the network.
         parameters: number of the network's parameters.
         checkpoint: file of the checkpoint.
+        scores: of the last validation in this run; None where nothing is held out, or nothing was left to do.
     """
 
     steps: int
@@ -48,15 +52,17 @@ class TrainReport:
     device: str
     parameters: int
     checkpoint: str
+    scores: Scores | None = None
 
     def __str__(self) -> str:
         before = f", of which {self.resumed_at} before this run" if self.resumed_at else ""
         change = 1 - self.last_loss / self.first_loss if self.first_loss else 0.0
+        found = verdict(self.scores) if self.scores else "Nothing was validated: no crop is held out."
         return (
             f"Trained {self.steps} steps{before}, {self.crops} crops in {self.batches} batches, {self.seconds:.1f} s "
             f"(waited {self.waited:.1f} s for data) on {self.device}.\n"
             f"Loss {self.first_loss:.4f} -> {self.last_loss:.4f} ({-change:+.0%}); {self.parameters} parameters in "
-            f"{self.checkpoint}"
+            f"{self.checkpoint}\n{found}"
         )
 
 
@@ -86,23 +92,39 @@ class MetricsLog:
         self.first = first
         self._logged = first
         self._lines = [line for line in read_metrics(storage) if line["step"] <= first]
+        self._started = self._written = time.perf_counter()
 
-    def add(self, training: "Training", seconds: float) -> None:
-        """Adds a line with the current step and the mean loss since the last line."""
-        recent = training.losses[self._logged :]
-        self._logged = len(training.losses)
+    def add(self, trainer: "Trainer") -> float:
+        """Adds a line with the current step and the mean loss since the last line, which it returns."""
+        recent = trainer.losses[self._logged :]
+        self._logged = trainer.step
+        loss = sum(recent) / len(recent)
         self._lines.append(
             {
                 "step": self._logged,
-                "loss": sum(recent) / len(recent),
-                "epoch": training.loader.epoch,
-                "seconds": round(seconds, 3),
-                "waited": round(training.loader.counters.waited, 3),
+                "loss": loss,
+                "learning_rate": trainer.rate,
+                "epoch": trainer.loader.epoch,
+                "seconds": round(time.perf_counter() - self._started, 3),
+                "waited": round(trainer.loader.counters.waited, 3),
             }
         )
+        return loss
 
-    def write(self) -> None:
-        """Writes all lines to the file."""
+    def add_scores(self, scores: Scores) -> None:
+        """Adds a line with the scores of a validation."""
+        self._lines.append({"step": scores.step, "validation": asdict(scores)})
+
+    def write(self, *, at_once: bool = True) -> None:
+        """Writes all lines to the file.
+
+        Args:
+            at_once: False: not within two seconds of the last time.
+        """
+        now = time.perf_counter()
+        if not at_once and now - self._written < _WRITE_EVERY:
+            return
+        self._written = now
         data = "".join(json.dumps(line) + "\n" for line in self._lines)
         Store(self._storage).write(METRICS, data.encode(), replace=True)
 

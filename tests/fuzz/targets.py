@@ -34,14 +34,16 @@ from rawnind.recipe import Compression
 from rawnind.records import Cfa, ImageRef
 from rawnind.source.decode import decode, headers
 from rawnind.source.index import INDEX_NAME, index_to_yaml, load_index
-from rawnind.training.loop import Training, train
+from rawnind.training.loop import train
+from rawnind.training.options import TrainOptions
+from rawnind.training.trainer import Trainer
 from tests.fuzz.mutations import damaged, damaged_table, damaged_tag, disturb, resealed_part, table_bytes
 from tests.output.result_maker import RECIPE, make_pixels, make_result, make_scene, seal
 
 PHOTOS = Path(__file__).parents[1] / "golden" / "source"
 PHOTO_MEMORY = 300 << 20
 """Bytes that a worker has for a photo; a header that claims more pixels is unreadable."""
-TRAINING = {"crop_size": 32, "batch_size": 2, "width": 4}
+TRAINING = {"crop_size": 32, "batch_size": 2, "funit": 4}
 FAULTS = (Reason.TRUNCATED, Reason.ALIGNMENT_LOSS)
 
 
@@ -180,7 +182,17 @@ def _foreign_checkpoint(work, chance):
     """A checkpoint with one entry replaced."""
     path = work / "checkpoint" / "checkpoint.pt"
     state = torch.load(path, weights_only=True)
-    place = chance.choice([state, state["optimizer"], state["feed"], state["kind"], state["model"]])
+    place = chance.choice(
+        [
+            state,
+            state["optimizer"],
+            state["feed"],
+            state["network"],
+            state["options"],
+            state["model"],
+            state["average"],
+        ]
+    )
     key = chance.choice(sorted(place))
     values = [None, [], {}, "x", -1, 2**70, torch.zeros(0), torch.zeros(3, 3), float("nan"), {"a": 1}, [None]]
     place[key] = chance.choice(values)
@@ -244,7 +256,7 @@ def _events(work):
 
 def _load_checkpoint(work):
     loader = CropLoader(CropDataset(work / "out", crop_size=TRAINING["crop_size"]), TRAINING["batch_size"])
-    training = Training(loader, TRAINING["width"], 1e-3)
+    training = Trainer(loader, TrainOptions(funit=TRAINING["funit"]))
     training.load(work / "checkpoint" / "checkpoint.pt")
     training.advance()
 

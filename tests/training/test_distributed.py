@@ -16,7 +16,7 @@ from tests.polling import poll
 
 pytestmark = pytest.mark.ray
 
-SMALL = {"crop_size": 32, "batch_size": 3, "width": 4}
+SMALL = {"crop_size": 32, "batch_size": 3, "funit": 4, "schedule": "constant", "warmup": 0}
 
 
 def quiet(_step, _loss):

@@ -6,9 +6,13 @@ import torch
 
 from rawnind.errors import ConfigError
 from rawnind.feed import CropDataset, CropLoader
-from rawnind.training.loop import Training, TrainingError, train
+from rawnind.training.loop import train
+from rawnind.training.options import TrainOptions
+from rawnind.training.trainer import Trainer, TrainingError
 
-SMALL = {"crop_size": 32, "batch_size": 4, "width": 4}
+SMALL = {"crop_size": 32, "batch_size": 4, "funit": 4}
+FOR_RESUME = {"schedule": "constant", "warmup": 0}
+"""A rate that does not depend on the number of steps."""
 
 
 def quiet(_step, _loss):
@@ -17,7 +21,14 @@ def quiet(_step, _loss):
 
 def test_twenty_steps_lower_the_loss_and_are_logged(folder, tmp_path, caplog, capsys):
     caplog.set_level(logging.INFO)
-    report = train(folder.store.location, steps=20, checkpoint=tmp_path / "c.pt", **{**SMALL, "width": 12})
+    report = train(
+        folder.store.location,
+        steps=20,
+        checkpoint=tmp_path / "c.pt",
+        learning_rate=5e-3,
+        model="unet",
+        **{**SMALL, "funit": 12},
+    )
     assert report.last_loss < 0.8 * report.first_loss
     assert (report.steps, report.batches, report.resumed_at, report.skipped) == (20, 20, 0, 0)
     assert len(report.losses) == 20
@@ -29,15 +40,15 @@ def test_twenty_steps_lower_the_loss_and_are_logged(folder, tmp_path, caplog, ca
 
 def test_a_resumed_training_ends_with_the_same_weights(folder, tmp_path):
     where = folder.store.location
-    whole = train(where, steps=14, checkpoint=tmp_path / "whole.pt", progress=quiet, workers=0, **SMALL)
-    train(where, steps=5, checkpoint=tmp_path / "parts.pt", progress=quiet, workers=2, **SMALL)
-    parts = train(where, steps=14, checkpoint=tmp_path / "parts.pt", progress=quiet, **SMALL)
+    options = SMALL | FOR_RESUME
+    whole = train(where, steps=14, checkpoint=tmp_path / "whole.pt", progress=quiet, workers=0, **options)
+    train(where, steps=5, checkpoint=tmp_path / "parts.pt", progress=quiet, workers=2, **options)
+    parts = train(where, steps=14, checkpoint=tmp_path / "parts.pt", progress=quiet, **options)
     assert (parts.resumed_at, parts.batches) == (5, 9)
     assert parts.losses == whole.losses
-    one, other = (
-        torch.load(tmp_path / name, weights_only=True)["model"] for name in ("whole.pt", "parts.pt")
-    )
-    assert all(torch.equal(one[key], other[key]) for key in one)
+    one, other = (torch.load(tmp_path / name, weights_only=True) for name in ("whole.pt", "parts.pt"))
+    for entry in ("model", "average"):
+        assert all(torch.equal(one[entry][key], other[entry][key]) for key in one[entry])
 
 
 def test_a_finished_training_is_only_reported(folder, tmp_path):
@@ -76,7 +87,15 @@ def test_the_checkpoint_lies_in_the_folder_by_default_and_nothing_is_left_beside
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 9}, {"crop_size": 64}, {"width": 8}, {"iso": (1, 2), "split": "all"}]
+    "change",
+    [
+        {"seed": 9},
+        {"crop_size": 64},
+        {"funit": 8},
+        {"model": "unet"},
+        {"ema": 0},
+        {"iso": (1, 2), "split": "all"},
+    ],
 )
 def test_a_checkpoint_of_another_training_is_refused(folder, tmp_path, change):
     train(folder.store.location, steps=1, checkpoint=tmp_path / "c.pt", progress=quiet, **SMALL)
@@ -103,7 +122,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_and_changes_nothing(folder, 
     sound = torch.load(path, weights_only=True)
     foreign = [
         {}, [], 7, {**sound, "losses": "many"}, {**sound, "model": {}}, {**sound, "optimizer": {}}, {**sound, "feed": {}},
-        {**sound, "feed": {**sound["feed"], "position": -1}}, {**sound, "kind": None},
+        {**sound, "feed": {**sound["feed"], "position": -1}}, {**sound, "network": None}, {**sound, "network": {**sound["network"], "model": "other"}}, {**sound, "format": 1}, {**sound, "average": {}},
         {**sound, "feed": {**sound["feed"], "rows": torch.zeros(0)}},
         {**sound, "model": dict.fromkeys(sound["model"], torch.zeros(1))},
         {**sound, "optimizer": {**sound["optimizer"], "state": {0: {"step": 1}}}},
@@ -117,7 +136,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_and_changes_nothing(folder, 
             for place in chance.choices([*range(len(data)), *range(-1000, 0)], k=chance.randint(1, 9)):
                 damaged[place] ^= 1 << chance.randrange(8)
             path.write_bytes(damaged[: chance.randrange(len(data))] if number % 4 == 0 else damaged)
-        training = Training(crops, SMALL["width"], 1e-3)
+        training = Trainer(crops, TrainOptions(funit=4))
         before = {name: value.clone() for name, value in training.model.state_dict().items()}
         try:
             training.load(path)
