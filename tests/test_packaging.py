@@ -64,8 +64,12 @@ def test_the_wheel_has_the_package_its_types_and_its_licence_and_nothing_else(wh
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     info = f"rawnind-{PROJECT['version']}.dist-info"
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "rawnind").rglob("*.py")}
-    assert {*modules, "rawnind/py.typed"} == {name for name in names if not name.startswith(info)}
+    files = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "rawnind").rglob("*")
+        if path.is_file() and path.parent.name != "__pycache__"
+    }
+    assert {name for name in names if not name.startswith(info)} == files
     assert f"{info}/licenses/LICENSE" in names
 
 

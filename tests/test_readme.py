@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PAPERS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
-RUN = ["own-pairs.md", "read-elsewhere.md", "train.md", "tutorial.md"]
+RUN = ["own-pairs.md", "read-elsewhere.md", "report.md", "train.md", "tutorial.md"]
 """Pages whose examples and `rawnind` commands run in the folder that README.md's have made."""
 
 

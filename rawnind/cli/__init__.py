@@ -5,7 +5,7 @@ import click
 from rawnind.cli.checks import status, verify
 from rawnind.cli.export import export
 from rawnind.cli.group import CommandGroup
-from rawnind.cli.look import show
+from rawnind.cli.look import report, show
 from rawnind.cli.prepare import plan, prepare
 from rawnind.cli.sources import index, sample
 from rawnind.cli.train import evaluate, train
@@ -44,6 +44,7 @@ for _command in (
     prepare,
     status,
     verify,
+    report,
     show,
     export,
     train,

@@ -1,10 +1,46 @@
-"""Commands that show what a run made: show."""
+"""Commands that show what a run made: report, show."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from rawnind.printing import print_lines
+
+
+@click.command()
+@click.argument("output")
+@click.option("--scene", metavar="NAME", help="A page about this scene alone, with larger pictures.")
+@click.option("--worst", type=click.IntRange(0, 1000), default=20, show_default=True, metavar="N",
+              help="Crops in each list of the worst.")  # fmt: skip
+def report(output: str, scene: str | None, worst: int) -> None:
+    """Write OUTPUT/report/index.html: a page that shows what was kept, what was thrown away, and why.
+
+    It needs no network and no server, also where OUTPUT is a URI, and `prepare` may still be running on it.
+
+    \b
+    Examples:
+      rawnind report out
+      rawnind report out --scene kitchen
+    """
+    from rawnind.report.page import report as run_report
+
+    place = run_report(output, scene=scene, worst_count=worst, progress=_every_two_seconds())
+    print_lines([f"{place}: open it in a browser"])
+
+
+def _every_two_seconds() -> Callable[[int, int], None]:
+    """Prints the number of pictures every two seconds."""
+    last = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= 2:
+            last = time.monotonic()
+            click.echo(f"made {done} of {total} pictures", err=True)
+
+    return progress
 
 
 @click.command()

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from rawnind.output.shard_reader import ShardReader
 from rawnind.report.pixels import (
@@ -16,7 +14,7 @@ from rawnind.report.pixels import (
     exposure_of,
     over_picture,
     to_srgb,
-    view_cells,
+    view_small,
 )
 
 EMPTY = (127, 127, 127)
@@ -118,9 +116,8 @@ def pair_picture(reader: ShardReader, rows: Sequence[dict[str, Any]], width: int
             (slice(each.top, each.top + each.side), slice(each.left, each.left + each.side)),
         )
         crop = reader.crop(row["shard"], row["row_group"], row["crop_id"], row["size"], row["shard_sha256"])
-        view = view_cells(crop, row)
-        truth[ys, xs], noisy[ys, xs] = _reduced(view.truth, each.side), _reduced(view.noisy, each.side)
-        why[ys, xs] = _reduced_causes(view.why, each.side)
+        view = view_small(crop, row, each.side)
+        truth[ys, xs], noisy[ys, xs], why[ys, xs] = view.truth, view.noisy, view.why
         covered[ys, xs] = True
     exposure = exposure_of(truth[covered])
     shown = [to_srgb(values, exposure) for values in (truth, noisy)]
@@ -136,15 +133,3 @@ def pair_picture(reader: ShardReader, rows: Sequence[dict[str, Any]], width: int
         whole=bool(covered.all()),
         places=places,
     )
-
-
-def _reduced(picture: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA))
-
-
-def _reduced_causes(why: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """The most frequent cause of the cells that a pixel shows, where a fifth of them is not valid."""
-    share = np.stack([_reduced((why == kind).astype(np.float32), side) for kind in Why if kind])
-    most: NDArray[np.uint8] = (share.argmax(axis=0) + 1).astype(np.uint8)
-    most[share.sum(axis=0) < 0.2] = Why.VALID
-    return most

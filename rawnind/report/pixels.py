@@ -75,31 +75,46 @@ class CropView:
     why: NDArray[np.uint8]
 
 
-def view_cells(crop: StoredCrop, row: dict[str, Any]) -> CropView:
-    """A crop with one pixel per cell of the CFA: 2x2 sites of a Bayer sensor, 3x3 of X-Trans.
+def view_small(crop: StoredCrop, row: dict[str, Any], side: int | None = None) -> CropView:
+    """A crop with at most one pixel per cell of the CFA: 2x2 sites of a Bayer sensor, 3x3 of X-Trans.
 
     Args:
         crop: its pixels.
         row: its row of manifest.parquet.
+        side: of the picture; None: one pixel per cell.
     """
     cell = Cfa(row["cfa"]).cell
-    photo = Photo(mosaic=_whole_cells(crop.noisy_raw, cell), sensor=_sensor(row))
-    levels = planes(photo)
-    camera = np.stack([levels[0], levels[1:-1].mean(axis=0), levels[-1]])
-    count = camera.shape[1]
-    truth = crop.gt_rgb[:, : count * cell, : count * cell].astype(np.float32)
-    noisy = np.tensordot(camera, camera_to_rec2020(row["rgb_xyz_matrix"]), (0, 1)) * row["gain"]
+    photo = Photo(mosaic=_whole_tiles(crop.noisy_raw, cell), sensor=_sensor(row))
+    size, side = len(photo.mosaic), side or len(photo.mosaic) // cell
+    levels = [_reduced(plane, side) for plane in planes(photo)]
+    camera = np.stack([levels[0], np.mean(levels[1:-1], axis=0), levels[-1]], axis=-1)
+    truth = [_reduced(plane.astype(np.float32), side) for plane in crop.gt_rgb[:, :size, :size]]
+    matrix = camera_to_rec2020(row["rgb_xyz_matrix"]).T * row["gain"]
     return CropView(
-        truth=np.moveaxis(truth.reshape(3, count, cell, count, cell).mean(axis=(2, 4)), 0, -1),
-        noisy=noisy.astype(np.float32),
-        why=_why(crop, row, photo),
+        truth=np.stack(truth, axis=-1),
+        noisy=camera @ matrix.astype(np.float32),
+        why=_most_frequent(_why(crop, row, photo), side),
     )
 
 
+def _reduced(plane: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    return np.asarray(cv2.resize(plane, (side, side), interpolation=cv2.INTER_AREA))
+
+
+def _most_frequent(why: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The most frequent cause of the cells that a pixel shows, where a fifth of them is not valid."""
+    if not why.any():
+        return np.zeros((side, side), np.uint8)
+    share = np.stack([_reduced((why == kind).astype(np.float32), side) for kind in Why if kind])
+    most: NDArray[np.uint8] = (share.argmax(axis=0) + 1).astype(np.uint8)
+    most[share.sum(axis=0) < 0.2] = Why.VALID
+    return most
+
+
 def view_sites(crop: StoredCrop, row: dict[str, Any]) -> CropView:
-    """A crop with one pixel per site: the noisy photo is demosaiced. Arguments as of `view_cells`."""
+    """A crop with one pixel per site: the noisy photo is demosaiced. Arguments as of `view_small`."""
     cell = Cfa(row["cfa"]).cell
-    photo = Photo(mosaic=_whole_cells(crop.noisy_raw, cell), sensor=_sensor(row))
+    photo = Photo(mosaic=_whole_tiles(crop.noisy_raw, cell), sensor=_sensor(row))
     contrast = row["contrast_red"], row["contrast_blue"]
     gains = contrast_gains(photo) if None in contrast else np.array([contrast[0], 1, contrast[1]], np.float32)
     noisy = to_rec2020(demosaic(photo, gains), camera_to_rec2020(row["rgb_xyz_matrix"])) * row["gain"]
@@ -148,7 +163,7 @@ def over_picture(truth: Rgb, why: NDArray[np.uint8]) -> Rgb:
     return out
 
 
-def _whole_cells(mosaic: NDArray[np.uint16], cell: int) -> NDArray[np.uint16]:
+def _whole_tiles(mosaic: NDArray[np.uint16], cell: int) -> NDArray[np.uint16]:
     """Without the last sites of a crop whose side is no multiple of the cell: 512 of X-Trans."""
     period = 2 * cell if cell == 3 else cell
     size = len(mosaic) // period * period
@@ -175,6 +190,8 @@ def _why(crop: StoredCrop, row: dict[str, Any], photo: Photo) -> NDArray[np.uint
     Where one cause alone was measured on the crop, it is that one; spots of a few cells are hot pixels where there are any.
     """
     cell, size = photo.cfa.cell, len(photo.mosaic)
+    if (crop.mask == 255).all():
+        return np.zeros((size // cell, size // cell), np.uint8)
     valid = np.unpackbits(crop.mask, axis=1)[:size, :size].reshape(size // cell, cell, -1, cell)
     invalid = ~valid.any(axis=(1, 3))
     truth = np.ascontiguousarray(crop.gt_raw[:size, :size])
@@ -183,7 +200,7 @@ def _why(crop: StoredCrop, row: dict[str, Any], photo: Photo) -> NDArray[np.uint
     out[over] = Why.OVEREXPOSED
     rest = invalid & ~over
     out[rest] = _other(row)
-    if row["hot_fraction"] and out.any():
+    if row["hot_fraction"]:
         _, labels, stats, _ = cv2.connectedComponentsWithStats(rest.astype(np.uint8))
         spots = (stats[:, cv2.CC_STAT_WIDTH] <= _REACH) & (stats[:, cv2.CC_STAT_HEIGHT] <= _REACH)
         spots[0] = False  # the background

@@ -18,7 +18,7 @@ from rawnind.reasons import Reason
 from rawnind.records import Cfa
 from rawnind.report.canvas import pair_picture
 from rawnind.report.folder import read_folder
-from rawnind.report.pixels import Why, exposure_of, to_srgb, view_cells, view_sites
+from rawnind.report.pixels import Why, exposure_of, to_srgb, view_sites, view_small
 from tests.output.result_maker import make_result, make_scene
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -39,7 +39,7 @@ def made(request, maker):
 def test_both_photos_have_one_brightness(made):
     """The maker draws both from one scene; the noisy one is 1.5 times darker, which the gain undoes."""
     _, _, row, crop = made
-    for view in (view_cells(crop, row), view_sites(crop, row)):
+    for view in (view_small(crop, row), view_sites(crop, row)):
         assert view.truth.shape == view.noisy.shape == (*view.why.shape, 3)
         camera = np.linalg.inv(_to_rec2020(row)) @ view.noisy.mean(axis=(0, 1))
         assert camera == pytest.approx(view.truth.mean(axis=(0, 1)), rel=0.05)
@@ -53,9 +53,9 @@ def test_a_pixel_has_a_cause_exactly_where_its_mask_says_invalid(made):
     maker, _, row, crop = made
     cell = Cfa(row["cfa"]).cell
     valid = maker.pixels[row["crop_id"]].valid
-    side = len(view_cells(crop, row).why)
+    side = len(view_small(crop, row).why)
     cells = valid[: side * cell, : side * cell].reshape(side, cell, side, cell).any(axis=(1, 3))
-    assert np.array_equal(view_cells(crop, row).why == Why.VALID, cells)
+    assert np.array_equal(view_small(crop, row).why == Why.VALID, cells)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_cause_of_a_large_area_is_what_was_measured_on_the_crop(maker, measu
     row = read_folder(maker.store).crops.to_pylist()[0] | measured
     with ShardReader(maker.store) as reader:
         crop = reader.crop(row["shard"], row["row_group"], row["crop_id"], row["size"], row["shard_sha256"])
-        assert set(view_cells(crop, row).why.flat) == {why}
+        assert set(view_small(crop, row).why.flat) == {why}
 
 
 def test_the_crops_of_a_pair_lie_where_they_were_cut(made):

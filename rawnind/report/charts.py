@@ -1,0 +1,167 @@
+"""Charts as SVG that follows the page: its text colour, its font, light and dark."""
+
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_TEXT = "#010203"
+"""Replaced by the page's text colour."""
+SERIES = ("#3b82c4", "#d9731a", "#2a9d6f", "#b5559c", "#8a7f1f", "#c0453b", "#5b6ee1", "#6b8e9b")
+"""Colours with enough contrast on white and on black."""
+_LIMIT = "#d03a2b"
+_MOST_MARKS = 1500
+"""Points that are drawn one by one; more become a picture within the chart."""
+
+_STYLE = {
+    "axes.edgecolor": _TEXT, "axes.labelcolor": _TEXT, "axes.linewidth": 0.6, "axes.spines.right": False,
+    "axes.spines.top": False, "font.size": 9, "grid.alpha": 0.25, "grid.color": _TEXT, "grid.linewidth": 0.4,
+    "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "rawnind", "text.color": _TEXT, "xtick.color": _TEXT,
+    "ytick.color": _TEXT,
+}  # fmt: skip
+
+Points = Sequence[tuple[float, float]]
+
+
+def histogram(
+    values: Sequence[float],
+    title: str,
+    *,
+    limits: Mapping[str, float],
+    span: tuple[float, float] | None = None,
+) -> str:
+    """How often each value occurs, with the thresholds drawn in.
+
+    Args:
+        values: at least one.
+        title: what they are.
+        limits: name -> threshold.
+        span: of the axis; None: from the lowest to the highest value or threshold.
+    """
+    with _chart(title) as (axes, svg):
+        axes.hist(
+            values,
+            bins=40,
+            range=span or _span([*values, *limits.values()]),
+            color=SERIES[0],
+            histtype="stepfilled",
+        )
+        axes.set_ylabel("count")
+        axes.grid(axis="y")
+        for name, limit in limits.items():
+            axes.axvline(limit, color=_LIMIT, lw=1.2, ls="--", label=f"{name} {limit:g}")
+        if limits:
+            axes.legend(fontsize=8)
+    return svg[0]
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def curves(series: Mapping[str, Points], title: str, labels: tuple[str, str]) -> str:
+    """Points joined by lines, one line per name, on logarithmic axes.
+
+    Args:
+        series: name -> (x, y), all above 0.
+        title: of the chart.
+        labels: of both axes.
+    """
+    with _chart(title, legend=len(series) > 1) as (axes, svg):
+        for (name, points), color in zip(series.items(), _colors(), strict=False):
+            axes.loglog(
+                *zip(*sorted(points), strict=True), marker="o", ms=3, lw=1, color=color, label=_plain(name)
+            )
+        _label(axes, labels)
+    return svg[0]
+
+
+def scatter(series: Mapping[str, Points], title: str, labels: tuple[str, str], *, log: bool = False) -> str:
+    """Points in one colour per name.
+
+    Args:
+        series: name -> (x, y).
+        title: of the chart.
+        labels: of both axes.
+        log: whether both axes are logarithmic; all values are above 0 then.
+    """
+    many = sum(map(len, series.values())) > _MOST_MARKS
+    with _chart(title, legend=len(series) > 1) as (axes, svg):
+        for (name, points), color in zip(series.items(), _colors(), strict=False):
+            x, y = zip(*points, strict=True)
+            axes.scatter(x, y, s=9, alpha=0.7, color=color, label=_plain(name), linewidths=0, rasterized=many)
+        if log:
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+        _label(axes, labels)
+    return svg[0]
+
+
+def _colors() -> Iterator[str]:
+    while True:
+        yield from SERIES
+
+
+def _label(axes: Axes, labels: tuple[str, str]) -> None:
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.grid(visible=True)
+
+
+@contextmanager
+def _chart(title: str, *, legend: bool = False) -> Iterator[tuple[Axes, list[str]]]:
+    """Axes to draw on; the list has the chart's SVG when the block has ended.
+
+    Args:
+        title: of the chart.
+        legend: whether the series are named.
+    """
+    svg: list[str] = []
+    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(5.2, 3.1))
+        axes = figure.add_axes((0.13, 0.16, 0.84, 0.73))  # a layout engine takes as long as the drawing
+        yield axes, svg
+        axes.set_title(title, fontsize=10, loc="left")
+        if legend:
+            axes.legend(fontsize=7)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, dpi=110, metadata=_NO_METADATA)
+        svg.append(_for_page(file.getvalue(), title))
+
+
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+def _for_page(svg: str, title: str) -> str:
+    """An SVG file as an element of the page: no header, no ids that two charts share, colours and fonts of the page."""
+    svg = svg[svg.index("<svg") :].replace(_TEXT, "currentColor")
+    svg = re.sub(r"<style.*?</style>|font-family: [^;\"]*; ", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"(?<=\.\d\d)\d+(?=[^<>]*>)", "", svg)  # of places: a hundredth of a point is enough
+    svg = re.sub(r"\s*\n\s*", " ", svg)
+    name = re.sub(r"\W+", "-", title)
+    svg = re.sub(r'((?:id="|href="#|url\(#))', rf"\g<1>{name}-", svg)
+    return re.sub(
+        r'^<svg ([^>]*?)width="[^"]*" height="[^"]*"', rf'<svg role="img" aria-label="{title}" \1', svg
+    )
+
+
+def _plain(text: str) -> str:
+    """A text in which matplotlib finds no formula, and no name that legends leave out."""
+    return text.replace("$", r"\$").lstrip("_") or "unknown"
+
+
+def joined(groups: Iterable[tuple[str, tuple[float, float]]]) -> dict[str, list[tuple[float, float]]]:
+    """(name, point) by name, in the order of the names.
+
+    >>> joined([("b", (1, 2)), ("a", (3, 4)), ("b", (5, 6))])
+    {'a': [(3, 4)], 'b': [(1, 2), (5, 6)]}
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for name, point in groups:
+        found.setdefault(name, []).append(point)
+    return dict(sorted(found.items()))
