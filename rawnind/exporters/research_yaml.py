@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from rawnind.documents import json_object
 from rawnind.errors import ConfigError, ManifestError, NotPreparedError
-from rawnind.feed.manifest_view import Pair, colour_matrix, manifest_digest, pair_of, read_groups
+from rawnind.feed.manifest_view import manifest_digest, read_groups
 from rawnind.feed.mosaic_rgb import noisy_rgb
+from rawnind.feed.rows import Pair, colour_matrix, pair_of
 from rawnind.imaging.color import camera_to_rec2020
 from rawnind.output.atomic_file import TEMPORARY
 from rawnind.output.manifest import MANIFEST, PAIRS, incompleteness

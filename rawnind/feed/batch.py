@@ -2,10 +2,10 @@
 
 import math
 from collections import UserDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple, Protocol, TypedDict, cast
+from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from rawnind.feed.buffers import BufferPool, in_worker
+from rawnind.feed.extras import Extras, Value, as_columns, gathered, join_items, joined
 from rawnind.feed.render import Sample
 
 _ALIGNMENT = 64  # bytes; every tensor of a native batch starts on a multiple of it
@@ -34,6 +35,14 @@ class Batch(TypedDict):
         mask_crops: (n, 3, c, c) bool, True where the pair may be trained on; one plane expanded to three channels: do not write to it.
         rgb_xyz_matrix: (n, 4, 3) float32, XYZ -> camera RGB, fourth row 0; (4, 3) for a single item.
         gain: (n,) float32, the factor by which y still has to be multiplied to be as bright as x; a float for a single item.
+        noise_a: (n, 4) or (n, 3) float32, one per channel of y: a site of y has the noise variance noise_a * y + noise_b;
+            NaN where it was not measured. With input="rgb" of the sites before demosaicing. This and all below only
+            where `extras` asks for it; a single item has one row of it.
+        noise_b: of the same shape.
+        iso: (n,) float32, of the noisy photo; NaN where it is unknown.
+        scene: n names of scenes.
+        camera: n names of cameras.
+        crop_id: n names of stored crops.
     """
 
     x_crops: Tensor
@@ -41,6 +50,12 @@ class Batch(TypedDict):
     mask_crops: Tensor
     rgb_xyz_matrix: Tensor
     gain: Any
+    noise_a: NotRequired[Tensor]
+    noise_b: NotRequired[Tensor]
+    iso: NotRequired[Any]
+    scene: NotRequired[Any]
+    camera: NotRequired[Any]
+    crop_id: NotRequired[Any]
 
 
 class Native(NamedTuple):
@@ -73,11 +88,13 @@ class NativeBatch:
         memory: (nbytes,) uint8, all tensors one after the other.
         shapes: number type and shape of each tensor, in the order of `Native`.
         damaged: names of shards that could not be read; other crops replace theirs.
+        extras: what the options ask for beside pixels, matrix and gain.
     """
 
     memory: Tensor
     shapes: tuple[Shape, ...]
     damaged: tuple[str, ...] = ()
+    extras: Extras = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.shapes[0][1][0]
@@ -89,11 +106,11 @@ class NativeBatch:
 
     def pin_memory(self) -> "NativeBatch":
         """The batch in page-locked memory; torch's DataLoader calls this with `pin_memory=True`."""
-        return NativeBatch(self.memory.pin_memory(), self.shapes, self.damaged)
+        return replace(self, memory=self.memory.pin_memory())
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "NativeBatch":
         """The batch on a device, still in the number types of the shards."""
-        return NativeBatch(self.memory.to(device, non_blocking=non_blocking), self.shapes, self.damaged)
+        return replace(self, memory=self.memory.to(device, non_blocking=non_blocking))
 
 
 def memory_size(shapes: Sequence[Shape]) -> int:
@@ -139,12 +156,13 @@ def collate(samples: Sequence[NativeBatch]) -> NativeBatch:
     count = sum(map(len, samples))
     shapes = tuple((dtype, (count, *rest)) for dtype, (_, *rest) in samples[0].shapes)
     damaged = tuple(name for sample in samples for name in sample.damaged)
-    joined = NativeBatch(torch.empty(memory_size(shapes), dtype=torch.uint8), shapes, damaged)
+    memory = torch.empty(memory_size(shapes), dtype=torch.uint8)
+    whole = NativeBatch(memory, shapes, damaged, joined([sample.extras for sample in samples]))
     for target, parts in zip(
-        joined.tensors, zip(*(sample.tensors for sample in samples), strict=True), strict=True
+        whole.tensors, zip(*(sample.tensors for sample in samples), strict=True), strict=True
     ):
         torch.cat(parts, out=target)
-    return joined
+    return whole
 
 
 def to_device(batch: NativeBatch | Batch, device: torch.device | str = "cpu") -> Batch:
@@ -171,7 +189,12 @@ def to_device(batch: NativeBatch | Batch, device: torch.device | str = "cpu") ->
     )
     plain = empty_batch(moved.shapes, allocate)
     to_float32(moved.tensors, plain)
-    return plain
+    return with_extras(plain, as_columns(batch.extras, where))
+
+
+def with_extras(batch: Batch, extras: dict[str, Any]) -> Batch:
+    """The batch with further keys."""
+    return cast("Batch", {**batch, **extras}) if extras else batch
 
 
 _pool = BufferPool()
@@ -179,13 +202,15 @@ _pool = BufferPool()
 
 def _move(batch: Batch, device: torch.device | str) -> Batch:
     mask = batch["mask_crops"][:, :1].to(device, non_blocking=True)
-    return Batch(
+    moved = Batch(
         x_crops=batch["x_crops"].to(device, non_blocking=True),
         y_crops=batch["y_crops"].to(device, non_blocking=True),
         mask_crops=mask.expand(-1, 3, -1, -1),
         rgb_xyz_matrix=batch["rgb_xyz_matrix"].to(device, non_blocking=True),
         gain=torch.as_tensor(batch["gain"]).to(device),
     )
+    others = {name: value for name, value in batch.items() if name not in moved}
+    return with_extras(moved, {k: v.to(device) if isinstance(v, Tensor) else v for k, v in others.items()})
 
 
 def empty_batch(shapes: Sequence[Shape], allocate: Allocate) -> Batch:
@@ -261,8 +286,8 @@ class _LazyBatch(UserDict[str, Any]):
 
 
 def _collate_plain(batch: Sequence[NativeBatch], *, collate_fn_map: object = None) -> Batch | _LazyBatch:  # noqa: ARG001
-    joined = collate(batch)
-    return _LazyBatch(joined) if in_worker() else to_device(joined)
+    whole = collate(batch)
+    return _LazyBatch(whole) if in_worker() else to_device(whole)
 
 
 class _Item(dict[str, Any]):
@@ -278,13 +303,15 @@ def _collate_items(items: Sequence[_Item], *, collate_fn_map: object = None) -> 
     """Joins items, as a ConcatDataset requests them, into the batch that `__getitems__` makes of the same rows."""
     counts = torch.tensor([len(item["x_crops"]) for item in items])
     mask = torch.cat([item["mask_crops"][:, :1] for item in items])
-    return Batch(
+    plain = Batch(
         x_crops=torch.cat([item["x_crops"] for item in items]),
         y_crops=torch.cat([item["y_crops"] for item in items]),
         mask_crops=mask.expand(-1, 3, -1, -1),
         rgb_xyz_matrix=torch.stack([item["rgb_xyz_matrix"] for item in items]).repeat_interleave(counts, 0),
         gain=torch.tensor([item["gain"] for item in items]).repeat_interleave(counts),
     )
+    others = [name for name in items[0] if name not in plain]
+    return with_extras(plain, {name: join_items([item[name] for item in items], counts) for name in others})
 
 
 # The documented way to extend torch.utils.data.default_collate: a DataLoader without collate_fn gives float32 batches.
@@ -314,22 +341,22 @@ class NativeBatchBuilder:
     def __init__(self, count: int, allocate: Allocate) -> None:
         self._count = count
         self._allocate = allocate
-        self._filled = 0
+        self._extras: list[Mapping[str, Value]] = []
 
     def add(self, sample: Sample) -> None:
         """Copies the next sample."""
         arrays = _arrays(sample)
-        if not self._filled:
+        if not self._extras:
             self._shapes = _shapes(arrays, self._count)
             self._memory = self._allocate(memory_size(self._shapes))
             self._tensors = NativeBatch(self._memory, self._shapes).tensors
         for target, array in zip(self._tensors, arrays, strict=True):
-            target[self._filled].copy_(torch.from_numpy(array))
-        self._filled += 1
+            target[len(self._extras)].copy_(torch.from_numpy(array))
+        self._extras.append(sample.extras)
 
     def batch(self, damaged: tuple[str, ...] = ()) -> NativeBatch:
         """The batch, once all samples were added."""
-        return NativeBatch(self._memory, self._shapes, damaged)
+        return NativeBatch(self._memory, self._shapes, damaged, gathered(self._extras))
 
 
 class FloatBatchBuilder:
@@ -345,23 +372,24 @@ class FloatBatchBuilder:
     def __init__(self, count: int, allocate: Allocate) -> None:
         self._count = count
         self._allocate = allocate
-        self._filled = 0
+        self._extras: list[Mapping[str, Value]] = []
 
     def add(self, sample: Sample) -> None:
         """Copies the next sample."""
         arrays = _arrays(sample)
-        if not self._filled:
+        if not self._extras:
             self._batch = empty_batch(_shapes(arrays, self._count), self._allocate)
-        to_float32(Native(*(torch.from_numpy(array)[None] for array in arrays)), self._batch, self._filled)
-        self._filled += 1
+        native = Native(*(torch.from_numpy(array)[None] for array in arrays))
+        to_float32(native, self._batch, len(self._extras))
+        self._extras.append(sample.extras)
 
     def batch(self) -> Batch:
         """The batch, once all samples were added."""
-        return self._batch
+        return with_extras(self._batch, as_columns(gathered(self._extras)))
 
 
 def _arrays(sample: Sample) -> list[NDArray[np.generic]]:
-    return [np.asarray(value, np.float32) if isinstance(value, float) else value for value in sample]
+    return [np.asarray(value, np.float32) if isinstance(value, float) else value for value in sample[:-1]]
 
 
 def _shapes(arrays: list[NDArray[np.generic]], count: int) -> tuple[Shape, ...]:

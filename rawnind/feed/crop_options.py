@@ -1,7 +1,7 @@
 """The keyword options that `CropDataset`, `LiveCropDataset`, `ray_dataset` and the trainers share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from numbers import Integral
 from typing import Literal, TypedDict
@@ -42,6 +42,17 @@ class Verify(StrEnum):
     SHA256 = "sha256"
 
 
+class Extra(StrEnum):
+    """What a batch can hold beside pixels, matrix and gain."""
+
+    NOISE_A = "noise_a"
+    NOISE_B = "noise_b"
+    ISO = "iso"
+    SCENE = "scene"
+    CAMERA = "camera"
+    CROP_ID = "crop_id"
+
+
 class CropOptions(TypedDict, total=False):
     """Which crops to read and how to make samples of them. All are optional.
 
@@ -69,6 +80,8 @@ class CropOptions(TypedDict, total=False):
         tries: how many windows are tried to reach `least_valid`; the best one is taken. Default: 8.
         on_damage: what happens at a shard that is not what the manifest says: "raise" (the default), or "skip".
         verify: "layout" (the default), or "sha256": each process also hashes each shard once before it uses it.
+        extras: further keys of the batch, see `Batch`: "noise_a", "noise_b", "iso", "scene", "camera", "crop_id". Default:
+            none.
     """
 
     split: Split | Literal["train", "val", "test", "all"]
@@ -91,6 +104,7 @@ class CropOptions(TypedDict, total=False):
     tries: int
     on_damage: OnDamage | Literal["raise", "skip"]
     verify: Verify | Literal["layout", "sha256"]
+    extras: Sequence[Extra | Literal["noise_a", "noise_b", "iso", "scene", "camera", "crop_id"]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +122,7 @@ class SampleOptions:
     tries: int
     on_damage: OnDamage
     verify: Verify
+    extras: tuple[Extra, ...] = field(default=(), repr=False)  # the samples are the same with and without
 
     def __post_init__(self) -> None:
         for name in ("crop_size", "num_crops", "seed", "tries"):
@@ -119,6 +134,11 @@ class SampleOptions:
         require(self.num_crops > 0, "num_crops must be at least 1", self.num_crops)
         require(self.seed >= 0, "seed must not be negative", self.seed)
         require(0 <= self.least_valid <= 1, "least_valid must lie between 0 and 1", self.least_valid)
+        require(
+            not (self.pairing is TrainingPairing.X_X and {Extra.NOISE_A, Extra.NOISE_B} & {*self.extras}),
+            "extras noise_a and noise_b are of the noisy photo, which is not in pairing",
+            str(self.pairing),
+        )
         require(self.tries > 0, "tries must be at least 1", self.tries)
 
 
@@ -159,6 +179,7 @@ def checked_options(
     tries: int = 8,
     on_damage: str = "raise",
     verify: str = "layout",
+    extras: Sequence[str] = (),
 ) -> CheckedOptions:
     """Checks options and fills in their defaults.
 
@@ -192,8 +213,13 @@ def checked_options(
         tries=tries,
         on_damage=member(OnDamage, "on_damage", on_damage),
         verify=member(Verify, "verify", verify),
+        extras=tuple(dict.fromkeys(member(Extra, "extras", name) for name in _names(extras))),
     )
     return CheckedOptions(selection=selection, samples=samples, validation_share=validation_share)
+
+
+def _names(extras: Sequence[str]) -> Sequence[str]:
+    return (extras,) if isinstance(extras, str) else extras
 
 
 def check_batching(batch_size: int, workers: int, rank: int, ranks: int) -> None:

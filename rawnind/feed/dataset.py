@@ -11,11 +11,21 @@ import torch
 from torch.utils.data import Dataset
 
 from rawnind.errors import DamagedShardError
-from rawnind.feed.batch import Batch, BatchBuilder, NativeBatch, NativeBatchBuilder, as_item, to_device
+from rawnind.feed.batch import (
+    Batch,
+    BatchBuilder,
+    NativeBatch,
+    NativeBatchBuilder,
+    as_item,
+    to_device,
+    with_extras,
+)
 from rawnind.feed.buffers import BufferPool, in_worker
 from rawnind.feed.crop_options import CropOptions, Input, OnDamage, Verify, checked_options
-from rawnind.feed.manifest_view import Pair, Row, load_view, manifest_digest
+from rawnind.feed.extras import of_single_item
+from rawnind.feed.manifest_view import load_view, manifest_digest
 from rawnind.feed.render import Sample, render
+from rawnind.feed.rows import Pair, Row
 from rawnind.feed.sampling import generator
 from rawnind.feed.shared_memory import allocate_shared
 from rawnind.output.manifest import MANIFEST, incompleteness
@@ -83,6 +93,7 @@ class CropDataset(Dataset[Batch]):
         for store in self._stores:
             if missing := incompleteness(store):
                 log.warning("%s: %s", store.location, missing)
+        self._split = checked.selection.split
         self._pairs: dict[int, Pair] = {}
         self._reported: set[str] = set()
         if self.rows_without_bayer:
@@ -124,6 +135,20 @@ class CropDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __repr__(self) -> str:
+        pairs, options = self.rows.pairs, self.options
+        scenes = len(pairs.group_by(["cfa", "scene"]).aggregate([]))
+        isos = pc.min_max(pairs["iso"]).as_py()
+        iso = f"ISO {isos['min']} to {isos['max']}" if isos["min"] is not None else "ISO unknown"
+        removed = ", ".join(f"{name} {count}" for name, count in self.rows.left_out if count)
+        return (
+            f"CropDataset of {', '.join(store.location for store in self._stores)}: split {self._split}, {len(self)} crops of "
+            f"{len(pairs)} pairs, {scenes} scenes, cameras {', '.join(sorted(pairs['camera'].unique().to_pylist()))}, {iso}; "
+            f"{options.num_crops} x {options.crop_size} sites, input {options.input}, pairing {options.pairing}"
+            + (f", extras {', '.join(options.extras)}" if options.extras else "")
+            + (f"; rows removed: {removed}" if removed else "")
+        )
+
     def __getitem__(self, index: int) -> Batch:
         """One row as float32: `num_crops` sub-crops, one colour matrix (4, 3), one gain.
 
@@ -134,7 +159,8 @@ class CropDataset(Dataset[Batch]):
         batch = to_device(self.native([index]))
         batch["rgb_xyz_matrix"] = batch["rgb_xyz_matrix"][0]
         batch["gain"] = float(batch["gain"][0])
-        return as_item(batch)
+        shared = {str(name): of_single_item(batch[name.value]) for name in self.options.extras}
+        return as_item(with_extras(batch, shared))
 
     def __getitems__(self, indices: Sequence[int]) -> list[NativeBatch]:
         """A whole batch in one block of memory; torch's DataLoader calls this instead of `__getitem__`."""

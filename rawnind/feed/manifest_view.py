@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rawnind.errors import ConfigError, ManifestError, NotPreparedError
+from rawnind.errors import ConfigError, NotPreparedError
+from rawnind.feed.rows import COLORS, Pair, Row, pair_of
 from rawnind.feed.selection import Selection, Split, validation_scenes
-from rawnind.imaging.color import camera_to_rec2020
 from rawnind.output.manifest import MANIFEST, PAIRS
 from rawnind.output.schema import MANIFEST_SCHEMA
 from rawnind.output.shards import crop_name
@@ -23,72 +23,24 @@ from rawnind.records import Cfa
 
 log = logging.getLogger(__name__)
 
+_NOISE_COLUMNS = tuple(f"noise_{part}_{color}" for color in COLORS for part in "ab")
 _CROP_COLUMNS = ("row_group", "y", "x", "valid_fraction", "shift_y", "shift_x")
 _PAIR_COLUMNS = (
     "scene", "cfa", "pair_id", "size", "gain", "black_level", "white_level", "gt_black_level",
     "gt_white_level", "rgb_xyz_matrix", "contrast_red", "contrast_blue", "gt_rgb_xyz_matrix",
-    "gt_contrast_red", "gt_contrast_blue", "shard", "shard_sha256",
+    "gt_contrast_red", "gt_contrast_blue", "iso", "camera", *_NOISE_COLUMNS, "shard", "shard_sha256",
 )  # fmt: skip
-_NEWER_COLUMNS = ("contrast_red", "contrast_blue", "gt_rgb_xyz_matrix", "gt_contrast_red", "gt_contrast_blue")
+_NEWER_COLUMNS = (
+    "contrast_red", "contrast_blue", "gt_rgb_xyz_matrix", "gt_contrast_red", "gt_contrast_blue", *_NOISE_COLUMNS,
+)  # fmt: skip
 """Columns that manifests of earlier versions lack; they are null there."""
 _FILTER_COLUMNS = (
-    "test_reserve", "gt_sha1", "noisy_sha1", "msssim", "alignment_loss", "iso", "camera",
+    "test_reserve", "gt_sha1", "noisy_sha1", "msssim", "alignment_loss",
 )  # fmt: skip
-_FILTERED_BY = {*_FILTER_COLUMNS, "scene", "cfa", "size", "valid_fraction"}
+_FILTERED_BY = {*_FILTER_COLUMNS, "iso", "camera", "scene", "cfa", "size", "valid_fraction"}
 _ROW_NUMBER = "number of the row"
 _FOLDER = "number of the folder"
 _REPEATED = ("scene", "cfa", "pair_id", "camera", "gt_sha1", "noisy_sha1", "shard", "shard_sha256", "recipe")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pair:
-    """The values that all crops of one pair have in common.
-
-    Attributes:
-        folder: number of the output folder, where a data set joins several.
-        size: side of the stored crops in sites.
-        gain: factor that brings the noisy photo to the GT's level.
-        black: black levels of the noisy photo, in plane order, sensor values.
-        white: white level of the noisy photo.
-        gt_black: black levels of the GT, in plane order.
-        gt_white: white level of the GT.
-        rgb_xyz_matrix: XYZ -> camera RGB, 9 numbers row by row.
-        contrast: (red, blue) factors of the noisy photo's demosaicing; None in folders of earlier versions.
-        gt_rgb_xyz_matrix: of the GT; None in folders of earlier versions.
-        gt_contrast: (red, blue) factors of the GT's demosaicing; None in folders of earlier versions.
-    """
-
-    folder: int
-    scene: str
-    cfa: Cfa
-    pair_id: str
-    size: int
-    gain: float
-    black: tuple[float, ...]
-    white: float
-    gt_black: tuple[float, ...]
-    gt_white: float
-    rgb_xyz_matrix: tuple[float, ...]
-    contrast: tuple[float, float] | None
-    gt_rgb_xyz_matrix: tuple[float, ...] | None
-    gt_contrast: tuple[float, float] | None
-    shard: str
-    shard_sha256: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One row of the manifest.
-
-    Attributes:
-        shift: (dy, dx): GT site (y + dy, x + dx) shows what noisy site (y, x) shows, at the crop's middle.
-    """
-
-    crop_id: str
-    pair: Pair
-    row_group: int
-    shift: tuple[int, int]
-    valid_fraction: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -144,60 +96,6 @@ class ManifestView:
         """Pair number `number`."""
         values = {name: self.pairs[name][number].as_py() for name in _PAIR_COLUMNS}
         return pair_of(values, self.pairs[_FOLDER][number].as_py())
-
-
-def pair_of(value: Mapping[str, Any], folder: int = 0) -> Pair:
-    """The pair of a row of the manifest, whose values are given by column name.
-
-    Raises:
-        ManifestError: Its colour matrix is none, or a white level is not above black.
-    """
-    for prefix in ("", "gt_"):
-        black, white = value[f"{prefix}black_level"], value[f"{prefix}white_level"]
-        if white <= max(black):
-            raise ManifestError(
-                f"pair {value['pair_id']} is damaged: white {white:g} is not above black {max(black):g}"
-            )
-    matrix = value["gt_rgb_xyz_matrix"]
-    return Pair(
-        folder=folder,
-        scene=value["scene"],
-        cfa=Cfa(value["cfa"]),
-        pair_id=value["pair_id"],
-        size=value["size"],
-        gain=value["gain"],
-        black=tuple(value["black_level"]),
-        white=value["white_level"],
-        gt_black=tuple(value["gt_black_level"]),
-        gt_white=value["gt_white_level"],
-        rgb_xyz_matrix=colour_matrix(value["rgb_xyz_matrix"], value["pair_id"]),
-        contrast=_contrast(value["contrast_red"], value["contrast_blue"]),
-        gt_rgb_xyz_matrix=None if matrix is None else tuple(matrix),
-        gt_contrast=_contrast(value["gt_contrast_red"], value["gt_contrast_blue"]),
-        shard=value["shard"],
-        shard_sha256=value["shard_sha256"],
-    )
-
-
-def _contrast(red: float | None, blue: float | None) -> tuple[float, float] | None:
-    return None if red is None or blue is None else (red, blue)
-
-
-def colour_matrix(values: Sequence[float], pair: str) -> tuple[float, ...]:
-    """The values, which must be a matrix that a camera can have.
-
-    Args:
-        values: XYZ -> camera RGB, 9 numbers row by row.
-        pair: its name, for the error.
-
-    Raises:
-        ManifestError: They are not.
-    """
-    try:
-        camera_to_rec2020(values)
-    except ValueError as error:
-        raise ManifestError(f"pair {pair} is damaged: {error}") from error
-    return tuple(values)
 
 
 Filter = tuple[str, pc.Expression]

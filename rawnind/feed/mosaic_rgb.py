@@ -6,7 +6,7 @@ A module of its own, because demosaicing imports numba, which takes a second, an
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.feed.manifest_view import Pair, Row
+from rawnind.feed.rows import Pair, Row
 from rawnind.imaging.color import camera_to_rec2020, to_rec2020
 from rawnind.imaging.demosaic.camera_rgb import contrast_gains, demosaic
 from rawnind.imaging.photo import Photo

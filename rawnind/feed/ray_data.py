@@ -22,7 +22,8 @@ def ray_dataset(
     """Samples of an output folder as a Ray Dataset, one row per sub-crop, made by Ray's workers.
 
     Columns and values are those of `Batch`: `iter_torch_batches` returns the batches of a `CropLoader`, and `streaming_split`
-    divides an epoch among the workers of Ray Train.
+    divides an epoch among the workers of Ray Train. Texts (`extras` scene, camera and crop_id) are in `iter_batches` alone:
+    torch has no tensors of texts.
 
     Args:
         output: the folder that `rawnind prepare` wrote; every worker must be able to read it under this name.
@@ -55,7 +56,7 @@ def ray_dataset(
 
 def _rendered(batch: dict[str, NDArray[np.int64]], *, crops: CropDataset) -> dict[str, NDArray[Any]]:
     samples = to_device(crops.native(batch["data"].tolist()))
-    return {name: np.ascontiguousarray(value.numpy()) for name, value in samples.items()}  # type: ignore[attr-defined]
+    return {name: np.ascontiguousarray(value) for name, value in samples.items()}
 
 
 def location_of(output: str | Path) -> str:

@@ -1,12 +1,14 @@
 """Makes samples of a stored crop: chooses the window, and which photo is x and which is y."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.feed.crop_options import Input, SampleOptions, TrainingPairing
-from rawnind.feed.manifest_view import Pair, Row
+from rawnind.feed.extras import Value, applied_gain, extras_of
+from rawnind.feed.rows import Pair, Row
 from rawnind.feed.sampling import Grid, Window, best_window
 from rawnind.output.shard_reader import StoredCrop
 from rawnind.records import Cfa
@@ -23,6 +25,7 @@ class Sample(NamedTuple):
         factor: (4,) level per sensor value, times the gain with `match_gain`.
         rgb_xyz_matrix: (4, 3) XYZ -> camera RGB, with a fourth row of zeros for the second green as LibRaw has it.
         gain: the factor by which y still has to be multiplied to be as bright as x.
+        extras: what the options ask for beside that, by key.
     """
 
     x: NDArray[Any]
@@ -32,6 +35,7 @@ class Sample(NamedTuple):
     factor: NDArray[np.float32]
     rgb_xyz_matrix: NDArray[np.float32]
     gain: float
+    extras: Mapping[str, Value]
 
 
 def render(crop: StoredCrop, row: Row, options: SampleOptions, rng: np.random.Generator) -> list[Sample]:
@@ -46,13 +50,14 @@ def render(crop: StoredCrop, row: Row, options: SampleOptions, rng: np.random.Ge
     grid = _grid(row, options)
     valid = np.unpackbits(crop.mask, axis=1).view(np.bool_)
     matrix, gain = _matrix(row.pair), _remaining_gain(row.pair, options)
+    extras = extras_of(row, options, applied_gain(row, options))
     samples = []
     for _ in range(options.num_crops):
         window = _window(grid, valid, row, options, rng)
         x, y = _photos(crop, row, window, options)
-        black, factor = _levels(row.pair, window, options)
+        black, factor = _levels(row, window, options)
         mask = window.cut(valid, options.crop_size)
-        samples.append(Sample(x, y, mask, black, factor, matrix, gain))
+        samples.append(Sample(x, y, mask, black, factor, matrix, gain, extras))
     return samples
 
 
@@ -110,7 +115,7 @@ def _photos(
             y = _noisy(crop, pair, window, size)
             if options.pairing is TrainingPairing.Y_Y:
                 return y, y
-            return window.cut(crop.gt_rgb, size), y * np.float32(pair.gain if options.match_gain else 1)
+            return window.cut(crop.gt_rgb, size), y * np.float32(applied_gain(row, options))
 
 
 def _truth(crop: StoredCrop, row: Row, window: Window, size: int) -> NDArray[Any]:
@@ -132,14 +137,14 @@ def _noisy(crop: StoredCrop, pair: Pair, window: Window, size: int) -> NDArray[n
 
 
 def _levels(
-    pair: Pair, window: Window, options: SampleOptions
+    row: Row, window: Window, options: SampleOptions
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    pair = row.pair
     if options.input is Input.RGB or pair.cfa is not Cfa.BAYER:
         return np.zeros(4, np.float32), np.ones(4, np.float32)
     of_gt = options.pairing is TrainingPairing.X_X
     black = np.array(pair.gt_black if of_gt else pair.black)
     white = pair.gt_white if of_gt else pair.white
-    gain = pair.gain if options.match_gain and options.pairing is TrainingPairing.X_Y else 1.0
     if window.orientation.transpose:  # the two greens are swapped
         black = black[[0, 2, 1, 3]]
-    return black.astype(np.float32), (gain / (white - black)).astype(np.float32)
+    return black.astype(np.float32), (applied_gain(row, options) / (white - black)).astype(np.float32)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rawnind.feed.batch import NativeBatch, Shape
+from rawnind.feed.extras import Extras
 
 _HEADER = 64  # bytes at the start of a block, of which these int64 are used:
 _STATE, _USE, _WORKER = 0, 1, 2
@@ -90,16 +91,18 @@ def _release(block: Tensor, state: int, use: int, process: int) -> None:
 def _reduce(batch: NativeBatch) -> tuple[Callable[..., NativeBatch], tuple[Any, ...]]:
     block = _worker_blocks.get(batch.memory.data_ptr())
     if block is None:
-        return NativeBatch, (batch.memory, batch.shapes, batch.damaged)
+        return NativeBatch, (batch.memory, batch.shapes, batch.damaged, batch.extras)
     _header(block)[_STATE] = _SENT
-    return _rebuild, (block, len(batch.memory), batch.shapes, batch.damaged)
+    return _rebuild, (block, len(batch.memory), batch.shapes, batch.damaged, batch.extras)
 
 
-def _rebuild(block: Tensor, nbytes: int, shapes: tuple[Shape, ...], damaged: tuple[str, ...]) -> NativeBatch:
+def _rebuild(
+    block: Tensor, nbytes: int, shapes: tuple[Shape, ...], damaged: tuple[str, ...], extras: Extras
+) -> NativeBatch:
     if _address(block) not in _mapped_blocks:
         _unmap_unused()
         _mapped_blocks[_address(block)] = block  # torch finds this mapping when the same block is sent again
-    return NativeBatch(_memory_of(block, nbytes, _SENT), shapes, damaged)
+    return NativeBatch(_memory_of(block, nbytes, _SENT), shapes, damaged, extras)
 
 
 def _unmap_unused() -> None:

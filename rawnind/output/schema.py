@@ -35,6 +35,12 @@ SOMETIMES_MEASURED = (
     "gt_contrast_blue",
     "contrast_red",
     "contrast_blue",
+    "noise_a_red",
+    "noise_b_red",
+    "noise_a_green",
+    "noise_b_green",
+    "noise_a_blue",
+    "noise_b_blue",
 )
 
 

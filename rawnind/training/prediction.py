@@ -41,7 +41,7 @@ def predict(
     """
     y = batch["y_crops"]
     if config.conditioned:
-        out = network(y, torch.stack([batch["noise_a"], batch["noise_b"]], 1))  # type: ignore[typeddict-item]
+        out = network(y, torch.stack([batch["noise_a"], batch["noise_b"]], 1))
     else:
         out = network(y)
     return _finished(out.float(), config, gain, batch)

@@ -16,8 +16,9 @@ from rawnind.feed.batch import Batch, FloatBatchBuilder, NativeBatch, NativeBatc
 from rawnind.feed.buffers import BufferPool, pinned
 from rawnind.feed.crop_options import Input, OnDamage, SampleOptions, Verify
 from rawnind.feed.live.connection import Source
-from rawnind.feed.manifest_view import Filter, Row, apply_filters, pair_of
+from rawnind.feed.manifest_view import Filter, apply_filters
 from rawnind.feed.render import Sample, render
+from rawnind.feed.rows import Row, pair_of
 from rawnind.feed.sampling import generator
 from rawnind.feed.selection import Selection, Split, in_validation
 from rawnind.output.shard_reader import ShardReader

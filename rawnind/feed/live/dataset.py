@@ -22,7 +22,7 @@ from rawnind.feed.crop_options import CropOptions, check_batching, checked_optio
 from rawnind.feed.live.batching import BatchMaker, BatchResult, Filters, RowQueue
 from rawnind.feed.live.connection import BridgeSource, FeedError, Source, history_source
 from rawnind.feed.live.history import Consumer
-from rawnind.feed.manifest_view import Row
+from rawnind.feed.rows import Row
 from rawnind.feed.selection import Split
 from rawnind.rules import require
 
