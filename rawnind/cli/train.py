@@ -63,14 +63,17 @@ def _train_options(command: Any) -> Any:
 @click.option("--config", type=click.Path(path_type=Path), help="YAML with any of these options.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1),
               help="Ray workers; each takes a CPU, and a GPU where there are enough. 1 trains without Ray.")  # fmt: skip
+@click.option(
+    "--live", is_flag=True, help="Begin while `rawnind prepare` still fills OUTPUT; with --workers 1."
+)
 @click.option("--cores", default=1, show_default=True, type=click.IntRange(min=1),
               help="Cores for one operation on a CPU; more than 1 only on an idle machine, and with --workers 1.")  # fmt: skip
 @click.option("--device", metavar="NAME", help="torch's name, such as cpu or cuda, with --workers 1.  [default: cuda where there is one]")  # fmt: skip
 @click.option("--checkpoint", type=_CHECKPOINT,
               help="File for the weights; training resumes from an existing one.  [default: OUTPUT/checkpoint.pt]")  # fmt: skip
 def train(
-    output: str, config: Path | None, workers: int, cores: int, device: str | None, checkpoint: Path | None,
-    **values: Any,
+    output: str, config: Path | None, workers: int, cores: int, device: str | None, checkpoint: Path | None, *,
+    live: bool, **values: Any,
 ) -> None:  # fmt: skip
     """Train a denoiser on OUTPUT, and measure it on held-out scenes beside the noisy input.
 
@@ -82,6 +85,7 @@ def train(
       rawnind train out --steps 2000 --funit 16
       rawnind train out --input rgb --cfa x-trans --checkpoint x-trans.pt
       rawnind train out --hold-out-camera "SONY ILCE-7C" --workers 4
+      rawnind train out --live                      while rawnind prepare fills it
     """
     from rawnind.options import load_config
     from rawnind.training.validation import table
@@ -93,6 +97,8 @@ def train(
         "progress": lambda step, loss: click.echo(f"step {step:6d}  loss {loss:.5f}"),
         "validated": lambda scores: print_lines(table(scores)),
     }
+    if workers > 1 and live:
+        raise click.UsageError("--live trains in one process; leave --workers out")
     if workers > 1:
         from rawnind.training.distributed import train_distributed
 
@@ -100,7 +106,7 @@ def train(
     else:
         from rawnind.training.loop import train as train_alone
 
-        report = train_alone(output, cores=cores, device=device, **options)
+        report = train_alone(output, live=live, cores=cores, device=device, **options)
     print_lines(str(report).splitlines())
 
 

@@ -15,7 +15,8 @@ from rawnind.training.options import TrainOptions
 log = logging.getLogger(__name__)
 
 VALIDATION_SIDE = 256
-"""Sites; from 161 on MS-SSIM has all its scales. Where stored crops are smaller, it is the training's `crop_size`."""
+"""Sites; from 161 on MS-SSIM has all its scales. Smaller stored crops are taken as a whole."""
+SMALLEST_SIDE = 32
 Outputs = str | Path | Sequence[str | Path]
 
 
@@ -32,14 +33,24 @@ def training_crops(output: Outputs, options: TrainOptions, crops: CropOptions) -
         NotPreparedError: The folder has no manifest.
         ManifestError: The manifest cannot be read.
     """
-    wanted: Any = crops.copy()
+    return CropDataset(output, **wanted_crops(options, crops))
+
+
+def wanted_crops(options: TrainOptions, crops: CropOptions) -> CropOptions:
+    """Which crops to train on, with what the training needs of each.
+
+    Args:
+        options: of the training.
+        crops: which crops to read.
+    """
+    wanted = crops.copy()
     if options.conditioned:
         wanted["extras"] = ("noise_a", "noise_b")
     if options.hold_out_camera is not None:
         wanted["split"] = "all"
         wanted["augment"] = crops.get("augment", True)
         wanted["expression"] = _joined(crops, pc.field("camera") != options.hold_out_camera)
-    return CropDataset(output, **wanted)
+    return wanted
 
 
 def validation_crops(
@@ -61,24 +72,21 @@ def validation_crops(
         NotPreparedError: The folder has no manifest.
         ManifestError: The manifest cannot be read.
     """
-    if "extras" not in CropOptions.__annotations__:
-        return None
     wanted: Any = {
         **crops, "split": split, "augment": False, "num_crops": 1, "extras": ("iso", "camera", "noise_a", "noise_b"),
     }  # fmt: skip
     if options.hold_out_camera is not None and split == "val":
         wanted["split"] = "all"
         wanted["expression"] = _joined(crops, pc.field("camera") == options.hold_out_camera)
-    error = None
-    for side in sorted({VALIDATION_SIDE, crops.get("crop_size", VALIDATION_SIDE)}, reverse=True):
-        try:
-            return CropDataset(output, **(wanted | {"crop_size": side}))
-        except ConfigError as found:  # no row is left, perhaps because stored crops are smaller
-            error = found
-    if options.hold_out_camera is not None and split == "val":
-        raise ConfigError(f"no crop of the camera {options.hold_out_camera} is left: {error}") from error
-    log.warning("no scene is held out for validation: %s", error)
-    return None
+    try:
+        sizes = CropDataset(output, **(wanted | {"crop_size": SMALLEST_SIDE})).rows.pairs["size"]
+    except ConfigError as error:
+        if options.hold_out_camera is not None and split == "val":
+            raise ConfigError(f"no crop of the camera {options.hold_out_camera} is left: {error}") from error
+        log.warning("no scene is held out for validation: %s", error)
+        return None
+    side = min(VALIDATION_SIDE, pc.min(sizes).as_py() // SMALLEST_SIDE * SMALLEST_SIDE)
+    return CropDataset(output, **(wanted | {"crop_size": side}))
 
 
 def _joined(crops: CropOptions, condition: pc.Expression) -> pc.Expression:

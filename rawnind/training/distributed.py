@@ -26,7 +26,7 @@ from rawnind.output.store import Store
 from rawnind.training.crops import training_crops, validation_crops
 from rawnind.training.log import MetricsLog, TrainReport, first_and_last_loss, read_metrics
 from rawnind.training.loop import Run, checkpoint_path, log_progress, log_scores
-from rawnind.training.options import TrainKeywords, TrainOptions, split_keywords
+from rawnind.training.options import TrainKeywords, TrainOptions, split_keywords, trained_cfa
 from rawnind.training.trainer import Trainer, TrainingError
 from rawnind.training.validation import CropScore, Scores, Validator
 
@@ -258,22 +258,15 @@ class _Rank(Trainer):
 class _Reports:
     """Metrics from the first rank, checkpoints through Ray Train."""
 
-    def __init__(self, rank: _Rank, metrics: MetricsLog) -> None:
+    def __init__(self, rank: _Rank, storage: str) -> None:
         self._rank = rank
-        self._metrics = metrics
-        self._first = rank.loader.rank == 0
+        self._metrics = MetricsLog(storage, rank.step, active=torch.distributed.get_rank() == 0)
 
     def progress(self) -> None:
         self._metrics.add(self._rank)
-        self._write(at_once=False)
 
     def validated(self, scores: Scores) -> None:
-        self._metrics.add_scores(scores)
-        self._write(at_once=True)
-
-    def _write(self, *, at_once: bool) -> None:
-        if self._first:
-            self._metrics.write(at_once=at_once)
+        self._metrics.add_scores(scores, self._rank.pictures() if self._metrics.active else [])
 
     def save(self, *, best: bool) -> None:
         """Reports to Ray Train from every rank, from the first one with the checkpoint."""
@@ -290,7 +283,7 @@ class _Reports:
         }
         with tempfile.TemporaryDirectory(prefix="rawnind-") as folder:
             checkpoint = None
-            if self._first:
+            if self._metrics.active:
                 rank.save(Path(folder) / CHECKPOINT)
                 checkpoint = ray.train.Checkpoint.from_directory(folder)
                 checkpoint.set_metadata({"step": rank.step})
@@ -312,14 +305,13 @@ def _train_rank(train_loop_config: dict[str, Any]) -> None:
         ranks=context.get_world_size(),
     )
     held_out = validation_crops(config.output, options, config.crops)
-    validator = None
+    rank = _Rank(loader, options, cfa=trained_cfa(config.crops))
     if held_out is not None:
         place = {"rank": loader.rank, "ranks": loader.ranks}
-        validator = Validator(held_out, options.gain, loader.device, **place)
-    rank = _Rank(loader, options, validator)
+        rank.validator = Validator(held_out, rank.config, options.gain, loader.device, **place)
     _load_latest(rank, config)
     rank.distribute()
-    reports = _Reports(rank, MetricsLog(config.storage, rank.step))
+    reports = _Reports(rank, config.storage)
     if rank.step >= options.steps:
         reports.save(best=False)
     Run(rank, config.progress_every).go(reports)

@@ -10,8 +10,8 @@ from rawnind.errors import ConfigError
 from rawnind.feed.crop_options import CropOptions
 from rawnind.training.checkpoint import load_network
 from rawnind.training.crops import validation_crops
-from rawnind.training.loop import best_path, checkpoint_path
-from rawnind.training.options import CROP_SIZE, GainMatch, TrainOptions, split_keywords
+from rawnind.training.loop import best_path, checkpoint_path, torch_cores
+from rawnind.training.options import GainMatch, TrainOptions, split_keywords
 from rawnind.training.validation import Scores, Validator
 
 
@@ -21,6 +21,7 @@ def evaluate(
     checkpoint: Path | None = None,
     split: Literal["val", "test", "all"] = "val",
     device: str | None = None,
+    cores: int = 1,
 ) -> Scores:
     """The scores of a trained network, and of the plainly demosaiced noisy input, on every crop of a split.
 
@@ -29,6 +30,7 @@ def evaluate(
         checkpoint: file that `train` wrote; None: the best one in `output`, or else the last one.
         split: "val": what the training held out; "test": the test reserve; "all": training and validation scenes.
         device: torch's name of the device; None: "cuda" where there is one, else "cpu".
+        cores: number of cores that torch uses for one operation on a CPU; more are faster only on an idle machine.
 
     Raises:
         ConfigError: The file is no checkpoint, or the split has no crop for this network.
@@ -40,13 +42,14 @@ def evaluate(
     network, state = load_network(path, where)
     options = _options(state.options)
     crops: CropOptions = {
-        "input": network.config.input, "cfa": state.cfa, "crop_size": CROP_SIZE,
+        "input": network.config.input, "cfa": state.cfa,
         "match_gain": options.gain is GainMatch.INPUT, "validation_share": options.validation_share,
     }  # fmt: skip
     held_out = validation_crops(output, options, crops, split)
-    scores = (
-        [] if held_out is None else Validator(held_out, options.gain, where).measure(network, network.config)
-    )
+    scores = []
+    if held_out is not None:
+        with torch_cores(cores):
+            scores = Validator(held_out, network.config, options.gain, where).measure(network)
     if not scores:
         raise ConfigError(
             f"the split {split} of {output} has no crop for the network in {path}; name another --split"

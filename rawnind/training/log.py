@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rawnind.documents import json_object
 from rawnind.output.store import Store
 from rawnind.rules import is_whole
+from rawnind.training.board import Board
+from rawnind.training.pictures import png
 from rawnind.training.validation import Scores, verdict
 
 if TYPE_CHECKING:
@@ -37,6 +42,7 @@ class TrainReport:
         parameters: number of the network's parameters.
         checkpoint: file of the checkpoint.
         scores: of the last validation in this run; None where nothing is held out, or nothing was left to do.
+        seen_live: with `live`, crops that were used until production ended; None where it had not.
     """
 
     steps: int
@@ -53,16 +59,20 @@ class TrainReport:
     parameters: int
     checkpoint: str
     scores: Scores | None = None
+    seen_live: int | None = None
 
     def __str__(self) -> str:
         before = f", of which {self.resumed_at} before this run" if self.resumed_at else ""
         change = 1 - self.last_loss / self.first_loss if self.first_loss else 0.0
         found = verdict(self.scores) if self.scores else "Nothing was validated: no crop is held out."
+        live = (
+            "" if self.seen_live is None else f"It had seen {self.seen_live} crops when production ended.\n"
+        )
         return (
             f"Trained {self.steps} steps{before}, {self.crops} crops in {self.batches} batches, {self.seconds:.1f} s "
             f"(waited {self.waited:.1f} s for data) on {self.device}.\n"
             f"Loss {self.first_loss:.4f} -> {self.last_loss:.4f} ({-change:+.0%}); {self.parameters} parameters in "
-            f"{self.checkpoint}\n{found}"
+            f"{self.checkpoint}\n{live}{found}"
         )
 
 
@@ -77,22 +87,30 @@ def first_and_last_loss(losses: Sequence[float]) -> tuple[float, float]:
 
 
 METRICS = "metrics.jsonl"
+PICTURES = "pictures"
+EVENTS = "tensorboard"
 
 
 class MetricsLog:
-    """The lines of metrics.jsonl. Steps that are repeated after the death of a worker replace their lines.
+    """What a training writes while it runs: metrics.jsonl, pictures, and, in a local folder, events for TensorBoard.
+
+    Steps that are repeated after the death of a worker replace their lines.
 
     Args:
-        storage: folder of the file.
+        storage: folder of the files.
         first: the step at which the training resumes.
+        active: False: nothing is written; of several ranks, only one writes.
     """
 
-    def __init__(self, storage: str, first: int) -> None:
-        self._storage = storage
+    def __init__(self, storage: str, first: int, *, active: bool = True) -> None:
+        self._store = Store(storage)
         self.first = first
+        self.active = active
         self._logged = first
         self._lines = [line for line in read_metrics(storage) if line["step"] <= first]
         self._started = self._written = time.perf_counter()
+        folder = self._store.local(EVENTS)
+        self._board = Board(folder, first) if active and folder else None
 
     def add(self, trainer: "Trainer") -> float:
         """Adds a line with the current step and the mean loss since the last line, which it returns."""
@@ -109,11 +127,27 @@ class MetricsLog:
                 "waited": round(trainer.loader.counters.waited, 3),
             }
         )
+        if self._board:
+            self._board.add_loss(self._logged, loss, trainer.rate)
+        self.write(at_once=False)
         return loss
 
-    def add_scores(self, scores: Scores) -> None:
-        """Adds a line with the scores of a validation."""
+    def add_scores(self, scores: Scores, pictures: Sequence[NDArray[np.uint8]]) -> None:
+        """Adds a line with the scores of a validation, and writes its pictures.
+
+        Args:
+            scores: of the validation.
+            pictures: (h, w, 3) each.
+        """
         self._lines.append({"step": scores.step, "validation": asdict(scores)})
+        if self.active:
+            for number, picture in enumerate(pictures):
+                name = f"{PICTURES}/step-{scores.step:07d}-{number}.png"
+                self._store.write(name, png(picture), replace=True)
+        if self._board:
+            self._board.add_scores(scores)
+            self._board.add_pictures(scores.step, pictures)
+        self.write()
 
     def write(self, *, at_once: bool = True) -> None:
         """Writes all lines to the file.
@@ -122,11 +156,13 @@ class MetricsLog:
             at_once: False: not within two seconds of the last time.
         """
         now = time.perf_counter()
-        if not at_once and now - self._written < _WRITE_EVERY:
+        if not self.active or (not at_once and now - self._written < _WRITE_EVERY):
             return
         self._written = now
         data = "".join(json.dumps(line) + "\n" for line in self._lines)
-        Store(self._storage).write(METRICS, data.encode(), replace=True)
+        self._store.write(METRICS, data.encode(), replace=True)
+        if self._board:
+            self._board.flush()
 
 
 def read_metrics(storage: str) -> list[dict[str, Any]]:

@@ -10,11 +10,14 @@ from typing import Protocol, Unpack
 import torch
 
 from rawnind.errors import ConfigError, redacted
+from rawnind.feed.crop_options import CropOptions
+from rawnind.feed.dataset import CropDataset
 from rawnind.feed.loader import CropLoader
 from rawnind.pipeline.signals import Interrupts
 from rawnind.training.crops import training_crops, validation_crops
+from rawnind.training.live import LiveLoader
 from rawnind.training.log import MetricsLog, TrainReport, first_and_last_loss
-from rawnind.training.options import TrainKeywords, split_keywords
+from rawnind.training.options import TrainKeywords, TrainOptions, split_keywords, trained_cfa
 from rawnind.training.schedule import since_best
 from rawnind.training.trainer import Trainer
 from rawnind.training.validation import Scores, Validator, table
@@ -26,6 +29,7 @@ def train(
     output: str | Path,
     *,
     checkpoint: Path | None = None,
+    live: bool = False,
     workers: int = 1,
     device: str | None = None,
     cores: int = 1,
@@ -42,6 +46,8 @@ def train(
     Args:
         output: the folder that `rawnind prepare` wrote.
         checkpoint: file for weights, optimiser and position; None: `checkpoint.pt` in a local `output`.
+        live: whether to begin while `rawnind prepare` still fills the folder, with the first scene; each crop is used
+            once as it comes, and validation begins when the run has ended.
         workers: threads that prefetch batches.
         device: torch's name of the device; None: "cuda" where there is one, else "cpu".
         cores: number of cores that torch uses for one operation on a CPU. With one, the result is the same on every
@@ -64,20 +70,23 @@ def train(
         >>> report = train("out", steps=2000, batch_size=8, iso=(800, 12800))  # doctest: +SKIP
     """
     started = time.perf_counter()
-    chosen, crop_options = split_keywords(dict(options))
-    crops = training_crops(output, chosen, crop_options)
-    if len(crops) < chosen.batch_size:
-        raise ConfigError(
-            f"a batch of {chosen.batch_size} needs as many crops, {redacted(str(output))} has {len(crops)} to train on"
-        )
+    chosen, crops = split_keywords(dict(options))
     path = checkpoint_path(output, checkpoint)
-    held_out = validation_crops(output, chosen, crop_options)
     found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    trainer = Trainer(
-        CropLoader(crops, chosen.batch_size, workers=workers, device=found),
-        chosen,
-        None if held_out is None else Validator(held_out, chosen.gain, found),
-    )
+
+    def set_validator() -> None:
+        held_out = validation_crops(output, chosen, crops)
+        if held_out is not None:
+            trainer.validator = Validator(held_out, trainer.config, chosen.gain, found)
+
+    loader: CropLoader | LiveLoader
+    if live:
+        loader = LiveLoader(output, chosen, crops, workers=workers, device=found, ended=set_validator)
+    else:
+        loader = CropLoader(_enough(output, chosen, crops), chosen.batch_size, workers=workers, device=found)
+    trainer = Trainer(loader, chosen, cfa=trained_cfa(crops))
+    if not live:
+        set_validator()
     trainer.load(path)
     resumed_at = trainer.step
     metrics = MetricsLog(str(log_folder(path)), resumed_at)
@@ -87,6 +96,15 @@ def train(
         interrupts.listen(run.stop)
         scores = run.go(files)
     return _report(trainer, resumed_at, path, time.perf_counter() - started, scores)
+
+
+def _enough(output: str | Path, options: TrainOptions, crops: CropOptions) -> CropDataset:
+    dataset = training_crops(output, options, crops)
+    if len(dataset) < options.batch_size:
+        raise ConfigError(
+            f"a batch of {options.batch_size} needs as many crops, {redacted(str(output))} has {len(dataset)} to train on"
+        )
+    return dataset
 
 
 class Reporter(Protocol):
@@ -170,10 +188,9 @@ class _Files:
 
     def progress(self) -> None:
         self._progress(self._trainer.step, self._metrics.add(self._trainer))
-        self._metrics.write(at_once=False)
 
     def validated(self, scores: Scores) -> None:
-        self._metrics.add_scores(scores)
+        self._metrics.add_scores(scores, self._trainer.pictures())
         self._validated(scores)
 
     def save(self, *, best: bool) -> None:
@@ -203,6 +220,7 @@ def _report(
         parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
         checkpoint=str(path),
         scores=scores,
+        seen_live=trainer.loader.seen if isinstance(trainer.loader, LiveLoader) else None,
     )
 
 

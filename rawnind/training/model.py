@@ -20,7 +20,12 @@ _LEAST_FUNIT, _MOST_FUNIT = 4, 128
 
 
 class ModelKind(StrEnum):
-    """How the output is made: by the U-Net alone, as published, or by adding it to the plainly demosaiced input."""
+    """How the output is made: by the U-Net alone, as published, or by adding it to the plainly demosaiced input.
+
+    The residual one has no biases: an input that is k times as bright then gives an output that is k times as bright, so
+    that it also holds at levels and noise that training did not show (Mohan et al., Robust and interpretable blind image
+    denoising via bias-free convolutional neural networks, ICLR 2020).
+    """
 
     UNET = "unet"
     RESIDUAL = "residual"
@@ -86,15 +91,15 @@ class UNet(nn.Module):
         self.plain = PlainDemosaic() if config.input is Input.RAW else nn.Identity()
         enlarged = config.input is Input.RAW and not config.preupsample
         widths = [config.funit << level for level in range(_DEPTH + 1)]
-        self.first = _Convs(config.channels * (2 if config.conditioned else 1), config.funit)
-        self.down = nn.ModuleList(_Convs(small, large) for small, large in itertools.pairwise(widths))
-        self.up = nn.ModuleList(_Up(large, small) for small, large in itertools.pairwise(widths))
-        self.last = nn.Conv2d(config.funit, 12 if enlarged else 3, 1)
+        bias = config.model is ModelKind.UNET
+        self.first = _Convs(config.channels * (2 if config.conditioned else 1), config.funit, bias=bias)
+        self.down = nn.ModuleList(_Convs(*pair, bias=bias) for pair in itertools.pairwise(widths))
+        self.up = nn.ModuleList(_Up(*pair, bias=bias) for pair in itertools.pairwise(widths))
+        self.last = nn.Conv2d(config.funit, 12 if enlarged else 3, 1, bias=bias)
         self.shuffle = nn.PixelShuffle(2 if enlarged else 1)
+        self.apply(_initialise)
         if config.model is ModelKind.RESIDUAL:
             nn.init.zeros_(self.last.weight)
-            assert self.last.bias is not None  # noqa: S101 for mypy
-            nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Denoised colours from levels.
@@ -138,21 +143,32 @@ class UNet(nn.Module):
             raise ValueError("a conditioned network takes the noise of its input, another one does not")
 
 
+def _initialise(module: nn.Module) -> None:
+    """Weights with which the signal keeps its variance from layer to layer (He et al. 2015); torch's halve it each time."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, a=_SLOPE)
+    elif isinstance(module, nn.ConvTranspose2d):
+        # each output has one of the 2x2 taps of every input channel
+        nn.init.normal_(module.weight, std=module.in_channels**-0.5)
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
 class _Convs(nn.Sequential):
-    def __init__(self, inside: int, outside: int) -> None:
+    def __init__(self, inside: int, outside: int, *, bias: bool) -> None:
         super().__init__(
-            nn.Conv2d(inside, outside, 3, padding=1),
+            nn.Conv2d(inside, outside, 3, padding=1, bias=bias),
             nn.LeakyReLU(_SLOPE, inplace=True),
-            nn.Conv2d(outside, outside, 3, padding=1),
+            nn.Conv2d(outside, outside, 3, padding=1, bias=bias),
             nn.LeakyReLU(_SLOPE, inplace=True),
         )
 
 
 class _Up(nn.Module):
-    def __init__(self, large: int, small: int) -> None:
+    def __init__(self, small: int, large: int, *, bias: bool) -> None:
         super().__init__()
-        self.grow = nn.ConvTranspose2d(large, small, 2, stride=2)
-        self.convs = _Convs(2 * small, small)
+        self.grow = nn.ConvTranspose2d(large, small, 2, stride=2, bias=bias)
+        self.convs = _Convs(2 * small, small, bias=bias)
 
     def forward(self, below: Tensor, beside: Tensor) -> Tensor:
         out: Tensor = self.convs(torch.cat([self.grow(below), beside], 1))

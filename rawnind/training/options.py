@@ -170,6 +170,16 @@ _ENUMS: dict[str, type[StrEnum]] = {
 }  # fmt: skip
 
 
+def trained_cfa(crops: CropOptions) -> str | None:
+    """The CFA that is trained on; None: any. Packed Bayer is Bayer alone.
+
+    Args:
+        crops: which crops to read.
+    """
+    cfa = "bayer" if crops.get("input", Input.RAW) == Input.RAW else crops.get("cfa")
+    return None if cfa is None else str(cfa)
+
+
 def split_keywords(values: dict[str, Any]) -> tuple[TrainOptions, CropOptions]:
     """The options of the training and those of its crops, with the trainers' defaults.
 

@@ -6,7 +6,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rawnind.errors import ConfigError, RawnindError
@@ -14,13 +16,16 @@ from rawnind.feed.batch import Batch
 from rawnind.feed.loader import CropLoader
 from rawnind.output.versions import VERSIONS
 from rawnind.training.checkpoint import fits, read_checkpoint, require_shapes
+from rawnind.training.live import LiveLoader
 from rawnind.training.losses import training_loss
 from rawnind.training.model import UNet
 from rawnind.training.options import Precision, TrainOptions
+from rawnind.training.pictures import strips
 from rawnind.training.prediction import predict
 from rawnind.training.schedule import learning_rate
 from rawnind.training.validation import CropScore, Scores, Validator
 
+_PICTURES = 4
 _OTHER = "choose another checkpoint or remove it"
 
 
@@ -34,7 +39,7 @@ class Trainer:
     Args:
         loader: the loader of the batches, with the noise where the network is conditioned.
         options: of the training.
-        validator: measures the network; None where no crop is held out.
+        cfa: the one that is trained on; None: any.
 
     Attributes:
         model: the network.
@@ -42,10 +47,13 @@ class Trainer:
         average: the moving average of the network's parameters, by name; empty with `ema=0`.
         losses: the loss of every step so far.
         scores: (step, mean PSNR in dB) of every validation so far.
+        validator: measures the network; None where no crop is held out.
     """
 
-    def __init__(self, loader: CropLoader, options: TrainOptions, validator: Validator | None = None) -> None:
-        samples = loader.dataset.options
+    def __init__(
+        self, loader: CropLoader | LiveLoader, options: TrainOptions, *, cfa: str | None = None
+    ) -> None:
+        samples = loader.dataset.options if isinstance(loader, CropLoader) else loader.options
         self.options = options
         self.config = options.network(samples.input)
         with torch.random.fork_rng(devices=[]):
@@ -60,7 +68,8 @@ class Trainer:
         self.losses: list[float] = []
         self.scores: list[tuple[int, float]] = []
         self.loader = loader
-        self.validator = validator
+        self.validator: Validator | None = None
+        self._cfa = cfa
         self._number_type = _number_type(options.precision, loader.device)
         self._scaler = torch.amp.GradScaler(
             loader.device.type, enabled=self._number_type is torch.float16 and loader.device.type == "cuda"
@@ -138,7 +147,7 @@ class Trainer:
         if self.validator is None:
             return None
         network = self.validated_network()
-        own = self.validator.measure(network, self.config, most=self.options.validation_crops)
+        own = self.validator.measure(network, most=self.options.validation_crops)
         crops = self.gathered(own)
         if not crops:
             return None
@@ -153,6 +162,12 @@ class Trainer:
         network = UNet(self.config).to(self.loader.device)
         network.load_state_dict(self.average)
         return network
+
+    def pictures(self) -> list[NDArray[np.uint8]]:
+        """(h, w, 3) pictures of what the network does with some of the crops that are held out."""
+        if self.validator is None:
+            return []
+        return strips(self.validator, self.validated_network(), _PICTURES)
 
     @property
     def is_best(self) -> bool:
@@ -173,11 +188,10 @@ class Trainer:
             temporary.unlink(missing_ok=True)
 
     def _state(self) -> dict[str, object]:
-        kinds = self.loader.dataset.rows.pairs["cfa"].unique().to_pylist()
         return {
             "format": VERSIONS["checkpoint"],
             "network": self.config.plain(),
-            "cfa": kinds[0] if len(kinds) == 1 else None,
+            "cfa": self._cfa,
             "options": self.options.plain(),
             "model": self.model.state_dict(),
             "average": self.average or None,

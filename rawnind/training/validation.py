@@ -1,15 +1,15 @@
 """Measures a network, and the plainly demosaiced noisy input beside it, on crops that it was not trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, Self, TypedDict
+from typing import NotRequired, Self, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rawnind.errors import printable
-from rawnind.feed.batch import to_device
+from rawnind.feed.batch import Batch, to_device
 from rawnind.feed.dataset import CropDataset
 from rawnind.training.losses import masked_ms_ssim, masked_psnr
 from rawnind.training.model import NetworkConfig
@@ -137,50 +137,71 @@ class Validator:
 
     Args:
         crops: without augmentation, with the extras iso and camera, and the noise where the network is conditioned.
+        config: what the networks are built from.
         gain: what is brought to the ground truth's level.
-        device: of the network.
+        device: of the networks.
         rank: number of this process, from 0; it takes every `ranks`th crop.
         ranks: number of processes.
     """
 
     def __init__(
-        self, crops: CropDataset, gain: GainMatch, device: torch.device, *, rank: int = 0, ranks: int = 1
+        self,
+        crops: CropDataset,
+        config: NetworkConfig,
+        gain: GainMatch,
+        device: torch.device,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.crops = crops
+        self._config = config
         self._gain = gain
         self._device = device
         self._rank, self._ranks = rank, ranks
         self._inputs: dict[int, Quality] = {}
 
     @torch.no_grad()
-    def measure(
-        self, network: nn.Module, config: NetworkConfig, *, most: int | None = None
-    ) -> list[CropScore]:
-        """The scores of this rank's crops.
+    def measure(self, network: nn.Module, *, most: int | None = None) -> list[CropScore]:
+        """The scores of this rank's crops; a crop without a valid pixel has none.
 
         Args:
             network: to measure.
-            config: what it was built from.
             most: crops of all ranks together that are taken at most, evenly spaced; None: all.
         """
         network.eval()
-        scores = [self._score(int(index), network, config) for index in self.chosen(most)]
+        own = _spaced(len(self.crops), most)[self._rank :: self._ranks]
+        scores = [self._score(index, network) for index in own]
         network.train()
         return [score for score in scores if score is not None]
 
-    def chosen(self, most: int | None) -> list[int]:
-        """The crops of this rank."""
-        count = len(self.crops)
-        every = np.unique(np.linspace(0, count - 1, min(count, most or count)).round().astype(int))
-        return [int(index) for index in every[self._rank :: self._ranks]]
+    @torch.no_grad()
+    def examples(self, network: nn.Module, count: int) -> Iterator[tuple[Prediction, Prediction]]:
+        """The plainly demosaiced input and the network's output of some crops, evenly spaced.
 
-    def _score(self, index: int, network: nn.Module, config: NetworkConfig) -> CropScore | None:
-        batch: Any = to_device(self.crops.native([index]), self._device)
-        found = predict(network, config, self._gain, batch)
+        Args:
+            network: a `UNet`.
+            count: of crops.
+        """
+        network.eval()
+        for index in _spaced(len(self.crops), count):
+            batch = self._batch(index)
+            yield plainly_demosaiced(self._config, self._gain, batch), self._predict(network, batch)
+        network.train()
+
+    def _batch(self, index: int) -> Batch:
+        return to_device(self.crops.native([index]), self._device)
+
+    def _predict(self, network: nn.Module, batch: Batch) -> Prediction:
+        return predict(network, self._config, self._gain, batch)
+
+    def _score(self, index: int, network: nn.Module) -> CropScore | None:
+        batch = self._batch(index)
+        found = self._predict(network, batch)
         if not found.mask.any():
             return None
         if index not in self._inputs:
-            self._inputs[index] = _quality(plainly_demosaiced(config, self._gain, batch))
+            self._inputs[index] = _quality(plainly_demosaiced(self._config, self._gain, batch))
         iso = float(batch["iso"][0])
         return CropScore(
             iso=None if np.isnan(iso) else int(iso),
@@ -188,6 +209,16 @@ class Validator:
             input=self._inputs[index],
             output=_quality(found),
         )
+
+
+def _spaced(count: int, most: int | None) -> list[int]:
+    """At most `most` of the numbers below `count`, evenly spaced.
+
+    >>> _spaced(9, 3)
+    [0, 4, 8]
+    """
+    spaced = np.linspace(0, count - 1, min(count, most or count)).round().astype(int)
+    return [int(number) for number in np.unique(spaced)]
 
 
 def _quality(found: Prediction) -> Quality:

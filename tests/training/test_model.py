@@ -51,6 +51,16 @@ def test_a_residual_network_starts_as_plain_demosaicing(preupsample):
     assert torch.equal(UNet(NetworkConfig(funit=4, input=Input.RGB))(colour), colour)
 
 
+@pytest.mark.parametrize("kind", Input)
+def test_a_residual_network_is_as_bright_as_its_input(kind):
+    torch.manual_seed(0)
+    config = NetworkConfig(funit=4, input=kind)
+    network = UNet(config)
+    torch.nn.init.normal_(network.last.weight, std=0.1)
+    x = torch.rand(1, config.channels, 16, 32)
+    assert torch.allclose(network(4 * x), 4 * network(x), rtol=1e-4, atol=1e-6)
+
+
 def test_plain_demosaicing_keeps_what_was_measured_and_is_exact_on_a_slope():
     y, x = torch.meshgrid(torch.arange(16.0), torch.arange(24.0), indexing="ij")
     picture = torch.stack([0.1 + y + x, 2 * y - x, 3 + x])
