@@ -22,16 +22,17 @@ from rawnind.printing import print_lines
 def export(output: str, to: Path, format_: Literal["research-yaml"]) -> None:
     """Write the pairs for the RawNIND research code.
 
-    The pairs of OUTPUT are written below DIR, and the result is checked as the research code's loaders read it. The research code
-    validates on crops of 1024 by default: prepare with --crop-size 1024 for that. Exit 1 when the check finds something.
+    The pairs of OUTPUT are written below DIR, and the result is checked as the research code's loaders read it. The last lines name
+    the command that trains on it, and the loaders that its crops are too small for: the research code validates on crops of 1024
+    by default, which prepare --crop-size 1024 makes. Exit 1 when the check finds something.
 
     \b
     Example:
       rawnind export out --to research
     """
     from rawnind.exporters.check import check
-    from rawnind.exporters.research_yaml import describe_export
     from rawnind.exporters.research_yaml import export as run_export
+    from rawnind.exporters.rules import describe_export
 
     report = run_export(output, to, format=format_, progress=_every_two_seconds("exported"))
     problems = check(to)

@@ -2,8 +2,9 @@
 
 import math
 import tokenize
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import cv2
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from rawnind.documents import LISTING, read_yaml
 from rawnind.errors import ConfigError, printable
-from rawnind.exporters.research_yaml import MAX_LOSS, MIN_MASK_MEAN, RESERVE, TEST, TRAIN
+from rawnind.exporters.parallel import in_order
+from rawnind.exporters.rules import CLEAN, DATASET, MAX_LOSS, MIN_MASK_MEAN, RESERVE, cache_keys
 
 MAX_SHIFT = 1.0
 """Largest offset of a GT crop from its noisy crop, in pixels."""
@@ -28,30 +30,80 @@ ExportEntry = dict[str, Any]
 def check(folder: str | Path) -> list[str]:
     """Reads every file of an export as the loaders do.
 
-    Checked are: plain YAML scalars; every key, its type and its range; spelled test scenes that are in test.yaml alone;
-    absolute paths of files that are there; shapes and number types; masks of 0 and 255 that hold every crop and are valid in
-    each; and that GT and noisy crops of each pair show the same scene to within a pixel.
+    Checked are: plain YAML scalars; every key, its type and its range; test scenes that test_reserve.yaml names and whose folder
+    `f_fpath` names; names of noisy crops that are unique in the export, as validation losses are cached by them; no test scene in
+    clean.yaml; absolute paths of files that are there; shapes and number types; masks of 0 and 255 that hold every crop and are
+    valid in each; and that GT and noisy crops of each pair show the same scene to within a pixel.
 
     Returns:
         One sentence per problem; empty where there is none.
     """
     root = Path(folder)
     problems: list[str] = []
-    documents = {name: _load(root / name, problems) for name in (TRAIN, TEST, RESERVE)}
+    documents = {name: _load(root / name, problems) for name in (DATASET, CLEAN, RESERVE)}
     reserve = documents[RESERVE]
     names = reserve.get("test_reserve") if isinstance(reserve, dict) else None
     if not isinstance(names, list):
         problems.append(f"{RESERVE}: test_reserve must be a list")
         names = []
-    for name in (TRAIN, TEST):
-        entries = documents[name]
-        if not isinstance(entries, list):
-            problems.append(f"{name}: must be a list with an entry per pair")
-            continue
-        for number, entry in enumerate(entries):
-            found = _entry(entry, reserve=set(names) if name == TEST else None, others=set(names))
-            problems.extend(f"{name}[{number}]: {problem}" for problem in found)
+    entries = {name: _list(name, documents[name], problems) for name in (DATASET, CLEAN)}
+    reserved = {str(name) for name in names}
+    for number, found in enumerate(in_order(lambda entry: _entry(entry, reserved), entries[DATASET])):
+        problems.extend(f"{DATASET}[{number}]: {problem}" for problem in found)
+    problems.extend(f"{DATASET}: {problem}" for problem in _shared_keys(entries[DATASET]))
+    files = {path for entry in entries[DATASET] for path in _paths(entry)}
+    for number, entry in enumerate(entries[CLEAN]):
+        problems.extend(f"{CLEAN}[{number}]: {problem}" for problem in _clean_entry(entry, reserved, files))
     return problems
+
+
+def _list(name: str, document: Any, problems: list[str]) -> list[Any]:
+    if isinstance(document, list):
+        return document
+    problems.append(f"{name}: must be a list with an entry per pair")
+    return []
+
+
+def _crops_of(entry: Any) -> list[dict[str, Any]]:
+    crops = entry.get("crops") if isinstance(entry, dict) else None
+    return [crop for crop in crops if isinstance(crop, dict)] if isinstance(crops, list) else []
+
+
+def _paths(entry: Any) -> Iterator[str]:
+    for crop in _crops_of(entry):
+        yield from (value for value in crop.values() if isinstance(value, str))
+
+
+def _shared_keys(entries: list[Any]) -> Iterator[str]:
+    """The cache of validation losses must tell the crops of an export apart, for each kind of input."""
+    for key in ("f_bayer_fpath", "f_linrec2020_fpath"):
+        names = Counter(name for entry in entries for name in cache_keys(_crops_of(entry), key))
+        shared = sorted(name for name, count in names.items() if count > 1)
+        if shared:
+            yield (
+                f"{len(shared)} names of noisy crops are not unique, the first is {shared[0]}: the loss of one crop would "
+                "stand for the others"
+            )
+
+
+def _clean_entry(entry: Any, reserved: set[str], files: set[str]) -> Iterator[str]:
+    """Problems of an entry for clean-clean training; its files are those of the pairs."""
+    if not isinstance(entry, dict):
+        yield "must be a mapping"
+        return
+    yield from _plain(entry)
+    if str(entry.get("image_set")) in reserved:
+        yield f"{entry['image_set']} is a test scene, and the clean-clean loaders train on every entry"
+    if not _number(entry, "overexposure_lb") >= 0:
+        yield "overexposure_lb must be a number of at least 0"
+    if not _is_matrix(entry):
+        yield "rgb_xyz_matrix must be 4 x 3 numbers"
+    crops = _crops_of(entry)
+    if not crops:
+        yield "crops must be a list that is not empty"
+    for key in ("gt_linrec2020_fpath", "gt_bayer_fpath"):
+        if any(crop.get(key) not in files for crop in crops):
+            yield f"{key} of a crop is missing, or is not a file of {DATASET}"
 
 
 def _load(path: Path, problems: list[str]) -> Any:
@@ -67,19 +119,18 @@ def _load(path: Path, problems: list[str]) -> Any:
         return None
 
 
-def _entry(entry: Any, *, reserve: set[str] | None, others: set[str]) -> Iterator[str]:
+def _entry(entry: Any, reserved: set[str]) -> list[str]:
     if not isinstance(entry, dict):
-        yield "must be a mapping"
-        return
-    bad = [*_plain(entry), *_keys(entry)]
-    yield from bad
-    if bad:
-        return
-    if reserve is not None and entry["image_set"] not in reserve:
-        yield f"{entry['image_set']} is a test scene that {RESERVE} does not name: a loader would train on it"
-    if reserve is None and (entry["image_set"] in others or "TEST_" in entry["image_set"][:9]):
-        yield f"{entry['image_set']} is a test scene"
-    yield from _images(entry)
+        return ["must be a mapping"]
+    if bad := [*_plain(entry), *_keys(entry)]:
+        return bad
+    scene, found = entry["image_set"], []
+    if "TEST_" in scene[:9] and scene not in reserved:
+        found.append(f"{scene} is a test scene that {RESERVE} does not name: a loader would train on it")
+    for key, folder in (("f_fpath", (scene,)), ("gt_fpath", (scene, "gt"))):
+        if PurePath(entry[key]).parts[-1 - len(folder) : -1] != folder:
+            found.append(f"{key} is not in the folder {'/'.join(folder)}, from which test scenes are told")
+    return [*found, *_images(entry)]
 
 
 def _images(entry: ExportEntry) -> Iterator[str]:
@@ -129,7 +180,7 @@ def _plain(value: Any, where: str = "") -> Iterator[str]:
 
 
 def _expected(entry: ExportEntry) -> tuple[str, ...]:
-    return (*_COLOR, *_BAYER) if entry["is_bayer"] else _COLOR
+    return (*_COLOR, *_BAYER) if entry["is_bayer"] else (*_COLOR, _BAYER[1])
 
 
 def _keys(entry: ExportEntry) -> Iterator[str]:
@@ -144,8 +195,7 @@ def _keys(entry: ExportEntry) -> Iterator[str]:
         ("mask_mean", _number(entry, "mask_mean") >= MIN_MASK_MEAN,
          f"is below {MIN_MASK_MEAN}: the loaders leave the pair out"),
         ("best_alignment", _is_list(entry.get("best_alignment"), 2, int), "must be [dy, dx]"),
-        ("rgb_xyz_matrix", _is_list(entry.get("rgb_xyz_matrix"), 4, list)
-         and all(_is_list(row, 3, float) for row in entry["rgb_xyz_matrix"]), "must be 4 x 3 numbers"),
+        ("rgb_xyz_matrix", _is_matrix(entry), "must be 4 x 3 numbers"),
         ("crops", isinstance(entry.get("crops"), list) and bool(entry["crops"]), "must be a list that is not empty"),
     ]  # fmt: skip
     bad = [f"{key} {rule}" for key, holds, rule in rules if not holds]
@@ -169,6 +219,11 @@ def _number(entry: ExportEntry, key: str) -> float:
     """The value, or NaN, which breaks every rule."""
     value = entry.get(key)
     return value if isinstance(value, float) else math.nan
+
+
+def _is_matrix(entry: ExportEntry) -> bool:
+    matrix = entry.get("rgb_xyz_matrix")
+    return isinstance(matrix, list) and len(matrix) == 4 and all(_is_list(row, 3, float) for row in matrix)
 
 
 def _is_list(value: Any, count: int, kind: type) -> bool:

@@ -1,11 +1,10 @@
 """Exports an output folder in the layout that the loaders of the RawNIND research code read.
 
-Below DIR: `train.yaml` and `test.yaml` (one entry per pair), `test_reserve.yaml` (the scene names to pass to those loaders),
-`crops/` and `masks/`. The crops are aligned: those of the GT show the same sites as those of the noisy photo, the listed
+Below DIR: `dataset.yaml` (one entry per pair, for training, validation and test), `clean.yaml` (one entry per GT that may be
+trained on, for clean-clean training), `test_reserve.yaml` (the scene names to pass to those loaders), `crops/` and `masks/`. The crops are aligned: those of the GT show the same sites as those of the noisy photo, the listed
 alignment is [0, 0], and the mask and the coordinates, [x, y], are in the noisy photo's visible area.
 """
 
-import io
 import itertools
 import json
 import logging
@@ -15,19 +14,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import pyarrow as pa
-import tifffile
 import yaml
 from numpy.typing import NDArray
 
 from rawnind.documents import json_object
 from rawnind.errors import ConfigError, ManifestError, NotPreparedError
+from rawnind.exporters.parallel import in_order
+from rawnind.exporters.pixels import gt_bayer, levels, npy_bytes, png_bytes, tiff_bytes
+from rawnind.exporters.rules import (
+    CLEAN,
+    DATASET,
+    MAX_LOSS,
+    MIN_MASK_MEAN,
+    RESERVE,
+    ExportReport,
+    image_set,
+)
 from rawnind.feed.manifest_view import manifest_digest, read_groups
 from rawnind.feed.mosaic_rgb import noisy_rgb
 from rawnind.feed.rows import Pair, colour_matrix, pair_of
-from rawnind.imaging.color import camera_to_rec2020
 from rawnind.output.atomic_file import TEMPORARY
 from rawnind.output.manifest import MANIFEST, PAIRS, incompleteness
 from rawnind.output.shard_reader import ShardReader, StoredCrop
@@ -40,49 +47,6 @@ log = logging.getLogger(__name__)
 
 FORMATS = ("research-yaml",)
 MARK = "rawnind-export.json"
-TRAIN, TEST, RESERVE = "train.yaml", "test.yaml", "test_reserve.yaml"
-MAX_LOSS, MIN_MASK_MEAN = 0.035, 0.8
-"""The research code's loaders pass over pairs beyond these by default."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExportReport:
-    """How much was written.
-
-    Attributes:
-        pairs: entries of train.yaml and test.yaml.
-        test_pairs: entries of test.yaml.
-        crops: crops of all pairs.
-        crop_size: side of the smallest crop in sites.
-        left_out: collected pairs that the research code's loaders would pass over: their alignment loss or mask mean is
-            beyond its limits, the loss mostly by noise.
-    """
-
-    pairs: int
-    test_pairs: int
-    crops: int
-    crop_size: int
-    left_out: int
-
-
-def describe_export(report: ExportReport, to: str | Path, problems: int) -> str:
-    """The last lines that `rawnind export` prints.
-
-    Args:
-        report: how much was written.
-        to: the folder of the export.
-        problems: how many problems `check` found.
-    """
-    found = f"{problems} problems" if problems else "the check found no problem"
-    left_out = (
-        f"{report.left_out} noisy pairs are left out: the loaders accept an alignment loss of at most {MAX_LOSS}.\n"
-        if report.left_out
-        else ""
-    )
-    return left_out + (
-        f"{report.crops} crops of {report.pairs} pairs in {to}, {report.test_pairs} of them of the test reserve; {found}.\n"
-        f"Pass {to}/{TRAIN} to the loaders for training and {to}/{TEST} for testing, with the test scenes of {to}/{RESERVE}."
-    )
 
 
 def export(
@@ -158,17 +122,27 @@ def _is_marked(path: Path) -> bool:
     )
 
 
-def image_set(row: dict[str, Any]) -> str:
-    """The scene's name in the research code, with the prefixes that its list of test scenes has.
-
-    >>> image_set({"scene": "board", "unknown_sensor": True, "test_reserve": True})
-    'UNK_TEST_board'
-    """
-    return f"{'UNK_' * row['unknown_sensor']}{'TEST_' * row['test_reserve']}{row['scene']}"
-
-
 _MOST_SITES = 1 << 29
 """Of a photo; the largest cameras have 150 million, and 400 million where they shift the sensor."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Exported:
+    """An exported pair.
+
+    Attributes:
+        entry: of dataset.yaml.
+        test: whether it is of the test reserve.
+        gt_sha1: of its GT.
+        size: side of its crops.
+        written: names of its files.
+    """
+
+    entry: dict[str, Any]
+    test: bool
+    gt_sha1: str
+    size: int
+    written: tuple[str, ...]
 
 
 class _Export:
@@ -177,50 +151,56 @@ class _Export:
         self._target = target
         self._progress = progress
         self._names = _pair_columns(source)
-        self._written: set[str] = {MARK}
-        self._crops = 0
-        self._sizes: list[int] = []
+        self._left_out = 0
 
     def run(self) -> ExportReport:
-        entries: dict[str, list[dict[str, Any]]] = {TRAIN: [], TEST: []}
-        reserve: set[str] = set()
-        total = _crop_count(self._source)
-        left_out = 0
+        total, crops = _crop_count(self._source), 0
+        done: list[_Exported] = []
         with ShardReader(self._source, verify=True) as reader:
-            for rows in _pairs(self._source):
-                if rows[0]["alignment_loss"] > MAX_LOSS or rows[0]["mask_mean"] < MIN_MASK_MEAN:
-                    left_out += 1
-                    continue
-                entry = self._pair(rows, reader)
-                entries[TEST if rows[0]["test_reserve"] else TRAIN].append(entry)
-                reserve.update([entry["image_set"]] if rows[0]["test_reserve"] else [])
-                self._progress(self._crops, total)
-        for name, value in (*entries.items(), (RESERVE, {"test_reserve": sorted(reserve)})):
-            self._write(name, yaml.safe_dump(value, sort_keys=False, allow_unicode=True).encode())
-        self._remove_outdated()
+            for pair in in_order(lambda rows: self._pair(rows, reader), self._accepted()):
+                done.append(pair)
+                crops += len(pair.entry["crops"])
+                self._progress(crops, total)
+        reserve = sorted({pair.entry["image_set"] for pair in done if pair.test})
+        listings = (
+            (DATASET, [pair.entry for pair in done]),
+            (CLEAN, _clean_entries(done)),
+            (RESERVE, {"test_reserve": reserve}),
+        )
+        for name, value in listings:
+            self._target.write(
+                name,
+                yaml.dump(value, Dumper=_DUMPER, sort_keys=False, allow_unicode=True).encode(),
+                replace=True,
+            )
+        self._remove_outdated({name for pair in done for name in pair.written})
+        bayer = [pair for pair in done if pair.entry["is_bayer"]]
         return ExportReport(
-            pairs=sum(map(len, entries.values())),
-            test_pairs=len(entries[TEST]),
-            crops=self._crops,
-            crop_size=min(self._sizes, default=0),
-            left_out=left_out,
+            pairs=len(done),
+            test_pairs=sum(pair.test for pair in done),
+            bayer_pairs=sum(not pair.test for pair in bayer),
+            bayer_test_pairs=sum(pair.test for pair in bayer),
+            crops=crops,
+            crop_size=min((pair.size for pair in done), default=0),
+            left_out=self._left_out,
+            reserve=tuple(reserve),
         )
 
-    def _pair(self, rows: list[dict[str, Any]], reader: ShardReader) -> dict[str, Any]:
+    def _accepted(self) -> Iterator[list[dict[str, Any]]]:
+        for rows in _pairs(self._source):
+            if rows[0]["alignment_loss"] > MAX_LOSS or rows[0]["mask_mean"] < MIN_MASK_MEAN:
+                self._left_out += 1
+            else:
+                yield rows
+
+    def _pair(self, rows: list[dict[str, Any]], reader: ShardReader) -> _Exported:
         """Writes the files of a pair; its entry. The mask is 0 outside the pair's crops."""
         pair, first = pair_of(rows[0]), rows[0]
         size = pair.size
-        self._sizes.append(size)
-        height, width = (max(row[axis] for row in rows) + size for axis in "yx")
-        names = self._names.get((pair.pair_id, str(pair.cfa)))
-        if names is None or height * width > _MOST_SITES:
-            why = "is not in pairs.parquet" if names is None else f"has {height} x {width} sites"
-            raise ManifestError(
-                f"{MANIFEST} in {self._source.location} is damaged: pair {pair.pair_id} {why}"
-            )
-        mask = np.zeros((height, width), np.uint8)
+        mask = np.zeros(self._extent(rows, pair), np.uint8)
         brightness = np.zeros(2)
-        crops = []
+        crops: list[dict[str, Any]] = []
+        written: list[str] = []
         for row in rows:
             name = crop_name(pair.pair_id, row["y"], row["x"])
             stored = reader.crop(pair.shard, row["row_group"], name, size, pair.shard_sha256)
@@ -231,26 +211,49 @@ class _Export:
                 stored.gt_rgb[:, valid].sum(dtype=np.float64),
                 noisy[:, valid].sum(dtype=np.float64),
             ]
-            crops.append(self._crop(row, pair, stored, noisy))
-            self._crops += 1
-        mask_path = self._write(f"masks/{_folder(first)}/{pair.pair_id}.png", _png(mask))
+            crops.append(self._crop(row, pair, stored, noisy, written))
+        mask_path = self._write(f"masks/{_folder(first)}/{pair.pair_id}.png", png_bytes(mask), written)
+        gain = float(brightness[0] / brightness[1]) if brightness.all() else pair.gain
+        return _Exported(
+            entry=self._entry(first, pair, mask_path, gain) | {"crops": crops},
+            test=first["test_reserve"],
+            gt_sha1=first["gt_sha1"],
+            size=size,
+            written=tuple(written),
+        )
+
+    def _extent(self, rows: list[dict[str, Any]], pair: Pair) -> tuple[int, int]:
+        """Height and width of the area that a pair's crops cover."""
+        height, width = (max(row[axis] for row in rows) + pair.size for axis in "yx")
+        if (unknown := (pair.pair_id, str(pair.cfa)) not in self._names) or height * width > _MOST_SITES:
+            why = "is not in pairs.parquet" if unknown else f"has {height} x {width} sites"
+            raise ManifestError(
+                f"{MANIFEST} in {self._source.location} is damaged: pair {pair.pair_id} {why}"
+            )
+        return height, width
+
+    def _entry(self, first: dict[str, Any], pair: Pair, mask_path: str, rgb_gain: float) -> dict[str, Any]:
+        """An entry of dataset.yaml without its crops."""
+        names = self._names[pair.pair_id, str(pair.cfa)]
+        folder = (
+            f"{_IMAGES[pair.cfa]}/{image_set(first)}"  # the research code reads the scene out of this path
+        )
         score = {} if names["msssim"] is None else {"rgb_msssim_score": names["msssim"]}
         return {
             "image_set": image_set(first),
             "is_bayer": pair.cfa is Cfa.BAYER,
-            "f_fpath": names["noisy_file"],
-            "gt_fpath": names["gt_file"],
+            "f_fpath": f"{folder}/{names['noisy_file']}",
+            "gt_fpath": f"{folder}/gt/{names['gt_file']}",
             "mask_fpath": mask_path,
             "best_alignment": [0, 0],
             "best_alignment_loss": first["alignment_loss"],
             "mask_mean": first["mask_mean"],
             "raw_gain": pair.gain,
-            "rgb_gain": float(brightness[0] / brightness[1]) if brightness.all() else pair.gain,
+            "rgb_gain": rgb_gain,
             **score,
             "overexposure_lb": first["overexposure_lb"],
             "rgb_xyz_matrix": _four_rows(pair.rgb_xyz_matrix),
             "gt_rgb_xyz_matrix": _four_rows(self._gt_matrix(pair)),
-            "crops": crops,
         }
 
     def _gt_matrix(self, pair: Pair) -> Sequence[float]:
@@ -259,40 +262,71 @@ class _Export:
         return colour_matrix(own, pair.pair_id) if own else pair.rgb_xyz_matrix
 
     def _crop(
-        self, row: dict[str, Any], pair: Pair, stored: StoredCrop, noisy: NDArray[np.float32]
+        self,
+        row: dict[str, Any],
+        pair: Pair,
+        stored: StoredCrop,
+        noisy: NDArray[np.float32],
+        written: list[str],
     ) -> dict[str, Any]:
-        prefix = f"crops/{_folder(row)}/{pair.pair_id}/{row['y']}-{row['x']}"
+        name = crop_name(pair.pair_id, row["y"], row["x"])  # unique in the export: losses are cached by it
+        prefix = f"crops/{_folder(row)}/{pair.pair_id}/{name}"
+        mosaic = gt_bayer(stored, pair, (row["shift_y"], row["shift_x"]), self._gt_matrix(pair))
         files = {
-            "f_linrec2020_fpath": (f"{prefix}-noisy.tif", _tiff(noisy)),
-            "gt_linrec2020_fpath": (f"{prefix}-gt.tif", _tiff(stored.gt_rgb)),
+            "f_linrec2020_fpath": (f"{prefix}-noisy.tif", tiff_bytes(noisy)),
+            "gt_linrec2020_fpath": (f"{prefix}-gt.tif", tiff_bytes(stored.gt_rgb)),
+            "gt_bayer_fpath": (f"{prefix}-gt.npy", npy_bytes(mosaic)),
         }
         if pair.cfa is Cfa.BAYER:
-            files["f_bayer_fpath"] = (
-                f"{prefix}-noisy.npy",
-                _npy(levels(stored.noisy_raw, pair.black, pair.white)),
-            )
-            files["gt_bayer_fpath"] = (
-                f"{prefix}-gt.npy",
-                _npy(gt_bayer(stored, pair, (row["shift_y"], row["shift_x"]), self._gt_matrix(pair))),
-            )
-        paths = {key: self._write(name, data) for key, (name, data) in files.items()}
+            planes = levels(stored.noisy_raw, pair.black, pair.white)
+            files["f_bayer_fpath"] = (f"{prefix}-noisy.npy", npy_bytes(planes))
+        paths = {key: self._write(path, data, written) for key, (path, data) in files.items()}
         return {"coordinates": [row["x"], row["y"]], **paths}
 
-    def _write(self, name: str, data: bytes) -> str:
+    def _write(self, name: str, data: bytes, written: list[str]) -> str:
         """Writes a file unless it exists with these bytes; its absolute path."""
-        self._written.add(name)
+        written.append(name)
         path = Path(self._target.full(name))
         if path.is_symlink() or not (
             path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
         ):
-            self._target.write(name, data, replace=True)
+            self._target.write(name, data, replace=True, durable=False)  # an export can be repeated
         return str(path)
 
-    def _remove_outdated(self) -> None:
+    def _remove_outdated(self, written: set[str]) -> None:
         for folder in ("crops", "masks"):
             for entry in self._target.list(folder):
-                if entry.path not in self._written and _OWN_FILE.fullmatch(entry.path):
+                if entry.path not in written and _OWN_FILE.fullmatch(entry.path):
                     self._target.remove(entry.path)
+        for name in ("train.yaml", "test.yaml"):  # of exports of earlier versions
+            if self._target.exists(name):
+                self._target.remove(name)
+
+
+_IMAGES = {Cfa.BAYER: "Bayer", Cfa.X_TRANS: "X-Trans"}
+"""Folders of the data set in the research code."""
+
+
+def _clean_entries(done: Sequence[_Exported]) -> list[dict[str, Any]]:
+    """One entry per GT outside the test reserve: the clean-clean loaders read no list of test scenes."""
+    by_photo: dict[str, _Exported] = {}
+    reserved = {pair.gt_sha1 for pair in done if pair.test}
+    for pair in done:
+        if pair.gt_sha1 not in reserved:
+            by_photo.setdefault(pair.gt_sha1, pair)
+    return [
+        {
+            "image_set": pair.entry["image_set"],
+            "is_bayer": pair.entry["is_bayer"],
+            "overexposure_lb": pair.entry["overexposure_lb"],
+            "rgb_xyz_matrix": pair.entry["gt_rgb_xyz_matrix"],
+            "crops": [
+                {key: crop[key] for key in ("coordinates", "gt_linrec2020_fpath", "gt_bayer_fpath")}
+                for crop in pair.entry["crops"]
+            ],
+        }
+        for pair in by_photo.values()
+    ]
 
 
 def _four_rows(matrix: Sequence[float]) -> list[list[float]]:
@@ -302,7 +336,7 @@ def _four_rows(matrix: Sequence[float]) -> list[list[float]]:
 
 _PAIR = r"[0-9a-f]{12}-[0-9a-f]{12}"
 _OWN_FILE = re.compile(
-    rf"crops/(bayer|x-trans)/[^/]+/{_PAIR}/(\d+-\d+-(noisy|gt)\.(tif|npy)|{re.escape(TEMPORARY)}[0-9a-f]{{32}})"
+    rf"crops/(bayer|x-trans)/[^/]+/{_PAIR}/(({_PAIR}-)?\d+-\d+-(noisy|gt)\.(tif|npy)|{re.escape(TEMPORARY)}[0-9a-f]{{32}})"
     rf"|masks/(bayer|x-trans)/[^/]+/({_PAIR}\.png|{re.escape(TEMPORARY)}[0-9a-f]{{32}})"
 )
 """Names of files that an export writes; no other file is removed."""
@@ -338,63 +372,4 @@ def _pair_columns(source: Store) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["pair_id"], row["cfa"]): row for row in table.to_pylist()}
 
 
-def levels(mosaic: NDArray[np.uint16], black: tuple[float, ...], white: float) -> NDArray[np.float32]:
-    """The levels of an RGGB mosaic.
-
-    Args:
-        mosaic: (h, w) uint16 sensor values that start on red.
-        black: black levels of R, G, G, B.
-        white: white level.
-
-    Returns:
-        (4, h/2, w/2) float32 in R, G, G, B order; 0 is black, 1 white.
-
-    >>> levels(np.array([[3, 5], [7, 9]], np.uint16), (1.0, 1.0, 1.0, 1.0), 5.0).ravel()
-    array([0.5, 1. , 1.5, 2. ], dtype=float32)
-    """
-    planes = np.stack([mosaic[y::2, x::2] for y in (0, 1) for x in (0, 1)]).astype(np.float32)
-    offsets = np.array(black, np.float32)[:, None, None]
-    return (planes - offsets) / (np.float32(white) - offsets)
-
-
-def gt_bayer(
-    stored: StoredCrop, pair: Pair, shift: tuple[int, int], gt_matrix: Sequence[float]
-) -> NDArray[np.float32]:
-    """The GT as an RGGB mosaic on the sites of the noisy photo, (4, h/2, w/2) levels.
-
-    Sampled from the stored RGB, which lies where the noisy photo stood. In folders of earlier versions it lay at a whole shift:
-    with an even one, the GT's own values are on the same sites.
-
-    Args:
-        stored: a crop of the pair.
-        pair: black and white levels.
-        shift: (dy, dx) of the crop.
-        gt_matrix: XYZ -> camera RGB of the GT, 9 numbers row by row.
-    """
-    if pair.gt_contrast is None and not any(step % 2 for step in shift):
-        return levels(stored.gt_raw, pair.gt_black, pair.gt_white)
-    to_camera = np.linalg.inv(camera_to_rec2020(gt_matrix)).astype(np.float32)
-    camera = np.tensordot(to_camera, stored.gt_rgb.astype(np.float32), 1)
-    sites = ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1))  # colour, row, column of R, G, G, B
-    return np.stack([camera[color, y::2, x::2] for color, y, x in sites])
-
-
-def _tiff(image: NDArray[Any]) -> bytes:
-    """A float32 TIFF of (3, h, w), which OpenCV reads; only OpenImageIO reads half floats."""
-    sink = io.BytesIO()
-    pixels = np.ascontiguousarray(np.moveaxis(image, 0, -1), np.float32)
-    tifffile.imwrite(sink, pixels, photometric="rgb", metadata=None, software=False)
-    return sink.getvalue()
-
-
-def _npy(planes: NDArray[np.float32]) -> bytes:
-    sink = io.BytesIO()
-    np.save(sink, planes, allow_pickle=False)
-    return sink.getvalue()
-
-
-def _png(mask: NDArray[np.uint8]) -> bytes:
-    done, data = cv2.imencode(".png", mask)
-    if not done:
-        raise ValueError(f"a mask of shape {mask.shape} cannot be encoded as PNG")
-    return bytes(data)
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's where it is there: ten times as fast

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from rawnind.cli import main
 from rawnind.errors import ConfigError, DamagedShardError, OutputError
 from rawnind.exporters.check import check, offset
-from rawnind.exporters.research_yaml import MARK, describe_export, export
+from rawnind.exporters.research_yaml import MARK, export
+from rawnind.exporters.rules import describe_export, training_crop, unserved
 from rawnind.imaging.color import camera_to_rec2020
 from rawnind.output.shards import CropPixels, crop_name, read_crop
 from rawnind.records import Cfa
@@ -65,7 +66,7 @@ def folder(maker, tmp_path_factory):
     return folder
 
 
-def entries(folder, name="train.yaml"):
+def entries(folder, name="dataset.yaml"):
     return {entry["image_set"]: entry for entry in yaml.safe_load((folder / name).read_text())}
 
 
@@ -80,17 +81,15 @@ def tensor(path):
 
 def test_an_export_passes_its_own_check(folder):
     assert check(folder) == []
-    assert entries(folder).keys() == {"even", "odd", "tree"}
-    assert entries(folder, "test.yaml").keys() == {"TEST_secret"}
+    assert entries(folder).keys() == {"even", "odd", "tree", "TEST_secret"}
+    assert entries(folder, "clean.yaml").keys() == {"even", "odd", "tree"}
     assert yaml.safe_load((folder / "test_reserve.yaml").read_text()) == {"test_reserve": ["TEST_secret"]}
 
 
 def test_a_loader_finds_the_noisy_photo_the_gt_and_the_mask_at_one_place(folder, maker):
     rows = {row["crop_id"]: row for row in pq.read_table(maker.store.full("manifest.parquet")).to_pylist()}
     for row in rows.values():
-        entry = {**entries(folder), **entries(folder, "test.yaml")}[
-            "TEST_" * row["test_reserve"] + row["scene"]
-        ]
+        entry = entries(folder)["TEST_" * row["test_reserve"] + row["scene"]]
         (crop,) = [crop for crop in entry["crops"] if crop["coordinates"] == [row["x"], row["y"]]]
         stored = read_crop(maker.store, row["shard"], row["row_group"], row["size"])
         truth, noisy = tensor(crop["gt_linrec2020_fpath"]), tensor(crop["f_linrec2020_fpath"])
@@ -236,7 +235,20 @@ SPOILED = {
     ),
     "mask too small": (lambda entry: entry.update(mask_mean=0.5), r"mask_mean is below 0\.8"),
     "no crops": (lambda entry: entry.update(crops=[]), "crops must be a list that is not empty"),
-    "test scene": (lambda entry: entry.update(image_set="TEST_secret"), "TEST_secret is a test scene"),
+    "test scene": (
+        lambda entry: entry.update(image_set="TEST_a", f_fpath="TEST_a/x.arw", gt_fpath="TEST_a/gt/y.arw"),
+        "TEST_a is a test scene that",
+    ),
+    "no scene in the path": (
+        lambda entry: entry.update(f_fpath="x.arw"),
+        "f_fpath is not in the folder even, from which test scenes are told",
+    ),
+    "one name for two crops": (
+        lambda entry: _crop(entry).update(
+            f_bayer_fpath=_crop({"crops": entry["crops"][1:]})["f_bayer_fpath"]
+        ),
+        "1 names of noisy crops are not unique, the first is|crops of the GT are",
+    ),
     "another scene": (
         lambda entry: [
             crop.update(gt_linrec2020_fpath=other["gt_linrec2020_fpath"])
@@ -250,20 +262,20 @@ SPOILED = {
 @pytest.mark.parametrize("what", SPOILED)
 def test_the_check_finds_each_kind_of_damage(folder, tmp_path, what):
     spoil, said = SPOILED[what]
-    for name in ("test.yaml", "test_reserve.yaml"):
-        shutil.copy(folder / name, tmp_path)
-    train = list(entries(folder).values())
-    spoil(next(entry for entry in train if entry["image_set"] == "even"))
-    (tmp_path / "train.yaml").write_text(yaml.safe_dump(train))
+    shutil.copy(folder / "test_reserve.yaml", tmp_path)
+    (tmp_path / "clean.yaml").write_text("[]")
+    listed = list(entries(folder).values())
+    spoil(next(entry for entry in listed if entry["image_set"] == "even"))
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(listed))
     problems = check(tmp_path)
     assert problems
     assert all(re.search(said, problem) for problem in problems), problems
 
 
 def test_the_check_finds_scalars_that_are_not_plain_and_files_that_are_not_there(tmp_path):
-    (tmp_path / "train.yaml").write_text("- !!python/tuple [1, 2]\n")
-    assert any("train.yaml" in problem for problem in check(tmp_path))
-    assert any("test.yaml" in problem for problem in check(tmp_path))
+    (tmp_path / "dataset.yaml").write_text("- !!python/tuple [1, 2]\n")
+    assert any("dataset.yaml" in problem for problem in check(tmp_path))
+    assert any("clean.yaml" in problem for problem in check(tmp_path))
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (1, 0), (-3, 7), (12, -9)])
@@ -295,12 +307,45 @@ def test_the_command_exports_what_prepare_made(prepared, tmp_path):
     result = CliRunner().invoke(main, ["export", str(prepared), "--to", str(tmp_path / "to")])
     assert result.exit_code == 0, result.output
     assert check(tmp_path / "to") == []
-    crops = sum(
-        len(e["crops"])
-        for name in ("train.yaml", "test.yaml")
-        for e in yaml.safe_load((tmp_path / "to" / name).read_text())
-    )
+    listed = yaml.safe_load((tmp_path / "to" / "dataset.yaml").read_text())
+    crops = sum(len(entry["crops"]) for entry in listed)
     assert crops == len(pq.read_table(prepared / "manifest.parquet"))
     assert f"{crops} crops" in result.output
     again = CliRunner().invoke(main, ["export", str(prepared), "--to", str(prepared)])
     assert again.exit_code == 2
+
+
+def test_names_of_noisy_crops_are_unique_over_the_whole_export(folder):
+    """The research code caches validation losses by them; two pairs of one noisy photo and crops at one place are told apart."""
+    names = [
+        crop["f_linrec2020_fpath"].rsplit("/", 1)[1] for e in entries(folder).values() for crop in e["crops"]
+    ]
+    assert len(set(names)) == len(names) == 9
+
+
+def test_the_research_codes_rule_finds_the_test_scene_in_the_path(folder):
+    for scene, entry in entries(folder).items():
+        assert entry["f_fpath"].split("/")[-2] == scene
+        assert entry["gt_fpath"].split("/")[-3:-1] == [scene, "gt"]
+
+
+def test_clean_clean_training_finds_each_gt_once_x_trans_too_and_no_test_scene(folder):
+    for entry in entries(folder, "clean.yaml").values():
+        for crop in entry["crops"]:
+            truth, planes = tensor(crop["gt_linrec2020_fpath"]), tensor(crop["gt_bayer_fpath"])
+            camera = np.tensordot(np.linalg.inv(camera_to_rec2020(MATRIX)), truth.numpy(), 1)
+            assert planes.shape == (4, 32, 32)
+            np.testing.assert_allclose(planes[2], camera[1, 1::2, 0::2], atol=2e-3)
+
+
+def test_it_says_which_loaders_the_crops_are_too_small_for_and_which_command_works(maker, tmp_path):
+    report = export(maker.store.location, tmp_path / "to")
+    text = describe_export(report, tmp_path / "to", 0)
+    assert "With its default --val_crop_size and --test_crop_size of 1024" in text
+    assert "Its default --crop_size of 256 fails" in text
+    assert f"--noise_dataset_yamlfpaths {tmp_path}/to/dataset.yaml" in text
+    assert "--crop_size 32 --val_crop_size 64 --test_crop_size 64 --test_reserve TEST_secret" in text
+    assert unserved(replace(report, crop_size=1024)) == []
+    assert "training loaders do not work" in unserved(replace(report, crop_size=32))[0]
+    assert "no pair is of the test reserve" in unserved(replace(report, test_pairs=0))[0]
+    assert [training_crop(size) for size in (1024, 512, 64)] == [256, 256, 32]

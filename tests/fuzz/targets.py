@@ -280,10 +280,10 @@ def _moved_export(work, chance):
     folder = work / "export"
     mark = json.loads((folder / "rawnind-export.json").read_bytes())
     assert mark["complete"]
-    for name in ("train.yaml", "test.yaml"):
+    for name in ("dataset.yaml", "clean.yaml"):
         text = (folder / name).read_text()
         before = yaml.safe_load(text)
-        start = before[0]["mask_fpath"].partition("/masks/")[0] if before else str(folder)
+        start = before[0]["crops"][0]["gt_bayer_fpath"].partition("/crops/")[0] if before else str(folder)
         (folder / name).write_text(text.replace(start, str(folder)))
     chance.choice(
         [
