@@ -6,30 +6,36 @@ from typing import TYPE_CHECKING, Unpack
 from rawnind.options import Options, RunOptions
 
 if TYPE_CHECKING:
+    from rawnind.download_estimate import DownloadEstimate
     from rawnind.estimate import Estimate
     from rawnind.output.status import Status
 
 
-def plan(source: str | Path, **options: Unpack[RunOptions]) -> "Estimate":
+def plan(source: str | Path, **options: Unpack[RunOptions]) -> "Estimate | DownloadEstimate":
     r"""Estimates what `prepare` would do and need, from file headers alone.
 
     Args:
-        source: a folder of RAW files or an index YAML (see `load_index`).
+        source: a folder of RAW files or an index YAML (see `load_index`); or a DOI or a saved Dataverse reply, of which nothing
+            but the list of files is read.
         options: those of `prepare`.
 
     Returns:
-        Scenes, pairs, crops, disk space, memory and workers.
+        Scenes, pairs, crops, disk space, memory and workers; of a published data set bytes to download and time too.
 
     Raises:
         IndexInvalidError: The source is not a data set.
         ConfigError: An option is wrong, or the run could not do anything.
+        DownloadError: The server of a DOI cannot be reached.
 
     Examples:
         >>> print(*rawnind.plan("RawNIND", cfa="x-trans").lines(), sep="\n")  # doctest: +SKIP
     """
+    from rawnind.download_estimate import estimate_download
     from rawnind.estimate import estimate
+    from rawnind.source.catalog import is_published
 
-    return estimate(source, Options.from_dict(dict(options)))
+    chosen = Options.from_dict(dict(options))
+    return estimate_download(str(source), chosen) if is_published(str(source)) else estimate(source, chosen)
 
 
 def verify(output: str | Path) -> tuple[str, ...]:

@@ -83,6 +83,26 @@ class SourceError(RawnindError):
         return f"{self.reason.sentence} {self.detail}"
 
 
+class DownloadError(RawnindError):
+    """A server does not give a file. Run again, unless it is final.
+
+    Attributes:
+        reason: one word for lists, such as `not_found`.
+        final: whether trying again is useless until something changes at the server or in the request.
+        wait: seconds that the server asked to wait; 0 where it did not.
+    """
+
+    def __init__(self, reason: str, detail: str, *, final: bool = False, wait: float = 0.0) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+        self.final = final
+        self.wait = wait
+
+    def __str__(self) -> str:
+        return self.detail
+
+
 def printable(text: str, most: int = 300) -> str:
     r"""Text from outside with control characters, broken encodings and direction marks as escapes, so that a terminal shows it as it is.
 

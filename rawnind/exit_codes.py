@@ -5,6 +5,7 @@ from enum import IntEnum
 from rawnind.errors import (
     CodeMismatchError,
     ConfigError,
+    DownloadError,
     FolderInUseError,
     IndexInvalidError,
     NotPreparedError,
@@ -30,7 +31,7 @@ class ExitCode(IntEnum):
     """Stopped early; the same command resumes."""
     NOTHING_COLLECTED = 4
     FAILED = 5
-    """`--strict`, and a scene or a pair failed."""
+    """`--strict`, and a scene or a pair failed; or a file that `fetch` cannot get."""
 
 
 _WRONG_USAGE = (
@@ -41,7 +42,7 @@ _WRONG_USAGE = (
     RecipeMismatchError,
     FolderInUseError,
 )
-_RUN_AGAIN = (StoppedEarlyError, SourceLostError, OutputError, WorkersDyingError, RayLostError)
+_RUN_AGAIN = (DownloadError, StoppedEarlyError, SourceLostError, OutputError, WorkersDyingError, RayLostError)
 
 
 def exit_code(error: RawnindError) -> ExitCode:

@@ -4,6 +4,7 @@ import click
 
 from rawnind.cli.checks import status, verify
 from rawnind.cli.export import export
+from rawnind.cli.fetch import fetch
 from rawnind.cli.group import CommandGroup
 from rawnind.cli.look import report, show
 from rawnind.cli.prepare import plan, prepare
@@ -31,15 +32,16 @@ def main() -> None:
       0  complete
       1  verify or export found a problem, or an error in rawnind itself
       2  wrong usage: an option, the source or the output folder
-      3  stopped early; the same command resumes
+      3  stopped early, or a server is not reachable; the same command resumes
       4  prepare collected nothing
-      5  prepare --strict: a scene or a pair failed
+      5  prepare --strict: a scene or a pair failed; fetch: a file failed for good
     """
 
 
 for _command in (
     sample,
     index,
+    fetch,
     plan,
     prepare,
     status,

@@ -14,20 +14,29 @@ from rawnind.records import Summary
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @run_options
-def plan(source: Path, **values: Any) -> None:
+def plan(source: str, **values: Any) -> None:
     """Estimate what `prepare` would do and need.
 
-    Prints scenes, pairs, crops, disk, memory and workers, from file headers alone. Refuses a run that could do nothing.
+    Prints scenes, pairs, crops, disk, memory and workers, from file headers alone. Refuses a run that could do nothing. Of a DOI
+    or a saved Dataverse reply it prints bytes to download, disk, time and memory per camera and ISO, from the list of files.
 
     \b
-    Example:
+    Examples:
       rawnind plan RawNIND/ --cfa x-trans --crop-size 256
+      rawnind plan doi:10.14428/DVN/DEQCIM
     """
     from rawnind.estimate import estimate
+    from rawnind.source.catalog import is_published
 
-    print_lines(estimate(source, options_from(values)).lines())
+    options = options_from(values)
+    if is_published(source):
+        from rawnind.download_estimate import estimate_download
+
+        print_lines(estimate_download(source, options).lines())
+    else:
+        print_lines(estimate(source, options).lines())
 
 
 @click.command()

@@ -35,23 +35,30 @@ def sample(out: Path, seed: int, height: int, width: int) -> None:
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the index as YAML."
 )
 @FOLLOW_LINKS
-def index(source: Path, output: Path | None, *, follow_links: bool | None) -> None:
+def index(source: str, output: Path | None, *, follow_links: bool | None) -> None:
     """Print how many scenes and photos SOURCE has.
 
-    SOURCE is a folder of RAW files or an index YAML.
+    SOURCE is a folder of RAW files, an index YAML, the DOI of a data set on a Dataverse server, or a saved reply of one.
 
     \b
-    Example:
+    Examples:
       rawnind index RawNIND/ -o dataset_index.yaml
+      rawnind index doi:10.14428/DVN/DEQCIM
     """
+    from rawnind.source.catalog import is_published, load_catalog
     from rawnind.source.index import index_to_yaml, load_index
 
-    found = load_index(source, follow_links=bool(follow_links))
+    if is_published(source):
+        catalog = load_catalog(source)
+        found = catalog.index
+        print_lines(first_of(f"differs: {note}" for note in catalog.notes), err=True)
+    else:
+        found = load_index(source, follow_links=bool(follow_links))
     print_lines(first_of(f"refused: {refused.file}: {refused.why}" for refused in found.refused), err=True)
     click.echo(f"{len(found.scenes)} scenes: {', '.join(f'{found.count(cfa)} {cfa}' for cfa in Cfa)}")
     click.echo(f"{found.test_reserve} test-reserve, {found.unknown_sensor} unknown-sensor")

@@ -14,6 +14,7 @@ from rawnind.documents import LISTING, read_yaml
 from rawnind.errors import ConfigError, IndexInvalidError
 from rawnind.records import Cfa, ImageRef
 from rawnind.source.collector import Collector, Index, SkippedFiles
+from rawnind.source.dataverse import parse_address
 from rawnind.source.entries import EntryReader, problems
 from rawnind.source.locate import Locator, list_folder
 from rawnind.source.names import (
@@ -52,6 +53,10 @@ def require_source(source: str | Path) -> Path:
     Raises:
         IndexInvalidError: It does not exist, or is a URI.
     """
+    if parse_address(str(source).replace(":/", "://").replace(":///", "://")):
+        raise IndexInvalidError(
+            f"the photos of {source} are not on this machine yet; run `rawnind fetch {source} --root DIR` first, then use DIR"
+        )
     if "://" in str(source) or str(source).startswith(("s3:/", "gs:/")):  # a Path has lost one slash
         raise IndexInvalidError(
             f"{source} is a URI; SOURCE must be a folder or an index YAML on this machine or on a mounted file system. "
@@ -177,7 +182,7 @@ def read_layout(path: Path) -> tuple[dict[str, dict[str, Any]], str | None]:
     """
     if path.suffix.lower() == ".json":
         raise IndexInvalidError(
-            f"{path} is JSON. A Dataverse listing names files and no scenes; pass the folder of its files or a {INDEX_NAME}"
+            f"{path} is JSON. Where it is a saved Dataverse reply, run `rawnind fetch {path} --root DIR` first, then use DIR"
         )
     if path.suffix.lower() not in {".yaml", ".yml"}:
         raise IndexInvalidError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rawnind.errors import printable
 from rawnind.records import Cfa
-from rawnind.source.names import GT, SRC, PhotoName, Refused, cfa_of_folder, parse_scene
+from rawnind.source.names import FETCH_FOLDER, GT, SRC, PhotoName, Refused, cfa_of_folder, parse_scene
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +45,8 @@ def list_folder(folder: Path, root: Path, *, follow_links: bool = False) -> List
     files, folders, refused = [], [], {}
     with os.scandir(folder) as entries:
         for entry in entries:
+            if entry.name == FETCH_FOLDER:
+                continue
             leaves = entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside)
             if leaves and not follow_links:
                 refused[entry.name] = (

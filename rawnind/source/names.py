@@ -23,11 +23,18 @@ CFA_FOLDERS = {Cfa.BAYER: "Bayer", Cfa.X_TRANS: "X-Trans"}
 SRC, GT = "src", "gt"
 """Folders of the nested layout `[src/]{Bayer|X-Trans}/{scene}/[gt/]{file}`."""
 
+FETCH_FOLDER = ".rawnind-fetch"
+"""Folder for what `rawnind fetch` keeps beside the photos; it is no part of a data set."""
+
 _RAW = """3fr ari arq arw bay bmq cap cine cr2 cr3 crw cs1 dc2 dcr dng drf dsc erf fff gpr iiq k25 kc2 kdc mdc mef mos mrw
 nef nrw orf ori pef ptx pxn qtk raf raw rdc rw2 rwl rwz sr2 srf srw sti x3f"""  # what LibRaw 0.22 reads
 _IMAGE = "avif bmp exr gif heic heif hif jpeg jpg jxl npy png tif tiff webp"
 RAW_EXTENSIONS = frozenset(_RAW.split())
 IMAGE_EXTENSIONS = frozenset(_IMAGE.split())
+
+MAKERS = {"arw": "Sony", "raf": "Fujifilm", "cr2": "Canon", "cr3": "Canon", "crw": "Canon", "nef": "Nikon", "nrw": "Nikon",
+          "orf": "Olympus", "rw2": "Panasonic", "pef": "Pentax"}  # fmt: skip
+"""Who makes the cameras that write files with an extension; DNG is many makers'."""
 
 _PREFIXES = re.compile(r"(?:UNK_|TEST_)*")
 _NAME = re.compile(
@@ -156,7 +163,7 @@ def parse_name(filename: str) -> PhotoName | Refused:
     >>> name.spelling.scene, name.spelling.test_reserve, name.ground_truth, name.iso
     ('a_b-1', True, False, 3200)
     """
-    if danger := _unsafe(filename):
+    if danger := unsafe(filename):
         return Refused(file=printable(filename), why=danger)
     match = _NAME.fullmatch(filename)
     if match is None:
@@ -202,7 +209,8 @@ def cfa_of_folder(name: str) -> Cfa | None:
     return Cfa(name.lower()) if name.lower() in list(Cfa) else None
 
 
-def _unsafe(filename: str) -> str | None:
+def unsafe(filename: str) -> str | None:
+    """Why a bare file name from outside must not be used; None where it may be."""
     if not filename.isprintable():
         return "the name holds a control character or a broken encoding"
     if "/" in filename or "\\" in filename or ":" in filename:

@@ -1,0 +1,195 @@
+"""Estimates what a published data set would take: bytes, disk, memory and time, from the list of its files alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rawnind.capacity import this_machine
+from rawnind.errors import ConfigError
+from rawnind.memory import worker_bytes
+from rawnind.options import Options
+from rawnind.outcomes import planned_pairs
+from rawnind.planning import Plan, SceneFilter, make_plan
+from rawnind.reasons import Reason
+from rawnind.records import Cfa, ImageRef, Scene
+from rawnind.source.catalog import Catalog, load_catalog
+from rawnind.source.names import MAKERS
+
+_BYTES_PER_SITE = {"arw": 2.0, "raf": 1.25, "cr2": 1.25, "nef": 1.2, "crw": 1.0}
+"""Bytes of a file per site of its sensor, the fewest that are usual: an ARW of RawNIND is not compressed, the others are."""
+
+_OTHER_BYTES_PER_SITE = 1.0
+
+_LINE = 12.5e6
+"""Bytes per second of a line of 100 Mbit/s."""
+
+_PAIR_SECONDS, _PHOTO_SECONDS = 0.13e-6, 0.04e-6
+"""CPU seconds per site of a pair, and of decoding a photo."""
+
+_CROP_BYTES_PER_SITE = 10.125
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhotoGroup:
+    """Photos of one kind of camera and ISO.
+
+    Attributes:
+        camera: what the file's extension says: the list of files has no model.
+        iso: None where the names do not say.
+        photos: how many.
+        bytes: of their files.
+        seconds: CPU time of decoding them and of the pairs of the noisy ones.
+        memory: of a worker on the largest of them, in bytes.
+    """
+
+    camera: str
+    iso: int | None
+    photos: int
+    bytes: int
+    seconds: float
+    memory: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DownloadEstimate:
+    """What fetching and preparing a published data set would do and need.
+
+    Attributes:
+        plan: of the run.
+        notes: differences between what is published and the data set's own index.
+        files: that are downloaded.
+        pairs: planned pairs of the selected scenes.
+        crop_bytes: the most that their crops take.
+        groups: by camera and ISO, sorted.
+    """
+
+    plan: Plan
+    notes: tuple[str, ...]
+    files: int
+    pairs: int
+    crop_bytes: float
+    groups: tuple[PhotoGroup, ...]
+
+    @property
+    def download_bytes(self) -> int:
+        """Bytes of the files of the selected scenes."""
+        return sum(group.bytes for group in self.groups)
+
+    @property
+    def seconds(self) -> float:
+        """CPU time of the run."""
+        return sum(group.seconds for group in self.groups)
+
+    @property
+    def memory(self) -> float:
+        """Bytes that the largest scene needs."""
+        return max(group.memory for group in self.groups)
+
+    def lines(self) -> Iterator[str]:
+        """The text that `rawnind plan` prints."""
+        yield from (f"differs: {note}" for note in self.notes)
+        selected = self.plan.selected
+        counts = ", ".join(f"{sum(scene.cfa is cfa for scene in selected)} {cfa}" for cfa in Cfa)
+        yield f"Scenes:   {len(selected)} to process ({counts})"
+        for reason in sorted(set(self.plan.left_out.values())):
+            count = sum(each is reason for each in self.plan.left_out.values())
+            yield f"          {count} left out: {Reason(reason).sentence}"
+        yield f"Pairs:    {self.pairs}"
+        cpus = this_machine().cpus
+        yield (
+            f"Download: {self.files} files, {_gb(self.download_bytes)}, about {_hours(self.download_bytes / _LINE)} at 100 Mbit/s"
+        )
+        yield f"Disk:     {_gb(self.download_bytes)} of photos, at most {_gb(self.crop_bytes)} of crops"
+        yield f"Memory:   about {_gb(self.memory)} for each worker"
+        yield f"Time:     about {_hours(self.seconds)} of CPU time, {_hours(self.seconds / cpus)} on this machine's {cpus:.0f} CPUs"
+        yield f"{'camera':10}{'ISO':>9}{'photos':>8}{'GB':>9}{'download':>12}{'CPU time':>12}{'memory':>10}"
+        for group in self.groups:
+            yield (
+                f"{group.camera:10}{group.iso or 'unknown':>9}{group.photos:>8}{group.bytes / 1e9:>9.2f}"
+                f"{_hours(group.bytes / _LINE):>12}{_hours(group.seconds):>12}{_gb(group.memory):>10}"
+            )
+
+
+def estimate_download(source: str, options: Options) -> DownloadEstimate:
+    """Plans a run over a published data set; no photo is read.
+
+    Args:
+        source: a DOI or a saved Dataverse reply.
+        options: of the run.
+
+    Raises:
+        IndexInvalidError: The source lists no photo.
+        DownloadError: The server cannot be reached.
+        ConfigError: No scene is selected.
+    """
+    catalog = load_catalog(source)
+    selection = SceneFilter(
+        cfa=options.cfa, exclude_test_reserve=options.exclude_test_reserve, limit=options.limit
+    )
+    plan = make_plan(catalog.index.scenes, selection, options.recipe)
+    if not plan.selected:
+        raise ConfigError("no scene is left: loosen --cfa, --limit or --exclude-test-reserve")
+    pairs = {scene.key: len(planned_pairs(scene, plan.recipe.pairing)) for scene in plan.selected}
+    share = (options.recipe.crop_size / options.recipe.stride) ** 2 * _CROP_BYTES_PER_SITE
+    sites = {scene.key: _largest(scene, catalog) for scene in plan.selected}
+    return DownloadEstimate(
+        plan=plan,
+        notes=catalog.notes,
+        files=len(catalog.photos(plan.selected)),
+        pairs=sum(pairs.values()),
+        crop_bytes=sum(pairs[key] * sites[key] * share for key in pairs),
+        groups=_groups(plan.selected, catalog),
+    )
+
+
+def _groups(scenes: tuple[Scene, ...], catalog: Catalog) -> tuple[PhotoGroup, ...]:
+    found: dict[tuple[str, int | None], PhotoGroup] = {}
+    for scene in scenes:
+        truths = len(scene.ground_truths)
+        for ref in (*scene.ground_truths, *scene.noisy):
+            sites = _sites(ref, catalog)
+            key = _camera(ref.filename), ref.iso
+            old = found.get(key)
+            found[key] = PhotoGroup(
+                camera=key[0],
+                iso=ref.iso,
+                photos=1 + (old.photos if old else 0),
+                bytes=_size(ref, catalog) + (old.bytes if old else 0),
+                seconds=sites * (_PHOTO_SECONDS + (0 if ref.ground_truth else _PAIR_SECONDS))
+                + (old.seconds if old else 0),
+                memory=max(worker_bytes(sites, truths), old.memory if old else 0),
+            )
+    return tuple(found[key] for key in sorted(found, key=lambda key: (key[0], key[1] or 0)))
+
+
+def _largest(scene: Scene, catalog: Catalog) -> int:
+    return max((_sites(ref, catalog) for ref in (*scene.ground_truths, *scene.noisy)), default=0)
+
+
+def _sites(ref: ImageRef, catalog: Catalog) -> int:
+    """About how many sites a photo has, at most, by the length of its file."""
+    return round(_size(ref, catalog) / _BYTES_PER_SITE.get(_extension(ref.filename), _OTHER_BYTES_PER_SITE))
+
+
+def _size(ref: ImageRef, catalog: Catalog) -> int:
+    file = catalog.file_of(ref)
+    return (file.size or 0) if file else 0
+
+
+def _camera(filename: str) -> str:
+    extension = _extension(filename)
+    return MAKERS.get(extension, extension.upper())
+
+
+def _extension(filename: str) -> str:
+    return filename.rpartition(".")[2].lower()
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _hours(seconds: float) -> str:
+    """A duration: `40 s`, `12 min`, `5.3 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,1 @@
+"""Downloads the photos of published data sets: what is missing, checked, resumable."""

@@ -1,0 +1,168 @@
+"""Downloads one file: resumes, checks length and checksums, and only then gives it its name."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rawnind.errors import DownloadError, printable
+from rawnind.fetch.target import Target
+from rawnind.source.http_client import BLOCK, HttpClient
+from rawnind.source.remote import Digests, RemoteFile
+
+_WRONG_TIMES = 2
+"""Downloads of a file whose bytes are wrong, before it is given up."""
+
+_MOST_BYTES = 1 << 32
+"""Of a file whose length nobody says; TIFF's 32-bit offsets reach no further."""
+
+
+class StoppedError(Exception):
+    """The download was asked to stop; what came is kept."""
+
+
+class Downloader:
+    """Downloads files into a target; may be used by several threads.
+
+    Args:
+        target: the folder.
+        client: reads from servers.
+        stop: is set to end all downloads soon.
+    """
+
+    def __init__(self, target: Target, client: HttpClient, stop: threading.Event) -> None:
+        self._target = target
+        self._client = client
+        self._stop = stop
+
+    def download(self, file: RemoteFile, received: Callable[[int], None]) -> None:
+        """Downloads a file, with as many attempts as the client has patience for.
+
+        Args:
+            file: which one.
+            received: is called with how many bytes have come or, below 0, were discarded.
+
+        Raises:
+            DownloadError: It cannot be had.
+            StoppedError: The download was asked to stop.
+        """
+        part = self._target.part(file)
+        fruitless = wrong = 0
+        received(_size(part))
+        while True:
+            before = _size(part)
+            try:
+                with _disk_errors(file):
+                    self._attempt(file, part, received)
+                    self._target.publish(file, part)
+            except DownloadError as error:
+                if self._stop.is_set():
+                    raise StoppedError from error
+                wrong += error.reason in _WRONG
+                fruitless = 0 if _size(part) > before else fruitless + 1
+                if error.final or wrong >= _WRONG_TIMES or fruitless >= self._client.patience.attempts:
+                    raise DownloadError(error.reason, error.detail, final=error.final or wrong > 0) from error
+                if self._stop.wait(self._client.patience.pause(max(1, fruitless), error.wait)):
+                    raise StoppedError from error
+            else:
+                return
+
+    def _attempt(self, file: RemoteFile, part: Path, received: Callable[[int], None]) -> None:
+        """Fetches what is missing of a file, and checks the whole."""
+        digests = Digests(file.checksums)
+        with _opened(part) as descriptor:
+            have = _digest(descriptor, digests)
+            if file.size is None or have < file.size:
+                with self._client.open(file.url, start=have) as response:
+                    _check_announced(file, response.total)
+                    if response.start != have:
+                        if response.start:
+                            raise DownloadError(
+                                "bad_range",
+                                f"{printable(file.path)}: the server sends another range",
+                                final=True,
+                            )
+                        self._discard(descriptor, received)
+                        digests, have = Digests(file.checksums), 0
+                    most = _limit(file, response.total)
+                    for block in response.blocks:
+                        have += len(block)
+                        if have > most:
+                            self._discard(descriptor, received)
+                            raise DownloadError(
+                                "too_long", f"{printable(file.path)}: the server sends more than {most} bytes"
+                            )
+                        _write(descriptor, block)
+                        digests.update(block)
+                        received(len(block))
+                        if self._stop.is_set():
+                            raise StoppedError
+                    expected = file.size if file.size is not None else response.total
+                if expected is not None and have < expected:
+                    raise DownloadError(
+                        "cut",
+                        f"{printable(file.path)}: the connection ended after {have} of {expected} bytes",
+                    )
+            if why := digests.problem():
+                self._discard(descriptor, received)
+                raise DownloadError("wrong_bytes", f"{printable(file.path)}: {why}")
+
+    @staticmethod
+    def _discard(descriptor: int, received: Callable[[int], None]) -> None:
+        received(-os.fstat(descriptor).st_size)
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+
+
+_WRONG = {"wrong_bytes", "too_long"}
+
+
+def _check_announced(file: RemoteFile, total: int | None) -> None:
+    if total is not None and file.size is not None and total != file.size:
+        detail = f"{printable(file.path)}: the server has {total} bytes, {file.size} are declared"
+        raise DownloadError("wrong_size", detail, final=True)
+
+
+def _limit(file: RemoteFile, total: int | None) -> int:
+    return next(each for each in (file.size, total, _MOST_BYTES) if each is not None)
+
+
+def _digest(descriptor: int, digests: Digests) -> int:
+    """Computes the digests of what is there; its length. The descriptor is at the end then."""
+    have = 0
+    while block := os.read(descriptor, BLOCK):
+        digests.update(block)
+        have += len(block)
+    return have
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
+@contextlib.contextmanager
+def _opened(part: Path) -> Iterator[int]:
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _disk_errors(file: RemoteFile) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        detail = f"{printable(file.path)}: cannot be written: {error.strerror or error}"
+        raise DownloadError("disk", detail, final=True) from error

@@ -1,0 +1,56 @@
+"""A list of URLs with checksums, one file a line."""
+
+import re
+from urllib.parse import unquote, urlsplit
+
+from rawnind.errors import IndexInvalidError, printable
+from rawnind.source.remote import Checksums, RemoteFile
+
+_DIGESTS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
+_HEX = re.compile(r"[0-9a-fA-F]+")
+
+
+def parse_url_list(text: str, name: str) -> tuple[RemoteFile, ...]:
+    """The files of a list: in each line a URL and, before or after it, checksums (MD5, SHA-1, SHA-256, SHA-512) and a length.
+
+    What `sha1sum` prints, with URLs in place of names, is such a list. Empty lines and those that begin with # are comments.
+
+    Args:
+        text: of the list.
+        name: of the file, for messages.
+
+    Raises:
+        IndexInvalidError: A line has no URL or no checksum, two files have the same name, or there is no file.
+
+    >>> parse_url_list("d41d8cd98f00b204e9800998ecf8427e  https://example.org/a%20b.dng", "urls.txt")[0].path
+    'a b.dng'
+    """
+    found: dict[str, RemoteFile] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        file = _parse_line(line, f"{name}, line {number}")
+        if file.path in found:
+            raise IndexInvalidError(f"{name}, line {number}: {printable(file.path)} is listed twice")
+        found[file.path] = file
+    if not found:
+        raise IndexInvalidError(f"{name} lists no file")
+    return tuple(found.values())
+
+
+def _parse_line(line: str, where: str) -> RemoteFile:
+    url, size, sums = "", None, {}
+    for word in line.split():
+        if word.lower().startswith(("http://", "https://")) and not url:
+            url = word
+        elif _HEX.fullmatch(word) and len(word) in _DIGESTS:
+            sums[_DIGESTS[len(word)]] = word.lower()
+        elif word.isascii() and word.isdecimal() and size is None and len(word) < 16:
+            size = int(word)
+        else:
+            raise IndexInvalidError(f"{where}: {printable(word, 80)} is no http address, checksum or length")
+    if not url or not sums:
+        raise IndexInvalidError(f"{where}: it needs a URL and its MD5, SHA-1, SHA-256 or SHA-512")
+    return RemoteFile(
+        path=unquote(urlsplit(url).path.rpartition("/")[2]), url=url, size=size, checksums=Checksums(**sums)
+    )

@@ -1,0 +1,224 @@
+"""What a published data set has: its scenes as in an index, and for each photo the file on the server."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rawnind.documents import LISTING
+from rawnind.errors import DownloadError, IndexInvalidError, printable
+from rawnind.records import ImageRef, Scene
+from rawnind.source.collector import Collector, Index
+from rawnind.source.dataverse import RAWNIND, Listing, ask, parse_address, parse_reply
+from rawnind.source.http_client import HttpClient
+from rawnind.source.index import INDEX_NAME, load_index
+from rawnind.source.names import NO_FLAGS, FileKind, Refused, StatedFlags, kind_of, parse_name
+from rawnind.source.remote import RemoteFile, unsafe_path
+
+_OWN_INDEXES = (INDEX_NAME, "dataset.yaml")
+
+_NOT_INDEXED = {RAWNIND: ("x-trans/fabrics", "x-trans/kitchen", "x-trans/knives")}
+"""Scenes whose photos are published, and which the data set's own index leaves out."""
+
+_SHOWN_URLS = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Catalog:
+    """A published data set.
+
+    Attributes:
+        doi: of the data set; empty where it has none.
+        index: its scenes; their photos' paths are relative.
+        files: every published file, by its name without folders.
+        notes: how names, folders and the data set's own index differ, a sentence each.
+    """
+
+    doi: str
+    index: Index
+    files: dict[str, RemoteFile]
+    notes: tuple[str, ...]
+
+    def photos(self, scenes: Iterable[Scene]) -> tuple[RemoteFile, ...]:
+        """The files of scenes, each once, sorted by path."""
+        refs = (ref for scene in scenes for ref in (*scene.ground_truths, *scene.noisy))
+        found = {each.path: each for each in map(self.file_of, refs) if each}
+        return tuple(found[path] for path in sorted(found))
+
+    def file_of(self, ref: ImageRef) -> RemoteFile | None:
+        """A photo's file on the server; None where it is not published."""
+        return self.files.get(_bare(ref.filename))
+
+    @property
+    def raw_files(self) -> tuple[RemoteFile, ...]:
+        """Every RAW file, whatever it is called."""
+        return tuple(each for each in self.files.values() if kind_of(each.filename) is FileKind.RAW)
+
+
+def _bare(filename: str) -> str:
+    """A file's name without the folders that an index may give."""
+    return filename.rpartition("/")[2]
+
+
+def is_published(source: str) -> bool:
+    """Whether a source is a DOI, the page of a data set, or a saved reply, and no folder or index YAML.
+
+    >>> is_published("doi:10.14428/DVN/DEQCIM"), is_published("RawNIND")
+    (True, False)
+    """
+    return parse_address(source) is not None or source.lower().endswith(".json")
+
+
+def load_catalog(source: str, client: HttpClient | None = None) -> Catalog:
+    """The catalog of a published data set.
+
+    Args:
+        source: a DOI, the address of a data set's page, or a saved reply of a Dataverse server. A `dataset_index.yaml` beside the
+            reply decides which scenes there are.
+        client: that the server is asked with.
+
+    Raises:
+        IndexInvalidError: The source is none of these, or lists no RAW file.
+        DownloadError: The server cannot be reached.
+
+    Examples:
+        >>> len(load_catalog("reply.json").index.scenes)  # doctest: +SKIP
+        307
+    """
+    address = parse_address(source)
+    if address is None:
+        path = Path(source)
+        return _checked(from_listing(parse_reply(_bytes(path), str(path)), _own_index(path.parent)), source)
+    try:
+        listing = ask(address, client or HttpClient())
+    except DownloadError as error:
+        if error.final:
+            raise IndexInvalidError(f"{printable(source)}: {error}") from error
+        raise
+    return _checked(from_listing(replace(listing, doi=address.doi)), source)
+
+
+def from_listing(listing: Listing, own: Index | None = None) -> Catalog:
+    """The catalog of a data set whose files are listed.
+
+    Args:
+        listing: its files.
+        own: the data set's own index, which decides where there is one.
+    """
+    collector = Collector()
+    files: dict[str, RemoteFile] = {}
+    for file in listing.files:
+        why = "another file has this name" if file.filename in files else unsafe_path(file.path)
+        if why:
+            collector.refuse(file.path, why)
+            continue
+        files[file.filename] = file
+        if collector.is_raw(file.filename):
+            _add(file, collector)
+    index = collector.index(Path())
+    notes = []
+    if own:
+        notes = list(differences(own, index, files))
+        index = _as_in(own, index)
+    elif left_out := set(_NOT_INDEXED.get(listing.doi, ())):
+        notes = [
+            f"{scene.key}: {len(scene.ground_truths) + len(scene.noisy)} photos are published and not in the data set's own index; left out"
+            for scene in index.scenes
+            if scene.key in left_out
+        ]
+        index = replace(index, scenes=tuple(each for each in index.scenes if each.key not in left_out))
+    return Catalog(doi=listing.doi, index=index, files=files, notes=tuple(notes))
+
+
+def _add(file: RemoteFile, collector: Collector) -> None:
+    """Adds a photo; its folders and checksums must agree with its name."""
+    name = parse_name(file.filename)
+    if isinstance(name, Refused):
+        collector.refuse(file.path, name.why)
+        return
+    flags = _folder_flags(file.path)
+    sha1 = file.checksums.sha1
+    why = flags.contradicts(name) if flags else None
+    if sha1 not in {None, name.sha1}:
+        why = f"the server has SHA-1 {sha1}, the name {name.sha1}"
+    if why:
+        collector.refuse(file.path, why)
+        return
+    collector.add_photo(name, Path(file.path))
+    if flags and flags.spelling:
+        collector.add_scene(name.cfa, flags.spelling)
+
+
+def _folder_flags(path: str) -> StatedFlags | None:
+    """What the folders of the nested layout state; None where they are of another layout."""
+    flags: StatedFlags | None = NO_FLAGS
+    for folder in path.split("/")[:-1]:
+        flags = flags.below(folder) if flags else None
+    return flags
+
+
+def differences(own: Index, published: Index, files: dict[str, RemoteFile]) -> Iterator[str]:
+    """How a data set's own index and its published files differ, a sentence for each scene.
+
+    Args:
+        own: the data set's own index.
+        published: the scenes by the names of the files.
+        files: what is published, by name.
+    """
+    by_key = {scene.key: scene for scene in published.scenes}
+    for scene in own.scenes:
+        refs = (*scene.ground_truths, *scene.noisy)
+        missing = [ref.filename for ref in refs if _bare(ref.filename) not in files]
+        if missing:
+            yield f"{scene.key}: {len(missing)} photos of the index are not published, such as {missing[0]}"
+        other = by_key.pop(scene.key, None)
+        if other is None:
+            continue
+        listed = {_bare(ref.filename) for ref in refs}
+        extra = [ref.filename for ref in (*other.ground_truths, *other.noisy) if ref.filename not in listed]
+        if extra:
+            yield f"{scene.key}: {len(extra)} published photos are not in the index, such as {extra[0]}; left out"
+        for flag in ("test_reserve", "unknown_sensor"):
+            stated, named = getattr(scene, flag), getattr(other, flag)
+            if stated != named:
+                yield f"{scene.key}: the index has {flag} {stated}, the names say {named}; it counts as {stated or named}"
+    for key, scene in by_key.items():
+        count = len(scene.ground_truths) + len(scene.noisy)
+        yield f"{key}: {count} photos are published and not in the data set's own index; left out"
+
+
+def _as_in(own: Index, published: Index) -> Index:
+    """The own index's scenes; a flag that either states holds."""
+    flags = {scene.key: (scene.test_reserve, scene.unknown_sensor) for scene in published.scenes}
+    scenes = []
+    for scene in own.scenes:
+        test, unknown = flags.get(scene.key, (False, False))
+        scenes.append(
+            replace(
+                scene, test_reserve=scene.test_reserve or test, unknown_sensor=scene.unknown_sensor or unknown
+            )
+        )
+    return replace(own, scenes=tuple(scenes), refused=published.refused)
+
+
+def _own_index(folder: Path) -> Index | None:
+    for name in _OWN_INDEXES:
+        if (folder / name).is_file():
+            return load_index(folder / name)
+    return None
+
+
+def _checked(catalog: Catalog, source: str) -> Catalog:
+    if not catalog.raw_files:
+        raise IndexInvalidError(f"{printable(source)} lists no RAW file")
+    return catalog
+
+
+def _bytes(path: Path) -> bytes:
+    """The bytes of a saved reply, at most one more than are read."""
+    try:
+        if path.exists() and not path.is_file():
+            raise IndexInvalidError(f"{path} is not a file")
+        with path.open("rb") as file:
+            return file.read(LISTING + 1)
+    except OSError as error:
+        raise IndexInvalidError(f"cannot read {path}: {error.strerror or error}") from error
