@@ -26,12 +26,9 @@ class DataverseServer:
 
     def __init__(self, folder, *, names=None, sizes=None):
         self.folder = Path(folder)
-        self.files = {
-            number: name
-            for number, name in enumerate(
-                names or sorted(p.name for p in self.folder.iterdir() if p.is_file()), 100
-            )
-        }
+        self.files = dict(
+            enumerate(names or sorted(p.name for p in self.folder.iterdir() if p.is_file()), 100)
+        )
         self.sizes = sizes or {}
         self.faults = defaultdict(list)
         self.reply_faults = []
