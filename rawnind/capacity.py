@@ -1,7 +1,7 @@
 """How many workers machines have room for: by CPUs and GPUs, and by memory for the largest photo."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,19 +100,29 @@ def this_machine() -> Node:
     return Node(cpus=float(os.cpu_count() or 1), gpus=0.0, memory=memory * (1 - _OBJECT_STORE))
 
 
-def photo_sizes(scenes: Iterable[Scene], *, most: int = _MOST_HEADERS) -> Iterator[PhotoSize]:
+def photo_sizes(
+    scenes: Iterable[Scene],
+    *,
+    most: int = _MOST_HEADERS,
+    on_error: Callable[[ImageRef, SourceError], None] = lambda *_: None,
+) -> Iterator[PhotoSize]:
     """Sizes of photos that can be opened.
 
     Args:
         scenes: whose photos are looked at.
         most: photos that are opened.
+        on_error: called for each photo that cannot be used, as its header shows; the run gives it its reason.
     """
     photos = [
         (ref, len(scene.ground_truths)) for scene in scenes for ref in (*scene.ground_truths, *scene.noisy)
     ]
     for ref, truths in photos[:: max(1, -(-len(photos) // most))]:
-        with suppress(SourceError):  # the run gives it its reason
-            yield PhotoSize(photo=ref, truths=truths, size=headers(ref, delay=0))
+        try:
+            size = headers(ref, delay=0)
+        except SourceError as error:
+            on_error(ref, error)
+            continue
+        yield PhotoSize(photo=ref, truths=truths, size=size)
 
 
 def fits(size: PhotoSize, nodes: Sequence[Node]) -> bool:

@@ -1,17 +1,17 @@
 """Estimates what a run would do and need, from file headers alone."""
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rawnind.capacity import Node, PhotoSize, Pool, find_pool, fits, photo_sizes, this_machine
-from rawnind.errors import ConfigError, printable
+from rawnind.errors import ConfigError, SourceError, printable
 from rawnind.options import Options
 from rawnind.outcomes import planned_pairs
 from rawnind.planning import Plan, SceneFilter, make_plan
 from rawnind.reasons import Reason
-from rawnind.records import Cfa
+from rawnind.records import Cfa, ImageRef
 from rawnind.source.index import load_index
 
 _CROP_BYTES_PER_SITE = 10.125
@@ -33,6 +33,8 @@ class Estimate:
         missing: selected scenes without a photo that can be opened.
         too_small: selected scenes whose photos are smaller than a crop.
         too_large: photos for which this machine has too little memory; they will fail.
+        unusable: file names by what makes these files unusable, such as "an ordinary JPEG, not a RAW"; they will fail.
+        other_iso: a sentence for each photo whose ISO in the index is not that of its file.
     """
 
     plan: Plan
@@ -43,6 +45,8 @@ class Estimate:
     missing: int
     too_small: int
     too_large: tuple[PhotoSize, ...]
+    unusable: Mapping[str, tuple[str, ...]]
+    other_iso: tuple[str, ...]
 
     def lines(self) -> Iterator[str]:
         """The text that `rawnind plan` prints."""
@@ -65,6 +69,34 @@ class Estimate:
             yield f"         this machine has too little memory for {printable(str(size))}"
         if len(self.too_large) > _MOST_NAMED:
             yield f"         and for {len(self.too_large) - _MOST_NAMED} other photos"
+        for words, files in sorted(self.unusable.items()):
+            yield f"Unusable: {len(files)} {words}: {_some(files)}"
+        if self.other_iso:
+            yield f"ISO:     {len(self.other_iso)} contradict their files: {_some(self.other_iso)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(printable(name) for name in names[:_MOST_NAMED])
+    return shown + (f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else "")
+
+
+class _Unusable:
+    """Collects the files that cannot be used, by what is wrong with them."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, ref: ImageRef, error: SourceError) -> None:
+        words = error.detail.removeprefix(f"{ref.filename}: ")
+        if error.reason is not Reason.MISSING_FILE:
+            self.files[words].append(ref.filename)
+
+
+def _other_iso(size: PhotoSize) -> str | None:
+    listed, seen = size.photo.iso, size.size.iso
+    if listed is None or seen is None or listed == seen:
+        return None
+    return f"{size.photo.filename} (index {listed}, file {seen})"
 
 
 def estimate(source: str | Path, options: Options) -> Estimate:
@@ -86,8 +118,9 @@ def estimate(source: str | Path, options: Options) -> Estimate:
     plan = make_plan(load_index(source, follow_links=options.follow_links).scenes, selection, options.recipe)
     pairs = crops = missing = too_small = 0
     sizes: list[PhotoSize] = []
+    unusable = _Unusable()
     for scene in plan.selected:
-        found = list(photo_sizes([scene]))
+        found = list(photo_sizes([scene], on_error=unusable.add))
         per_pair = max((_crops(size, plan) for size in found if fits(size, [machine])), default=0)
         missing += not found
         too_small += bool(found) and not any(_crops(size, plan) for size in found)
@@ -104,6 +137,8 @@ def estimate(source: str | Path, options: Options) -> Estimate:
         missing=missing,
         too_small=too_small,
         too_large=tuple(size for size in sizes if not fits(size, [machine])),
+        unusable={words: tuple(files) for words, files in unusable.files.items()},
+        other_iso=tuple(text for size in sizes if (text := _other_iso(size))),
     )
     _refuse(estimated, machine, all_too_large=bool(sizes) and len(estimated.too_large) == len(sizes))
     return estimated

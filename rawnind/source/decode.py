@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import math
 import re
 import stat
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import rawpy
@@ -23,6 +24,8 @@ from rawnind.reasons import Reason
 from rawnind.records import Capture, Cfa, ImageRef, Sensor
 from rawnind.source.dng_levels import Tags, check_black, check_format, exact_black, mosaic_tags
 from rawnind.source.exif import read_exif, with_libraw
+from rawnind.source.file_check import Unusable, check, check_file
+from rawnind.source.libraw_words import libraw_words
 from rawnind.source.pixels import check_written, check_zeros, unpack
 
 ATTEMPTS = 3
@@ -31,6 +34,10 @@ RETRY_DELAY = 2.0
 
 _MOST_BYTES = 1 << 32
 """What TIFF's 32-bit offsets reach, and with them DNG and nearly every camera's format. Reading more would only fill memory."""
+
+_log = logging.getLogger(__name__)
+
+Read = TypeVar("Read")
 
 _SRGB_TO_XYZ = np.array(  # IEC 61966-2-1, as LibRaw's table has it
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
@@ -47,12 +54,14 @@ class FrameSize:
         width: columns of the visible area.
         raw_height: rows with margins.
         raw_width: columns with margins.
+        iso: as the file says it; None where it does not.
     """
 
     height: int
     width: int
     raw_height: int
     raw_width: int
+    iso: int | None = None
 
 
 def decode(
@@ -78,6 +87,9 @@ def decode(
     """
     data = _with_retries(ref, delay, lambda file: file.read(), most=min(_MOST_BYTES, memory or math.inf))
     _check_sha1(ref, data)
+    kind = check(data).unusable
+    if kind and kind is not Unusable.CUT:  # of a file that was cut off, LibRaw may know more
+        raise SourceError(kind.reason, f"{ref.filename}: {kind.words}")
     tags = mosaic_tags(data)
     check_format(tags, ref.filename)
     with _libraw_errors(ref.filename), rawpy.imread(io.BytesIO(data)) as raw:
@@ -102,17 +114,23 @@ def headers(ref: ImageRef, *, delay: float = RETRY_DELAY) -> FrameSize:
     Raises:
         SourceError: missing_file, truncated or unreadable.
     """
-    _with_retries(ref, delay, lambda file: file.read(1))
+    kind = _with_retries(ref, delay, lambda file: check_file(file).unusable)
+    if kind:
+        raise SourceError(kind.reason, f"{ref.filename}: {kind.words}")
     with _libraw_errors(ref.filename), rawpy.imread(ref.path) as raw:
-        sizes = raw.sizes
+        sizes, iso = raw.sizes, raw.other.iso_speed
     return FrameSize(
-        height=sizes.height, width=sizes.width, raw_height=sizes.raw_height, raw_width=sizes.raw_width
+        height=sizes.height,
+        width=sizes.width,
+        raw_height=sizes.raw_height,
+        raw_width=sizes.raw_width,
+        iso=round(iso) if 0 < iso < _MOST_BYTES else None,
     )
 
 
 def _with_retries(
-    ref: ImageRef, delay: float, read: Callable[[BinaryIO], bytes], *, most: float = _MOST_BYTES
-) -> bytes:
+    ref: ImageRef, delay: float, read: Callable[[BinaryIO], Read], *, most: float = _MOST_BYTES
+) -> Read:
     """The result of `read` on the opened file; retried while the system refuses to read.
 
     Args:
@@ -132,16 +150,14 @@ def _with_retries(
                 limit = "a RAW photo has" if most == _MOST_BYTES else "a worker can read"
                 size = f"{found.st_size} bytes, and {limit} at most {most:.0f}"
                 raise SourceError(Reason.UNREADABLE, f"{ref.filename}: {size}")
+            if found.st_size == 0:
+                raise SourceError(Unusable.EMPTY.reason, f"{ref.filename}: {Unusable.EMPTY.words}")
             with Path(ref.path).open("rb") as file:
-                data = read(file)
+                return read(file)
         except (FileNotFoundError, NotADirectoryError):
             raise SourceError(Reason.MISSING_FILE, ref.filename) from None
         except OSError as error:
             seen = error
-            continue
-        if not data:
-            raise SourceError(Reason.TRUNCATED, f"{ref.filename}: the file is empty")
-        return data
     why = seen.strerror if seen else "unknown"
     raise SourceError(Reason.UNREADABLE, f"{ref.filename}: {why} (tried {ATTEMPTS} times)")
 
@@ -168,20 +184,27 @@ def _check_sha1(ref: ImageRef, data: bytes) -> None:
     sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
     if sha1 != ref.sha1:
         seen = f"{len(data)} bytes with SHA-1 {sha1} instead of {ref.sha1}"
+        if kind := check(data).unusable:
+            seen += f" ({kind.words})"
         raise SourceError(Reason.SHA1_MISMATCH, f"{ref.filename}: {seen}; fetch the file again")
 
 
 @contextmanager
 def _libraw_errors(filename: str) -> Iterator[None]:
+    words: list[str] = []
     try:
-        yield
+        with libraw_words() as words:
+            yield
     except rawpy.LibRawUnsufficientMemoryError as error:
         raise MemoryError(f"{filename}: LibRaw got no memory") from error
     except rawpy.LibRawError as error:
         said = error.args[0] if error.args else ""
         said = said.decode("ascii", "replace") if isinstance(said, bytes) else str(said)
+        said = "; ".join([said, *words])
         reason = Reason.TRUNCATED if isinstance(error, rawpy.LibRawIOError) else Reason.UNREADABLE
         raise SourceError(reason, f"{filename}: LibRaw reports: {said}") from error
+    if words:
+        _log.warning("%s: LibRaw reports: %s", filename, "; ".join(words))
 
 
 def _sensor(raw: rawpy.RawPy, filename: str, camera: str, tags: Tags, capture: Capture) -> Sensor:
@@ -226,7 +249,11 @@ def _pattern(raw: rawpy.RawPy, filename: str) -> tuple[Cfa, tuple[int, int], tup
 
     LibRaw numbers Bayer's second green 3. `raw_pattern` is not used: it is wrong for X-Trans with margins over 6.
     """
-    if raw.raw_type != rawpy.RawType.Flat or raw.color_desc != b"RGBG":
+    if raw.raw_type != rawpy.RawType.Flat:
+        raise SourceError(Reason.UNSUPPORTED_CFA, f"{filename}: {Unusable.DEMOSAICED.words}")
+    if raw.num_colors == 1:
+        raise SourceError(Reason.UNSUPPORTED_CFA, f"{filename}: {Unusable.MONOCHROME.words}")
+    if raw.color_desc != b"RGBG":
         kind = f"{raw.raw_type.name.lower()} pixels of colours {raw.color_desc.decode('ascii', 'replace')}"
         raise SourceError(Reason.UNSUPPORTED_CFA, f"{filename}: {kind}")
     side, top, left = range(_PATTERN_SIDE), raw.sizes.top_margin, raw.sizes.left_margin
