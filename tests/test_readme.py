@@ -17,6 +17,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from rawnind.cli import main
 from rawnind.exit_codes import ExitCode
 from rawnind.output.versions import COLUMNS_KEY, FORMAT_KEY
+from tests.indexing.card import shoot
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -74,8 +75,7 @@ def run(page, folder, cluster):
 def provide(page, folder):
     """What a page takes as given: photos of one's own, or what `make demo` makes (of the same sample, with the same recipe)."""
     if page == "own-pairs.md":
-        for number, photo in enumerate(sorted((folder / "pairs").rglob("Bayer_cat_*ISO*")), 1):
-            shutil.copy(photo, folder / f"DSC{number:04}.dng")
+        shoot(folder / "pairs", folder / "photos")
     elif page == "tutorial.md":
         shutil.copytree(folder / "out", folder / "out/demo/prepared", ignore=shutil.ignore_patterns("demo"))
         (folder / "out/demo/pairs").symlink_to(folder / "pairs")

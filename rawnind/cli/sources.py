@@ -1,13 +1,17 @@
 """Commands that look at or make what `prepare` reads: sample, index."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rawnind.cli.run_options import FOLLOW_LINKS
-from rawnind.errors import OutputError, first_of
+from rawnind.errors import ConfigError, IndexInvalidError, OutputError, first_of
 from rawnind.printing import print_lines
 from rawnind.records import Cfa
+
+if TYPE_CHECKING:
+    from rawnind.indexing.grouping import Grouping
 
 
 @click.command()
@@ -35,21 +39,62 @@ def sample(out: Path, seed: int, height: int, width: int) -> None:
 
 
 @click.command()
-@click.argument("source")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
+              help="Write the index as YAML. One that exists keeps what it lists and what you edited.")  # fmt: skip
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the index as YAML."
+    "--by-time", metavar="GAP", help="A scene ends where a camera pauses for longer: 60 (seconds), 5m, 1h."
 )
+@click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False),
+              help="A table with the columns file, scene and, where wanted, role (gt, noisy).")  # fmt: skip
+@click.option("--scene-regex", metavar="REGEX",
+              help="The scene is what this finds in a file's path: its group, or all of it.")  # fmt: skip
 @FOLLOW_LINKS
-def index(source: str, output: Path | None, *, follow_links: bool | None) -> None:
-    """Print how many scenes and photos SOURCE has.
+def index(
+    sources: tuple[str, ...],
+    output: Path | None,
+    by_time: str | None,
+    table: Path | None,
+    scene_regex: str | None,
+    *,
+    follow_links: bool | None,
+) -> None:
+    """Find the scenes of SOURCE: any folders of RAW files, RawNIND's, an index YAML, or a published data set.
 
-    SOURCE is a folder of RAW files, an index YAML, the DOI of a data set on a Dataverse server, or a saved reply of one.
+    Files keep their names and places. A scene is a folder, unless --by-time, --csv or --scene-regex says otherwise. Its ground
+    truths are the photos in a folder gt, or those of the lowest ISO and, among them, of the longest exposure. Check the table:
+    what is doubtful has a question mark. Every choice is a line of the YAML, which you may edit; prepare takes it as SOURCE.
 
     \b
     Examples:
+      rawnind index photos/ -o pairs.yaml
+      rawnind index /media/card/DCIM -o pairs.yaml --by-time 60
       rawnind index RawNIND/ -o dataset_index.yaml
       rawnind index doi:10.14428/DVN/DEQCIM
     """
+    from rawnind.indexing.grouping import by_csv, by_folder, by_regex, parse_gap
+    from rawnind.indexing.grouping import by_time as by_gap
+    from rawnind.source.catalog import is_published
+    from rawnind.source.index import is_own_photos
+
+    given = [option for option in (by_time, table, scene_regex) if option is not None]
+    if len(given) > 1:
+        raise ConfigError("--by-time, --csv and --scene-regex exclude each other: each says what a scene is")
+    if not given and len(sources) == 1 and (is_published(sources[0]) or not is_own_photos(sources[0], output)):
+        _print_index(sources[0], output, follow_links=bool(follow_links))
+        return
+    grouping: Grouping = by_folder
+    if by_time is not None:
+        grouping = by_gap(parse_gap(by_time))
+    elif table is not None:
+        grouping = by_csv(table)
+    elif scene_regex is not None:
+        grouping = by_regex(scene_regex)
+    _index_own(sources, output, grouping, follow_links=bool(follow_links))
+
+
+def _print_index(source: str, output: Path | None, *, follow_links: bool) -> None:
+    """The counts of an index that stands in names, in a YAML, or in what a server answers."""
     from rawnind.source.catalog import is_published, load_catalog
     from rawnind.source.index import index_to_yaml, load_index
 
@@ -58,13 +103,40 @@ def index(source: str, output: Path | None, *, follow_links: bool | None) -> Non
         found = catalog.index
         print_lines(first_of(f"differs: {note}" for note in catalog.notes), err=True)
     else:
-        found = load_index(source, follow_links=bool(follow_links))
+        found = load_index(source, follow_links=follow_links)
     print_lines(first_of(f"refused: {refused.file}: {refused.why}" for refused in found.refused), err=True)
     click.echo(f"{len(found.scenes)} scenes: {', '.join(f'{found.count(cfa)} {cfa}' for cfa in Cfa)}")
     click.echo(f"{found.test_reserve} test-reserve, {found.unknown_sensor} unknown-sensor")
     click.echo(f"{found.ground_truths} ground-truth and {found.noisy} noisy photos; {found.skipped_files}")
     if output:
         _write_text(output, index_to_yaml(found))
+
+
+def _index_own(
+    sources: tuple[str, ...], output: Path | None, grouping: "Grouping", *, follow_links: bool
+) -> None:
+    """Indexes files of any names, and prints the table."""
+    from rawnind.indexing.build import index_photos
+    from rawnind.indexing.table import print_table, summary, table_console
+    from rawnind.progress.counter import counting
+    from rawnind.source.index import require_source
+
+    folders = [require_source(source) for source in sources]
+    if file := next((folder for folder in folders if not folder.is_dir()), None):
+        raise IndexInvalidError(f"{file} is not a folder; name the folders that hold the RAW files")
+    with counting() as report:
+        found = index_photos(folders, output, grouping, report, follow_links=follow_links)
+    if not found.choices:
+        print_lines(summary(found), err=True)
+        raise IndexInvalidError(f"{', '.join(sources)}: no RAW photo that can be used has a scene")
+    print_table(table_console(), found.choices)
+    print_lines(summary(found))
+    if merged := found.merged:
+        kept = len(found.choices) - len(merged.added)
+        print_lines([f"{output}: {len(merged.added)} photos added, {kept} kept as they are listed"])
+        print_lines(f"moved: {old} is now {new}" for old, new in merged.moved)
+        print_lines(first_of(f"listed and not there: {name}" for name in merged.missing))
+        click.echo(f"Next: rawnind plan {output}")
 
 
 def _write_text(path: Path, text: str) -> None:

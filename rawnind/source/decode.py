@@ -4,9 +4,7 @@ import hashlib
 import io
 import logging
 import math
-import re
 import stat
-import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from rawnind.errors import SourceError
 from rawnind.memory import worker_bytes
 from rawnind.reasons import Reason
 from rawnind.records import Capture, Cfa, ImageRef, Sensor
+from rawnind.source.camera import camera_name, joined_name
 from rawnind.source.dng_levels import Tags, check_black, check_format, exact_black, mosaic_tags
 from rawnind.source.exif import read_exif, with_libraw
 from rawnind.source.file_check import Unusable, check, check_file
@@ -92,7 +91,7 @@ def decode(
         raise SourceError(kind.reason, f"{ref.filename}: {kind.words}")
     tags = mosaic_tags(data)
     check_format(tags, ref.filename)
-    with _libraw_errors(ref.filename), rawpy.imread(io.BytesIO(data)) as raw:
+    with libraw_errors(ref.filename), rawpy.imread(io.BytesIO(data)) as raw:
         _check_size(raw, memory, ref.filename)
         unpack(raw)
         visible = np.array(raw.raw_image_visible, order="C")  # a copy: after close() LibRaw's memory is gone
@@ -117,7 +116,7 @@ def headers(ref: ImageRef, *, delay: float = RETRY_DELAY) -> FrameSize:
     kind = _with_retries(ref, delay, lambda file: check_file(file).unusable)
     if kind:
         raise SourceError(kind.reason, f"{ref.filename}: {kind.words}")
-    with _libraw_errors(ref.filename), rawpy.imread(ref.path) as raw:
+    with libraw_errors(ref.filename), rawpy.imread(ref.path) as raw:
         sizes, iso = raw.sizes, raw.other.iso_speed
     return FrameSize(
         height=sizes.height,
@@ -190,7 +189,13 @@ def _check_sha1(ref: ImageRef, data: bytes) -> None:
 
 
 @contextmanager
-def _libraw_errors(filename: str) -> Iterator[None]:
+def libraw_errors(filename: str) -> Iterator[None]:
+    """Turns LibRaw's errors into ours, and what it writes to stderr into a log message with the file's name.
+
+    Raises:
+        SourceError: truncated or unreadable.
+        MemoryError: LibRaw got no memory.
+    """
     words: list[str] = []
     try:
         with libraw_words() as words:
@@ -310,74 +315,3 @@ def _rgb_xyz(raw: rawpy.RawPy) -> tuple[float, ...] | None:
 
 def _plain(matrix: NDArray[np.float64]) -> tuple[float, ...] | None:
     return tuple(float(value) for value in matrix.flat) if np.isfinite(matrix).all() else None
-
-
-_MAKE, _MODEL, _UNIQUE_MODEL = 271, 272, 50708  # TIFF 6.0; DNG, where the other two are missing
-_ASCII = 2
-_TIFF_MAGICS = {b"II*\0", b"MM\0*", b"IIRO", b"IIRS", b"MMOR", b"IIU\0"}  # TIFF; Olympus; Panasonic
-_RAF_MAGIC, _RAF_MODEL = b"FUJIFILMCCD-RAW ", slice(28, 60)
-_CIFF_MAGIC = b"HEAPCCDR"
-_CIFF_NAMES = re.compile(rb"(Canon)\0(Canon [ -~]{1,40})\0")
-_CR3_METADATA, _CR3_HEADER = b"CMT1", 1 << 16
-
-
-def camera_name(data: bytes) -> str:
-    """Make and model as the file spells them; empty where the format is none of those known here.
-
-    Known: TIFF and its kin (DNG, ARW, CR2, NEF, PEF, SRW, KDC, ORF, RW2), CR3, CRW and RAF. A make that the model
-    repeats is left out: `Canon EOS 500D`, `OLYMPUS CORPORATION E-M10`.
-
-    Args:
-        data: the whole file.
-
-    >>> camera_name(b"not a photo")
-    ''
-    """
-    if data.startswith(_RAF_MAGIC):
-        return _join(b"FUJIFILM", data[_RAF_MODEL])
-    if data[6:14] == _CIFF_MAGIC:
-        match = _CIFF_NAMES.search(data)
-        return _join(*match.groups()) if match else ""
-    if data[4:8] == b"ftyp":
-        start = data.find(_CR3_METADATA, 0, _CR3_HEADER)
-        data = data[start + len(_CR3_METADATA) :] if start >= 0 else b""
-    if data[:4] not in _TIFF_MAGICS:
-        return ""
-    names = _tiff_names(data)
-    return _join(names.get(_MAKE, b""), names.get(_MODEL, names.get(_UNIQUE_MODEL, b"")))
-
-
-def _tiff_names(data: bytes) -> dict[int, bytes]:
-    """The naming tags of a TIFF's first directory; entries beyond the end of the data are skipped."""
-    order = "<" if data[:1] == b"I" else ">"
-    names = {}
-    try:
-        (start,) = struct.unpack_from(order + "I", data, 4)
-        (entries,) = struct.unpack_from(order + "H", data, start)
-        for entry in range(start + 2, start + 2 + 12 * entries, 12):
-            tag, kind, count, offset = struct.unpack_from(order + "HHII", data, entry)
-            if tag in {_MAKE, _MODEL, _UNIQUE_MODEL} and kind == _ASCII:
-                at = offset if count > 4 else entry + 8
-                names[tag] = data[at : at + min(count, 64)]
-    except struct.error:
-        return names
-    return names
-
-
-def _join(make: bytes, model: bytes) -> str:
-    return joined_name(_text(make), _text(model))
-
-
-def joined_name(makers: str, name: str) -> str:
-    """Make and model without a make that the model repeats.
-
-    >>> joined_name("Canon", "Canon EOS 500D")
-    'Canon EOS 500D'
-    """
-    first = makers.partition(" ")[0].lower()
-    return name if first and name.lower().startswith(first) else f"{makers} {name}".strip()
-
-
-def _text(value: bytes) -> str:
-    text = value.split(b"\0")[0].decode("latin-1")
-    return " ".join("".join(c for c in text if c.isprintable()).split())

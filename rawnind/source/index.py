@@ -1,6 +1,7 @@
 """The index: what scenes a source holds. It reads names and one YAML, and opens no photo."""
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from rawnind.documents import LISTING, read_yaml
-from rawnind.errors import ConfigError, IndexInvalidError
+from rawnind.errors import ConfigError, IndexInvalidError, printable
 from rawnind.records import Cfa, ImageRef
 from rawnind.source.collector import Collector, Index, SkippedFiles
 from rawnind.source.dataverse import parse_address
@@ -21,9 +22,11 @@ from rawnind.source.names import (
     CFA_FOLDERS,
     EXAMPLE,
     NO_FLAGS,
+    FileKind,
     Refused,
     StatedFlags,
     cfa_of_folder,
+    kind_of,
     parse_name,
     parse_scene,
 )
@@ -151,7 +154,43 @@ def _load(path: Path, root: Path | None, *, follow_links: bool) -> Index:
     return collector.index(folder)
 
 
+def camera_named(folder: Path) -> str | None:
+    """The name of a RAW file somewhere below a folder that is not named as in RawNIND; None where there is none."""
+    for _, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            is_photo = kind_of(name) is FileKind.RAW and not name.startswith(".")
+            if is_photo and isinstance(parse_name(name), Refused):
+                return name
+    return None
+
+
+def is_own_photos(source: str | Path, output: Path | None) -> bool:
+    """Whether a source is a folder whose photos are not named as in RawNIND and that no index lists.
+
+    Args:
+        source: a folder or an index YAML.
+        output: where an index of it is to be written; one that lies there already is not the source.
+
+    Raises:
+        IndexInvalidError: The source does not exist, or cannot be read.
+    """
+    path = require_source(source)
+    listed = path / INDEX_NAME
+    if not path.is_dir() or (listed.exists() and not (output and os.path.abspath(output) == str(listed))):  # noqa: PTH100
+        return False
+    collector = Collector()
+    with _reading(path):
+        _read_folder(path, path, collector)
+    return not collector.photos and camera_named(path) is not None
+
+
 def _nothing_found(path: Path, index: Index) -> str:
+    if path.is_dir() and not (path / INDEX_NAME).exists() and (example := camera_named(path)):
+        return (
+            f"{path} holds RAW photos that are not named as in RawNIND, such as {printable(example)}: run `rawnind index "
+            f"{shlex.quote(str(path))} -o pairs.yaml` first, check its table, and pass pairs.yaml instead of the folder."
+        )
     first = index.refused[0] if index.refused else None
     seen = f" {len(index.refused)} refused, such as {first.file}: {first.why}." if first else ""
     return (

@@ -21,7 +21,8 @@ from rawnind.memory import worker_bytes
 from rawnind.reasons import Reason
 from rawnind.records import Cfa, ImageRef, Sensor
 from rawnind.sample.dng import encode_dng
-from rawnind.source.decode import ATTEMPTS, camera_name, decode, headers
+from rawnind.source.camera import camera_name
+from rawnind.source.decode import ATTEMPTS, decode, headers
 from tests.source.huge_photo import TILE, enlarged
 
 MATRIX = (0.7374, -0.2389, -0.0551, -0.5435, 1.3162, 0.2519, -0.1006, 0.1795, 0.6552)

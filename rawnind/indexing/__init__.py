@@ -1,0 +1,1 @@
+"""Makes an index YAML of anyone's RAW files, whatever they are called and wherever they lie."""

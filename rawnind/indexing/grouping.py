@@ -1,0 +1,197 @@
+"""Which photos are one scene: by folder, by capture time, by a table, or by a pattern in their paths."""
+
+import csv
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from rawnind.errors import ConfigError, printable
+from rawnind.indexing.scan import Found
+from rawnind.source.names import Refused, parse_scene
+
+GT_FOLDERS = frozenset({"gt", "gts", "clean", "ground_truth", "ground-truth", "groundtruth"})
+"""Folders, in any case, whose photos are ground truths and that do not name a scene."""
+
+_CARD_FOLDER = re.compile(r"\d{3}[A-Z0-9_]{5}")
+"""DCF: three digits and five characters, such as 100MSDCF or 101CANON."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placed:
+    """A photo with its scene.
+
+    Attributes:
+        role: True for a ground truth, False for a noisy photo; None where the scene's photos decide.
+        why: what said so; empty where nothing did.
+        doubts: what a person should look at.
+    """
+
+    photo: Found
+    scene: str
+    role: bool | None = None
+    why: str = ""
+    doubts: tuple[str, ...] = ()
+
+
+Grouping = Callable[[Sequence[Found]], list[Placed]]
+
+
+def by_folder(photos: Sequence[Found]) -> list[Placed]:
+    """A scene per folder, named after it, with the folders above where two have the same name."""
+    parts = {photo.name: _scene_folders(photo) for photo in photos}
+    paths = Counter(path[-1] for path in set(parts.values()))
+    placed = []
+    for photo in photos:
+        path = parts[photo.name]
+        scene = path[-1] if paths[path[-1]] == 1 else "-".join(path)
+        card = _CARD_FOLDER.fullmatch(path[-1])
+        doubt = (
+            (f"{path[-1]} is a camera's folder and may hold several scenes: --by-time 60",) if card else ()
+        )
+        placed.append(_placed(photo, scene, doubts=doubt))
+    return placed
+
+
+def _scene_folders(photo: Found) -> tuple[str, ...]:
+    """The folders that name the photo's scene, outermost first."""
+    folders = photo.below.split("/")[:-1]
+    if folders and folders[-1].lower() in GT_FOLDERS:
+        folders = folders[:-1]
+    return tuple(folders) or (photo.folder,)
+
+
+def by_time(gap: timedelta) -> Grouping:
+    """A scene ends where a camera takes no photo for longer than `gap`; it is named after the time of its first photo."""
+
+    def group(photos: Sequence[Found]) -> list[Placed]:
+        cameras: dict[str, list[tuple[datetime, Found]]] = defaultdict(list)
+        placed = []
+        for photo in photos:
+            taken = photo.header.capture.captured_at
+            if taken is None:
+                (found,) = by_folder([photo])
+                placed.append(_placed(photo, found.scene, doubts=("the file has no capture time",)))
+            else:
+                cameras[photo.header.camera].append((datetime.fromisoformat(taken), photo))
+        for series in cameras.values():
+            series.sort(key=lambda entry: (entry[0], entry[1].name))
+            first = last = series[0][0]
+            for time, photo in series:
+                if time - last > gap:
+                    first = time
+                last = time
+                placed.append(_placed(photo, f"{first:%Y-%m-%d_%H-%M-%S}"))
+        return placed
+
+    return group
+
+
+def by_regex(pattern: str) -> Grouping:
+    """The scene's name is what a pattern finds in a photo's path: its group `scene`, its first group, or all of it.
+
+    Raises:
+        ConfigError: It is no pattern.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"--scene-regex {printable(pattern)} is not a regular expression: {error}"
+        ) from error
+
+    def group(photos: Sequence[Found]) -> list[Placed]:
+        placed = []
+        for photo in photos:
+            if match := compiled.search(photo.below):
+                groups = match.groupdict()
+                scene = groups.get("scene") or (match[1] if compiled.groups else None) or match[0]
+                placed.append(_placed(photo, scene))
+        return placed
+
+    return group
+
+
+def by_csv(path: Path) -> Grouping:
+    """A table with the columns `file`, `scene` and, where wanted, `role` (`gt` or `noisy`); a file's folders may be left out.
+
+    Raises:
+        ConfigError: It cannot be read, or lacks a column.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"--csv {path} cannot be read: {error}") from error
+    listed: dict[str, tuple[str, str]] = {}
+    for number, row in enumerate(rows, 2):
+        file_name, scene, role = (str(row.get(key) or "").strip() for key in ("file", "scene", "role"))
+        if not file_name or not scene or role not in _CSV_ROLES:
+            raise ConfigError(
+                f"--csv {path}, line {number}: each line needs a file and a scene, and a role of gt, noisy or nothing; "
+                "the first line must be file,scene,role"
+            )
+        listed[file_name] = scene, role
+
+    def group(photos: Sequence[Found]) -> list[Placed]:
+        placed = []
+        for photo in photos:
+            names = (photo.name, photo.below, photo.name.rpartition("/")[2])
+            if row := next((listed[name] for name in names if name in listed), None):
+                placed.append(_placed(photo, row[0], role=_CSV_ROLES[row[1]], why=f"in {path.name}"))
+        return placed
+
+    return group
+
+
+_CSV_ROLES = {"gt": True, "noisy": False, "": None}
+
+
+def _placed(
+    photo: Found, scene: str, *, role: bool | None = None, why: str = "", doubts: Iterable[str] = ()
+) -> Placed:
+    folders = photo.below.split("/")[:-1]
+    if role is None and folders and folders[-1].lower() in GT_FOLDERS:
+        role, why = True, f"in {folders[-1]}/"
+    return Placed(
+        photo=photo,
+        scene=scene_name(scene),
+        role=role,
+        why=why if role is not None else "",
+        doubts=tuple(doubts),
+    )
+
+
+def scene_name(text: str) -> str:
+    """Any text as a scene's name, which holds letters, digits, spaces, _ . + - only.
+
+    >>> scene_name("Küche (Abend)/2")
+    'Küche -Abend-2'
+    """
+    text = unicodedata.normalize("NFC", text)
+    text = re.sub(r"[^\w.+ -]+", "-", text)
+    text = re.sub(r"-+", "-", text).strip("-_. ")[:60] or "scene"
+    parsed = parse_scene(text)
+    return "scene" if isinstance(parsed, Refused) else parsed.scene
+
+
+_GAP = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
+_UNITS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+
+
+def parse_gap(text: str) -> timedelta:
+    """A time span in seconds, minutes or hours.
+
+    Raises:
+        ConfigError: It is none.
+
+    >>> parse_gap("5m")
+    datetime.timedelta(seconds=300)
+    """
+    match = _GAP.fullmatch(text.strip())
+    if not match or not float(match[1]) or float(match[1]) > 1e6:
+        raise ConfigError(f"--by-time {printable(text)} is no time span: write 60 (seconds), 5m or 1h")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])

@@ -1,0 +1,200 @@
+"""The index YAML that people edit: written from choices, and merged with what was edited in it."""
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rawnind.errors import IndexInvalidError, OutputError
+from rawnind.indexing.roles import Choice
+from rawnind.output.atomic_file import atomic_file
+from rawnind.source.entries import LEFT_OUT
+from rawnind.source.index import ROOT, read_layout
+from rawnind.source.names import CFA_FOLDERS
+
+_LISTS = ("clean_images", "noisy_images")
+_NUMBERS = {"iso": int, "exposure_time": float, "aperture": float, "focal_length": float, "orientation": int}
+_FLAGS = ("test_reserve", "unknown_sensor")
+
+_HEADER = """\
+# Made by `rawnind index`; edit it by hand. `role` decides: gt, noisy, or out for a photo that is not used. Entries may be moved
+# to another scene. `rawnind index ... -o` with this file keeps what you edit (comments are lost) and adds photos that are new.
+"""
+
+Entry = dict[str, Any]
+
+
+@dataclass
+class PairsFile:
+    """An index YAML in memory.
+
+    Attributes:
+        root: the folder that file names are relative to, absolute.
+        scenes: CFA folder -> scene -> its keys.
+    """
+
+    root: Path
+    scenes: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+
+    def entries(self) -> Iterable[tuple[str, str, Entry]]:
+        """(CFA folder, scene, entry) of each photo."""
+        for cfa, scenes in self.scenes.items():
+            for scene, keys in scenes.items():
+                for name in _LISTS:
+                    for entry in keys[name]:
+                        yield cfa, scene, entry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Merged:
+    """What a merge did.
+
+    Attributes:
+        added: file names of new photos.
+        moved: old and new names of listed files that were found elsewhere.
+        missing: listed files that are not there.
+    """
+
+    added: tuple[str, ...]
+    moved: tuple[tuple[str, str], ...]
+    missing: tuple[str, ...]
+
+
+def read_pairs(path: Path, root: Path) -> PairsFile:
+    """A file that exists, or an empty one.
+
+    Args:
+        path: of the YAML.
+        root: of a new file.
+
+    Raises:
+        IndexInvalidError: The file is no index.
+    """
+    if not path.exists():
+        return PairsFile(root=root)
+    try:
+        layout, stated = read_layout(path)
+    except OSError as error:
+        raise IndexInvalidError(f"{path}: {error.strerror or error}") from error
+    pairs = PairsFile(root=Path(os.path.abspath(path.parent / (stated or "."))))  # noqa: PTH100
+    for cfa, scenes in layout.items():
+        for scene, keys in scenes.items():
+            pairs.scenes.setdefault(cfa, {})[scene] = _typed_scene(path, scene, keys)
+    return pairs
+
+
+def _typed_scene(path: Path, scene: str, keys: Any) -> dict[str, Any]:
+    """A scene's keys, whose texts become numbers and flags again."""
+    if not isinstance(keys, dict) or not all(isinstance(keys.get(name), list) for name in _LISTS):
+        raise IndexInvalidError(f"{path}: scene {scene} needs the lists clean_images and noisy_images")
+    typed = dict(keys)
+    for name in _LISTS:
+        for entry in keys[name]:
+            if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
+                raise IndexInvalidError(f"{path}: scene {scene} has an entry without a filename")
+        typed[name] = [_typed(entry) for entry in keys[name]]
+    for name in _FLAGS:
+        typed[name] = str(keys.get(name, "false")).lower() in {"true", "yes", "on"}
+    return typed
+
+
+def _typed(entry: Mapping[str, Any]) -> Entry:
+    typed = dict(entry)
+    for name, kind in _NUMBERS.items():
+        with contextlib.suppress(ValueError, TypeError):
+            typed[name] = kind(typed.get(name))
+    return typed
+
+
+def merge(pairs: PairsFile, choices: Sequence[Choice]) -> Merged:
+    """Adds the photos that a file does not list; what it lists stays as it is, also where it was edited.
+
+    A listed file that is gone while the same bytes were found under another name is listed under that name.
+    """
+    listed = {entry["filename"]: entry for _, _, entry in pairs.entries()}
+    missing = {name for name in listed if not (pairs.root / name).exists()}
+    by_sha1 = {listed[name].get("sha1", "").lower(): name for name in missing}
+    added, moved = [], []
+    for choice in choices:
+        name = choice.photo.name
+        if name in listed:
+            listed[name].setdefault("sha1", choice.photo.sha1)
+        elif (old := by_sha1.get(choice.photo.sha1, "")) in missing:
+            listed[old]["filename"] = name
+            missing.remove(old)
+            moved.append((old, name))
+        else:
+            _scene(pairs, choice)[_LISTS[0 if choice.ground_truth else 1]].append(_entry(choice))
+            added.append(name)
+    return Merged(added=tuple(added), moved=tuple(moved), missing=tuple(sorted(missing)))
+
+
+def _scene(pairs: PairsFile, choice: Choice) -> dict[str, Any]:
+    scenes = pairs.scenes.setdefault(CFA_FOLDERS[choice.cfa], {})
+    empty = {"clean_images": [], "noisy_images": [], "test_reserve": False, "unknown_sensor": False}
+    return scenes.setdefault(choice.scene, empty)
+
+
+def _entry(choice: Choice) -> Entry:
+    header = choice.photo.header
+    capture = header.capture
+    entry = {
+        "filename": choice.photo.name,
+        "sha1": choice.photo.sha1,
+        "role": "gt" if choice.ground_truth else "noisy",
+        "why": choice.explanation,
+        "iso": capture.iso,
+        "exposure_time": capture.exposure_time,
+        "aperture": capture.aperture,
+        "focal_length": capture.focal_length,
+        "captured_at": capture.captured_at,
+        "camera": header.camera or None,
+        "lens": capture.lens,
+        "orientation": capture.orientation,
+    }
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def write_pairs(path: Path, pairs: PairsFile) -> None:
+    """Writes the file as a whole, scenes sorted, each entry in the list of its role.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    layout: dict[str, Any] = {}
+    if pairs.root != path.parent:
+        layout[ROOT] = _root_text(pairs.root, path.parent)
+    for cfa, scenes in sorted(pairs.scenes.items()):
+        layout[cfa] = {scene: _in_lists(keys) for scene, keys in sorted(scenes.items())}
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text = yaml.dump(layout, Dumper=dumper, sort_keys=False, allow_unicode=True, width=1000)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path, replace=True) as file:
+            file.write((_HEADER + text).encode())
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _root_text(root: Path, folder: Path) -> str:
+    """The root relative to the YAML's folder, so that both can be moved together; absolute where they share nothing."""
+    shared = os.path.commonpath([root, folder])
+    return os.path.relpath(root, folder) if len(Path(shared).parts) > 1 else str(root)
+
+
+def _in_lists(keys: Mapping[str, Any]) -> dict[str, Any]:
+    lists: dict[str, list[Entry]] = {name: [] for name in _LISTS}
+    for name in _LISTS:
+        for entry in keys[name]:
+            place = {"gt": _LISTS[0], "noisy": _LISTS[1], LEFT_OUT: _LISTS[1]}.get(entry.get("role"), name)
+            lists[place].append(entry)
+    return {**keys, **{name: sorted(entries, key=_place) for name, entries in lists.items()}}
+
+
+def _place(entry: Entry) -> tuple[float, str]:
+    iso = entry.get("iso")
+    return (iso if isinstance(iso, int | float) else 0, entry["filename"])

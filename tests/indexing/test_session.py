@@ -1,0 +1,135 @@
+"""The photographer's session: a folder of camera names, from `index` to crops."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from click.testing import CliRunner
+
+import rawnind
+from rawnind.cli import main
+from rawnind.source.index import load_index
+from tests.indexing.card import SCENES, shoot
+from tests.small_set import CROPS
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def photos(sample_set, tmp_path):
+    shoot(sample_set, tmp_path / "photos")
+    return tmp_path / "photos"
+
+
+def run(*words, code=0):
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def files(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_pair_of_a_folder_with_camera_names_is_collected(photos, tmp_path, cluster):
+    before = files(photos)
+    said = run("prepare", photos, "-o", tmp_path / "out", code=2)
+    assert f"run `rawnind index {photos} -o pairs.yaml` first" in said
+    assert run("plan", photos, code=2) == said
+    pairs = tmp_path / "pairs.yaml"
+    said = run("index", photos, "-o", pairs)
+    assert "4 scenes: 5 ground-truth and 11 noisy photos; set aside: 16 xmp, 16 image" in said
+    assert "in gt/" in said
+    assert "lowest ISO" in said
+    assert "Scenes:  4 to process (3 bayer, 1 x-trans)" in run(
+        "plan", pairs, "--crop-size", 64, "--stride", 96
+    )
+    summary = rawnind.prepare(pairs, tmp_path / "out", **CROPS)
+    assert (summary.scenes.collected, summary.pairs.planned, summary.pairs.collected) == (4, 11, 11)
+    assert files(photos) == before
+    rows = pq.read_table(tmp_path / "out" / "pairs.parquet").to_pylist()
+    for row in rows:
+        assert row["iso"] == row["exif_iso"]
+        assert row["gt_iso"] == row["gt_exif_iso"] < row["iso"]
+        assert row["exposure_time"] < row["gt_exposure_time"]
+        assert (row["aperture"], row["gt_focal_length"], row["lens"]) == (8.0, 50.0, "Sample 50mm F1.8")
+        assert row["captured_at"].startswith("2026-05-01T")
+    assert {row["scene"] for row in rows} == {place for place, _ in SCENES.values()}
+    assert {Path(row["noisy_file"]).parts[0] for row in rows} == {"photos"}
+
+
+def test_running_index_again_keeps_edits_and_adds_what_is_new(photos, tmp_path):
+    late = photos / "sofa" / "_DSC0018.ARW"
+    late.rename(tmp_path / "late.ARW")
+    pairs = tmp_path / "lists" / "pairs.yaml"
+    pairs.parent.mkdir()
+    run("index", photos, "-o", pairs)
+    layout = yaml.safe_load(pairs.read_text())
+    assert layout["root"] == "../photos"
+    garage = layout["Bayer"]["garage"]
+    garage["clean_images"][0]["note"] = "the lamp flickered"
+    garage["noisy_images"][0]["role"] = "out"
+    moved = layout["Bayer"]["sofa"]["noisy_images"].pop()
+    layout["Bayer"]["sofa by night"] = {
+        "clean_images": [],
+        "noisy_images": [moved],
+        "test_reserve": True,
+        "unknown_sensor": False,
+    }
+    pairs.write_text(yaml.safe_dump(layout))
+    (tmp_path / "late.ARW").rename(late)
+    (photos / "clinic" / "DSCF0017.RAF").rename(photos / "clinic" / "renamed.RAF")
+    said = run("index", photos, "-o", pairs)
+    assert "1 photos added, 15 kept as they are listed" in said
+    assert "moved: clinic/DSCF0017.RAF is now clinic/renamed.RAF" in said
+    again = yaml.safe_load(pairs.read_text())
+    assert again["Bayer"]["garage"]["clean_images"][0]["note"] == "the lamp flickered"
+    assert again["Bayer"]["garage"]["clean_images"][0]["iso"] == 100
+    assert [entry["filename"] for entry in again["Bayer"]["sofa"]["noisy_images"]] == ["sofa/_DSC0018.ARW"]
+    index = load_index(pairs)
+    assert {scene.name: len(scene.noisy) for scene in index.scenes} == {
+        "clinic": 2, "garage": 3, "kitchen table": 3, "sofa": 1, "sofa by night": 1,
+    }  # fmt: skip
+    assert [scene.name for scene in index.scenes if scene.test_reserve] == ["sofa by night"]
+    once = pairs.read_bytes()
+    run("index", photos, "-o", pairs)
+    assert pairs.read_bytes() == once
+
+
+def test_files_that_cannot_be_used_are_counted_by_what_they_are(photos, tmp_path):
+    (photos / "sofa" / "page.arw").write_text("<html>404")
+    (photos / "sofa" / "small.nef").write_bytes(b"\xff\xd8\xff\xe1" + bytes(500))
+    (photos / "sofa" / "other.nef").write_bytes(b"\xff\xd8\xff\xe1" + bytes(501))
+    (photos / "sofa" / "._DSC0017.ARW").write_bytes(b"of another system")
+    shutil.copy(photos / "sofa" / "_DSC0017.ARW", photos / "garage" / "copy.ARW")
+    said = run("index", photos)
+    assert "unusable, an ordinary JPEG, not a RAW: 2: sofa/other.nef, sofa/small.nef" in said
+    assert "unusable, a web page (HTML)" in said
+    assert "the same bytes as another file: 1: sofa/_DSC0017.ARW" in said
+    assert not (tmp_path / "pairs.yaml").exists()
+
+
+def test_a_yaml_of_someone_else_is_not_overwritten(photos, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text("crop_size: 512\n")
+    assert "is not an index" in run("index", photos, "-o", other, code=2)
+    assert other.read_text() == "crop_size: 512\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("--by-time", "soon"), "no time span"),
+        (("--scene-regex", "("), "not a regular expression"),
+        (("--csv", "none.csv"), "cannot be read"),
+        (("--by-time", "60", "--scene-regex", "x"), "exclude each other"),
+        (("--scene-regex", "nowhere"), "no RAW photo that can be used has a scene"),
+    ],
+)
+def test_wrong_options_are_one_sentence(photos, words, part):
+    assert part in run("index", photos, *words, code=2)
