@@ -75,7 +75,7 @@ def run(page, folder, cluster):
 def provide(page, folder):
     """What a page takes as given: photos of one's own, or what `make demo` makes (of the same sample, with the same recipe)."""
     if page == "own-pairs.md":
-        shoot(folder / "pairs", folder / "photos")
+        shoot(folder / "pairs", folder / "photos", "cat", "retina")
     elif page == "tutorial.md":
         shutil.copytree(folder / "out", folder / "out/demo/prepared", ignore=shutil.ignore_patterns("demo"))
         (folder / "out/demo/pairs").symlink_to(folder / "pairs")

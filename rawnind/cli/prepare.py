@@ -2,30 +2,40 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rawnind.cli.run_options import options_from, run_options
+from rawnind.errors import ConfigError
 from rawnind.exit_codes import ExitCode
 from rawnind.options import Options
 from rawnind.printing import describe, print_lines, uncollected
 from rawnind.records import Summary
 
+if TYPE_CHECKING:
+    from rawnind.planning import Plan
+
 
 @click.command()
 @click.argument("source")
+@click.option("--check", is_flag=True,
+              help="Decode the photos too, and say of each pair whether it would be lost, and what to shoot again.")  # fmt: skip
 @run_options
-def plan(source: str, **values: Any) -> None:
+def plan(source: str, *, check: bool, **values: Any) -> None:
     """Estimate what `prepare` would do and need.
 
     Prints scenes, pairs, crops, disk, memory and workers, from file headers alone. Refuses a run that could do nothing. Of a DOI
     or a saved Dataverse reply it prints bytes to download, disk, time and memory per camera and ISO, from the list of files.
 
+    With --check, for use before shooting is over, it looks at the pixels at reduced size: exposure, movement, light, focus, noise,
+    and which ISOs of each camera are missing.
+
     \b
     Examples:
       rawnind plan RawNIND/ --cfa x-trans --crop-size 256
       rawnind plan doi:10.14428/DVN/DEQCIM
+      rawnind plan pairs.yaml --check
     """
     from rawnind.estimate import estimate
     from rawnind.source.catalog import is_published
@@ -34,9 +44,29 @@ def plan(source: str, **values: Any) -> None:
     if is_published(source):
         from rawnind.download_estimate import estimate_download
 
+        if check:
+            raise ConfigError("--check looks at pixels: fetch the photos first, and name their folder")
         print_lines(estimate_download(source, options).lines())
-    else:
-        print_lines(estimate(source, options).lines())
+        return
+    estimated = estimate(source, options)
+    print_lines(estimated.lines())
+    if check:
+        _check(estimated.plan)
+
+
+def _check(plan: "Plan") -> None:
+    """Looks at the pairs of the selected scenes."""
+    from rawnind.indexing.table import table_console
+    from rawnind.progress.counter import counting
+    from rawnind.shooting.check import check_scene
+    from rawnind.shooting.table import print_checks
+
+    checks = []
+    with counting() as report:
+        for scene in plan.selected:
+            checks.append(check_scene(scene, plan.recipe))
+            report("scenes", len(checks), len(plan.selected))
+    print_checks(table_console(), checks)
 
 
 @click.command()

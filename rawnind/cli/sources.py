@@ -80,7 +80,11 @@ def index(
     given = [option for option in (by_time, table, scene_regex) if option is not None]
     if len(given) > 1:
         raise ConfigError("--by-time, --csv and --scene-regex exclude each other: each says what a scene is")
-    if not given and len(sources) == 1 and (is_published(sources[0]) or not is_own_photos(sources[0], output)):
+    if (
+        not given
+        and len(sources) == 1
+        and (is_published(sources[0]) or not is_own_photos(sources[0], output))
+    ):
         _print_index(sources[0], output, follow_links=bool(follow_links))
         return
     grouping: Grouping = by_folder

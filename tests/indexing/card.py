@@ -10,10 +10,11 @@ SCENES = {
 }
 
 
-def shoot(sample_set, folder):
-    """Copies the photos under camera names; the names of the sample's files by theirs, relative to `folder`."""
+def shoot(sample_set, folder, *scenes):
+    """Copies the photos of these scenes, or of all, under camera names; the sample's names by theirs, relative to `folder`."""
     names = {}
-    for scene, (place, pattern) in SCENES.items():
+    for scene in scenes or SCENES:
+        place, pattern = SCENES[scene]
         (folder / place).mkdir(parents=True)
         for number, path in enumerate(sorted(sample_set.glob(f"*_{scene}_*.dng")), 17):
             is_truth = scene == "coffee-cup" and "_GT_" in path.name

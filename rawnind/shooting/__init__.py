@@ -1,0 +1,1 @@
+"""Looks at photos before shooting is over: what would be rejected, and what to shoot again."""
