@@ -181,8 +181,6 @@ _WANTED = {_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _COU
 _FORMATS = {1: "B", 3: "H", 4: "I", 13: "I"}
 _CFAS: dict[tuple[int, ...], Cfa] = {(2, 2): Cfa.BAYER, (6, 6): Cfa.X_TRANS}
 _VC5, _CFA, _LINEAR_RAW, _RGB = 9, 32803, 34892, 2
-_LEAST_BYTES_PER_SITE = 1 / 32
-"""Of a mosaic; lossy compression leaves ten times as much."""
 _MOST_DIRECTORIES, _MOST_VALUES = 32, 1 << 16
 
 Tags = Mapping[int, tuple[int, ...]]
@@ -216,8 +214,7 @@ def _dng(data: Bytes, directories: list[Tags]) -> Checked:
         for starts, counts in ((_OFFSETS, _COUNTS), (_TILE_OFFSETS, _TILE_COUNTS))
         for start, count in zip(mosaic.get(starts, ()), mosaic.get(counts, ()), strict=False)
     ]
-    stored = sum((*mosaic.get(_COUNTS, ()), *mosaic.get(_TILE_COUNTS, ())))
-    is_cut = max(ends, default=0) > len(data) or stored < _area(mosaic) * _LEAST_BYTES_PER_SITE
+    is_cut = max(ends, default=0) > len(data)
     cfa = _CFAS.get(mosaic.get(_CFA_SIZE, ()))
     return Checked(unusable=Unusable.CUT if is_cut else None, cfa=cfa)
 

@@ -99,7 +99,7 @@ def test_a_photo_is_taken_for_what_it_is(cfa):
 
 
 REAL = {
-    "blackmagic.dng": None, "kodak_dc50.KDC": None, "quicktake100.QTK": None, "exiftool_DNG.dng": Unusable.CUT,
+    "blackmagic.dng": None, "kodak_dc50.KDC": None, "quicktake100.QTK": None, "exiftool_DNG.dng": None,
     "exiftool_FujiFilm.raf": Unusable.SUPERCCD, "exiftool_Panasonic.rw2": Unusable.CUT, "gopro_hero6.GPR": Unusable.GPR,
 }  # fmt: skip
 
