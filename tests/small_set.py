@@ -21,10 +21,12 @@ def copy_small_set(sample, folder):
 
 
 def digests(output):
-    """SHA-256 of the manifests and shards: they depend on neither order nor faults nor restarts."""
+    """SHA-256 of the manifests, card and shards: they depend on neither order nor faults nor restarts."""
     return {
         str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(Path(output).rglob("*.parquet"))
+        for path in sorted(
+            [*Path(output).rglob("*.parquet"), *Path(output).glob("*.json"), *Path(output).glob("README.md")]
+        )
         if path.parent.name != "parts"
     }
 
@@ -35,6 +37,8 @@ def leftovers(output):
         "manifest.parquet",
         "pairs.parquet",
         "manifest.yaml",
+        "README.md",
+        "croissant.json",
         "recipe.yaml",
         "events.jsonl",
         "shards",

@@ -89,6 +89,13 @@ def unserved(report: ExportReport) -> list[str]:
     return found
 
 
+def _advice(report: ExportReport, to: str | Path) -> list[str]:
+    if not (training_crop(report.crop_size) and 0 < report.test_pairs < report.pairs):
+        return ["No script of the research code both trains on it and validates."]
+    intro = f"One {DATASET} serves training, validation and test. In the research code's folder src/rawnind:"
+    return [intro, f"  {command(report, to)}"]
+
+
 def command(report: ExportReport, to: str | Path) -> str:
     """The command that trains on the export, in the research code's folder src/rawnind."""
     script = (
@@ -127,8 +134,7 @@ def describe_export(report: ExportReport, to: str | Path, problems: int) -> str:
             *lines,
             *unserved(report),
             f"{report.crops} crops of {report.pairs} pairs in {to}, {report.test_pairs} of them of the test reserve; {found}.",
-            f"One {DATASET} serves training, validation and test. In the research code's folder src/rawnind:",
-            f"  {command(report, to)}",
+            *_advice(report, to),
         ]
     )
 

@@ -8,7 +8,7 @@ from typing import Literal, TypedDict
 
 import pyarrow.compute as pc
 
-from rawnind.feed.selection import Selection, Split
+from rawnind.feed.selection import Selection, Split, SplitBy
 from rawnind.records import Cfa
 from rawnind.rules import member, require
 
@@ -59,6 +59,8 @@ class CropOptions(TypedDict, total=False):
     Attributes:
         split: "train" (the default), "val" (whole scenes, chosen by the hash of their name), "test" (the test reserve
             alone), or "all" (train and val).
+        split_by: "scene" (the default), or "camera": val has whole cameras that train has not, chosen by the hash of their
+            name, at least one.
         cfa: "bayer" or "x-trans"; None keeps both.
         min_msssim: lowest mean MS-SSIM of a crop.
         max_alignment_loss: highest alignment loss of a pair.
@@ -85,6 +87,7 @@ class CropOptions(TypedDict, total=False):
     """
 
     split: Split | Literal["train", "val", "test", "all"]
+    split_by: SplitBy | Literal["scene", "camera"]
     cfa: Cfa | Literal["bayer", "x-trans"] | None
     min_msssim: float | None
     max_alignment_loss: float | None
@@ -160,6 +163,7 @@ class CheckedOptions:
 def checked_options(
     *,
     split: str = "train",
+    split_by: str = "scene",
     cfa: str | None = None,
     min_msssim: float | None = None,
     max_alignment_loss: float | None = None,
@@ -193,6 +197,7 @@ def checked_options(
     """
     selection = Selection(
         split=member(Split, "split", split),
+        split_by=member(SplitBy, "split_by", split_by),
         cfa=None if cfa is None else member(Cfa, "cfa", cfa),
         min_msssim=min_msssim,
         max_alignment_loss=max_alignment_loss,

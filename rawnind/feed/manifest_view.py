@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from rawnind.errors import ConfigError, NotPreparedError
 from rawnind.feed.rows import COLORS, Pair, Row, pair_of
-from rawnind.feed.selection import Selection, Split, validation_scenes
+from rawnind.feed.selection import Selection, Split, SplitBy
 from rawnind.output.manifest import MANIFEST, PAIRS
 from rawnind.output.schema import MANIFEST_SCHEMA
 from rawnind.output.shards import crop_name
 from rawnind.output.store import Store
 from rawnind.output.tables import open_table, require_sealed, require_sound
 from rawnind.records import Cfa
+from rawnind.splits import held_out_cameras, validation_scenes
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,8 @@ def load_view(
         raise NotPreparedError(f"{missing[0]} has no {MANIFEST}; run `rawnind prepare` first")
     for store in stores:
         require_sealed(store)
-    filters = [*split_filters(stores, selection.split, validation_share), *extra, *selection.filters()]
+    split = split_filters(stores, selection.split, validation_share, selection.split_by)
+    filters = [*split, *extra, *selection.filters()]
     left_out = dict.fromkeys((name for name, _ in filters), 0)
     parts, total = [], 0
     for folder, store in enumerate(stores):
@@ -175,24 +177,27 @@ def read_groups(store: Store, *, everything: bool) -> Iterator[pa.Table]:
             yield table
 
 
-def split_filters(stores: Sequence[Store], split: Split, share: float) -> list[Filter]:
+def split_filters(
+    stores: Sequence[Store], split: Split, share: float, split_by: SplitBy = SplitBy.SCENE
+) -> list[Filter]:
     """The split as filters. Splits have no scene and no photo in common, over all folders and under any name.
 
     Args:
         stores: the output folders.
         split: the split.
-        share: expected fraction of scenes in the validation split.
+        share: expected fraction of scenes, or cameras, in the validation split.
+        split_by: whether validation has scenes or cameras of its own.
 
     Raises:
         ManifestError: The list of pairs cannot be read.
+        ConfigError: A split by camera of one camera.
     """
     if split is Split.TEST:
         return [("split", pc.field("test_reserve"))]
     pairs = pa.concat_tables([_read_pairs(store) for store in stores])
     test = pairs.filter(pc.field("test_reserve"))
     collected = pairs.filter(~pc.field("test_reserve") & (pc.field("outcome") == "collected"))
-    chosen = validation_scenes(collected["scene"].unique().to_pylist(), share)
-    in_validation = pc.field("scene").isin(pa.array(sorted(chosen), pa.string()))
+    in_validation = _validation(collected, share, split_by)
     filters = [
         ("test reserve", ~(pc.field("test_reserve") | _shows_scene_of(test))),
         ("photo of the test reserve", ~_shows_photo_of(test)),
@@ -204,11 +209,23 @@ def split_filters(stores: Sequence[Store], split: Split, share: float) -> list[F
             ("split train", ~in_validation),
             ("photo of split val", ~_shows_photo_of(collected.filter(in_validation))),
         ]
+        if split_by is SplitBy.CAMERA:
+            filters.append(("scene of split val", ~_shows_scene_of(collected.filter(in_validation))))
     return filters
 
 
+def _validation(collected: pa.Table, share: float, split_by: SplitBy) -> pc.Expression:
+    """Whether a row is one of validation."""
+    names = collected[str(split_by)].unique().to_pylist()
+    try:
+        chosen = (held_out_cameras if split_by is SplitBy.CAMERA else validation_scenes)(names, share)
+    except ValueError as error:
+        raise ConfigError(f"split_by='camera' cannot be used here: {error}, there is {len(names)}") from error
+    return pc.field(str(split_by)).isin(pa.array(sorted(chosen), pa.string()))
+
+
 def _read_pairs(store: Store) -> pa.Table:
-    columns = ["scene", "cfa", "test_reserve", "outcome", "gt_sha1", "noisy_sha1"]
+    columns = ["scene", "cfa", "test_reserve", "outcome", "gt_sha1", "noisy_sha1", "camera"]
     with open_table(store, PAIRS, columns) as file:
         pairs = file.read(columns)
     require_sound(pairs, PAIRS, store.location)

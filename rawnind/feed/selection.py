@@ -1,7 +1,5 @@
 """Selects rows of the manifest: splits by scene, and filters on measured numbers, without a new run of `prepare`."""
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,12 +19,20 @@ class Split(StrEnum):
     ALL = "all"
 
 
+class SplitBy(StrEnum):
+    """What train and val have not in common: whole scenes, or cameras (and scenes)."""
+
+    SCENE = "scene"
+    CAMERA = "camera"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
     """Which rows to keep. A number that was not measured (null) passes no filter on it.
 
     Attributes:
         split: see `Split`.
+        split_by: see `SplitBy`.
         cfa: one colour filter array; None keeps both.
         min_msssim: lowest mean MS-SSIM of a crop.
         max_alignment_loss: highest alignment loss of a pair.
@@ -37,6 +43,7 @@ class Selection:
     """
 
     split: Split = Split.TRAIN
+    split_by: SplitBy = SplitBy.SCENE
     cfa: Cfa | None = None
     min_msssim: float | None = None
     max_alignment_loss: float | None = None
@@ -74,33 +81,3 @@ class Selection:
             low, high = self.iso
             chosen.append(("iso", self.iso, (field("iso") >= low) & (field("iso") <= high)))
         return [(name, expression) for name, value, expression in chosen if value is not None]
-
-
-def validation_scenes(scenes: Iterable[str], share: float = 0.1) -> frozenset[str]:
-    """The scenes of the validation split: those whose SHA-256(name) is below `share` * 2^256.
-
-    The split of a scene depends on its name alone, so it does not change when scenes are added. Where every scene would be
-    selected, the one with the largest hash is left for training.
-
-    Args:
-        scenes: names, without those of the test reserve.
-        share: expected fraction of scenes, 0..1.
-
-    >>> sorted(validation_scenes(["kitchen", "fabrics", "7D-2", "plant"], share=0.5))
-    ['kitchen']
-    """
-    ranked = sorted((_fraction(scene), scene) for scene in set(scenes))
-    return frozenset(scene for fraction, scene in ranked[:-1] if fraction < share)
-
-
-def in_validation(scene: str, share: float = 0.1) -> bool:
-    """Whether a scene's hash alone selects it for validation, for use while the other scenes are unknown.
-
-    >>> in_validation("kitchen", share=0.5)
-    True
-    """
-    return _fraction(scene) < share
-
-
-def _fraction(scene: str) -> float:
-    return int.from_bytes(hashlib.sha256(scene.encode()).digest()[:8], "big") / 2**64

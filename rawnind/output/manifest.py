@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from rawnind.documents import SETTINGS, read_yaml
 from rawnind.errors import ManifestError, printable
 from rawnind.output.atomic_file import HashingSink
+from rawnind.output.card import Contents, write_card
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, crop_row, pair_row, scene_entry
 from rawnind.output.store import Store
 from rawnind.output.versions import VERSIONS, require_readable
@@ -40,7 +41,7 @@ def write_manifest(
     contents: str,
     unlisted: tuple[int, int] = (0, 0),
 ) -> Summary:
-    """Writes the three files, holding one scene at a time; manifest.yaml, which has the hashes of the others, is written last.
+    """Writes the manifest and its card, holding one scene at a time; manifest.yaml, with the hashes of the others, is last.
 
     Args:
         store: the output folder.
@@ -53,7 +54,7 @@ def write_manifest(
     Raises:
         OutputError: The storage reports an error; the old manifest is unchanged.
     """
-    tally = _Tally()
+    tally, card = _Tally(), Contents()
     with tempfile.SpooledTemporaryFile(max_size=1 << 24) as entries:
         with (
             store.create(MANIFEST, replace=True) as manifest,
@@ -61,15 +62,14 @@ def write_manifest(
             _Rows(manifest, MANIFEST_SCHEMA) as crop_rows,
             _Rows(pairs, PAIRS_SCHEMA) as pair_rows,
         ):
-            for scene, pair in _pairs_in_order(_counted(results, tally, entries)):
+            for scene, pair in _pairs_in_order(_counted(results, tally, card, entries)):
                 pair_rows.add(pair_row(scene, pair))
                 for number, crop in enumerate(pair.crops):
                     crop_rows.add(crop_row(scene, pair, number, crop, recipe.crop_size))
         summary = tally.summary(recipe, manifest.sha256, unlisted)
-        head = _head(summary, recipe, versions) | {
-            "contents": contents,
-            "files": {MANIFEST: manifest.sha256, PAIRS: pairs.sha256},
-        }
+        files = {MANIFEST: manifest.sha256, PAIRS: pairs.sha256}
+        files |= write_card(store, card, summary, recipe, files)
+        head = _head(summary, recipe, versions) | {"contents": contents, "files": files}
         with store.create(MANIFEST_YAML, replace=True) as sink:
             sink.write(_yaml(head) + b"scenes:\n")
             entries.seek(0)
@@ -250,9 +250,12 @@ class _Tally:
         )
 
 
-def _counted(results: Iterable[SceneResult], tally: _Tally, entries: IO[bytes]) -> Iterator[SceneResult]:
+def _counted(
+    results: Iterable[SceneResult], tally: _Tally, card: Contents, entries: IO[bytes]
+) -> Iterator[SceneResult]:
     for result in results:
         tally.add(result)
+        card.add(result)
         entries.write(_yaml([scene_entry(result)]))
         yield result
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rawnind.errors import ConfigError, ManifestError, printable
+from rawnind.output.card import CARD, CROISSANT, is_ours
 from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import (
     MANIFEST,
@@ -59,6 +60,7 @@ def _problems(store: Store) -> Iterator[str]:
             broken = True
         elif store.digest(name) != head["files"][name]:
             yield f"{name} is not the file that {MANIFEST_YAML} was written with"
+    yield from _card(store, head["files"])
     for kind, counts in (("scenes", summary.scenes), ("pairs", summary.pairs)):
         if counts.open < 0 or (counts.open and head.get("complete", True)):
             yield f"{kind} are not conserved: {asdict(counts)}"
@@ -68,6 +70,16 @@ def _problems(store: Store) -> Iterator[str]:
         yield from _Comparison(store, head).run()
     except ManifestError as error:
         yield f"{error} Nothing after that was checked."
+
+
+def _card(store: Store, files: dict[str, str]) -> Iterator[str]:
+    """Problems of the data card; someone may have changed it, which is none."""
+    for name in (CARD, CROISSANT):
+        written = files.get(name)  # earlier versions wrote none
+        if written and not store.exists(name):
+            yield f"{name} is missing"
+        elif written and store.digest(name) != written and is_ours(store, name):
+            yield f"{name} is not the file that {MANIFEST_YAML} was written with"
 
 
 class _Comparison:

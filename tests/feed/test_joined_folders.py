@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from rawnind.errors import ConfigError, NotPreparedError
-from rawnind.feed.selection import validation_scenes
+from rawnind.splits import validation_scenes
 from rawnind.training import CropDataset, CropLoader
 from tests.feed.folder_maker import FolderMaker
 from tests.output.result_maker import sha1

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from rawnind.errors import ConfigError, ManifestError
 from rawnind.feed.crop_options import CropOptions, checked_options
-from rawnind.feed.selection import validation_scenes
 from rawnind.records import Cfa
+from rawnind.splits import validation_scenes
 from rawnind.training import CropDataset
 from tests.feed.folder_maker import FolderMaker
 
@@ -123,3 +123,26 @@ def test_the_typed_options_are_those_that_are_checked():
 def test_a_folder_without_a_manifest_is_an_error_that_names_the_command_to_run(tmp_path):
     with pytest.raises(ManifestError, match="run `rawnind prepare` first"):
         CropDataset(tmp_path)
+
+
+def test_a_split_by_camera_holds_out_a_camera_with_all_its_scenes(tmp_path):
+    maker = FolderMaker(tmp_path / "out")
+    for number, camera in enumerate(["Sony A7", "Canon 5D", "Nikon D5", "Sony A7", "Canon 5D", "Nikon D5"]):
+        maker.scene(f"scene{number}", crops=2, camera=camera)
+    where = maker.scene("secret", crops=1, test=True, camera="Leica M8").finish()
+    found = {
+        split: set(
+            CropDataset(where, split=split, crop_size=32, split_by="camera").rows.pairs["camera"].to_pylist()
+        )
+        for split in ("train", "val", "all", "test")
+    }
+    assert len(found["val"]) == 1
+    assert found["train"] | found["val"] == found["all"] == {"Sony A7", "Canon 5D", "Nikon D5"}
+    assert not found["train"] & found["val"]
+    assert found["test"] == {"Leica M8"}
+    assert f'`split_by="camera"` val has {next(iter(found["val"]))} and' in (where / "README.md").read_text()
+
+
+def test_a_split_by_camera_of_one_camera_is_refused(folder):
+    with pytest.raises(ConfigError, match="needs photos of two cameras, there is 1"):
+        CropDataset(folder.store.location, crop_size=32, split_by="camera")

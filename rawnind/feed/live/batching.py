@@ -20,10 +20,11 @@ from rawnind.feed.manifest_view import Filter, apply_filters
 from rawnind.feed.render import Sample, render
 from rawnind.feed.rows import Row, pair_of
 from rawnind.feed.sampling import generator
-from rawnind.feed.selection import Selection, Split, in_validation
+from rawnind.feed.selection import Selection, Split
 from rawnind.output.shard_reader import ShardReader
 from rawnind.output.store import Store
 from rawnind.records import Cfa
+from rawnind.splits import in_validation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,7 +23,7 @@ from rawnind.feed.live.batching import BatchMaker, BatchResult, Filters, RowQueu
 from rawnind.feed.live.connection import BridgeSource, FeedError, Source, history_source
 from rawnind.feed.live.history import Consumer
 from rawnind.feed.rows import Row
-from rawnind.feed.selection import Split
+from rawnind.feed.selection import Split, SplitBy
 from rawnind.rules import require
 
 __all__ = ["FeedError", "LiveCropDataset", "replay"]
@@ -105,6 +105,11 @@ class LiveCropDataset(IterableDataset[Batch]):
         checked = checked_options(**options)
         split = checked.selection.split
         require(split in {Split.TRAIN, Split.ALL}, "split must be train or all in a live feed", str(split))
+        require(
+            checked.selection.split_by is SplitBy.SCENE,
+            "split_by must be scene in a live feed",
+            checked.selection.split_by,
+        )
         self.options = checked.samples
         self.consumer = Consumer(feed=feed, name=consumer or _default_name(), rank=rank, ranks=ranks)
         self.batch_size = batch_size
