@@ -52,8 +52,8 @@ $(BENCH)/.ready: pyproject.toml constraints.txt
 bench: $(READY) $(BENCH)/.ready  ## every benchmark, with its competitors
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only -s
 
-chaos: $(READY)  ## fifty runs whose processes are killed at random
-	$(BIN)/python -m tests.chaos --runs 50
+chaos: $(READY)  ## a hundred runs to which accidents happen: killed processes, full disks, lost leases, S3 errors
+	$(BIN)/python -m tests.chaos --runs 100
 
 fuzz: $(READY)  ## five thousand damaged files of every kind, new ones each time
 	$(BIN)/python -m tests.fuzz --inputs 5000

@@ -1,0 +1,121 @@
+"""A real HTTP server between a run and its object store, which answers some requests as a store in trouble does."""
+
+import contextlib
+import http.client
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from random import Random
+
+FAULTS = ("500", "503", "time-out", "lost response", "aborted upload")
+
+_ERRORS = {
+    "500": (b"InternalError", b"We encountered an internal error."),
+    "503": (b"SlowDown", b"Please reduce your request rate."),
+}
+_XML = b'<?xml version="1.0"?><Error><Code>%s</Code><Message>%s</Message><RequestId>1</RequestId></Error>'
+
+_HANG = 6.0
+"""Seconds without an answer before the connection is closed; clients give up after 3."""
+
+
+class FaultyProxy:
+    """Forwards requests to a server on this machine; some of them fail, each in one of `FAULTS`.
+
+    Args:
+        target: port of the server.
+        seed: of what happens to which request.
+        share: of the requests that fail.
+
+    Attributes:
+        port: of the proxy.
+        happened: how often each fault did.
+    """
+
+    def __init__(self, target: int, *, seed: float, share: float) -> None:
+        self._chance = Random(seed)
+        self._share = share
+        self._target = target
+        self._lock = threading.Lock()
+        self.happened: Counter[str] = Counter()
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.proxy = self
+        self.port = self._server.server_address[1]
+
+    def __enter__(self):
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+
+    def fault(self, method):
+        """What happens to the next request; None: nothing."""
+        with self._lock:
+            if self._chance.random() >= self._share:
+                return None
+            kind = self._chance.choice(FAULTS)
+            if kind == "aborted upload" and method != "PUT":
+                kind = "500"
+            self.happened[kind] += 1
+            return kind
+
+    def forward(self, method, path, headers, body):
+        """The server's status, headers and body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._target, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, path, body=body, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    proxy = None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        """Prints nothing."""
+
+    def _handle(self):
+        kind = self.server.proxy.fault(self.command)
+        size = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(size // 2 if kind == "aborted upload" else size) if size else None
+        if kind in {"aborted upload", "time-out"}:
+            time.sleep(_HANG if kind == "time-out" else 0)
+            self._hang_up()
+        elif kind in _ERRORS:
+            self._answer(int(kind), [("Content-Type", "application/xml")], _XML % _ERRORS[kind])
+        else:
+            answer = self.server.proxy.forward(self.command, self.path, dict(self.headers.items()), body)
+            if kind == "lost response":
+                self._hang_up()
+            else:
+                self._answer(*answer)
+
+    def _hang_up(self):
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(2)
+
+    def _answer(self, status, headers, body):
+        self.send_response_only(status)
+        length = str(len(body))
+        for name, value in headers:
+            if name.lower() == "content-length" and self.command == "HEAD":
+                length = value  # of what GET would send
+            elif name.lower() not in {"transfer-encoding", "connection", "content-length"}:
+                self.send_header(name, value)
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body)
+
+
+for _method in ("GET", "PUT", "POST", "DELETE", "HEAD"):
+    setattr(_Handler, f"do_{_method}", _Handler._handle)
