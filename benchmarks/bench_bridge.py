@@ -34,7 +34,7 @@ from rawnind.recipe import Recipe
 from rawnind.records import Cfa, FailedFile, ImageRef, Scene
 
 SCENES, SMALL = 1_000_000, 3_000
-BATCH = 256  # as in the driver
+BATCH = 31  # bridge_link.MOST_HELD
 NAME, SHA1 = "scene0000000", "0" * 40
 
 
@@ -137,7 +137,8 @@ def measure(count, output, server=None):
     import ray
 
     from rawnind.options import Options
-    from rawnind.pipeline.graph import NAMESPACE, Job, start_bridge
+    from rawnind.pipeline.graph import NAMESPACE, start_bridge
+    from rawnind.pipeline.job import Job
 
     found, before = {"scenes": count}, memory("RssAnon")
     recipe = Recipe()

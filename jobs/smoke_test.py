@@ -21,7 +21,7 @@ from rawnind.progress.progress import choose
 
 @click.command()
 @click.option(
-    "--max-scenes", type=int, metavar="N", help="Scenes in flight at once.  [default: one per worker]"
+    "--max-scenes", type=int, metavar="N", help="Scenes in flight at once.  [default: 32 per worker]"
 )
 @click.option("--timeout", type=int, metavar="SECONDS", help="Fail when `prepare` takes longer.")
 @click.option("--steps", default=5, show_default=True, type=click.IntRange(min=1), help="Training steps.")

@@ -64,7 +64,8 @@ class Options:
 
     Attributes:
         recipe: every parameter that changes a pair's pixels, numbers or bytes.
-        max_scenes: scenes in flight at once; None: two per worker, one that it processes and one that is being committed.
+        max_scenes: scenes in flight at once; None: those that the workers process, and up to 31 results of each that are being
+            committed.
         limit: scenes in all; None: every one.
         timeout: seconds from the start of the first scene after which the run stops cleanly and can be resumed; None:
             no limit.

@@ -34,6 +34,10 @@ ALARM_GRACE = HEARTBEAT
 ADMISSION_RETRY_MIN, ADMISSION_RETRY_MAX = 0.02, 0.5
 """A worker that was not admitted asks again after this, doubled each time up to the second."""
 
+COMMIT_GROUP = 0.25
+"""A worker holds results of small scenes back for so long, to commit them together; while a scene takes longer, until its first
+heartbeat."""
+
 DRIVER_POLL = 0.5
 """How long the driver waits for a result before it looks at signals, --timeout and the bridge."""
 
@@ -86,7 +90,7 @@ _ORDERED = (
     ("HEARTBEAT_MIN", "HEARTBEAT", "RESTART_GRACE", "HEARTBEAT_OVERDUE", "WORKER_EXPIRY", "WATCHDOG"),
     ("HEARTBEAT_MIN", "ALARM_GRACE"),  # the watching thread wakes up in between
     ("ADMISSION_RETRY_MIN", "ADMISSION_RETRY_MAX", "HEARTBEAT"),
-    ("DRIVER_POLL", "HEARTBEAT"),
+    ("COMMIT_GROUP", "DRIVER_POLL", "HEARTBEAT"),
     ("RAY_CHECK", "CONNECT"),
     ("SHUTDOWN", "WORKER_EXPIRY", "STOP_GRACE"),  # dead workers expire before the wait for them is over
     ("LOCK_RENEWAL", "LOCK_EXPIRY"),

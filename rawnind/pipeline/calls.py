@@ -1,6 +1,9 @@
 """Calls of the bridge from the driver, which end where the bridge or Ray itself does not come back."""
 
+import contextlib
+import queue
 import re
+import threading
 import time
 from typing import Any
 
@@ -87,7 +90,8 @@ class BridgeCalls:
                 self._watch.check()
             except RayError as error:
                 raise translated(error) from error
-            restarts = self._restarts()
+            if (restarts := self._restarts()) is None:
+                continue
             before = restarts if before is None else before
             if restarts - before >= _CRASHES:
                 raise WorkersDyingError(
@@ -95,9 +99,22 @@ class BridgeCalls:
                     "see Ray's log of the worker, then run again."
                 )
 
-    def _restarts(self) -> int:
-        """How often Ray has restarted the bridge; Ray's public state API needs the dashboard."""
-        return int(ray._private.state.actors(self._bridge._actor_id.hex()).get("NumRestarts", 0))
+    def _restarts(self) -> int | None:
+        """How often Ray has restarted the bridge; None where Ray's head does not answer.
+
+        A thread asks: where the head has ended, the question would block for a minute, after which Ray ends the process.
+        """
+        answer: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+        def ask() -> None:
+            with contextlib.suppress(RayError):  # Ray's public state API needs the dashboard
+                answer.put(int(ray._private.state.actors(self._bridge._actor_id.hex()).get("NumRestarts", 0)))
+
+        threading.Thread(target=ask, name="rawnind-restarts", daemon=True).start()
+        try:
+            return answer.get(timeout=timing.RAY_CHECK)
+        except queue.Empty:
+            return None
 
 
 _OWN_ERROR = re.compile(r"rawnind\.errors\.(\w+): (.*)")

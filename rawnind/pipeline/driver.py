@@ -1,43 +1,36 @@
-"""The driver's side of one run: sends scenes to workers and results to the bridge, and stops on a signal or --timeout."""
+"""The driver's side of one run: sends scenes to workers, watches the bridge, and stops on a signal or --timeout."""
 
 import contextlib
-import json
 import math
 import queue
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import ray
 from ray.data import Dataset
 from ray.exceptions import GetTimeoutError, RayError
 
 from rawnind import timing
-from rawnind.bridge.messages import Snapshot, Submission
+from rawnind.bridge.messages import Snapshot
 from rawnind.capacity import find_pool, photo_sizes
 from rawnind.errors import OutputError, RayLostError, StoppedEarlyError, WorkersDyingError
 from rawnind.output.store import Store
-from rawnind.pipeline.calls import BridgeCalls, RayWatch, translated
+from rawnind.pipeline.bridge_link import MOST_HELD
+from rawnind.pipeline.calls import BridgeCalls, RayWatch
+from rawnind.pipeline.execution import Execution
 from rawnind.pipeline.graph import (
-    Job,
     build_pipeline,
     nodes,
     require_resources,
     require_same_installation,
     start_bridge,
 )
+from rawnind.pipeline.job import Job
 from rawnind.pipeline.signals import Interrupts
 from rawnind.pipeline.worker import trouble_of
 from rawnind.progress.progress import Progress
 from rawnind.records import Scene, Summary
-
-_BATCH = 256
-"""The most scenes that are committed at once: some 300 KB where none was collected, some 100 MB where all were."""
-
-_PER_WORKER = 2
-"""Scenes in flight per worker, unless --max-scenes says otherwise: one that it processes, and one that is being committed. With one,
-it would wait for each commit."""
 
 _CRASH_LOOP = 5
 """Crashes of a worker in a row, before it asks for a scene and while none is committed, after which the run stops. Ray would
@@ -58,8 +51,6 @@ class Driver:
         self._progress = progress
         self._interrupts = interrupts
         self._first_scene: float | None = None
-        self._rows: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
-        self._cancelled = threading.Event()
         self._stopped_at: float | None = None
         self._why = ""
         self._store = Store(job.output)
@@ -84,14 +75,14 @@ class Driver:
         pool = find_pool(nodes(), self._job.options, len(scenes), photo_sizes(scenes))
         if pool.reduced:
             self._progress.noted(pool.reduced)
-        max_scenes = self._job.options.max_scenes or _PER_WORKER * pool.workers
+        max_scenes = self._job.options.max_scenes or pool.workers * (1 + MOST_HELD)
         actor = start_bridge(self._job, max_scenes=max_scenes)
         watch = RayWatch()
         bridge = BridgeCalls(actor, watch)
         try:
             self._interrupts.listen(lambda: self._request_stop("stopped on request"))
             bridge("begin")
-            self._drain(bridge, build_pipeline(self._job, scenes, actor, pool=pool), watch)
+            self._watch(bridge, build_pipeline(self._job, scenes, actor, pool=pool), watch)
             self._refuse_to_finish_early(bridge, versions)
             summary: Summary = bridge("finish", versions)
             self._progress.update(bridge("snapshot"))
@@ -100,8 +91,6 @@ class Driver:
         except BaseException as error:
             _end(actor, error)
             raise
-        finally:
-            self._cancelled.set()
         _end(actor)
         self._progress.finished(summary)
         return summary
@@ -115,26 +104,33 @@ class Driver:
         wanted = set(keys)
         return [scene for scene in self._job.plan.selected if scene.key in wanted]
 
-    def _drain(self, bridge: BridgeCalls, rows: Dataset, watch: RayWatch) -> None:
-        thread = threading.Thread(target=self._receive, args=(rows,), name="rawnind-rows", daemon=True)
-        thread.start()
+    def _watch(self, bridge: BridgeCalls, rows: Dataset, watch: RayWatch) -> None:
+        """Executes the pipeline until every scene is done, or the run is to stop."""
+        execution = Execution(rows)
+        try:
+            self._until_done(bridge, execution, watch)
+        except RayLostError:
+            raise  # there is no Ray that could end anything
+        except BaseException:
+            execution.end()
+            raise
+        execution.end()
+
+    def _until_done(self, bridge: BridgeCalls, execution: Execution, watch: RayWatch) -> None:
         built = time.monotonic()
         while True:
             if self._is_timed_out(built) and self._stopped_at is None:
                 self._request_stop(f"--timeout of {self._job.options.timeout} s is over")
-            stopping = self._stopped_at is not None
-            if stopping:
+            if stopping := self._stopped_at is not None:
                 bridge("stop")
-            done = self._commit_rows(bridge)
+            done = _is_last(execution)
             snapshot: Snapshot = bridge("snapshot")
             self._progress.update(snapshot)
             self._check(snapshot)
             self._check_lock()
             watch.check()
-            if done or (stopping and self._rows.empty() and self._may_end(snapshot)):
-                break
-        self._cancelled.set()
-        thread.join(timing.SHUTDOWN)
+            if done or (stopping and self._may_end(snapshot)):
+                return
 
     def _is_timed_out(self, built: float) -> bool:
         """Whether --timeout is over; it counts from the first scene's start, because workers take a while to start."""
@@ -165,59 +161,28 @@ class Driver:
         """Whether a run that was asked to stop has no scene in flight left, or has waited long enough."""
         return not snapshot.in_flight or time.monotonic() - (self._stopped_at or 0) > timing.STOP_GRACE
 
-    def _commit_rows(self, bridge: BridgeCalls) -> bool:
-        """Commits the rows received so far, waiting a moment for the first; whether the last row was among them."""
-        rows: list[dict[str, Any] | BaseException | None] = []
-        with contextlib.suppress(queue.Empty):
-            rows.append(self._rows.get(timeout=timing.DRIVER_POLL))
-            while len(rows) < _BATCH:
-                rows.append(self._rows.get_nowait())
-        results: list[dict[str, Any]] = []
-        for row in rows:
-            if not _is_result(row):
-                break
-            results.append(row)
-        if submissions := [_submission(row) for row in results if row["result"]]:
-            bridge("commit_many", submissions)
-        for other in rows[len(results) :]:
-            if isinstance(other, BaseException):
-                raise other
-            if other is not None and (trouble := trouble_of(other)):
-                raise trouble
-        return len(results) < len(rows)
-
-    def _receive(self, rows: Any) -> None:
-        """Moves rows from Ray to a queue, so that the driver can do other things while it waits.
-
-        Nothing is prefetched, as by `iter_rows`: a row would be held back until the next one is ready.
-        """
-        try:
-            for batch in rows.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
-                for row in batch.to_pylist():
-                    self._rows.put(row)
-                if self._cancelled.is_set():
-                    break
-        except RayError as error:
-            self._rows.put(translated(error))
-        except BaseException as error:  # noqa: BLE001 - raised again by the main thread
-            self._rows.put(error)
-        else:
-            self._rows.put(None)
-
     def _request_stop(self, why: str) -> None:
         self._why = why
         self._stopped_at = time.monotonic()
         self._progress.stopping(why)
 
 
-def _is_result(row: dict[str, Any] | BaseException | None) -> TypeGuard[dict[str, Any]]:
-    return isinstance(row, dict) and trouble_of(row) is None
+def _is_last(execution: Execution) -> bool:
+    """Looks at the rows received so far, waiting a moment for the first; whether the last one was among them.
 
-
-def _submission(row: Mapping[str, Any]) -> Submission:
-    return Submission(
-        key=row["key"], data=row["result"], telemetry=json.loads(row["telemetry"]), inputs=row["inputs"]
-    )
+    Raises:
+        RawnindError: Something that must stop the run, in a worker or in the execution.
+    """
+    with contextlib.suppress(queue.Empty):
+        row = execution.received.get(timeout=timing.DRIVER_POLL)
+        while row is not None:
+            if isinstance(row, BaseException):
+                raise row
+            if trouble := trouble_of(row):
+                raise trouble
+            row = execution.received.get_nowait()
+        return True
+    return False
 
 
 def _end(bridge: Any, error: BaseException | None = None) -> None:

@@ -9,14 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Unpack
 
-import rawpy
 import yaml
 
-from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.ledger import OutcomeLedger
 from rawnind.documents import read_yaml
 from rawnind.errors import ConfigError, ManifestError, OutputError, RecipeMismatchError
-from rawnind.installation import this_installation
 from rawnind.options import Options, RunOptions
 from rawnind.output import attempts, cleanup
 from rawnind.output.journal.journal import Journal
@@ -24,9 +21,7 @@ from rawnind.output.lock import exclusive_run
 from rawnind.output.manifest import read_head, read_summary
 from rawnind.output.store import Store
 from rawnind.output.versions import VERSIONS, require_readable
-from rawnind.pipeline.driver import Driver
-from rawnind.pipeline.graph import Job
-from rawnind.pipeline.ray_cluster import connected
+from rawnind.pipeline.job import Job
 from rawnind.pipeline.signals import Interrupts
 from rawnind.planning import Plan, SceneFilter, make_plan
 from rawnind.progress.progress import Progress, Silent
@@ -108,7 +103,6 @@ def _from_source(
             options=options,
             changed=changed,
             lock=lock,
-            installation=this_installation(),
         )
         progress.planned(index, plan, already=len(plan.selected) - len(todo))
         if todo and plan.recipe.algorithm != ALGORITHM:
@@ -118,8 +112,18 @@ def _from_source(
             )
         if not todo:
             return _finish_without_workers(job, store, contents, progress)
-        with connected(options, interrupts):
-            return Driver(job, progress, interrupts).collect(todo, versions())
+        return _collect(job, todo, progress, interrupts)
+
+
+def _collect(job: Job, todo: list[str], progress: Progress, interrupts: Interrupts) -> Summary:
+    # Ray and numba take seconds to import; a folder that is complete needs neither.
+    from rawnind.installation import this_installation
+    from rawnind.pipeline.driver import Driver
+    from rawnind.pipeline.ray_cluster import connected
+
+    job = replace(job, installation=this_installation())
+    with connected(job.options, interrupts):
+        return Driver(job, progress, interrupts).collect(todo, versions())
 
 
 def _open_scenes(store: Store, plan: Plan, retry: frozenset[Reason]) -> tuple[frozenset[str], list[str], str]:
@@ -151,6 +155,8 @@ def changed_scenes(journal: Journal, plan: Plan) -> frozenset[str]:
 
 def versions() -> dict[str, str]:
     """Versions of what touches pixels and numbers, for manifest.yaml."""
+    import rawpy
+
     names = (
         "rawnind",
         "ray",
@@ -174,6 +180,8 @@ def _finish_without_workers(job: Job, store: Store, contents: str, progress: Pro
     if head and head["contents"] == contents:
         summary = read_summary(store)
     else:
+        from rawnind.bridge.bridge import Bridge  # imports what processes pixels
+
         bridge = Bridge(
             job.output,
             job.run,

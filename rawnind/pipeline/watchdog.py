@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn, Self
 
@@ -21,14 +21,18 @@ class Watchdog:
         key: the scene's key.
         ledger: of the scene's attempts; a timeout is recorded there.
         timeout: seconds; None: never.
+        on_heartbeat: called with each heartbeat, so not for a scene that is done at once.
     """
 
-    def __init__(self, bridge: Any, key: str, ledger: Ledger, timeout: float | None) -> None:
+    def __init__(
+        self, bridge: Any, key: str, ledger: Ledger, timeout: float | None, on_heartbeat: Callable[[], None]
+    ) -> None:
         self._bridge = bridge
         self._key = key
         self._ledger = ledger
         self._deadline = time.monotonic() + timeout if timeout else None
         self._timeout = timeout
+        self._on_heartbeat = on_heartbeat
         self._stage = "starting"
         self._photo: ImageRef | None = None
         self._counts: Mapping[str, int] = {}
@@ -73,6 +77,7 @@ class Watchdog:
             if self._deadline and time.monotonic() >= self._deadline:
                 self._give_up()
             self._bridge.heartbeat.remote(self._key, self._stage, self._counts)
+            self._on_heartbeat()
 
     def _give_up(self) -> NoReturn:
         """Ends the process, because nothing else stops a decoder that hangs; Ray hands the scene to another worker."""

@@ -1,17 +1,17 @@
 """The callable that Ray Data maps over scenes."""
 
 import contextlib
-import json
-import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import ray
 from pydantic import TypeAdapter
+from ray.exceptions import RayActorError
 
-from rawnind import timing
+from rawnind.bridge.messages import Submission
 from rawnind.errors import RawnindError, SourceError, WorkersDyingError
 from rawnind.imaging.photo import Photo
 from rawnind.installation import Installation, this_installation
@@ -20,6 +20,7 @@ from rawnind.output.attempts import Ledger, TimedOut
 from rawnind.output.journal.journal import encode_result
 from rawnind.output.lock import RunLock
 from rawnind.output.store import Store
+from rawnind.pipeline.bridge_link import BridgeLink
 from rawnind.pipeline.malloc import keep_freed_memory
 from rawnind.pipeline.scene import Meter, process_scene
 from rawnind.pipeline.scene_subprocess import FATAL, decode_trouble, encode_trouble, process_isolated
@@ -47,10 +48,10 @@ def scene_row(scene: Scene) -> dict[str, bytes]:
 
 
 class SceneWorker:
-    """Processes one scene per row and returns its result; never raises for bad data.
+    """Processes the scenes of a block, one after the other, and commits their results to the bridge; never raises for bad data.
 
-    It returns a row of `key`, `result` (JSON; empty where the scene was not admitted), `telemetry` (JSON), `inputs` (the
-    fingerprint of the scene's files) and `trouble` (JSON; an error that must stop the run, else empty).
+    It returns one row: `scenes`, the number of those that it has processed, and `trouble` (JSON; an error that must stop the run,
+    else empty).
 
     Args:
         output: the output folder.
@@ -77,8 +78,8 @@ class SceneWorker:
         memory: float,
         installation: Installation | None = None,
     ) -> None:
-        self._incarnation = ray.get_runtime_context().get_actor_id(), uuid.uuid4().hex
-        ray.get(bridge.worker_started.remote(self._incarnation))  # before anything that may crash
+        incarnation = ray.get_runtime_context().get_actor_id(), uuid.uuid4().hex
+        self._link = BridgeLink(bridge, incarnation)  # before anything that may crash
         keep_freed_memory()
         self._store = Store(output)
         self._lock = lock
@@ -91,19 +92,33 @@ class SceneWorker:
         self._memory = memory
         self._installation = installation
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Processes one row."""
-        scene = _SCENE.validate_json(row["scene"])
-        if not self._admitted(scene.key):
-            return _row(scene.key)
-        inputs = fingerprint(scene)  # before the files are read: a later change then shows
+    def __call__(self, block: pa.Table) -> dict[str, list[Any]]:
+        """Processes a block of `scene_row`s."""
+        done, trouble = 0, ""
         try:
-            self._require_same_installation()
-            self._open_output()
-            result, telemetry = self._process(scene)
+            for data in block["scene"].to_pylist():
+                scene = _SCENE.validate_json(data)
+                if self._link.admitted(scene.key):
+                    self._link.add(self.process(scene))
+                    done += 1
+            self._link.commit()
         except FATAL as error:
-            return _row(scene.key, trouble=encode_trouble(error))
-        return _row(scene.key, result=encode_result(result), telemetry=telemetry, inputs=inputs)
+            trouble = encode_trouble(error)
+        except RayActorError:
+            pass  # the driver has ended, and the bridge with it: nobody waits for these results
+        return {"scenes": [done], "trouble": [trouble]}
+
+    def process(self, scene: Scene) -> Submission:
+        """A scene's result, with the fingerprint of its files.
+
+        Raises:
+            RawnindError: One of `FATAL`, which must stop the run.
+        """
+        inputs = fingerprint(scene)  # before the files are read: a later change then shows
+        self._require_same_installation()
+        self._open_output()
+        result, telemetry = self._process(scene)
+        return Submission(key=scene.key, data=encode_result(result), telemetry=telemetry, inputs=inputs)
 
     def _require_same_installation(self) -> None:
         if self._installation:
@@ -127,8 +142,8 @@ class SceneWorker:
 
     def _process(self, scene: Scene) -> tuple[SceneResult, dict[str, float]]:
         ledger = Ledger(self._store, self._run, scene.key)
-        attempts = ledger.begin()
-        timeouts = ledger.timeouts()
+        attempts = ledger.begin() if _has_photo(scene) else 0
+        timeouts = ledger.timeouts() if attempts else []
         deaths = attempts - len(timeouts)
         if deaths >= _DEATHS_BEFORE_GIVING_UP:
             raise WorkersDyingError(
@@ -140,7 +155,9 @@ class SceneWorker:
             detail = f"gave up after {self._scene_timeout:g} s, in stage {timeouts[-1].stage}"
             return whole_scene_result(scene, self._recipe, Reason.TIMEOUT, detail), {"attempts": attempts + 1}
         decoder = decode if deaths < _DEATHS_BEFORE_FILES else decode_isolated
-        with Watchdog(self._bridge, scene.key, ledger, self._scene_timeout) as watchdog:
+        with Watchdog(
+            self._bridge, scene.key, ledger, self._scene_timeout, self._link.commit_in_background
+        ) as watchdog:
             meter = Meter(watchdog.enter)
 
             def read(ref: ImageRef) -> Photo:
@@ -175,15 +192,10 @@ class SceneWorker:
     def _timed_out(self, ref: ImageRef) -> SourceError:
         return SourceError(Reason.TIMEOUT, f"{ref.filename}: not decoded after {self._scene_timeout:g} s")
 
-    def _admitted(self, key: str) -> bool:
-        """Waits for admission; False when the scene has an outcome already, or the run is stopping."""
-        pause = timing.ADMISSION_RETRY_MIN
-        while True:
-            answer = ray.get(self._bridge.admit.remote(key, self._incarnation))
-            if answer is not None:
-                return bool(answer)
-            time.sleep(pause)
-            pause = min(2 * pause, timing.ADMISSION_RETRY_MAX)
+
+def _has_photo(scene: Scene) -> bool:
+    """Whether any of a scene's files is there; where none is, nothing of the scene can end its worker."""
+    return any(Path(ref.path).exists() for ref in (*scene.ground_truths, *scene.noisy))
 
 
 def _measured(read: Callable[[ImageRef], Photo], meter: Meter) -> Callable[[ImageRef], Photo]:
@@ -197,23 +209,6 @@ def _measured(read: Callable[[ImageRef], Photo], meter: Meter) -> Callable[[Imag
     return measured
 
 
-def _row(
-    key: str,
-    *,
-    result: bytes = b"",
-    telemetry: Mapping[str, float] | None = None,
-    inputs: bytes = b"",
-    trouble: str = "",
-) -> dict[str, Any]:
-    return {
-        "key": key,
-        "result": result,
-        "telemetry": json.dumps(telemetry or {}),
-        "inputs": inputs,
-        "trouble": trouble,
-    }
-
-
-def trouble_of(row: Mapping[str, Any]) -> RawnindError | None:
+def trouble_of(row: dict[str, Any]) -> RawnindError | None:
     """A row's error that must stop the whole run; None where it has none."""
     return decode_trouble(row["trouble"]) if row["trouble"] else None

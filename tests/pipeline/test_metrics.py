@@ -17,7 +17,8 @@ from rawnind.output.events import read_events
 from rawnind.output.journal.journal import encode_result
 from rawnind.output.manifest import read_summary
 from rawnind.output.store import Store
-from rawnind.pipeline.graph import Job, bridge_name, start_bridge
+from rawnind.pipeline.graph import bridge_name, start_bridge
+from rawnind.pipeline.job import Job
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe

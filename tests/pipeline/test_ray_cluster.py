@@ -18,7 +18,8 @@ from rawnind.exit_codes import ExitCode
 from rawnind.installation import this_installation
 from rawnind.options import Options
 from rawnind.pipeline.calls import BridgeCalls, RayWatch
-from rawnind.pipeline.graph import Job, start_bridge
+from rawnind.pipeline.graph import start_bridge
+from rawnind.pipeline.job import Job
 from rawnind.pipeline.ray_cluster import cluster_address, connect
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.recipe import Recipe

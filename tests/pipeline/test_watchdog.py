@@ -21,7 +21,8 @@ PHOTO = ImageRef(path="/a.dng", filename="a.dng", sha1="a" * 40, scene="s", cfa=
 
 def time_out(folder: Path, *, fails: bool) -> None:
     """Exceeds the time limit while PHOTO is read, or after it could not be read. The watchdog ends the process."""
-    with Watchdog(None, "bayer/s", Ledger(Store(str(folder)), "run", "bayer/s"), 0.2) as watchdog:
+    ledger = Ledger(Store(str(folder)), "run", "bayer/s")
+    with Watchdog(None, "bayer/s", ledger, 0.2, lambda: None) as watchdog:
         with contextlib.suppress(SourceError), watchdog.reading(PHOTO):
             if fails:
                 raise SourceError(Reason.SHA1_MISMATCH, "a.dng")
@@ -54,11 +55,12 @@ class Received:
 
 def test_a_scene_that_is_done_at_once_sends_no_heartbeat_and_a_longer_one_its_newest_stage(tmp_path):
     received, ledger = Received(), Ledger(Store(str(tmp_path)), "run", "bayer/s")
-    with Watchdog(received, "bayer/s", ledger, None) as watchdog:
+    beats = []
+    with Watchdog(received, "bayer/s", ledger, None, lambda: beats.append(1)) as watchdog:
         watchdog.enter("decode", {})
-    assert received.calls == []
-    with Watchdog(received, "bayer/s", ledger, None) as watchdog:
+    assert received.calls == beats == []
+    with Watchdog(received, "bayer/s", ledger, None, lambda: beats.append(1)) as watchdog:
         watchdog.enter("decode", {})
         watchdog.enter("align", {"decoded": 2})
-        poll(lambda: received.calls)
+        poll(lambda: beats)
     assert received.calls == [("bayer/s", "align", {"decoded": 2})]

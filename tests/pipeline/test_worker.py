@@ -1,29 +1,32 @@
 """What a worker does about scenes that end workers."""
 
-import json
-
+import pyarrow as pa
 import pytest
 import ray
+from ray.exceptions import RayActorError
 
+from rawnind import timing
 from rawnind.errors import OutputError, WorkersDyingError
 from rawnind.options import Options
 from rawnind.output.attempts import Ledger
-from rawnind.output.journal.journal import decode_result
+from rawnind.output.events import read_events
 from rawnind.output.lock import RunLock
 from rawnind.output.store import Store
-from rawnind.pipeline.graph import Job, start_bridge
+from rawnind.pipeline.graph import start_bridge
+from rawnind.pipeline.job import Job
 from rawnind.pipeline.worker import SceneWorker, scene_row, trouble_of
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
 from rawnind.source.index import load_index
+from tests.polling import poll
 
 RECIPE = Recipe(crop_size=64, stride=96)
 
 
 @pytest.fixture
-def worker(cluster, small_set, tmp_path):
-    """A worker in this process, the cat scene, and the ledger of its attempts."""
+def worker(request, cluster, small_set, tmp_path):
+    """A worker in this process, the cat scene, and the ledger of its attempts; the parameter is --max-scenes."""
     plan = make_plan(load_index(small_set).scenes, SceneFilter(), RECIPE)
     job = Job(
         output=str(tmp_path / "out"),
@@ -33,7 +36,7 @@ def worker(cluster, small_set, tmp_path):
         options=Options(recipe=RECIPE),
     )
     Store(job.output).prepare_root()
-    bridge = start_bridge(job, max_scenes=1)
+    bridge = start_bridge(job, max_scenes=getattr(request, "param", 32))
     ray.get(bridge.begin.remote())
     (cat,) = (scene for scene in plan.scenes if scene.name == "cat")
     worker = SceneWorker(
@@ -49,6 +52,29 @@ def worker(cluster, small_set, tmp_path):
     ray.kill(bridge)
 
 
+def answer(work, scene):
+    """The row that a worker returns for a block of one scene."""
+    return {name: value for name, (value,) in work(pa.Table.from_pylist([scene_row(scene)])).items()}
+
+
+def newest_event(work):
+    return list(read_events(work._store))[-1]
+
+
+def is_dead(bridge):
+    try:
+        ray.get(bridge.snapshot.remote())
+    except RayActorError:
+        return True
+    return False
+
+
+def committed(work):
+    """The one result that the bridge has."""
+    ((_, result),) = ray.get(work._bridge.since.remote(0))
+    return result
+
+
 def test_a_worker_that_starts_in_a_folder_that_took_the_place_of_the_runs_writes_nothing(worker):
     work, cat, ledger = worker
     other = SceneWorker(
@@ -61,7 +87,7 @@ def test_a_worker_that_starts_in_a_folder_that_took_the_place_of_the_runs_writes
         scene_timeout=60,
         memory=4e9,
     )
-    trouble = trouble_of(other(scene_row(cat)))
+    trouble = trouble_of(answer(other, cat))
     assert isinstance(trouble, OutputError)
     assert "run.lock of this run is not in it" in str(trouble)
     assert ledger.begin() == 0
@@ -71,8 +97,8 @@ def test_a_scene_that_kills_workers_though_none_of_its_files_does_stops_the_run(
     work, cat, ledger = worker
     for _ in range(8):
         ledger.begin()
-    row = work(scene_row(cat))
-    assert row["result"] == b""
+    row = answer(work, cat)
+    assert row["scenes"] == 0
     trouble = trouble_of(row)
     assert isinstance(trouble, WorkersDyingError)
     assert "bayer/cat has ended its worker 8 times" in str(trouble)
@@ -85,10 +111,10 @@ def test_a_scene_has_the_same_result_when_child_processes_decode_its_files_or_pr
     work, cat, ledger = worker
     for _ in range(deaths):
         ledger.begin()
-    row = work(scene_row(cat))
-    result = decode_result(row["result"])
+    assert answer(work, cat) == {"scenes": 1, "trouble": ""}
+    result = committed(work)
     assert result.outcome is Outcome.COLLECTED
-    assert json.loads(row["telemetry"])["attempts"] == deaths + 1
+    assert newest_event(work)["telemetry"]["attempts"] == deaths + 1
     for pair in result.pairs:
         assert Store(str(prepared)).digest(pair.shard.path) == pair.shard.sha256
 
@@ -97,7 +123,8 @@ def test_the_photo_being_read_when_a_scene_times_out_is_left_out(worker):
     work, cat, ledger = worker
     ledger.begin()
     ledger.mark_timeout("decode", cat.noisy[0].sha1)
-    result = decode_result(work(scene_row(cat))["result"])
+    answer(work, cat)
+    result = committed(work)
     assert [(file.photo, file.reason) for file in result.failed_files] == [(cat.noisy[0], Reason.TIMEOUT)]
     assert sorted(str(pair.outcome) for pair in result.pairs) == ["collected", "failed"]
 
@@ -107,6 +134,34 @@ def test_a_scene_that_times_out_twice_fails(worker):
     for stage in ("decode", "align"):
         ledger.begin()
         ledger.mark_timeout(stage, cat.noisy[0].sha1)
-    result = decode_result(work(scene_row(cat))["result"])
+    answer(work, cat)
+    result = committed(work)
     assert (result.outcome, result.reason) == (Outcome.FAILED, Reason.TIMEOUT)
     assert "in stage align" in result.detail
+
+
+def test_a_worker_whose_bridge_was_ended_for_good_begins_no_scene_and_ends_quietly(worker):
+    work, cat, ledger = worker
+    ray.kill(work._bridge)
+    poll(lambda: is_dead(work._bridge))
+    assert answer(work, cat) == {"scenes": 0, "trouble": ""}
+    assert ledger.begin() == 0
+
+
+@pytest.mark.parametrize(("worker", "parts"), [(32, 1), (5, 1), (2, 3), (1, 5)], indirect=["worker"])
+def test_small_scenes_are_committed_together_as_far_as_max_scenes_allows_and_leave_no_mark(
+    worker, parts, monkeypatch
+):
+    monkeypatch.setattr(timing, "COMMIT_GROUP", 60.0)
+    work, _, _ = worker
+    scenes = load_index(work._root).scenes
+    for path in work._root.glob("*.dng"):
+        path.unlink()
+    (work._root / "readme.txt").touch()  # an empty source counts as one that is not mounted
+    work(pa.Table.from_pylist([scene_row(scene) for scene in scenes]))
+    results = [result for _, result in ray.get(work._bridge.since.remote(0))]
+    assert {result.outcome for result in results} == {Outcome.FAILED}
+    assert len(results) == len(scenes)
+    assert len(work._store.list("parts")) == parts
+    assert ray.get(work._bridge.snapshot.remote()).peak_in_flight == -(-len(scenes) // parts)
+    assert work._store.list("attempts") == []

@@ -1,0 +1,33 @@
+"""What the processes of one run share."""
+
+from dataclasses import dataclass
+
+from rawnind.installation import Installation
+from rawnind.options import Options
+from rawnind.output.lock import RunLock
+from rawnind.planning import Plan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What driver, bridge and workers of one run share.
+
+    Attributes:
+        output: local path or URI of the output folder.
+        run: name of the run in events.jsonl and in the ledger of attempts.
+        root: the folder that the photos come from.
+        plan: every scene of the run.
+        options: of the run.
+        changed: keys of the scenes whose files have changed since they were committed.
+        lock: of the run on the output folder; None: nobody checks it.
+        installation: what the driver imports; None: nobody compares it.
+    """
+
+    output: str
+    run: str
+    root: str
+    plan: Plan
+    options: Options
+    changed: frozenset[str] = frozenset()
+    lock: RunLock | None = None
+    installation: Installation | None = None
