@@ -1,5 +1,6 @@
 """Estimates what a run would do and need, from file headers alone."""
 
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from rawnind.outcomes import planned_pairs
 from rawnind.planning import Plan, SceneFilter, make_plan
 from rawnind.reasons import Reason
 from rawnind.records import Cfa, ImageRef
+from rawnind.source.exif import read_exif
 from rawnind.source.index import load_index
 
 _CROP_BYTES_PER_SITE = 10.125
@@ -92,11 +94,14 @@ class _Unusable:
             self.files[words].append(ref.filename)
 
 
-def _other_iso(size: PhotoSize) -> str | None:
-    listed, seen = size.photo.iso, size.size.iso
-    if listed is None or seen is None or listed == seen:
+def _other_iso(photo: ImageRef) -> str | None:
+    """A sentence where the file says another ISO than the index."""
+    if photo.iso is None:
         return None
-    return f"{size.photo.filename} (index {listed}, file {seen})"
+    with contextlib.suppress(OSError), Path(photo.path).open("rb") as file:
+        seen = read_exif(file)[0].iso
+        return f"{photo.filename} (index {photo.iso}, file {seen})" if seen not in {None, photo.iso} else None
+    return None
 
 
 def estimate(source: str | Path, options: Options) -> Estimate:
@@ -138,7 +143,7 @@ def estimate(source: str | Path, options: Options) -> Estimate:
         too_small=too_small,
         too_large=tuple(size for size in sizes if not fits(size, [machine])),
         unusable={words: tuple(files) for words, files in unusable.files.items()},
-        other_iso=tuple(text for size in sizes if (text := _other_iso(size))),
+        other_iso=tuple(text for size in sizes if (text := _other_iso(size.photo))),
     )
     _refuse(estimated, machine, all_too_large=bool(sizes) and len(estimated.too_large) == len(sizes))
     return estimated

@@ -53,14 +53,12 @@ class FrameSize:
         width: columns of the visible area.
         raw_height: rows with margins.
         raw_width: columns with margins.
-        iso: as the file says it; None where it does not.
     """
 
     height: int
     width: int
     raw_height: int
     raw_width: int
-    iso: int | None = None
 
 
 def decode(
@@ -117,13 +115,9 @@ def headers(ref: ImageRef, *, delay: float = RETRY_DELAY) -> FrameSize:
     if kind:
         raise SourceError(kind.reason, f"{ref.filename}: {kind.words}")
     with libraw_errors(ref.filename), rawpy.imread(ref.path) as raw:
-        sizes, iso = raw.sizes, raw.other.iso_speed
+        sizes = raw.sizes  # `other` and `lens` would decode the pixels
     return FrameSize(
-        height=sizes.height,
-        width=sizes.width,
-        raw_height=sizes.raw_height,
-        raw_width=sizes.raw_width,
-        iso=round(iso) if 0 < iso < _MOST_BYTES else None,
+        height=sizes.height, width=sizes.width, raw_height=sizes.raw_height, raw_width=sizes.raw_width
     )
 
 

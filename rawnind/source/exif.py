@@ -26,6 +26,9 @@ _DAMAGED = (
 )  # fmt: skip
 """What ExifRead raises on tags that are damaged."""
 
+_PANASONIC_ISO = "Image Tag 0x0017"
+"""RW2 files have it in their first directory, where TIFF has no such tag."""
+
 _LONGEST_TEXT = 200
 _MOST_ISO = 1 << 31
 
@@ -57,7 +60,7 @@ def _exif_part(file: BinaryIO) -> BinaryIO:
 
 
 def _capture(tags: Mapping[str, Any]) -> Capture:
-    iso = _number(tags, "EXIF ISOSpeedRatings", "Image ISOSpeedRatings")
+    iso = _number(tags, "EXIF ISOSpeedRatings", "Image ISOSpeedRatings", _PANASONIC_ISO)
     if iso == 65535:  # the tag's largest value: the camera has a higher one elsewhere
         iso = _number(tags, "EXIF RecommendedExposureIndex") or iso
     orientation = _number(tags, "Image Orientation")

@@ -54,7 +54,8 @@ def read_photo_header(path: Path) -> PhotoHeader:
         raise SourceError(Reason.UNREADABLE, f"{path.name}: {error.strerror or error}") from error
     with libraw_errors(path.name), rawpy.imread(str(path)) as raw:
         sizes = raw.sizes
-        capture = with_libraw(capture, raw.other, raw.lens)
+        if capture.iso is None or capture.exposure_time is None:  # LibRaw decodes the pixels for that
+            capture = with_libraw(capture, raw.other, raw.lens)
     return PhotoHeader(
         camera=camera_name(head) or joined_name(*name),
         cfa=checked.cfa or Cfa.BAYER,

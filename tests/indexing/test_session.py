@@ -114,6 +114,14 @@ def test_files_that_cannot_be_used_are_counted_by_what_they_are(photos, tmp_path
     assert not (tmp_path / "pairs.yaml").exists()
 
 
+def test_an_iso_that_is_not_the_file_s_is_told(photos, tmp_path):
+    pairs = tmp_path / "pairs.yaml"
+    run("index", photos / "sofa", "-o", pairs)
+    pairs.write_text(pairs.read_text().replace("iso: 1600", "iso: 6400"))
+    said = run("plan", pairs, "--crop-size", 64)
+    assert "ISO:     1 contradict their files: photos/sofa/_DSC0018.ARW (index 6400, file 1600)" in said
+
+
 def test_a_yaml_of_someone_else_is_not_overwritten(photos, tmp_path):
     other = tmp_path / "other.yaml"
     other.write_text("crop_size: 512\n")

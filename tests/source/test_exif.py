@@ -39,7 +39,7 @@ def test_a_file_that_says_little_has_nothing_made_up():
 REAL = {
     "exiftool_DNG.dng": ("Canon EOS 350D DIGITAL", 400, 1 / 15, 8.0, 55.0, "2005-08-03T18:59:18"),
     "exiftool_FujiFilm.raf": ("FinePix S5Pro", 100, 1 / 250, 8.0, None, None),
-    "exiftool_Panasonic.rw2": ("DMC-LX3", None, 1 / 250, 4.0, 5.1, "2008-08-06T15:21:56"),
+    "exiftool_Panasonic.rw2": ("DMC-LX3", 80, 1 / 250, 4.0, 5.1, "2008-08-06T15:21:56"),
     "gopro_hero6.GPR": ("HERO6 Black", 100, 1 / 455, 2.8, 3.0, "2016-01-01T23:07:27"),
 }
 
