@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 )
 @click.option("--height", default=800, show_default=True, help="Rows of each photo.")
 @click.option("--width", default=1216, show_default=True, help="Columns of each photo.")
-def sample(out: Path, seed: int, height: int, width: int) -> None:
+@click.option(
+    "--scenes",
+    default=12,
+    show_default=True,
+    help="Number of scenes; those after the twelfth are drawn from the seed.",
+)
+def sample(out: Path, seed: int, height: int, width: int, scenes: int) -> None:
     """Write a small RawNIND-like data set into OUT.
 
     It has 34 DNG files of 12 scenes, some of them damaged, and truth.json with their true shifts, gains and noise.
@@ -29,10 +35,11 @@ def sample(out: Path, seed: int, height: int, width: int) -> None:
     \b
     Example:
       rawnind sample pairs --height 1024 --width 1536
+      rawnind sample pairs --scenes 60              enough to train a denoiser on
     """
     from rawnind.sample import make_sample
 
-    truth = make_sample(out, seed=seed, height=height, width=width)
+    truth = make_sample(out, seed=seed, height=height, width=width, scenes=scenes)
     click.echo(
         f"{out}: {len(truth.scenes)} scenes, {len(truth.files)} files; truth.json holds their true shifts, gains and noise"
     )

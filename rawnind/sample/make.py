@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rawnind.documents import json_object
 from rawnind.errors import ConfigError, OutputError
+from rawnind.sample.more_scenes import scene_plans
 from rawnind.sample.photos import ScenePhotos, sha1_of
 from rawnind.sample.scenes import SCENES
 from rawnind.sample.truth import SIGN, TRUTH_FILE, FileTruth, PairTruth, SceneTruth, Truth, read_truth
@@ -14,7 +15,9 @@ SMALLEST_SIDE, MOST_PIXELS = 192, 24_000_000
 UNFINISHED_FILE = "sample-unfinished.json"
 
 
-def make_sample(out: Path, *, seed: int = 0, height: int = 800, width: int = 1216) -> Truth:
+def make_sample(
+    out: Path, *, seed: int = 0, height: int = 800, width: int = 1216, scenes: int = len(SCENES)
+) -> Truth:
     """Writes 34 DNG files of 12 scenes and `truth.json` into `out`; equal arguments give equal bytes.
 
     A set that exists is not changed; one that was interrupted, or that lacks files, is completed.
@@ -26,17 +29,19 @@ def make_sample(out: Path, *, seed: int = 0, height: int = 800, width: int = 121
         seed: of the noise and of where the scenes' photographs are cut; 0 or more.
         height: rows of each visible area, even, at least 192.
         width: columns of each visible area, even, at least 192; at most 24 million pixels in all.
+        scenes: how many; those after the twelfth are drawn from the seed, with a GT and two noisy photos each.
 
     Raises:
         ConfigError: An argument breaks its rule, or `out` holds something else.
         OutputError: `out` cannot be written.
     """
-    _check_arguments(seed, height, width)
-    done = _claim(out, {"version": VERSION, "seed": seed, "height": height, "width": width})
+    _check_arguments(seed, height, width, scenes)
+    arguments = {"version": VERSION, "seed": seed, "height": height, "width": width, "scenes": scenes}
+    done = _claim(out, arguments)
     if done is not None and _is_complete(out, done):
         return done
     try:
-        truth = _write(out, seed, (height, width))
+        truth = _write(out, seed, (height, width), scenes)
         (out / TRUTH_FILE).write_bytes(truth.to_json())
         (out / UNFINISHED_FILE).unlink(missing_ok=True)
     except OSError as error:
@@ -44,9 +49,11 @@ def make_sample(out: Path, *, seed: int = 0, height: int = 800, width: int = 121
     return truth
 
 
-def _check_arguments(seed: int, height: int, width: int) -> None:
+def _check_arguments(seed: int, height: int, width: int, scenes: int) -> None:
     if seed < 0:
         raise ConfigError(f"seed must be at least 0, got {seed}")
+    if scenes < 1:
+        raise ConfigError(f"scenes must be at least 1, got {scenes}")
     for name, value in (("height", height), ("width", width)):
         if value < SMALLEST_SIDE or value % 2:
             raise ConfigError(f"{name} must be even and at least {SMALLEST_SIDE}, got {value}")
@@ -60,7 +67,7 @@ def _claim(out: Path, arguments: dict[str, int]) -> Truth | None:
         out.mkdir(parents=True, exist_ok=True)
         if (out / TRUTH_FILE).exists():
             truth = read_truth(out)
-            _same_arguments(out, arguments, {name: getattr(truth, name) for name in arguments})
+            _same_arguments(out, arguments, _arguments_of(truth))
             return truth
         marker = out / UNFINISHED_FILE
         if marker.exists():
@@ -73,6 +80,16 @@ def _claim(out: Path, arguments: dict[str, int]) -> Truth | None:
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}") from error
     return None
+
+
+def _arguments_of(truth: Truth) -> dict[str, int]:
+    return {
+        "version": truth.version,
+        "seed": truth.seed,
+        "height": truth.height,
+        "width": truth.width,
+        "scenes": len(truth.scenes),
+    }
 
 
 def _read_marker(marker: Path) -> object:
@@ -93,11 +110,11 @@ def _is_complete(out: Path, truth: Truth) -> bool:
     )
 
 
-def _write(out: Path, seed: int, size: tuple[int, int]) -> Truth:
+def _write(out: Path, seed: int, size: tuple[int, int], count: int) -> Truth:
     scenes: list[SceneTruth] = []
     files: list[FileTruth] = []
     pairs: list[PairTruth] = []
-    for number, plan in enumerate(SCENES):
+    for number, plan in enumerate(scene_plans(count, seed)):
         stage = ScenePhotos(plan=plan, number=number, seed=seed, size=size)
         taken = []
         for shot, file, data in stage.photos():

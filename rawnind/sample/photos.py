@@ -30,7 +30,6 @@ from rawnind.sample.truth import Damage, Ellipse, FileTruth, Motion, PairTruth, 
 MEAN_LEVEL, BRIGHTEST_LEVEL = 0.09, 0.42  # dark enough for gains of 0.5, bright enough for ISO 65535
 THING_LEVEL, THING_SIDE, LAMP_SIDE = 0.25, 0.13, 0.08  # sides as shares of the frame's shorter side
 THING_PIXELS = 110  # the part of its photograph that the object shows, in the photograph's pixels
-PAN = 0.04  # how far the seed moves the view, as a share of the photograph
 PREFIXES = {Cfa.BAYER: "Bayer", Cfa.X_TRANS: "X-Trans"}
 
 
@@ -104,10 +103,10 @@ class ScenePhotos:
         rng = np.random.default_rng([self.seed, self.number])
         pan_y, pan_x, texture_y, texture_x = rng.uniform(size=4).tolist()
         height, width, _ = photo.shape
-        zoom = fill_zoom(photo, self.size)
+        zoom = self.plan.zoom or fill_zoom(photo, self.size)
         start = (
-            (height - self.size[0] / zoom) / 2 + height * PAN * (pan_y - 0.5),
-            (width - self.size[1] / zoom) / 2 + width * PAN * (pan_x - 0.5),
+            (height - self.size[0] / zoom) / 2 + height * self.plan.pan * (pan_y - 0.5),
+            (width - self.size[1] / zoom) / 2 + width * self.plan.pan * (pan_x - 0.5),
         )
         scenery = Scenery(
             view=Picture(pixels=photo, zoom=zoom, at=start),

@@ -75,6 +75,8 @@ class ScenePlan:
         black_level: one value, or four in plane order.
         lamp_at: centre of a lamp as shares of height and width.
         object_photo: what the scene's moving object shows.
+        zoom: sites per pixel of the photo; None: as many as fill the frame.
+        pan: how far the seed moves the view, as a share of the photograph.
     """
 
     name: str
@@ -89,6 +91,8 @@ class ScenePlan:
     white_level: int = 16383
     lamp_at: tuple[float, float] | None = None
     object_photo: str = "coffee.png"
+    zoom: float | None = None
+    pan: float = 0.04
     test_reserve: bool = False
     unknown_sensor: bool = False
     reason: Reason | None = None
