@@ -1,6 +1,7 @@
 """Charts as SVG that follows the page: its text colour, its font, light and dark."""
 
 import io
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 _TEXT = "#010203"
 """Replaced by the page's text colour."""
@@ -51,6 +53,7 @@ def histogram(
             histtype="stepfilled",
         )
         axes.set_ylabel("count")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         for name, limit in limits.items():
             axes.axvline(limit, color=_LIMIT, lw=1.2, ls="--", label=f"{name} {limit:g}")
@@ -65,10 +68,10 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def curves(series: Mapping[str, Points], title: str, labels: tuple[str, str]) -> str:
-    """Points joined by lines, one line per name, on logarithmic axes.
+    """Points by ISO, joined by lines, one line per name, on logarithmic axes.
 
     Args:
-        series: name -> (x, y), all above 0.
+        series: name -> (ISO, y), all above 0.
         title: of the chart.
         labels: of both axes.
     """
@@ -77,27 +80,29 @@ def curves(series: Mapping[str, Points], title: str, labels: tuple[str, str]) ->
             axes.loglog(
                 *zip(*sorted(points), strict=True), marker="o", ms=3, lw=1, color=color, label=_plain(name)
             )
+        _iso_axis(axes, [x for points in series.values() for x, _ in points])
         _label(axes, labels)
     return svg[0]
 
 
-def scatter(series: Mapping[str, Points], title: str, labels: tuple[str, str], *, log: bool = False) -> str:
+def scatter(series: Mapping[str, Points], title: str, labels: tuple[str, str], *, iso: bool = False) -> str:
     """Points in one colour per name.
 
     Args:
         series: name -> (x, y).
         title: of the chart.
         labels: of both axes.
-        log: whether both axes are logarithmic; all values are above 0 then.
+        iso: whether x is an ISO, which has a logarithmic axis.
     """
     many = sum(map(len, series.values())) > _MOST_MARKS
     with _chart(title, legend=len(series) > 1) as (axes, svg):
         for (name, points), color in zip(series.items(), _colors(), strict=False):
             x, y = zip(*points, strict=True)
-            axes.scatter(x, y, s=9, alpha=0.7, color=color, label=_plain(name), linewidths=0, rasterized=many)
-        if log:
-            axes.set_xscale("log")
-            axes.set_yscale("log")
+            axes.scatter(
+                x, y, s=16, alpha=0.8, color=color, label=_plain(name), linewidths=0, rasterized=many
+            )
+        if iso:
+            _iso_axis(axes, [x for points in series.values() for x, _ in points])
         _label(axes, labels)
     return svg[0]
 
@@ -105,6 +110,18 @@ def scatter(series: Mapping[str, Points], title: str, labels: tuple[str, str], *
 def _colors() -> Iterator[str]:
     while True:
         yield from SERIES
+
+
+def _iso_axis(axes: Axes, isos: Sequence[float]) -> None:
+    """A logarithmic axis with every second stop: 100, 400, 1600 and so on."""
+    axes.set_xscale("log")
+    first, last = (math.log2(end / 100) for end in (min(isos), max(isos)))
+    stops = [
+        round(100 * 2.0**stop) for stop in range(math.floor(first / 2) * 2, math.ceil(last / 2) * 2 + 1, 2)
+    ]
+    axes.set_xticks(stops, [str(stop) for stop in stops], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(stops[0] / 1.3, stops[-1] * 1.3)
 
 
 def _label(axes: Axes, labels: tuple[str, str]) -> None:

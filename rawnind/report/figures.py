@@ -98,7 +98,7 @@ def _exposure(pairs: Sequence[Row]) -> Iterator[str]:
         if row["iso"] and row["gain"]
     )
     if gains:
-        yield scatter(gains, "Gain that brings the noisy photo to the GT", ("ISO", "gain"), log=True)
+        yield scatter(gains, "Gain that brings the noisy photo to the GT", ("ISO", "gain"), iso=True)
     shares = joined(
         (row["camera"] or "unknown camera", (row["overexposed_fraction"], row["underexposed_fraction"]))
         for row in pairs

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rawnind.documents import read_yaml
-from rawnind.errors import ManifestError, NotPreparedError
+from rawnind.errors import ManifestError, NotPreparedError, printable
 from rawnind.output.events import NewestEvent
 from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import (
@@ -124,12 +125,34 @@ def _with_all_columns(crops: pa.Table) -> pa.Table:
 
 
 def _sound_entries(entries: Iterable[Row], store: Store) -> Iterator[Row]:
+    """The entries, each with every key that the page shows."""
     for entry in entries:
-        if not all(isinstance(entry.get(name), str) for name in ("scene", "cfa", "outcome")):
+        try:
+            yield _Entry.model_validate(entry).model_dump()
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(printable(str(part)) for part in first["loc"])
             raise ManifestError(
-                f"{MANIFEST_YAML} in {store.location} is damaged: a scene has no name or outcome"
-            )
-        yield entry
+                f"{MANIFEST_YAML} in {store.location} is damaged: scenes: {where}: {first['msg']}"
+            ) from error
+
+
+class _FailedFile(BaseModel):
+    file: str
+
+
+class _Entry(BaseModel):
+    """What the page shows of a scene's entry in manifest.yaml."""
+
+    model_config = ConfigDict(strict=True)
+
+    scene: str
+    cfa: str
+    outcome: str
+    crops: int
+    reason: str = ""
+    detail: str = ""
+    failed_files: list[_FailedFile] = []
 
 
 def _committed(store: Store) -> tuple[list[SceneResult], int]:
@@ -148,7 +171,7 @@ def _from_journal(store: Store, results: list[SceneResult], next_seq: int) -> Fo
         for number, crop in enumerate(pair.crops)
     ]
     pairs = sorted((pair_row(*row) for row in rows), key=lambda row: (row["scene"], row["pair_id"]))
-    scenes = tuple(scene_entry(result) for result in results)
+    scenes = tuple(_sound_entries(map(scene_entry, results), store))
     begin = NewestEvent(store, "begin").read() or {}
     left = max(begin.get("open_scenes", 0) - (next_seq - begin.get("next_seq", 0)), 0)
     planned = max(begin.get("planned_scenes", 0), len(scenes) + left)

@@ -183,7 +183,7 @@ def _readable(folder: Folder, lost: Sequence[Row]) -> Mapping[str, ImageRef]:
     """Photos of lost pairs that were decoded once; a file that failed is not opened again."""
     keys = {scene_key(row) for row in lost if row["outcome"] == Outcome.REJECTED or row["gt_sha1"]}
     photos = photos_of(folder.store, sorted(keys))
-    failed = {file["file"] for entry in folder.scenes for file in entry.get("failed_files", ())}
+    failed = {file["file"] for entry in folder.scenes for file in entry["failed_files"]}
     return {sha1: photo for sha1, photo in photos.items() if photo.filename not in failed}
 
 
@@ -196,7 +196,7 @@ def _left_out(folder: Folder) -> list[dict[str, Any]]:
     for entry in folder.scenes:
         if entry["outcome"] == Outcome.FILTERED:
             key = scene_key(entry)
-            groups.setdefault(str(entry.get("reason", "")), []).append((key, pairs.get(key, [])))
+            groups.setdefault(entry["reason"], []).append((key, pairs.get(key, [])))
     return [
         {
             "reason": reason,

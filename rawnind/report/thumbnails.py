@@ -14,7 +14,7 @@ SMALLEST = 900
 """Bytes of a picture in which a person still recognises a scene."""
 LARGEST = 60_000
 
-_QUALITIES = (80, 60, 40, 25)
+_QUALITIES = (75, 45, 25)
 _NARROWEST = 48  # pixels
 
 
@@ -56,7 +56,8 @@ class Thumbnails:
                     return _uri(data)
             if small.shape[1] <= _NARROWEST:
                 return _uri(data)
-            small = _narrowed(small, max(small.shape[1] * 3 // 4, _NARROWEST))
+            share = max((self.each / len(data)) ** 0.5, 0.5)
+            small = _narrowed(small, max(int(small.shape[1] * share * 0.95), _NARROWEST))
 
 
 def _uri(data: bytes) -> str:

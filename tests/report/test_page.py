@@ -6,6 +6,7 @@ import shutil
 import uuid
 from collections import Counter
 from html.parser import HTMLParser
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from rawnind.cli import main
-from rawnind.errors import ConfigError, NotPreparedError, OutputError
+from rawnind.errors import ConfigError, ManifestError, NotPreparedError, OutputError
 from rawnind.exit_codes import ExitCode
 from rawnind.outcomes import whole_scene_result
 from rawnind.output.events import EventLog
@@ -30,6 +31,7 @@ from rawnind.report.thumbnails import Thumbnails
 from rawnind.report.verdicts import advice, verdict
 from tests.output.result_maker import RECIPE, edit_yaml, make_result, make_scene
 
+GOLDEN = Path(__file__).parent.parent / "golden"
 VOID = {"meta", "link", "img", "input", "br"}
 
 
@@ -213,6 +215,24 @@ def test_a_report_of_an_object_store(s3):
     assert page.named("data-scene") == ["x-trans/attic"]
     assert len(list(page.pictures())) == 4 * len(moved[0].pairs)
     assert "secret" not in store.read(INDEX).decode()
+
+
+@pytest.mark.parametrize("version", ["format-1", "before-compression"])
+def test_folders_of_earlier_versions_have_a_page(version, tmp_path):
+    shutil.copytree(GOLDEN / version, tmp_path / "out")
+    store = Store(str(tmp_path / "out"))
+    page, (scenes, pairs) = page_of(store, worst_count=1), planned(store)
+    assert (sorted(page.named("data-scene")), sorted(page.named("data-pair"))) == (
+        sorted(scenes),
+        sorted(pairs),
+    )
+    assert all(picture.std() > 1 for picture in page.pictures())
+
+
+def test_a_damaged_entry_is_named(made):
+    edit_yaml(made, lambda whole: whole["scenes"][1].update(crops="many"))
+    with pytest.raises(ManifestError, match=r"manifest.yaml in .* is damaged: scenes: crops: .* integer"):
+        report(made.uri)
 
 
 def test_nothing_of_others_is_replaced_and_links_are_not_followed(made, tmp_path):
