@@ -7,6 +7,7 @@ from rawnind.cli.export import export
 from rawnind.cli.fetch import fetch
 from rawnind.cli.group import CommandGroup
 from rawnind.cli.look import report, show
+from rawnind.cli.noise import noise
 from rawnind.cli.prepare import plan, prepare
 from rawnind.cli.sources import index, sample
 from rawnind.cli.train import evaluate, train
@@ -48,6 +49,7 @@ for _command in (
     verify,
     report,
     show,
+    noise,
     export,
     train,
     evaluate,

@@ -1,0 +1,48 @@
+"""The command `noise`."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from rawnind.printing import print_lines
+
+
+@click.command()
+@click.argument("source")
+@click.option("-o", "--output", "to", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+              help="Where to write; for an output folder by default its sub-folder noise.")  # fmt: skip
+@click.option("--dark", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+              help="RAW files taken with the cap on, at least two of each ISO: read noise and row noise.")  # fmt: skip
+def noise(source: str, to: Path | None, dark: Path | None) -> None:
+    """Write noise profiles of cameras: for each ISO and colour the photon noise a, the read noise and the row noise.
+
+    SOURCE is an output folder, whose pairs were measured by prepare, or a folder or index of RAW files, whose photos and bursts of
+    ground truths are read. Written are noise.json (every number with error, number of photos and confidence, and curves over
+    ISO), noise.svg, and noiseprofiles.json in darktable's format.
+
+    \b
+    Examples:
+      rawnind noise out
+      rawnind noise pairs -o profiles --dark dark-frames
+    """
+    from rawnind.noise.run import describe
+    from rawnind.noise.run import noise as run_noise
+
+    cameras, place = run_noise(source, to=to, dark=dark, progress=_every_two_seconds())
+    print_lines(describe(cameras))
+    click.echo(f"{place}: noise.json, noise.svg, noiseprofiles.json")
+
+
+def _every_two_seconds() -> Callable[[int, int], None]:
+    """A progress callback that prints the number of scenes every two seconds."""
+    last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= 2:
+            last = time.monotonic()
+            click.echo(f"read {done} of {total} scenes", err=True)
+
+    return report

@@ -1,0 +1,242 @@
+"""Measurements of the noise of single photos, bursts and dark frames, from an output folder or from RAW files."""
+
+import hashlib
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rawnind.errors import ConfigError, SourceError
+from rawnind.imaging.photo import Photo
+from rawnind.imaging.photo_noise import photo_noise
+from rawnind.noise.frames import FrameNoise, burst_noise, dark_noise
+from rawnind.output.manifest import PAIRS
+from rawnind.output.store import Store
+from rawnind.output.tables import open_table, require_sealed, require_sound
+from rawnind.records import Cfa, ImageRef, Scene
+from rawnind.source.decode import decode
+from rawnind.source.index import load_index
+
+log = logging.getLogger(__name__)
+
+COLORS = ("red", "green", "blue")
+_LEAST_FLOOR = (
+    0.003  # of a: a smaller b is below 3 % of the variance at level 0.1, and not told from errors of the line
+)
+_MOST_DARK = 200  # files of a folder of dark frames
+
+
+class Method(StrEnum):
+    """What a value was measured on."""
+
+    PAIR = "pair"
+    BURST = "burst"
+    DARK = "dark"
+    PHOTO = "photo"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """The noise of one colour as one photo, pair, burst or set of dark frames shows it; None where it was not measured.
+
+    Attributes:
+        a: variance = a * level + b of a single site, in levels squared.
+        row: standard deviation of a row's common offset, in levels.
+        span: white level minus black level, in sensor values.
+    """
+
+    camera: str
+    iso: int
+    color: str
+    method: Method
+    a: float | None = None
+    b: float | None = None
+    row: float | None = None
+    span: float | None = None
+
+
+_COLUMNS = (
+    "camera",
+    "iso",
+    "gt_iso",
+    "gain",
+    "noise_gain",
+    "noise_floor",
+    "noisy_sha1",
+    "gt_sha1",
+    "black_level",
+    "white_level",
+)
+_OWN = tuple(f"{prefix}noise_{part}_{color}" for prefix in ("", "gt_") for part in "ab" for color in COLORS)
+
+
+def samples_of_output(store: Store) -> Iterator[Sample]:
+    """What prepare measured: the difference of each pair, and every photo alone.
+
+    A pair's difference has the variance of both photos: gain^2 a / gain + a' per level, where the ground truth's a' is a times
+    its ISO over the noisy photo's. It shows no texture, unlike a photo alone.
+
+    Raises:
+        ManifestError: The list of pairs cannot be read.
+        OutputError: The storage reports an error.
+    """
+    require_sealed(store)
+    with open_table(store, PAIRS, _COLUMNS[:-2]) as file:
+        table = file.read([name for name in (*_COLUMNS, *_OWN) if name in file.schema_arrow.names])
+    require_sound(table, PAIRS, store.location)
+    seen: set[str] = set()
+    for row in table.to_pylist():
+        if row["camera"] is None:
+            continue
+        yield from _of_pair(row)
+        for prefix, sha1, iso in (
+            ("", row["noisy_sha1"], row["iso"]),
+            ("gt_", row["gt_sha1"], row["gt_iso"]),
+        ):
+            if sha1 is not None and iso and sha1 not in seen:
+                seen.add(sha1)
+                yield from _of_photo(row, prefix, iso)
+
+
+def _span(row: dict[str, Any]) -> float | None:
+    black, white = row.get("black_level"), row.get("white_level")
+    return white - sum(black) / len(black) if black and white is not None else None
+
+
+def _of_pair(row: dict[str, Any]) -> Iterator[Sample]:
+    gain, slope, floor = row["gain"], row["noise_gain"], row["noise_floor"]
+    if not gain or not slope or not row["iso"] or not row["gt_iso"] or row["iso"] <= row["gt_iso"]:
+        return
+    ratio = row["gt_iso"] / row["iso"]
+    a, b = slope / (gain + ratio), floor / (gain**2 + ratio**2) if floor else 0.0
+    for color in COLORS:
+        yield Sample(
+            camera=row["camera"],
+            iso=row["iso"],
+            color=color,
+            method=Method.PAIR,
+            a=a,
+            b=b if b >= _LEAST_FLOOR * a else None,
+            span=_span(row),
+        )
+
+
+def _of_photo(row: dict[str, Any], prefix: str, iso: int) -> Iterator[Sample]:
+    for color in COLORS:
+        a, b = (row.get(f"{prefix}noise_{part}_{color}") for part in "ab")
+        if a is not None or b is not None:
+            yield Sample(
+                camera=row["camera"], iso=iso, color=color, method=Method.PHOTO, a=a, b=b, span=_span(row)
+            )
+
+
+Progress = Callable[[int, int], None]
+
+
+def samples_of_source(source: str | Path, progress: Progress = lambda *_: None) -> Iterator[Sample]:
+    """Noise of every photo that can be read, and of bursts of ground truths of one scene and ISO.
+
+    Args:
+        source: as `load_index` takes it.
+        progress: called with (scenes done, scenes in all).
+
+    Raises:
+        IndexInvalidError: The source names no scene.
+    """
+    scenes = load_index(source).scenes
+    for number, scene in enumerate(scenes):
+        progress(number, len(scenes))
+        yield from _of_scene(scene)
+    progress(len(scenes), len(scenes))
+
+
+def _of_scene(scene: Scene) -> Iterator[Sample]:
+    bursts: dict[tuple[str, int], list[Photo]] = defaultdict(list)
+    for ref in (*scene.ground_truths, *scene.noisy):
+        photo = _decoded(ref)
+        iso = ref.iso or (photo.sensor.capture.iso if photo and photo.sensor.capture else None)
+        if photo is None or not iso:
+            continue
+        for color, noise in zip(COLORS, photo_noise(photo) or (), strict=False):
+            a, b = noise.measured
+            yield _sample(photo, iso, color, Method.PHOTO, a=a, b=b)
+        if ref.ground_truth:
+            bursts[photo.sensor.camera, iso].append(photo)
+    for (_, iso), photos in bursts.items():
+        for one, other in pairwise(photos):
+            yield from _of_frames(one, iso, Method.BURST, burst_noise(one, other) or ())
+
+
+def samples_of_dark_frames(folder: Path) -> Iterator[Sample]:
+    """Read noise and row noise from the RAW files of a folder: at least two of each camera and ISO, taken with the cap on.
+
+    Raises:
+        ConfigError: It is no folder, holds too many files, or no two of its files are of one camera and ISO.
+    """
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{folder} is not a folder; --dark takes one with RAW files that were taken with the cap on"
+        )
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
+    if len(files) > _MOST_DARK:
+        raise ConfigError(f"{folder} holds {len(files)} files; at most {_MOST_DARK} dark frames are read")
+    frames: dict[tuple[str, int, tuple[int, ...]], list[Photo]] = defaultdict(list)
+    for path in files:
+        photo = _decoded(_ref_of(path))
+        iso = photo.sensor.capture.iso if photo and photo.sensor.capture else None
+        if photo and iso:
+            frames[photo.sensor.camera, iso, photo.mosaic.shape].append(photo)
+    several = {key: photos for key, photos in frames.items() if len(photos) > 1}
+    if not several:
+        raise ConfigError(
+            f"{folder} holds no two RAW files of one camera and ISO; dark frames are compared with each other"
+        )
+    for (_, iso, _), photos in several.items():
+        yield from _of_frames(photos[0], iso, Method.DARK, dark_noise(photos))
+
+
+def _ref_of(path: Path) -> ImageRef:
+    with path.open("rb") as file:
+        sha1 = hashlib.file_digest(file, "sha1").hexdigest()
+    return ImageRef(
+        cfa=Cfa.BAYER,
+        scene="dark",
+        ground_truth=False,
+        iso=None,
+        sha1=sha1,
+        filename=path.name,
+        path=str(path),
+    )
+
+
+def _decoded(ref: ImageRef) -> Photo | None:
+    try:
+        return Photo.from_visible(*decode(ref))
+    except SourceError as error:
+        log.warning("left out: %s", error)
+        return None
+
+
+def _sample(
+    photo: Photo,
+    iso: int,
+    color: str,
+    method: Method,
+    *,
+    a: float | None,
+    b: float | None,
+    row: float | None = None,
+) -> Sample:
+    sensor = photo.sensor
+    span = sensor.white_level - math.fsum(sensor.black_level) / len(sensor.black_level)
+    return Sample(camera=sensor.camera, iso=iso, color=color, method=method, a=a, b=b, row=row, span=span)
+
+
+def _of_frames(photo: Photo, iso: int, method: Method, noise: Iterable[FrameNoise]) -> Iterator[Sample]:
+    for color, found in zip(COLORS, noise, strict=False):
+        yield _sample(photo, iso, color, method, a=found.a, b=found.b, row=found.row)

@@ -1,0 +1,116 @@
+"""Noise profiles of the sample against what its truth file says, and the files that are written."""
+
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from rawnind.cli import main
+from rawnind.errors import ConfigError
+from rawnind.noise.files import darktable_json
+from rawnind.noise.profile import profiles
+from rawnind.noise.run import noise
+from rawnind.noise.samples import Method, Sample, samples_of_dark_frames
+from rawnind.output.store import Store
+from tests.feed.folder_maker import FolderMaker
+
+
+def sample(iso, a, *, color="green", method=Method.PAIR, b=None, camera="SONY ILCE-7C"):
+    return Sample(camera=camera, iso=iso, color=color, method=method, a=a, b=b, span=15871.0)
+
+
+def test_a_curve_follows_iso_and_the_better_method_counts():
+    found = [sample(iso, 2e-7 * iso, b=4e-14 * iso**2 + 1e-8) for iso in (100, 800, 6400) for _ in range(3)]
+    (camera,) = profiles(
+        [*found, sample(800, 9e-4, method=Method.PHOTO), sample(800, None, b=3.6e-8, method=Method.DARK)]
+    )
+    (curve,) = camera.curves
+    assert curve.a(1600) == pytest.approx(3.2e-4)
+    assert curve.b_fixed == pytest.approx(1e-8, rel=0.5)
+    assert curve.b(6400) == pytest.approx(4e-14 * 6400**2, rel=0.05)
+    entry = next(entry for entry in camera.entries if entry.iso == 800)
+    assert (entry.a.value, entry.a.photos, entry.a.method) == (pytest.approx(1.6e-4), 3, Method.PAIR)
+    assert entry.a.confidence == "high"
+    assert (entry.b.value, entry.b.confidence) == (3.6e-8, "single")
+
+
+def test_darktables_file_has_its_keys_and_leaves_out_what_was_not_measured():
+    whole = [
+        sample(iso, 2e-7 * iso, color=color, b=4e-14 * iso**2)
+        for iso in (800, 6400)
+        for color in ("red", "green", "blue")
+    ]
+    document = json.loads(darktable_json(profiles([*whole, sample(100, 1e-4, camera="Canon EOS 500D")])))
+    assert document["version"] == 0
+    ((maker,),) = [document["noiseprofiles"]]
+    (model,) = maker["models"]
+    assert (maker["maker"], model["model"]) == ("SONY", "ILCE-7C")
+    assert "not white-balanced" in model["comment"]
+    assert [profile["name"] for profile in model["profiles"]] == ["ILCE-7C iso 800", "ILCE-7C iso 6400"]
+    for profile in model["profiles"]:
+        assert profile["a"] == pytest.approx([2e-7 * profile["iso"]] * 3)
+        assert profile["b"] == pytest.approx([4e-14 * profile["iso"] ** 2] * 3)
+
+
+def test_an_output_folder_gives_three_files_and_other_files_stay(tmp_path):
+    measured = {"noise_a_green": 6e-4, "noise_b_green": 5e-7}
+    maker = FolderMaker(tmp_path / "out").scene("a", crops=1, noise=measured)
+    out = maker.finish()
+    result = CliRunner().invoke(main, ["noise", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "Sony A7" in result.output
+    found = json.loads((out / "noise" / "noise.json").read_text())
+    assert found["cameras"][0]["profiles"][0]["a"]["value"] == 6e-4
+    assert found["cameras"][0]["profiles"][0]["read_noise_sensor_values"] == pytest.approx(
+        5e-7**0.5 * (16000 - 513.5)
+    )
+    assert (out / "noise" / "noise.svg").read_text().rstrip().endswith("</svg>")
+    assert json.loads((out / "noise" / "noiseprofiles.json").read_text())["version"] == 0
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "noise.svg").write_text("mine")
+    with pytest.raises(ConfigError, match=r"noise\.svg that rawnind did not write"):
+        noise(out, to=mine)
+    assert (mine / "noise.svg").read_text() == "mine"
+
+
+def test_what_cannot_be_measured_is_said(tmp_path, sample_set):
+    with pytest.raises(ConfigError, match="say with -o where to write"):
+        noise(sample_set)
+    out = FolderMaker(tmp_path / "out").scene("a", crops=1).finish()
+    with pytest.raises(ConfigError, match="no noise was measured in"):
+        noise(out)
+    with pytest.raises(ConfigError, match="is not a folder"):
+        list(samples_of_dark_frames(tmp_path / "nothing"))
+
+
+def test_raw_files_and_dark_frames_are_read(tmp_path, sample_set):
+    source, dark = tmp_path / "source", tmp_path / "dark"
+    source.mkdir()
+    dark.mkdir()
+    (truth,) = sample_set.glob("Bayer_moon_GT*")
+    shutil.copy(truth, source)
+    for number in range(2):
+        shutil.copy(truth, dark / f"{number}.dng")
+    found = list(samples_of_dark_frames(dark))
+    assert {(each.iso, each.method, each.b) for each in found} == {(100, Method.DARK, 0.0)}
+    (dark / "notes.txt").write_text("a text")
+    cameras, place = noise(source, to=tmp_path / "to", dark=dark)
+    assert cameras
+    assert (tmp_path / "to" / "noise.json").exists()
+    assert place == str(tmp_path / "to")
+
+
+def test_the_samples_profiles_are_those_of_its_truth(prepared, sample_set, tmp_path):
+    truth = {
+        (each["camera"], each["iso"]): each
+        for each in json.loads((sample_set / "truth.json").read_text())["files"]
+    }
+    cameras, _ = noise(Store(str(prepared)).uri, to=tmp_path / "noise")
+    for camera in cameras:
+        for curve in camera.curves:
+            for iso in {entry.iso for entry in camera.entries if entry.a and entry.a.method is Method.PAIR}:
+                assert curve.a(iso) == pytest.approx(
+                    truth[camera.camera, iso]["shot_variance"], rel=0.15
+                )  # small photos
