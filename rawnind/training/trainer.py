@@ -111,10 +111,14 @@ class Trainer:
         self._update_average()
 
     def _loss(self, batch: Batch) -> Tensor:
-        kind = self.loader.device.type
-        with torch.autocast(kind, self._number_type, enabled=self._number_type is not torch.float32):
-            found = predict(self.forward, self.config, self.options.gain, batch)
+        found = predict(self._in_number_type, self.config, self.options.gain, batch)
         return training_loss(self.options.loss, found.output, found.target, found.mask)
+
+    def _in_number_type(self, *inputs: Tensor) -> Tensor:
+        """The network's output; colours and losses are float32 in any case."""
+        kind, enabled = self.loader.device.type, self._number_type is not torch.float32
+        with torch.autocast(kind, self._number_type, enabled=enabled):
+            return self.forward(*inputs)
 
     def _next(self) -> Batch:
         while True:
