@@ -179,7 +179,7 @@ def test_a_loss_that_is_no_number_ends_training(folder, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"accumulate": 3}, {"loss": "l1+ms-ssim"}, {"conditioned": True},
-                                     {"gain": "output"}, {"schedule": "plateau", "clip": 0.0}])  # fmt: skip
+                                     {"gain": "output"}, {"schedule": "plateau", "clip": 0.0}, {"balance": False}])  # fmt: skip
 def test_options_of_a_step_train_and_change_the_result(folder, tmp_path, options):
     def last_weights(name, **more):
         train(
