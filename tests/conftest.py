@@ -81,7 +81,7 @@ def faults(_faults):
 def environment(_faults):
     """Environment of processes that tests start: they run with fault injection."""
     path = os.pathsep.join(filter(None, [str(FAULTS), os.environ.get("PYTHONPATH")]))
-    return os.environ | {"PYTHONPATH": path, "RAWNIND_FAULTS": str(_faults.folder)}
+    return os.environ | s3_server.CREDENTIALS | {"PYTHONPATH": path, "RAWNIND_FAULTS": str(_faults.folder)}
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,10 @@ def test_an_output_that_is_no_location_is_wrong_usage(rawnind, sample_set, outpu
 
 @pytest.mark.parametrize(
     ("source", "says"),
-    [("/nowhere", "/nowhere does not exist"), ("s3://bucket/photos", "SOURCE must be a folder")],
+    [
+        ("/nowhere", "/nowhere does not exist"),
+        ("s3://key:secret@bucket/photos", "s3://***@bucket/photos has credentials"),
+    ],
 )
 def test_a_wrong_source_is_refused_before_anything_slow_is_imported(source, says):
     script = (

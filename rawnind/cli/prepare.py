@@ -1,7 +1,6 @@
 """The commands `plan` and `prepare`."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -70,7 +69,7 @@ def _check(plan: "Plan") -> None:
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.option(
     "-o", "--output", required=True, metavar="OUT", help="Folder or URI (such as s3://bucket/folder)."
 )
@@ -82,10 +81,10 @@ def _check(plan: "Plan") -> None:
 @click.option("-v", "--verbose", is_flag=True,
               help="List every scene and pair that is not collected, not only the first 20, and print every message of Ray.")  # fmt: skip
 @run_options
-def prepare(source: Path, output: str, progress: str, *, quiet: bool, verbose: bool, **values: Any) -> None:
+def prepare(source: str, output: str, progress: str, *, quiet: bool, verbose: bool, **values: Any) -> None:
     """Process the scenes of SOURCE; run it again to resume.
 
-    Every scene of SOURCE, a folder of RAW files or an index YAML, ends with an outcome. OUT/manifest.parquet lists the crops.
+    Every scene of SOURCE, a folder of RAW files or an index YAML, here or on an object store, ends with an outcome. OUT/manifest.parquet lists the crops.
 
     \b
     Examples:
@@ -96,9 +95,9 @@ def prepare(source: Path, output: str, progress: str, *, quiet: bool, verbose: b
     Exit: 0 complete, 2 wrong usage, 3 stopped early (run again to resume), 4 nothing collected, 5 --strict and a scene
     or a pair failed.
     """
-    from rawnind.source.index import require_source
+    from rawnind.source.index import check_source
 
-    require_source(source)  # before Ray and numba are imported, which takes seconds
+    check_source(source)  # before Ray and numba are imported, which takes seconds
     options = options_from(values)
 
     from rawnind.pipeline.run import run

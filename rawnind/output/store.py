@@ -22,6 +22,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rawnind.errors import ConfigError, OutputError, redacted
+from rawnind.locations import open_location
 from rawnind.output.atomic_file import TEMPORARY, HashingSink, atomic_file
 
 
@@ -64,17 +65,7 @@ class Store:
         location = redacted(uri)
         self._root_identity: tuple[int, int] | None = None
         try:
-            if "://" in uri:
-                self._fs, root = fs.FileSystem.from_uri(_tuned(uri))
-                self._root = root.rstrip("/")
-                if not self._root:
-                    raise ConfigError(f"{location} names no folder")
-            else:
-                self._fs, self._root = fs.LocalFileSystem(), str(Path(uri).absolute())
-        except pa.ArrowInvalid as error:  # not a URI, or one that pyarrow has no file system for
-            raise ConfigError(
-                f"cannot open {location}: {redacted(str(error))}"
-            ) from None  # `error` has the URI
+            self._fs, self._root = open_location(uri)
         except (OSError, pa.ArrowException) as error:
             raise OutputError(f"cannot open {location}: {redacted(str(error))}") from None
         self.uri, self.location = uri, location
@@ -371,10 +362,3 @@ class Store:
         probe = f"{TEMPORARY}probe-{uuid.uuid4().hex}"
         self.write(probe, b"")
         self.remove(probe)
-
-
-def _tuned(uri: str) -> str:
-    """Adds an option with which a small file costs one S3 request in place of three."""
-    if not uri.startswith("s3://") or "allow_delayed_open=" in uri:
-        return uri
-    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"

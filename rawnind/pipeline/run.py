@@ -14,6 +14,7 @@ import yaml
 from rawnind.bridge.ledger import OutcomeLedger
 from rawnind.documents import read_yaml
 from rawnind.errors import ConfigError, ManifestError, OutputError, RecipeMismatchError
+from rawnind.locations import is_uri
 from rawnind.options import Options, RunOptions
 from rawnind.output import attempts, cleanup
 from rawnind.output.journal.journal import Journal
@@ -241,7 +242,13 @@ def _require_separate(location: str, index: Index) -> None:
     Raises:
         ConfigError: The folders are not separate.
     """
-    if "://" in location:
+    if is_uri(index.root):
+        within = f"{location.rstrip('/')}/".startswith(f"{index.root.partition('?')[0].rstrip('/')}/")
+        if within:
+            raise ConfigError(
+                f"the output folder {location} lies in the source; choose a folder outside of it for --output"
+            )
+    if "://" in location or is_uri(index.root):
         return
     root, output = Path(index.root), Path(os.path.realpath(location))
     if Path(os.path.realpath(root)).is_relative_to(output):

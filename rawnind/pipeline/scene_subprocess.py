@@ -54,7 +54,7 @@ def decode_trouble(text: str) -> RawnindError:
     return next(kind for kind in FATAL if kind.__name__ == name)(message)
 
 
-def process_isolated(scene: Scene, recipe: Recipe, store: Store, *, root: Path, memory: float) -> SceneResult:
+def process_isolated(scene: Scene, recipe: Recipe, store: Store, *, root: str, memory: float) -> SceneResult:
     """What `process_scene` returns, computed in a child process whose memory is limited.
 
     Exceeding the limit makes the scene `failed: too_large`, as does a child that the system kills. A child that another signal
@@ -116,7 +116,7 @@ def _main(answer: str, root: str, limit: str) -> int:
     _limit_memory(memory)
 
     def read(ref: ImageRef) -> Photo:
-        with checking_source(Path(root)):
+        with checking_source(root):
             return Photo.from_visible(*decode_isolated(ref, memory=memory))
 
     result, trouble = "", ""

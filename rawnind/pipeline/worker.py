@@ -32,6 +32,7 @@ from rawnind.source.decode import decode
 from rawnind.source.decode_subprocess import decode_isolated
 from rawnind.source.fingerprint import fingerprint
 from rawnind.source.lost import checking_source
+from rawnind.source.storage import photo_stat
 
 _SCENE = TypeAdapter(Scene)
 
@@ -83,7 +84,7 @@ class SceneWorker:
         keep_freed_memory()
         self._store = Store(output)
         self._lock = lock
-        self._root = Path(root)
+        self._root = root
         self._is_open = False
         self._run = run
         self._recipe = recipe
@@ -203,7 +204,7 @@ def _measured(read: Callable[[ImageRef], Photo], meter: Meter) -> Callable[[Imag
 
     def measured(ref: ImageRef) -> Photo:
         with contextlib.suppress(OSError):  # `read` reports what is wrong with the file
-            meter.add("read_bytes", Path(ref.path).stat().st_size)
+            meter.add("read_bytes", (photo_stat(ref.path) or (0,))[0])
         return read(ref)
 
     return measured

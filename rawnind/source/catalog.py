@@ -11,7 +11,7 @@ from rawnind.source.collector import Collector, Index
 from rawnind.source.dataverse import RAWNIND, Listing, ask, parse_address, parse_reply
 from rawnind.source.http_client import HttpClient
 from rawnind.source.index import INDEX_NAME, load_index
-from rawnind.source.names import NO_FLAGS, FileKind, Refused, StatedFlags, kind_of, parse_name
+from rawnind.source.names import FileKind, Refused, flags_of_folders, kind_of, parse_name
 from rawnind.source.remote import RemoteFile, unsafe_path
 
 _OWN_INDEXES = (INDEX_NAME, "dataset.yaml")
@@ -135,7 +135,7 @@ def _add(file: RemoteFile, collector: Collector) -> None:
     if isinstance(name, Refused):
         collector.refuse(file.path, name.why)
         return
-    flags = _folder_flags(file.path)
+    flags = flags_of_folders(file.path)
     sha1 = file.checksums.sha1
     why = flags.contradicts(name) if flags else None
     if sha1 not in {None, name.sha1}:
@@ -146,14 +146,6 @@ def _add(file: RemoteFile, collector: Collector) -> None:
     collector.add_photo(name, Path(file.path))
     if flags and flags.spelling:
         collector.add_scene(name.cfa, flags.spelling)
-
-
-def _folder_flags(path: str) -> StatedFlags | None:
-    """What the folders of the nested layout state; None where they are of another layout."""
-    flags: StatedFlags | None = NO_FLAGS
-    for folder in path.split("/")[:-1]:
-        flags = flags.below(folder) if flags else None
-    return flags
 
 
 def differences(own: Index, published: Index, files: dict[str, RemoteFile]) -> Iterator[str]:

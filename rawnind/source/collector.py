@@ -107,8 +107,8 @@ class Collector:
             unknown or spelling.unknown_sensor,
         )
 
-    def add_photo(self, name: PhotoName, path: Path) -> None:
-        """Notes a photo and its scene."""
+    def add_photo(self, name: PhotoName, path: Path | str) -> None:
+        """Notes a photo, which lies at a path or a URI, and its scene."""
         self.add_scene(name.cfa, name.spelling)
         ref = ImageRef(
             cfa=name.cfa,
@@ -121,7 +121,7 @@ class Collector:
         )
         self.photos[name.cfa, name.spelling.scene, name.ground_truth].append(ref)
 
-    def index(self, root: Path) -> Index:
+    def index(self, root: Path | str) -> Index:
         """The scenes of a folder, sorted; one entry per SHA-1 and role."""
         duplicates = 0
         scenes = []

@@ -4,12 +4,10 @@ import hashlib
 import io
 import logging
 import math
-import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
@@ -26,6 +24,7 @@ from rawnind.source.exif import read_exif, with_libraw
 from rawnind.source.file_check import Unusable, check, check_file
 from rawnind.source.libraw_words import libraw_words
 from rawnind.source.pixels import check_written, check_zeros, unpack
+from rawnind.source.storage import header_source, open_photo, photo_stat
 
 ATTEMPTS = 3
 RETRY_DELAY = 2.0
@@ -114,7 +113,7 @@ def headers(ref: ImageRef, *, delay: float = RETRY_DELAY) -> FrameSize:
     kind = _with_retries(ref, delay, lambda file: check_file(file).unusable)
     if kind:
         raise SourceError(kind.reason, f"{ref.filename}: {kind.words}")
-    with libraw_errors(ref.filename), rawpy.imread(ref.path) as raw:
+    with libraw_errors(ref.filename), rawpy.imread(header_source(ref.path)) as raw:
         sizes = raw.sizes  # `other` and `lens` would decode the pixels
     return FrameSize(
         height=sizes.height, width=sizes.width, raw_height=sizes.raw_height, raw_width=sizes.raw_width
@@ -136,16 +135,16 @@ def _with_retries(
     for attempt in range(ATTEMPTS):
         time.sleep(delay if attempt else 0)
         try:
-            found = Path(ref.path).stat()
-            if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
+            found = photo_stat(ref.path)
+            if found is None:  # opening a pipe would wait for ever
                 raise SourceError(Reason.UNREADABLE, f"{ref.filename}: not a regular file")
-            if found.st_size > most:
+            if found[0] > most:
                 limit = "a RAW photo has" if most == _MOST_BYTES else "a worker can read"
-                size = f"{found.st_size} bytes, and {limit} at most {most:.0f}"
+                size = f"{found[0]} bytes, and {limit} at most {most:.0f}"
                 raise SourceError(Reason.UNREADABLE, f"{ref.filename}: {size}")
-            if found.st_size == 0:
+            if found[0] == 0:
                 raise SourceError(Unusable.EMPTY.reason, f"{ref.filename}: {Unusable.EMPTY.words}")
-            with Path(ref.path).open("rb") as file:
+            with open_photo(ref.path) as file:
                 return read(file)
         except (FileNotFoundError, NotADirectoryError):
             raise SourceError(Reason.MISSING_FILE, ref.filename) from None

@@ -1,6 +1,5 @@
 """Photos of an index YAML: RawNIND's own entries, and entries that name any file in any sub-folder."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +10,7 @@ from rawnind.errors import printable
 from rawnind.source.collector import Collector
 from rawnind.source.locate import Locator
 from rawnind.source.names import PhotoName, Refused, StatedFlags, parse_name
+from rawnind.source.object_index import ObjectLocator
 from rawnind.source.sha1_cache import sha1s_of
 
 LEFT_OUT = "out"
@@ -47,7 +47,7 @@ class ImageEntry(BaseModel):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Unhashed:
     name: PhotoName
-    path: Path
+    path: Path | str
     label: str
 
 
@@ -55,13 +55,11 @@ class EntryReader:
     """Puts the photos that index entries name into a collector; those without a SHA-1 at the end, by `fill`.
 
     Args:
-        root: the folder that file names are relative to.
-        locator: finds files that are named without their folder.
+        locator: finds the files.
         collector: receives photos and refusals.
     """
 
-    def __init__(self, root: Path, locator: Locator, collector: Collector) -> None:
-        self._root = root
+    def __init__(self, locator: Locator | ObjectLocator, collector: Collector) -> None:
         self._locator = locator
         self._collector = collector
         self._unhashed: list[_Unhashed] = []
@@ -103,7 +101,7 @@ class EntryReader:
             else:
                 self._collector.add_photo(replace(photo.name, sha1=sha1), photo.path)
 
-    def _placed(self, image: ImageEntry, flags: StatedFlags) -> tuple[PhotoName, Path] | Refused:
+    def _placed(self, image: ImageEntry, flags: StatedFlags) -> tuple[PhotoName, Path | str] | Refused:
         """The photo as its entry describes it, with an empty SHA-1 where that is not known, and its path."""
         if danger := _unsafe(image.filename):
             return Refused(file=printable(image.filename), why=danger)
@@ -120,18 +118,9 @@ class EntryReader:
         if "/" not in image.filename:
             place = self._locator.find(name)
         else:
-            place = self._in_folder(image.filename)
+            place = self._locator.in_folder(image.filename)
             name = replace(name, filename=image.filename)
         return place if isinstance(place, Refused) else (name, place)
-
-    def _in_folder(self, filename: str) -> Path | Refused:
-        """The path of a file in a sub-folder of the root."""
-        path = self._root / filename
-        inside = os.path.join(os.path.realpath(self._root), "")  # noqa: PTH118 - never raises on loops
-        if not self._collector.follow_links and not os.path.realpath(path).startswith(inside):
-            why = "a link that points outside of the source folder; --follow-links reads it"
-            return Refused(file=filename, why=why)
-        return path
 
 
 def _any_name(image: ImageEntry, sha1: str, flags: StatedFlags) -> PhotoName:

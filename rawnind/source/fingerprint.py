@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from pathlib import Path
 
 from rawnind.reasons import Reason
 from rawnind.records import ImageRef, Scene, SceneResult
+from rawnind.source.storage import open_photo, photo_stat
 
 
 def fingerprint(scene: Scene) -> bytes:
@@ -41,15 +41,15 @@ def _photos(scene: Scene) -> tuple[ImageRef, ...]:
 
 def _stat(ref: ImageRef) -> tuple[str, int, int] | tuple[str]:
     try:
-        found = Path(ref.path).stat()
+        found = photo_stat(ref.path)
     except OSError:
         return (ref.sha1,)
-    return ref.sha1, found.st_size, found.st_mtime_ns
+    return (ref.sha1, *found) if found else (ref.sha1,)
 
 
 def _sha1(ref: ImageRef) -> str | None:
     try:
-        with Path(ref.path).open("rb") as file:
+        with open_photo(ref.path) as file:
             return hashlib.file_digest(file, "sha1").hexdigest()
     except OSError:
         return None

@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from rawnind.documents import LISTING, read_yaml
 from rawnind.errors import ConfigError, IndexInvalidError, printable
+from rawnind.locations import is_uri, join, local_path
 from rawnind.records import Cfa, ImageRef
 from rawnind.source.collector import Collector, Index, SkippedFiles
 from rawnind.source.dataverse import parse_address
@@ -30,6 +31,8 @@ from rawnind.source.names import (
     parse_name,
     parse_scene,
 )
+from rawnind.source.object_index import ObjectLocator, read_objects
+from rawnind.source.storage import open_photo, require_no_secrets
 
 __all__ = ["INDEX_NAME", "Index", "Refused", "SkippedFiles", "index_to_yaml", "load_index"]
 
@@ -50,22 +53,37 @@ class _SceneEntry(BaseModel):
 _LAYOUT: TypeAdapter[dict[str, dict[str, Any]]] = TypeAdapter(dict[str, dict[str, Any]])
 
 
+def check_source(source: str) -> None:
+    """Checks what can be checked of a source without reading it.
+
+    Raises:
+        IndexInvalidError: It does not exist on this machine, or is a URI with credentials.
+    """
+    _refuse_published(source)
+    if is_uri(source):
+        require_no_secrets(source)
+    else:
+        require_source(source)
+
+
+def _refuse_published(source: str) -> None:
+    address = source if "://" in source else source.replace(":/", "://", 1)  # a Path has lost one slash
+    if parse_address(source) or parse_address(address):
+        raise IndexInvalidError(
+            f"the photos of {address} are not on this machine yet; run `rawnind fetch {address} --root DIR` first, then use DIR"
+        )
+
+
 def require_source(source: str | Path) -> Path:
     """The absolute path of a source that exists on this machine; its content is not read.
 
     Raises:
-        IndexInvalidError: It does not exist, or is a URI.
+        IndexInvalidError: It does not exist, or is a URI of an object store.
     """
-    if parse_address(str(source).replace(":/", "://").replace(":///", "://")):
-        raise IndexInvalidError(
-            f"the photos of {source} are not on this machine yet; run `rawnind fetch {source} --root DIR` first, then use DIR"
-        )
-    if "://" in str(source) or str(source).startswith(("s3:/", "gs:/")):  # a Path has lost one slash
-        raise IndexInvalidError(
-            f"{source} is a URI; SOURCE must be a folder or an index YAML on this machine or on a mounted file system. "
-            "Only --output may be a URI."
-        )
-    path = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would follow links and change the user's spelling
+    _refuse_published(str(source))
+    if str(source).startswith(("s3:/", "gs:/")):  # a Path has lost one slash
+        raise IndexInvalidError(f"{source} is a URI, which must be given as a string")
+    path = Path(os.path.abspath(local_path(str(source))))  # noqa: PTH100 - resolve() would follow links and change the user's spelling
     with _reading(path):
         if not path.exists():
             raise IndexInvalidError(f"{path} does not exist")
@@ -82,12 +100,13 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def load_index(source: str | Path, root: Path | None = None, *, follow_links: bool = False) -> Index:
+def load_index(source: str | Path, root: Path | str | None = None, *, follow_links: bool = False) -> Index:
     """The scenes of a folder or of an index YAML.
 
     Args:
         source: a flat folder of RawNIND names, a nested one (`[src/]{Bayer|X-Trans}/{scene}/[gt/]{file}`), an index
-            YAML, or a folder that holds a `dataset_index.yaml`, which then decides.
+            YAML, or a folder that holds a `dataset_index.yaml`, which then decides. Each may lie on an object store, as a URI
+            that pyarrow.fs opens, such as `s3://bucket/photos`.
         root: where the files of an index YAML lie; by default where its key `root` says, or beside the YAML. Files that are
             named without a folder are found in a flat or a nested layout. A missing file keeps
             the path that it would have in a flat folder; the decoder reports it.
@@ -104,6 +123,12 @@ def load_index(source: str | Path, root: Path | None = None, *, follow_links: bo
         >>> len(load_index("dataset_index.yaml", root=Path("RawNIND")).scenes)  # doctest: +SKIP
         307
     """
+    _refuse_published(str(source))
+    if is_uri(str(source)):
+        index = _load_objects(str(source), root)
+        if not index.scenes:
+            raise IndexInvalidError(_nothing_found(source, index))
+        return index
     path = require_source(source)
     with _reading(path):
         index = _load(path, root, follow_links=follow_links)
@@ -113,8 +138,8 @@ def load_index(source: str | Path, root: Path | None = None, *, follow_links: bo
 
 
 def index_to_yaml(index: Index) -> str:
-    """The index in RawNIND's own layout, sorted; `yaml.safe_load` and `load_index` read it back."""
-    layout: dict[str, dict[str, Any]] = {}
+    """The index in RawNIND's own layout, sorted, with the root of photos on an object store; `load_index` reads it back."""
+    layout: dict[str, Any] = {ROOT: index.root} if is_uri(index.root) else {}
     for scene in index.scenes:
         layout.setdefault(CFA_FOLDERS[scene.cfa], {})[scene.name] = {
             "clean_images": _listed(scene.ground_truths),
@@ -137,13 +162,16 @@ def _iso_of(ref: ImageRef) -> dict[str, str | int]:
     return {} if named or ref.iso is None else {"iso": ref.iso}
 
 
-def _load(path: Path, root: Path | None, *, follow_links: bool) -> Index:
+def _load(path: Path, root: Path | str | None, *, follow_links: bool) -> Index:
     listed = path / INDEX_NAME if path.is_dir() else path
     collector = Collector(follow_links=follow_links)
     if listed.exists():
         layout, stated = read_layout(listed)
-        folder = Path(os.path.abspath(root or listed.parent / (stated or ".")))  # noqa: PTH100
-        _read_yaml(layout, folder, collector)
+        chosen = str(root or stated or "")
+        if is_uri(chosen):
+            return _read_yaml(layout, ObjectLocator(chosen), collector).index(chosen)
+        folder = Path(os.path.abspath(root or listed.parent / local_path(stated or ".")))  # noqa: PTH100
+        _read_yaml(layout, Locator(folder, follow_links=follow_links), collector)
     elif root is not None:
         raise ConfigError(
             f"--root names the folder of an index YAML's files, and {path} is a folder without one"
@@ -175,6 +203,8 @@ def is_own_photos(source: str | Path, output: Path | None) -> bool:
     Raises:
         IndexInvalidError: The source does not exist, or cannot be read.
     """
+    if is_uri(str(source)):
+        return False
     path = require_source(source)
     listed = path / INDEX_NAME
     if not path.is_dir() or (listed.exists() and not (output and os.path.abspath(output) == str(listed))):  # noqa: PTH100
@@ -185,8 +215,13 @@ def is_own_photos(source: str | Path, output: Path | None) -> bool:
     return not collector.photos and camera_named(path) is not None
 
 
-def _nothing_found(path: Path, index: Index) -> str:
-    if path.is_dir() and not (path / INDEX_NAME).exists() and (example := camera_named(path)):
+def _nothing_found(path: Path | str, index: Index) -> str:
+    if (
+        isinstance(path, Path)
+        and path.is_dir()
+        and not (path / INDEX_NAME).exists()
+        and (example := camera_named(path))
+    ):
         return (
             f"{path} holds RAW photos that are not named as in RawNIND, such as {printable(example)}: run `rawnind index "
             f"{shlex.quote(str(path))} -o pairs.yaml` first, check its table, and pass pairs.yaml instead of the folder."
@@ -199,9 +234,36 @@ def _nothing_found(path: Path, index: Index) -> str:
     )
 
 
-def _read_yaml(layout: Mapping[str, Mapping[str, Any]], root: Path, collector: Collector) -> None:
-    locator = Locator(root, follow_links=collector.follow_links)
-    reader = EntryReader(root, locator, collector)
+def _load_objects(uri: str, root: Path | str | None) -> Index:
+    """The scenes of a folder or an index YAML on an object store."""
+    collector = Collector()
+    folder, options = uri.partition("?")[0], uri[len(uri.partition("?")[0]) :]
+    if folder.endswith((".yaml", ".yml")):
+        listed, base = uri, folder.rpartition("/")[0] + options
+    else:
+        listed, base = join(uri, INDEX_NAME), uri
+    locator = ObjectLocator(str(root or base))
+    if listed == uri or INDEX_NAME in locator.names:
+        layout, stated = _layout_of(_object_bytes(listed), listed)
+        if stated and not root:
+            locator = ObjectLocator(stated if is_uri(stated) else join(base, stated))
+        return _read_yaml(layout, locator, collector).index(locator.root)
+    read_objects(locator, collector)
+    return collector.index(uri)
+
+
+def _object_bytes(uri: str) -> bytes:
+    try:
+        with open_photo(uri) as file:
+            return bytes(file.read(LISTING + 1))
+    except OSError as error:
+        raise IndexInvalidError(f"cannot read {uri}: {error.strerror or error}") from error
+
+
+def _read_yaml(
+    layout: Mapping[str, Mapping[str, Any]], locator: Locator | ObjectLocator, collector: Collector
+) -> Collector:
+    reader = EntryReader(locator, collector)
     for key, scenes in layout.items():
         cfa = cfa_of_folder(key)
         if cfa is None:
@@ -210,6 +272,7 @@ def _read_yaml(layout: Mapping[str, Mapping[str, Any]], root: Path, collector: C
         for scene, entry in scenes.items():
             _read_scene(cfa, scene, entry, reader, collector)
     reader.fill()
+    return collector
 
 
 def read_layout(path: Path) -> tuple[dict[str, dict[str, Any]], str | None]:
@@ -229,7 +292,11 @@ def read_layout(path: Path) -> tuple[dict[str, dict[str, Any]], str | None]:
         )
     if not path.is_file():  # a pipe would be waited for forever
         raise IndexInvalidError(f"{path} is not a file; pass a folder of RAW files or an index YAML")
-    found = read_yaml(_bytes(path), str(path), IndexInvalidError, most=LISTING, text_only=True)
+    return _layout_of(_bytes(path), str(path))
+
+
+def _layout_of(data: bytes, path: str) -> tuple[dict[str, dict[str, Any]], str | None]:
+    found = read_yaml(data, path, IndexInvalidError, most=LISTING, text_only=True)
     root = found.pop(ROOT, None) if isinstance(found, dict) else None
     if root is not None and not (isinstance(root, str) and root.isprintable() and "\\" not in root):
         raise IndexInvalidError(f"{path} is not an index: its {ROOT} must be the path of a folder")

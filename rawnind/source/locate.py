@@ -105,6 +105,15 @@ class Locator:
                     return Refused(file=printable(name.filename), why=why)
         return self._root / name.filename
 
+    def in_folder(self, filename: str) -> Path | Refused:
+        """The path of a file that is named with its folders, or why it must not be read."""
+        path = self._root / filename
+        inside = os.path.join(os.path.realpath(self._root), "")  # noqa: PTH118 - never raises on loops
+        if not self._follow_links and not os.path.realpath(path).startswith(inside):
+            why = "a link that points outside of the source folder; --follow-links reads it"
+            return Refused(file=filename, why=why)
+        return path
+
     def _add_scenes(self, cfa: Cfa, folder: Path) -> None:
         for scene_folder in self._list(folder).folders:
             spelling = parse_scene(scene_folder)

@@ -139,6 +139,18 @@ class StatedFlags:
 NO_FLAGS = StatedFlags()
 
 
+def flags_of_folders(path: str) -> StatedFlags | None:
+    """What the folders of a relative path state; None where they are not of the nested layout.
+
+    >>> flags_of_folders("Bayer/kitchen/gt/a.dng").ground_truth, flags_of_folders("holidays/a.dng")
+    (True, None)
+    """
+    flags: StatedFlags | None = NO_FLAGS
+    for folder in path.split("/")[:-1]:
+        flags = flags.below(folder) if flags else None
+    return flags
+
+
 def kind_of(filename: str) -> FileKind:
     """The kind of a file, from its extension in any case.
 

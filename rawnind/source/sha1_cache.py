@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from rawnind.source.storage import open_photo, photo_stat
+
 _THREADS = 4
 _SETTLED = 2.0
 """Seconds after which a file's time tells its last change: clocks of file systems tick this coarsely (FAT)."""
@@ -33,7 +35,7 @@ def sha1s_of(
     What was computed is remembered at once, so that an interrupted call continues where it stopped.
 
     Args:
-        paths: absolute paths.
+        paths: absolute paths or URIs.
         progress: called after each file with the number of files done and in all.
     """
     wanted = list(dict.fromkeys(paths))
@@ -63,8 +65,10 @@ def sha1s_of(
 
 
 def _key(path: str) -> _Key:
-    found = os.stat(path)  # noqa: PTH116 - of many paths
-    return path, found.st_size, found.st_mtime_ns
+    found = photo_stat(path)
+    if found is None:
+        raise OSError("not a regular file")
+    return path, *found
 
 
 def _computed(todo: list[_Key]) -> Iterator[tuple[_Key, str | OSError]]:
@@ -80,7 +84,7 @@ def _computed(todo: list[_Key]) -> Iterator[tuple[_Key, str | OSError]]:
 def _sha1(key: _Key) -> str | OSError:
     """The file's SHA-1; an error where it cannot be read or changes meanwhile."""
     try:
-        with Path(key[0]).open("rb") as file:
+        with open_photo(key[0]) as file:
             sha1 = hashlib.file_digest(file, "sha1").hexdigest()
         if _key(key[0]) != key:
             return OSError("the file changes while it is read")

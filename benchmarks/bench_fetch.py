@@ -1,0 +1,157 @@
+"""`rawnind fetch` beside parallel curl from the same server, its memory, and bytes that come twice when it is interrupted.
+
+`make bench` prints two tables: 200 files of 5 MB, and a fetch that is killed or interrupted 30 times at random moments. As a plain test both
+are small. The server is the tests' Dataverse, in a process of its own; curl checks nothing, so its rate is also given with md5sum
+and sha1sum of what it wrote, which is what `fetch` computes on the way.
+
+python benchmarks/bench_fetch.py serve FOLDER SECONDS    the server; prints its address, and at the end what it sent, as JSON
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.fetch.dataverse_server import DataverseServer
+from tests.polling import poll
+
+CONNECTIONS = 8
+FILES, SIZE = 200, 5_000_000
+INTERRUPTIONS = 30
+BUFFERED = 8 << 20
+"""Bytes of one connection that the systems of both sides may hold between server and client when it is cut, on this machine."""
+
+
+def make_files(folder, count, size):
+    folder.mkdir()
+    for number in range(count):
+        data = os.urandom(size)
+        sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+        (folder / f"Bayer_scene{number // 10}_ISO{number % 10 + 1}00_sha1={sha1}.dng").write_bytes(data)
+
+
+@contextlib.contextmanager
+def serving(folder, pace=0.0):
+    """The page's address, and what was sent once the block has ended."""
+    words = [sys.executable, __file__, "serve", str(folder), str(pace)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    server = subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    report = {"page": server.stdout.readline().strip()}
+    try:
+        yield report
+    finally:
+        report["sent"] = json.loads(server.communicate("\n")[0])
+
+
+def serve(folder, pace):
+    with DataverseServer(folder) as server:
+        server.pace = pace
+        server.reply()
+        print(server.page, flush=True)
+        sys.stdin.readline()
+        print(json.dumps(server.sent))
+
+
+def command(page, root):
+    return [sys.executable, "-m", "rawnind.cli", "fetch", page, "--root", str(root), "--jobs", str(CONNECTIONS), "--progress", "none"]  # fmt: skip
+
+
+def run_fetch(page, root):
+    """Seconds, CPU seconds and peak memory in MB of the whole command."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    began = time.perf_counter()
+    done = subprocess.Popen(command(page, root), env=environment, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(done.pid, 0)
+    done.returncode = os.waitstatus_to_exitcode(status)
+    assert done.returncode == 0
+    return time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def on_disk(root):
+    """Bytes in partial and whole files."""
+    total = 0
+    for path in [*root.glob("*.dng"), *root.glob(".rawnind-fetch/parts/*")]:
+        with contextlib.suppress(FileNotFoundError):  # a part has got its name
+            total += path.stat().st_size
+    return total
+
+
+def run_curl(page, folder, out):
+    """Seconds and CPU seconds of curl, and seconds with the checksums of all files after it."""
+    out.mkdir()
+    base = page.partition("/dataset.xhtml")[0]
+    names = sorted(path.name for path in folder.iterdir())
+    lines = "".join(
+        f'url = "{base}/api/access/datafile/{number}"\noutput = "{out / name}"\n'
+        for number, name in enumerate(names, 100)
+    )
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(["curl", "-sS", "-Z", "--parallel-max", str(CONNECTIONS), "-K", "-"], input=lines, text=True, check=True, stderr=subprocess.DEVNULL)  # fmt: skip
+    seconds = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for program in ("md5sum", "sha1sum"):
+        subprocess.run(["xargs", "-0", "-P", "2", "-n", "50", program], input="\0".join(str(out / name) for name in names), text=True, check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, cpu, time.perf_counter() - began
+
+
+@pytest.mark.parametrize("pace", [0.0, 0.004], ids=["unlimited", "125 MB/s in all"])
+def test_throughput_beside_curl(tmp_path, request, pace):
+    bench = request.config.getoption("benchmark_enable")
+    count, size = (FILES, SIZE) if bench else (20, 300_000)
+    folder = tmp_path / "files"
+    make_files(folder, count, size)
+    rows = []
+    with serving(folder, pace) as report:
+        for number in range(3 if bench else 1):
+            curl = run_curl(report["page"], folder, tmp_path / f"curl{number}")
+            rows.append((curl, run_fetch(report["page"], tmp_path / f"root{number}")))
+    fetched = {path.name: path.read_bytes() for path in (tmp_path / "root0").glob("*.dng")}
+    assert fetched == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert max(fetch[2] for _, fetch in rows) < 200
+    if bench:
+        megabytes = count * size / 1e6
+        print(f"\n{count} files of {size / 1e6:.0f} MB, {CONNECTIONS} connections, pace {pace}")
+        print("curl MB/s  with sums  CPU s | fetch MB/s  CPU s  MB of memory | of curl, of curl with sums")
+        for (plain, cpu, summed), (seconds, own, memory) in rows:
+            print(f"{megabytes / plain:9.0f}{megabytes / summed:11.0f}{cpu:7.1f} |{megabytes / seconds:11.0f}{own:7.1f}{memory:14.0f} |"
+                  f"{plain / seconds:9.0%}{summed / seconds:15.0%}")  # fmt: skip
+
+
+def test_interrupted_fetches_take_few_bytes_twice(tmp_path, request):
+    bench = request.config.getoption("benchmark_enable")
+    times, count, size = (INTERRUPTIONS, FILES, SIZE) if bench else (2, 8, 2_000_000)
+    folder, root = tmp_path / "files", tmp_path / "root"
+    make_files(folder, count, size)
+    seed = random.SystemRandom().randrange(1 << 32)
+    rng = random.Random(seed)  # noqa: S311 - only moments
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with serving(folder, 0.01) as report:
+        for _ in range(times):
+            fetch = subprocess.Popen(command(report["page"], root), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+            before = on_disk(root)
+            poll(lambda fetch=fetch, before=before: fetch.poll() is not None or on_disk(root) > before)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                fetch.wait(rng.random())
+            fetch.send_signal(rng.choice([signal.SIGINT, signal.SIGKILL]))
+            fetch.wait()
+        run_fetch(report["page"], root)
+    assert {path.name: path.read_bytes() for path in root.glob("*.dng")} == {path.name: path.read_bytes() for path in folder.iterdir()}  # fmt: skip
+    twice = sum(report["sent"].values()) - count * size
+    print(f"\nseed {seed}: {times} interruptions of {CONNECTIONS} downloads of {count} files of {size / 1e6:.0f} MB: {twice / 1e6:.1f} MB came twice,"
+          f" {twice / times / CONNECTIONS / 1e3:.0f} kB for each connection that was cut")  # fmt: skip
+    assert twice <= times * CONNECTIONS * BUFFERED
+
+
+if __name__ == "__main__":
+    serve(sys.argv[2], float(sys.argv[3]))

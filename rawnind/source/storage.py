@@ -1,0 +1,104 @@
+"""Reads photos where they lie: on this machine, or as objects of a store such as S3."""
+
+import errno
+import io
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+from pyarrow import fs
+
+from rawnind.errors import IndexInvalidError, redacted
+from rawnind.locations import is_uri, open_location, open_object
+
+_HEADER = 4 << 20
+"""Bytes at the beginning of a photo in which its header lies."""
+
+
+def photo_stat(path: str) -> tuple[int, int] | None:
+    """Length and time (ns) of a photo; None where it is no regular file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        OSError: The system or the store refuses.
+    """
+    if not is_uri(path):
+        found = Path(path).stat()
+        return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+    with _translated():
+        filesystem, place = open_object(path)
+        info = filesystem.get_file_info(place)
+    if info.type == fs.FileType.NotFound:
+        raise FileNotFoundError(path)
+    return (info.size, info.mtime_ns or 0) if info.type == fs.FileType.File else None
+
+
+@contextmanager
+def open_photo(path: str) -> Iterator[io.BufferedReader]:
+    """A photo for reading. Errors as in `photo_stat`."""
+    if not is_uri(path):
+        with Path(path).open("rb") as file:
+            yield file
+        return
+    with _translated():
+        filesystem, place = open_object(path)
+        with filesystem.open_input_file(place) as stream:
+            yield stream
+
+
+def header_source(path: str) -> str | BinaryIO:
+    """What LibRaw reads a photo's header from: the file itself, or the beginning of an object. Errors as in `photo_stat`."""
+    if not is_uri(path):
+        return path
+    with open_photo(path) as file:
+        return io.BytesIO(file.read(_HEADER))
+
+
+def list_objects(uri: str) -> dict[str, int]:
+    """Lengths of all files below a folder of a store, by relative path.
+
+    Raises:
+        IndexInvalidError: The store does not answer, or has no such folder.
+    """
+    require_no_secrets(uri)
+    try:
+        filesystem, root = open_location(uri)
+        found = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
+    except (OSError, pa.ArrowException) as error:
+        raise IndexInvalidError(f"cannot list {redacted(uri)}: {redacted(str(error))}") from None
+    return {info.path[len(root) + 1 :]: info.size for info in found if info.type == fs.FileType.File}
+
+
+def require_no_secrets(uri: str) -> None:
+    """Checks that a source's address may be stored with its results.
+
+    Raises:
+        IndexInvalidError: It has credentials.
+    """
+    if redacted(uri) != uri:
+        raise IndexInvalidError(
+            f"{redacted(uri)} has credentials, and the address of a source is stored with its results; put them into the environment"
+        )
+
+
+def is_reachable(root: str) -> bool:
+    """Whether a folder of a store can be listed and has something in it."""
+    try:
+        filesystem, place = open_location(root)
+        return bool(filesystem.get_file_info(fs.FileSelector(place)))
+    except (OSError, pa.ArrowException):
+        return False
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Errors of the store as OSError with a text for people."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise OSError(errno.EIO, redacted(str(error))[:300]) from None

@@ -1,0 +1,122 @@
+"""Photos on an object store: the same scenes, pixels and manifest as from a folder, and an outcome for whatever cannot be read."""
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rawnind
+from rawnind.errors import IndexInvalidError, SourceError
+from rawnind.output.store import Store
+from rawnind.reasons import Reason
+from rawnind.source.decode import decode, headers
+from rawnind.source.fingerprint import fingerprint
+from rawnind.source.index import index_to_yaml, load_index
+from rawnind.source.sha1_cache import sha1s_of
+from tests.small_set import CROPS, digests
+
+
+def upload(store, folder):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda path: store.write(path.relative_to(folder).as_posix(), path.read_bytes()), folder.rglob("*.dng")))  # fmt: skip
+
+
+@pytest.fixture
+def bucket(s3):
+    """URI of an empty folder in a bucket."""
+    return f"s3://bucket/{uuid.uuid4().hex}?{s3}"
+
+
+@pytest.fixture
+def uploaded(bucket, small_set):
+    upload(Store(bucket), small_set)
+    return bucket
+
+
+def photos(index):
+    return [ref for scene in index.scenes for ref in (*scene.ground_truths, *scene.noisy)]
+
+
+def seen(index):
+    return [(scene.key, scene.test_reserve, [ref.sha1 for ref in (*scene.ground_truths, *scene.noisy)]) for scene in index.scenes]  # fmt: skip
+
+
+def test_a_bucket_has_the_scenes_pixels_and_headers_of_the_folder(uploaded, small_set):
+    there, here = load_index(uploaded), load_index(small_set)
+    assert seen(there) == seen(here)
+    good = 0
+    for far, near in zip(photos(there), photos(here), strict=True):
+        assert far.path.startswith("s3://")
+        try:
+            pixels, sensor = decode(near)
+        except SourceError as error:
+            with pytest.raises(SourceError) as found:
+                decode(far, delay=0)
+            assert (found.value.reason, found.value.detail) == (error.reason, error.detail)  # noqa: PT017 - of both
+            continue
+        far_pixels, far_sensor = decode(far)
+        np.testing.assert_array_equal(far_pixels, pixels)
+        assert far_sensor == sensor
+        assert headers(far) == headers(near)
+        good += 1
+    assert good > 5
+
+
+def test_an_index_yaml_in_the_bucket_decides_and_one_elsewhere_may_name_the_bucket(
+    uploaded, small_set, tmp_path
+):
+    here = load_index(small_set)
+    text = index_to_yaml(here).replace("test_reserve: false", "test_reserve: true", 1)
+    Store(uploaded).write("dataset_index.yaml", text.encode())
+    there = load_index(uploaded)
+    assert there.test_reserve > here.test_reserve
+    local = tmp_path / "pairs.yaml"
+    local.write_text(f"root: '{uploaded}'\n{text}")
+    assert seen(load_index(local)) == seen(there)
+    assert photos(load_index(local)) == photos(there)
+    local.write_text(index_to_yaml(there))
+    assert photos(load_index(local)) == photos(there)
+
+
+def test_a_file_uri_is_a_local_path(small_set):
+    assert photos(load_index(f"file://{small_set}")) == photos(load_index(small_set))
+
+
+def test_what_is_missing_or_not_reachable_is_an_outcome(uploaded, s3):
+    ref = photos(load_index(uploaded))[0]
+    before = fingerprint(load_index(uploaded).scenes[0])
+    Store(uploaded).remove(ref.filename)
+    with pytest.raises(SourceError) as found:
+        decode(ref, delay=0)
+    assert found.value.reason is Reason.MISSING_FILE
+    assert isinstance(sha1s_of([ref.path])[ref.path], FileNotFoundError)
+    assert (
+        fingerprint(load_index(uploaded).scenes[0]) != before
+        or ref.scene != load_index(uploaded).scenes[0].name
+    )
+    with pytest.raises(IndexInvalidError, match="cannot list s3://no-such-bucket/x"):
+        load_index(f"s3://no-such-bucket/x?{s3}")
+
+
+def test_credentials_in_the_address_of_a_source_are_refused():
+    with pytest.raises(IndexInvalidError, match=r"s3://\*\*\*@bucket/photos has credentials"):
+        load_index("s3://KEY:SECRET@bucket/photos")
+
+
+def test_from_a_bucket_into_a_bucket_the_manifest_has_the_same_bytes_as_locally(
+    cluster, uploaded, undisturbed, s3, tmp_path
+):
+    output = f"s3://bucket/{uuid.uuid4().hex}?{s3}"
+    summary = rawnind.prepare(uploaded, output, **CROPS)
+    assert summary.scenes.open == 0
+    store = Store(output)
+    for entry in store.list():
+        target = tmp_path / "out" / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(store.read(entry.path))
+    assert digests(tmp_path / "out") == undisturbed
+    assert rawnind.verify(output) == ()
+    assert rawnind.prepare(uploaded, output, **CROPS) == summary
+    assert Path(tmp_path / "out/manifest.parquet").exists()
