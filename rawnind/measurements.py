@@ -59,6 +59,8 @@ class Measurements:
         gt_noise_b_green: of green.
         gt_noise_a_blue: of blue.
         gt_noise_b_blue: of blue.
+        white_level_data: sensor value at which the noisy photo's data clip; None where nothing clips.
+        gt_white_level_data: the same of the GT.
         light_drift: largest relative deviation of the light between the photos from its mean over the overlap.
         offset_red: the noisy photo's level of red where the GT has 0; its black level or its response differs.
         offset_green: of green.
@@ -110,6 +112,8 @@ class Measurements:
     gt_noise_b_green: NonNegative | None = None
     gt_noise_a_blue: NonNegative | None = None
     gt_noise_b_blue: NonNegative | None = None
+    white_level_data: NonNegative | None = None
+    gt_white_level_data: NonNegative | None = None
     light_drift: NonNegative | None = None
     offset_red: float | None = None
     offset_green: float | None = None

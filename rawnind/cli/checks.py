@@ -22,7 +22,13 @@ def status(output: str) -> None:
       rawnind status out
       rawnind status s3://bucket/out
     """
-    print_lines(api.status(output).lines())
+    from rawnind.output.store import Store
+    from rawnind.output.white_levels import white_level_warnings
+
+    found = api.status(output)
+    print_lines(found.lines())
+    if found.summary:
+        print_lines(white_level_warnings(Store(output)))
 
 
 @click.command()

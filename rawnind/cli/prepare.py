@@ -100,6 +100,8 @@ def prepare(source: str, output: str, progress: str, *, quiet: bool, verbose: bo
     check_source(source)  # before Ray and numba are imported, which takes seconds
     options = options_from(values)
 
+    from rawnind.output.store import Store
+    from rawnind.output.white_levels import white_level_warnings
     from rawnind.pipeline.run import run
     from rawnind.progress.progress import choose
 
@@ -107,6 +109,7 @@ def prepare(source: str, output: str, progress: str, *, quiet: bool, verbose: bo
     if not quiet:
         print_lines(describe(summary, output).splitlines())
         print_lines(uncollected(summary, output, None if verbose else 20))
+        print_lines(white_level_warnings(Store(output)))
     sys.exit(_exit_code_of(summary, options))
 
 

@@ -18,18 +18,22 @@ _PATCH = 16  # cells a side: noise averages out, and most patches show one objec
 _PATCH_ROWS = 32  # rows of patches that are sampled from a large photo
 
 
-def overexposed(mosaic: NDArray[np.uint16], sensor: Sensor) -> NDArray[np.bool_]:
-    """Cells in which any site reaches 0.99 of the sensor's overexposure bound.
+def overexposed(
+    mosaic: NDArray[np.uint16], sensor: Sensor, clipped_at: float | None = None
+) -> NDArray[np.bool_]:
+    """Cells in which any site reaches 0.99 of the sensor's overexposure bound, or of the level at which the data clip.
 
     Args:
         mosaic: (H, W) uint16 sensor values; whole cells, starts on the CFA's first site.
         sensor: black and white levels, overexposure bound, CFA.
+        clipped_at: sensor value at which the data clip, which counts in place of the bound; None where nothing clips.
 
     Returns:
         (h, w) bool per cell.
     """
     factor, bias = site_lines(sensor)
-    limits = np.ceil((OVER * sensor.overexposure_lb - bias.astype(np.float64)) / factor)
+    bound = sensor.overexposure_lb if clipped_at is None else clipped_at * factor + bias.astype(np.float64)
+    limits = np.ceil((OVER * bound - bias.astype(np.float64)) / factor)
     return _any_from(mosaic, np.clip(limits, 0, 65535).astype(np.uint16), sensor.cfa.cell)
 
 

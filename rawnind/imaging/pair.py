@@ -158,6 +158,8 @@ def _match_levels(  # noqa: PLR0917
         measured,
         overlap_fraction=rect.height * rect.width / noisy.photo.mosaic.size,
         overexposed_fraction=float(overexposed.mean()),
+        white_level_data=noisy.clipped_at,
+        gt_white_level_data=truth.clipped_at,
     )
     gt_planes, noisy_planes = _planes(truth, noisy, warp, rect)
     gain = exposure.gain(gt_planes, noisy_planes, ~overexposed)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from rawnind.imaging import exposure
 from rawnind.imaging.alignment.align import Features, extract_features
+from rawnind.imaging.clipping import data_white_level
 from rawnind.imaging.demosaic.camera_rgb import CameraRgb, contrast_gains, demosaic
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.photo import Photo
@@ -39,9 +40,14 @@ class Prepared:
         return demosaic(self.photo, self.contrast)
 
     @cached_property
+    def clipped_at(self) -> float | None:
+        """Sensor value at which the data clip; None where nothing clips."""
+        return data_white_level(self.photo.mosaic, self.photo.sensor.white_level)
+
+    @cached_property
     def overexposed(self) -> NDArray[np.bool_]:
         """(h, w) bool per cell of the frame: any site is overexposed."""
-        return exposure.overexposed(self.photo.mosaic, self.photo.sensor)
+        return exposure.overexposed(self.photo.mosaic, self.photo.sensor, self.clipped_at)
 
     @cached_property
     def underexposed(self) -> NDArray[np.bool_]:

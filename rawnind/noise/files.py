@@ -164,4 +164,6 @@ def _draw(axis: Any, camera: CameraNoise, part: str) -> None:
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.legend(fontsize=7, frameon=False)
+    else:
+        axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes)
     axis.set_xlabel("ISO")
