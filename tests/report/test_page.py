@@ -5,6 +5,7 @@ import re
 import shutil
 import uuid
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import rawpy
 import yaml
 from click.testing import CliRunner
 
@@ -26,9 +28,11 @@ from rawnind.output.store import Store
 from rawnind.reasons import Outcome, Reason
 from rawnind.records import Cfa
 from rawnind.report.page import INDEX, report
+from rawnind.report.previews import preview
 from rawnind.report.tables import coverage
 from rawnind.report.thumbnails import Thumbnails
 from rawnind.report.verdicts import advice, verdict
+from rawnind.source.index import load_index
 from tests.output.result_maker import RECIPE, edit_yaml, make_result, make_scene
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -233,6 +237,20 @@ def test_a_damaged_entry_is_named(made):
     edit_yaml(made, lambda whole: whole["scenes"][1].update(crops="many"))
     with pytest.raises(ManifestError, match=r"manifest.yaml in .* is damaged: scenes: crops: .* integer"):
         report(made.uri)
+
+
+def test_a_photo_is_shown_as_libraw_shows_it_and_only_where_its_file_is_unchanged(sample_set, tmp_path):
+    (scene,) = (scene for scene in load_index(sample_set).scenes if scene.name == "cat")
+    photo = scene.ground_truths[0]
+    picture = preview(photo, 100)
+    height, width, _ = picture.shape
+    assert 50 <= width <= 100
+    with rawpy.imread(photo.path) as raw:
+        shown = cv2.resize(raw.postprocess(use_camera_wb=True), (width, height), interpolation=cv2.INTER_AREA)
+    assert np.corrcoef(picture.mean(axis=2).ravel(), shown.mean(axis=2).ravel())[0, 1] > 0.95
+    (tmp_path / "other.dng").write_bytes(Path(photo.path).read_bytes()[:-1])
+    for name in ("other.dng", "missing.dng"):
+        assert preview(replace(photo, path=str(tmp_path / name)), 100) is None
 
 
 def test_nothing_of_others_is_replaced_and_links_are_not_followed(made, tmp_path):
