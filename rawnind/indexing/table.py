@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -19,15 +19,29 @@ _WIDTH = 160
 
 
 def print_table(console: Console, choices: Sequence[Choice]) -> None:
-    """Prints a table of photos, a section per scene."""
+    """Prints the photos of each scene below its name, camera and lens."""
     shown = list(choices)
     if len(shown) > _MOST_ROWS:
         shown = [choice for choice in choices if choice.doubts or choice.ground_truth][:_MOST_ROWS]
-    console.print(_table(shown))
+    width = min(max((len(choice.photo.name) for choice in shown), default=0), console.width // 2)
+    for (cfa, scene), group in groupby(shown, key=lambda choice: (choice.cfa, choice.scene)):
+        photos = list(group)
+        console.print(Text(scene, style="bold").append(f"  {cfa}, {_cameras(photos)}", style="not bold"))
+        console.print(_table(photos, width))
     if len(shown) < len(choices):
         console.print(
             f"... and {len(choices) - len(shown)} more photos; the YAML lists all of them", markup=False
         )
+
+
+def _cameras(photos: Sequence[Choice]) -> str:
+    """Cameras with their lenses, each once."""
+    headers = [choice.photo.header for choice in photos]
+    named = [
+        ", ".join(filter(None, [header.camera or "unknown camera", header.capture.lens]))
+        for header in headers
+    ]
+    return printable(" / ".join(dict.fromkeys(named)))
 
 
 def table_console() -> Console:
@@ -36,30 +50,28 @@ def table_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
 
 
-def _table(choices: Sequence[Choice]) -> RenderableType:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("Scene", "File", "Camera", "Lens", "CFA"):
-        table.add_column(name, overflow="fold")
-    for name in ("ISO", "Exposure"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("Role", "Why"):
-        table.add_column(name, overflow="fold")
-    for scene, group in groupby(choices, key=lambda choice: (choice.cfa, choice.scene)):
-        for number, choice in enumerate(group):
-            table.add_row(*_cells(choice, scene[1] if number == 0 else ""))
-        table.add_section()
+def _table(photos: Sequence[Choice], width: int) -> Table:
+    """A table without lines.
+
+    Args:
+        photos: of one scene.
+        width: of the column of names, the same in all tables.
+    """
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(width=width + 2, overflow="fold")
+    table.add_column(width=9, justify="right", no_wrap=True)
+    table.add_column(width=8, justify="right", no_wrap=True)
+    table.add_column(width=5)
+    table.add_column(overflow="fold")
+    for choice in photos:
+        table.add_row(*_cells(choice))
     return table
 
 
-def _cells(choice: Choice, scene: str) -> Iterator[Text]:
-    header = choice.photo.header
-    capture = header.capture
-    yield Text(scene, style="bold")
-    yield Text(printable(choice.photo.name))
-    yield Text(header.camera or "?")
-    yield Text(capture.lens or "")
-    yield Text(str(choice.cfa))
-    yield Text(str(capture.iso) if capture.iso else "?")
+def _cells(choice: Choice) -> Iterator[Text]:
+    capture = choice.photo.header.capture
+    yield Text(f"  {printable(choice.photo.name)}")
+    yield Text(f"ISO {capture.iso}" if capture.iso else "ISO ?")
     yield Text(shutter(capture.exposure_time))
     yield Text("GT" if choice.ground_truth else "noisy", style="green" if choice.ground_truth else "")
     why = Text(choice.why)
