@@ -66,7 +66,10 @@ class FaultyProxy:
         """The server's status, headers and body."""
         connection = http.client.HTTPConnection("127.0.0.1", self._target, timeout=60)
         with contextlib.closing(connection):
-            connection.request(method, path, body=body, headers=headers)
+            chunked = "transfer-encoding" in headers
+            connection.request(
+                method, path, body=[body] if chunked else body, headers=headers, encode_chunked=chunked
+            )
             answer = connection.getresponse()
             return answer.status, answer.getheaders(), answer.read()
 
@@ -84,19 +87,33 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self):
         kind = self.server.proxy.fault(self.command)
-        size = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(size // 2 if kind == "aborted upload" else size) if size else None
+        body = self.rfile.read1(1000) if kind == "aborted upload" else self._body()
         if kind in {"aborted upload", "time-out"}:
             time.sleep(_HANG if kind == "time-out" else 0)
             self._hang_up()
         elif kind in _ERRORS:
             self._answer(int(kind), [("Content-Type", "application/xml")], _XML % _ERRORS[kind])
         else:
-            answer = self.server.proxy.forward(self.command, self.path, dict(self.headers.items()), body)
+            headers = {
+                name.lower(): value for name, value in self.headers.items() if name.lower() != "expect"
+            }
+            answer = self.server.proxy.forward(self.command, self.path, headers, body)
             if kind == "lost response":
                 self._hang_up()
             else:
                 self._answer(*answer)
+
+    def _body(self):
+        """The whole body, which the S3 client sends in chunks."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
+        body = b""
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        return body
 
     def _hang_up(self):
         self.close_connection = True

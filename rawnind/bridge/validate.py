@@ -32,7 +32,10 @@ def validated(store: Store, scene: Scene, recipe: Recipe, data: bytes) -> SceneR
 
 
 def _shard_problems(store: Store, result: SceneResult) -> Iterator[str]:
-    for shard in (pair.shard for pair in result.pairs if pair.shard):
+    shards = [pair.shard for pair in result.pairs if pair.shard]
+    if shards:
+        store.require_unlinked("shards")  # a shard that a link hides is no verdict on its scene
+    for shard in shards:
         if not shard.path.startswith(f"shards/{result.scene.key}/") or ".." in shard.path:
             yield f"shard {shard.path} lies outside the scene's folder"
         elif not store.exists(shard.path):

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.exposure import OVER
-from rawnind.imaging.levels import mosaic, site_lines, tile_colors
+from rawnind.imaging.jit import kernel
+from rawnind.imaging.levels import site_lines, tile_colors
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
 
@@ -29,8 +30,8 @@ def reduction(cfa: Cfa, shorter_side: int, wanted: int) -> int:
 def reduced(photo: Photo, factor: int) -> Photo:
     """The photo with a side 1/`factor` as long, with the same pattern.
 
-    A site is the mean level of its colour over a block of `factor` x `factor` sites; where one of these is overexposed, the
-    site is.
+    A site is the mean level of its colour over a block of `factor` x `factor` sites; where one of these sites is overexposed, it
+    is.
 
     Args:
         photo: Bayer or X-Trans.
@@ -38,12 +39,12 @@ def reduced(photo: Photo, factor: int) -> Photo:
     """
     if factor == 1:
         return photo
-    height, width = (
-        length // (factor * photo.cfa.period) * photo.cfa.period for length in photo.mosaic.shape
-    )
-    rgb = np.stack([_means(photo, color, factor, (height, width)) for color in range(3)])
-    small = mosaic(rgb, photo.cfa)
-    values = np.clip(np.rint(_BLACK + small * (_WHITE - _BLACK)), 0, 65535).astype(np.uint16)
+    period = photo.cfa.period
+    height, width = (length // (factor * period) * period for length in photo.mosaic.shape)
+    levels = np.empty((height, width), np.float32)
+    limit = np.float32(OVER * photo.sensor.overexposure_lb)
+    _block_means(photo.mosaic, factor, tile_colors(photo.cfa), site_lines(photo.sensor), limit, levels)
+    values = np.clip(np.rint(_BLACK + levels * (_WHITE - _BLACK)), 0, 65535).astype(np.uint16)
     sensor = replace(
         photo.sensor,
         origin=(0, 0),
@@ -55,34 +56,36 @@ def reduced(photo: Photo, factor: int) -> Photo:
     return Photo(mosaic=values, sensor=sensor)
 
 
-def _means(photo: Photo, color: int, factor: int, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """(h, w) mean level of one colour over each block; 1 where the block is overexposed.
+@kernel
+def _block_means(  # noqa: PLR0917
+    mosaic: NDArray[np.uint16],
+    factor: int,
+    tile: NDArray[np.intp],
+    lines: NDArray[np.float32],
+    limit: np.float32,
+    out: NDArray[np.float32],
+) -> None:
+    """The mean level of each reduced site's own colour over its block; 1 where that colour is overexposed in the block.
 
     Args:
-        photo: Bayer or X-Trans.
-        color: 0 red, 1 green, 2 blue.
+        mosaic: (H, W) sensor values of the frame.
         factor: sites per side of a block, a multiple of the CFA's cell.
-        shape: of the result.
+        tile: (period, period) colours.
+        lines: `levels.site_lines`.
+        limit: level from which a site is overexposed.
+        out: (h, w) levels, written.
     """
-    height, width = shape
-    period = photo.cfa.period
-    blocks = np.zeros((height, width), np.float32)
-    largest = np.zeros((height, width), np.float32)
-    count = np.zeros((height, width), np.float32)
-    lines = site_lines(photo.sensor)
-    tile = tile_colors(photo.cfa)
-    for y in range(factor):
-        for x in range(factor):
-            sites = photo.mosaic[y : height * factor : factor, x : width * factor : factor].astype(np.float32)
-            rows, columns = (
-                (np.arange(height) * factor + y) % period,
-                (np.arange(width) * factor + x) % period,
-            )
-            at = np.ix_(rows, columns)
-            levels = sites * lines[0][at] + lines[1][at]
-            mask = tile[at] == color
-            blocks += np.where(mask, levels, 0)
-            count += mask
-            np.maximum(largest, levels, out=largest)
-    limit = np.float32(OVER * photo.sensor.overexposure_lb)
-    return np.where(largest >= limit, np.float32(1), blocks / count)
+    period = len(tile)
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            color = tile[row % period, column % period]
+            total, largest, count = np.float32(0), np.float32(0), 0
+            for y in range(row * factor, (row + 1) * factor):
+                for x in range(column * factor, (column + 1) * factor):
+                    a, b = y % period, x % period
+                    if tile[a, b] == color:
+                        level = np.float32(mosaic[y, x]) * lines[0, a, b] + lines[1, a, b]
+                        total += level
+                        largest = max(largest, level)
+                        count += 1
+            out[row, column] = np.float32(1) if largest >= limit else total / np.float32(count)

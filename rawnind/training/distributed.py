@@ -25,7 +25,7 @@ from rawnind.feed.ray_data import location_of, ray_dataset
 from rawnind.output.store import Store
 from rawnind.training.crops import training_crops, validation_crops
 from rawnind.training.log import MetricsLog, TrainReport, first_and_last_loss, read_metrics
-from rawnind.training.loop import Run, checkpoint_path, log_progress, log_scores
+from rawnind.training.loop import Run, best_path, checkpoint_path, log_progress, log_scores
 from rawnind.training.options import TrainKeywords, TrainOptions, split_keywords, trained_cfa
 from rawnind.training.trainer import Trainer, TrainingError
 from rawnind.training.validation import CropScore, Scores, Validator
@@ -33,7 +33,7 @@ from rawnind.training.validation import CropScore, Scores, Validator
 __all__ = ["ray_dataset", "read_metrics", "train_distributed"]
 
 CHECKPOINT = "checkpoint.pt"
-SCORE = "validation_psnr"
+BEST = "best.pt"
 _LOOK_EVERY = 1.0  # seconds between two looks at the metrics
 
 
@@ -127,6 +127,7 @@ def train_distributed(
         threads=threads,
         start=path.read_bytes() if path.exists() else None,
     )
+    Store(config.storage).remove(BEST)  # of an earlier training
     with _Watch(config.storage, progress or log_progress, validated or log_scores):
         result = _fit(config, workers, max_failures, use_gpu=use_gpu)
     return _report(result, config.storage, path, time.perf_counter() - started)
@@ -261,6 +262,7 @@ class _Reports:
     def __init__(self, rank: _Rank, storage: str) -> None:
         self._rank = rank
         self._metrics = MetricsLog(storage, rank.step, active=torch.distributed.get_rank() == 0)
+        self._store = Store(storage)
 
     def progress(self) -> None:
         self._metrics.add(self._rank)
@@ -270,7 +272,6 @@ class _Reports:
 
     def save(self, *, best: bool) -> None:
         """Reports to Ray Train from every rank, from the first one with the checkpoint."""
-        del best  # Ray Train keeps the checkpoint with the highest score as well
         rank = self._rank
         report = {
             "step": rank.step,
@@ -278,13 +279,14 @@ class _Reports:
             "batches": rank.loader.counters.batches,
             "device": str(rank.loader.device),
             "loss": rank.losses[-1],
-            SCORE: rank.scores[-1][1] if rank.scores else 0.0,
             **rank.total_counters(),
         }
         with tempfile.TemporaryDirectory(prefix="rawnind-") as folder:
             checkpoint = None
             if self._metrics.active:
                 rank.save(Path(folder) / CHECKPOINT)
+                if best:
+                    self._store.write(BEST, (Path(folder) / CHECKPOINT).read_bytes(), replace=True)
                 checkpoint = ray.train.Checkpoint.from_directory(folder)
                 checkpoint.set_metadata({"step": rank.step})
                 self._metrics.write()
@@ -335,7 +337,10 @@ def _report(result: ray.train.Result, storage: str, path: Path, seconds: float) 
     with result.checkpoint.as_directory() as folder:
         data = (Path(folder) / CHECKPOINT).read_bytes()
         state = torch.load(Path(folder) / CHECKPOINT, map_location="cpu", weights_only=True)
-    Store(str(path.absolute().parent)).write(path.name, data, replace=True)
+    beside, kept = Store(str(path.absolute().parent)), Store(storage)
+    beside.write(path.name, data, replace=True)
+    if kept.exists(BEST):
+        beside.write(best_path(path).name, kept.read(BEST), replace=True)
     first, last = first_and_last_loss(state["losses"])
     return TrainReport(
         steps=metrics["step"],

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol, Unpack
+from typing import TYPE_CHECKING, Protocol, Unpack
 
 import torch
 
@@ -15,12 +15,14 @@ from rawnind.feed.dataset import CropDataset
 from rawnind.feed.loader import CropLoader
 from rawnind.pipeline.signals import Interrupts
 from rawnind.training.crops import training_crops, validation_crops
-from rawnind.training.live import LiveLoader
 from rawnind.training.log import MetricsLog, TrainReport, first_and_last_loss
 from rawnind.training.options import TrainKeywords, TrainOptions, split_keywords, trained_cfa
 from rawnind.training.schedule import since_best
 from rawnind.training.trainer import Trainer
 from rawnind.training.validation import Scores, Validator, table
+
+if TYPE_CHECKING:  # it imports Ray, which takes seconds
+    from rawnind.training.live import LiveLoader
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,11 @@ def train(
 
     loader: CropLoader | LiveLoader
     if live:
-        loader = LiveLoader(output, chosen, crops, workers=workers, device=found, ended=set_validator)
+        from rawnind.training import live as live_feed  # noqa: PLC0415 as above
+
+        loader = live_feed.LiveLoader(
+            output, chosen, crops, workers=workers, device=found, ended=set_validator
+        )
     else:
         loader = CropLoader(_enough(output, chosen, crops), chosen.batch_size, workers=workers, device=found)
     trainer = Trainer(loader, chosen, cfa=trained_cfa(crops))
@@ -220,7 +226,7 @@ def _report(
         parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
         checkpoint=str(path),
         scores=scores,
-        seen_live=trainer.loader.seen if isinstance(trainer.loader, LiveLoader) else None,
+        seen_live=None if isinstance(trainer.loader, CropLoader) else trainer.loader.seen,
     )
 
 

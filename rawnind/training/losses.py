@@ -20,8 +20,8 @@ class Loss(StrEnum):
     BOTH = "l1+ms-ssim"
 
 
-def training_loss(kind: Loss, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """The loss of a batch over its valid values; a scalar, 0 where nothing is valid.
+def sample_losses(kind: Loss, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """The loss of each sample over its valid values; (n,), 0 where nothing is valid.
 
     Args:
         kind: of the loss.
@@ -29,14 +29,16 @@ def training_loss(kind: Loss, prediction: Tensor, target: Tensor, mask: Tensor) 
         target: (n, 3, h, w).
         mask: (n, 3, h, w) bool, True where a value counts.
     """
-    match kind:
-        case Loss.L1:
-            return masked_l1(prediction, target, mask)
-        case Loss.MS_SSIM:
-            return 1 - masked_ms_ssim(prediction, target, mask).mean()
-        case Loss.BOTH:
-            structure = 1 - masked_ms_ssim(prediction, target, mask).mean()
-            return _MSSSIM_SHARE * structure + (1 - _MSSSIM_SHARE) * masked_l1(prediction, target, mask)
+    differences = torch.zeros(len(target), device=target.device)
+    if kind is not Loss.MS_SSIM:
+        sums = torch.where(mask, prediction - target, 0).abs().sum((1, 2, 3))
+        differences = sums / mask.sum((1, 2, 3)).clamp(min=1)
+    if kind is Loss.L1:
+        return differences
+    structure = 1 - masked_ms_ssim(prediction, target, mask)
+    return (
+        structure if kind is Loss.MS_SSIM else _MSSSIM_SHARE * structure + (1 - _MSSSIM_SHARE) * differences
+    )
 
 
 def masked_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ class TrainKeywords(CropOptions, total=False):
     batch_size: int
     accumulate: int
     loss: Loss | Literal["l1", "ms-ssim", "l1+ms-ssim"]
+    balance: bool
     gain: GainMatch | Literal["input", "output", "none"]
     learning_rate: float
     schedule: Schedule | Literal["cosine", "plateau", "constant"]
@@ -79,6 +80,8 @@ class TrainOptions:
         batch_size: rows in a batch of one worker.
         accumulate: batches whose gradients make one step.
         loss: what is minimised.
+        balance: whether a crop's loss counts as a share of its plainly demosaiced input's. Otherwise crops of high ISO, whose
+            differences are ten times as large, decide alone, and the network smooths those of low ISO.
         gain: what is brought to the ground truth's level.
         learning_rate: the highest, after the warm-up.
         schedule: of the learning rate. "cosine" ends at 0 at the last step; "plateau" halves the rate when two validations
@@ -109,8 +112,9 @@ class TrainOptions:
     batch_size: int = 4
     accumulate: int = 1
     loss: Loss = Loss.L1
+    balance: bool = True
     gain: GainMatch = GainMatch.INPUT
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     schedule: Schedule = Schedule.COSINE
     warmup: int = 50
     weight_decay: float = 1e-4
@@ -139,7 +143,7 @@ class TrainOptions:
         share = self.validation_share
         require(is_fraction(share), "validation_share must lie between 0 and 1", share)
         require(is_fraction(self.ema) and self.ema < 1, "ema must be at least 0 and below 1", self.ema)
-        for name in ("preupsample", "conditioned", "compile"):
+        for name in ("preupsample", "conditioned", "balance", "compile"):
             value = getattr(self, name)
             require(isinstance(value, bool), f"{name} must be true or false", value)
         require(is_whole(self.funit), "funit must be a whole number", self.funit)

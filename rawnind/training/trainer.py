@@ -5,6 +5,7 @@ import os
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,16 +17,19 @@ from rawnind.feed.batch import Batch
 from rawnind.feed.loader import CropLoader
 from rawnind.output.versions import VERSIONS
 from rawnind.training.checkpoint import fits, read_checkpoint, require_shapes
-from rawnind.training.live import LiveLoader
-from rawnind.training.losses import training_loss
+from rawnind.training.losses import sample_losses
 from rawnind.training.model import UNet
 from rawnind.training.options import Precision, TrainOptions
 from rawnind.training.pictures import strips
-from rawnind.training.prediction import predict
+from rawnind.training.prediction import plainly_demosaiced, predict
 from rawnind.training.schedule import learning_rate
 from rawnind.training.validation import CropScore, Scores, Validator
 
+if TYPE_CHECKING:  # it imports Ray, which takes seconds
+    from rawnind.training.live import LiveLoader
+
 _PICTURES = 4
+_LEAST_LOSS = 1e-4  # of an input, below which it counts no less
 _OTHER = "choose another checkpoint or remove it"
 
 
@@ -51,7 +55,7 @@ class Trainer:
     """
 
     def __init__(
-        self, loader: CropLoader | LiveLoader, options: TrainOptions, *, cfa: str | None = None
+        self, loader: "CropLoader | LiveLoader", options: TrainOptions, *, cfa: str | None = None
     ) -> None:
         samples = loader.dataset.options if isinstance(loader, CropLoader) else loader.options
         self.options = options
@@ -111,10 +115,20 @@ class Trainer:
         self._update_average()
 
     def _loss(self, batch: Batch) -> Tensor:
-        kind = self.loader.device.type
-        with torch.autocast(kind, self._number_type, enabled=self._number_type is not torch.float32):
-            found = predict(self.forward, self.config, self.options.gain, batch)
-        return training_loss(self.options.loss, found.output, found.target, found.mask)
+        found = predict(self._in_number_type, self.config, self.options.gain, batch)
+        losses = sample_losses(self.options.loss, *found)
+        if self.options.balance:
+            with torch.no_grad():
+                plain = plainly_demosaiced(self.config, self.options.gain, batch)
+                of_input = sample_losses(self.options.loss, *plain)
+            losses = losses / of_input.clamp(min=_LEAST_LOSS)
+        return losses.mean()
+
+    def _in_number_type(self, *inputs: Tensor) -> Tensor:
+        """The network's output; colours and losses are float32 in any case."""
+        kind, enabled = self.loader.device.type, self._number_type is not torch.float32
+        with torch.autocast(kind, self._number_type, enabled=enabled):
+            return self.forward(*inputs)
 
     def _next(self) -> Batch:
         while True:

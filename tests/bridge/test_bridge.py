@@ -315,6 +315,18 @@ def test_a_replaced_output_folder_takes_no_commit(made, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_shards_behind_a_link_are_no_verdict_on_their_scene(made, tmp_path):
+    plan, results, _ = made
+    bridge = Bridge(str(tmp_path), "run", plan, max_scenes=1)
+    bridge.begin()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "shards").symlink_to(tmp_path / "elsewhere")
+    key = next(key for key, result in results.items() if result.outcome is Outcome.COLLECTED)
+    with pytest.raises(OutputError, match="symbolic link"):
+        bridge.commit(key, encode_result(results[key]))
+    assert key in bridge.open_scenes()
+
+
 def test_a_late_result_changes_nothing(made, tmp_path):
     """A worker whose scene expired and went to another worker sends its result after all."""
     plan, results, prepared = made

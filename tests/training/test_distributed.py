@@ -11,7 +11,7 @@ from ray.util.state import list_actors
 
 from rawnind.errors import ConfigError
 from rawnind.training import CropDataset, ray_dataset, train_distributed
-from rawnind.training.loop import train
+from rawnind.training.loop import best_path, train
 from tests.polling import poll
 
 pytestmark = pytest.mark.ray
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.ray
 SMALL = {"crop_size": 32, "batch_size": 3, "funit": 4, "schedule": "constant", "warmup": 0}
 
 
-def quiet(_step, _loss):
+def quiet(*_):
     pass
 
 
@@ -84,6 +84,25 @@ def test_two_workers_resume_after_a_kill_and_from_and_to_single_process_training
     assert [line["step"] for line in lines] == list(range(10, 121, 10))
     after = train(where, steps=122, progress=quiet, **SMALL)
     assert (after.resumed_at, after.losses[:120]) == (120, report.losses)
+
+
+def test_two_workers_validate_as_one_does_with_the_same_total_batch(cluster, folder, tmp_path):
+    where, options = folder.store.location, SMALL | {"validation_share": 0.5, "steps": 6, "validate_every": 3}
+    alone = train(
+        where, checkpoint=tmp_path / "a.pt", progress=quiet, validated=quiet, **options | {"batch_size": 4}
+    )
+    shown, validated = [], []
+    report = train_distributed(
+        where, workers=2, checkpoint=tmp_path / "b.pt", storage=tmp_path / "storage", progress_every=2,
+        progress=lambda step, _: shown.append(step), validated=validated.append, **options | {"batch_size": 2},
+    )  # fmt: skip
+    assert report.losses == pytest.approx(alone.losses, rel=0.05)
+    for name in ("output_psnr", "input_psnr"):
+        assert report.scores.total[name] == pytest.approx(alone.scores.total[name], abs=0.1)
+    assert shown == [2, 4, 6]
+    assert [scores.step for scores in validated] == [3, 6]
+    assert list((tmp_path / "storage" / "pictures").iterdir())
+    assert best_path(tmp_path / "b.pt").exists()
 
 
 def _kill_a_rank_after_a_checkpoint(cluster, output, killed):

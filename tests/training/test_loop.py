@@ -1,5 +1,6 @@
 import logging
 import random
+import signal
 
 import pytest
 import torch
@@ -175,3 +176,37 @@ def test_a_loss_that_is_no_number_ends_training(folder, tmp_path):
             progress=quiet,
             **SMALL,
         )
+
+
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"accumulate": 3}, {"loss": "l1+ms-ssim"}, {"conditioned": True},
+                                     {"gain": "output"}, {"schedule": "plateau", "clip": 0.0}, {"balance": False}])  # fmt: skip
+def test_options_of_a_step_train_and_change_the_result(folder, tmp_path, options):
+    def last_weights(name, **more):
+        train(
+            folder.store.location,
+            steps=3,
+            checkpoint=tmp_path / name,
+            progress=quiet,
+            **SMALL | {"warmup": 0} | more,
+        )
+        return torch.load(tmp_path / name, weights_only=True)["model"]
+
+    plain, other = last_weights("a.pt"), last_weights("b.pt", **options)
+    assert all(value.isfinite().all() for value in other.values())
+    assert any(
+        value.shape != plain[key].shape or not torch.equal(value, plain[key]) for key, value in other.items()
+    )
+
+
+def test_an_interrupted_training_saves_and_ends_as_if_it_had_not_been(folder, tmp_path):
+    def interrupt(step, _):
+        if step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    where, options = folder.store.location, SMALL | {"steps": 6, "progress_every": 1}
+    whole = train(where, checkpoint=tmp_path / "whole.pt", progress=quiet, **options)
+    with pytest.raises(KeyboardInterrupt):
+        train(where, checkpoint=tmp_path / "parts.pt", progress=interrupt, **options)
+    parts = train(where, checkpoint=tmp_path / "parts.pt", progress=quiet, **options)
+    assert parts.resumed_at == 2
+    assert parts.losses == whole.losses

@@ -3,7 +3,7 @@ import torch
 from pytorch_msssim import ms_ssim
 
 from rawnind.training import masked_l1, masked_ms_ssim, masked_psnr
-from rawnind.training.losses import Loss, training_loss
+from rawnind.training.losses import Loss, sample_losses
 
 
 def noisy_pair(side, seed=0):
@@ -36,7 +36,22 @@ def test_the_loss_is_the_mean_over_valid_values_and_nothing_else_reaches_it():
 @pytest.mark.parametrize("kind", Loss)
 def test_a_batch_without_valid_pixels_costs_nothing(kind):
     nothing = torch.zeros(1, 3, 32, 32, dtype=torch.bool)
-    assert training_loss(kind, torch.ones(1, 3, 32, 32), torch.zeros(1, 3, 32, 32), nothing) == 0
+    assert sample_losses(kind, torch.ones(1, 3, 32, 32), torch.zeros(1, 3, 32, 32), nothing) == 0
+
+
+def test_the_loss_of_a_sample_depends_on_it_alone():
+    prediction, target = noisy_pair(64)
+    mask = everything(target)
+    mask[0, :, :20] = False
+    for kind in Loss:
+        both = sample_losses(kind, prediction, target, mask)
+        alone = [
+            sample_losses(kind, *(v[number : number + 1] for v in (prediction, target, mask)))
+            for number in range(2)
+        ]
+        assert torch.allclose(both, torch.cat(alone), atol=1e-6)
+    assert torch.isclose(sample_losses(Loss.L1, prediction[:1], target[:1], mask[:1]),
+                         masked_l1(prediction[:1], target[:1], mask[:1]))  # fmt: skip
 
 
 @pytest.mark.parametrize("side", [176, 200, 256])
@@ -69,5 +84,5 @@ def test_what_the_mask_excludes_changes_neither_psnr_nor_ms_ssim():
 def test_the_gradient_of_ms_ssim_is_finite_also_where_pictures_are_flat_or_opposite():
     for prediction in (torch.zeros(1, 3, 64, 64), -torch.rand(1, 3, 64, 64)):
         x = prediction.requires_grad_()
-        training_loss(Loss.BOTH, x, torch.rand(1, 3, 64, 64), everything(x)).backward()
+        sample_losses(Loss.BOTH, x, torch.rand(1, 3, 64, 64), everything(x)).sum().backward()
         assert x.grad.isfinite().all()
