@@ -22,30 +22,28 @@ CONVENTION = (
 )
 
 
-def write_files(store: Store, cameras: Sequence[CameraNoise]) -> list[str]:
-    """Writes the three files; their names.
+def write_files(store: Store, cameras: Sequence[CameraNoise], folder: str = "") -> None:
+    """Writes the three files.
 
     Args:
-        store: the folder.
+        store: where.
         cameras: profiles.
+        folder: below it, with a slash at the end; empty for none.
 
     Raises:
         ConfigError: Files of these names that rawnind did not write are there.
         OutputError: The storage reports an error.
     """
-    theirs = [name for name in (PROFILE, PLOT, DARKTABLE) if store.exists(name)]
-    if theirs and not (store.exists(PROFILE) and f'"{_FORMAT}"'.encode() in store.read(PROFILE, 1 << 12)):
+    made = {PROFILE: profile_json(cameras), PLOT: plot(cameras), DARKTABLE: darktable_json(cameras)}
+    known = f"{folder}{PROFILE}"
+    ours = store.exists(known) and f'"{_FORMAT}"'.encode() in store.read(known, 1 << 12)
+    if not ours and (theirs := [name for name in made if store.exists(f"{folder}{name}")]):
         raise ConfigError(
-            f"{store.location} holds {theirs[0]} that rawnind did not write; choose another folder with -o"
+            f"{store.location} holds {folder}{theirs[0]} that rawnind did not write; choose another folder with -o"
         )
     store.prepare_root()
-    for name, data in (
-        (PROFILE, profile_json(cameras)),
-        (PLOT, plot(cameras)),
-        (DARKTABLE, darktable_json(cameras)),
-    ):
-        store.write(name, data, replace=True)
-    return [PROFILE, PLOT, DARKTABLE]
+    for name, data in made.items():
+        store.write(f"{folder}{name}", data, replace=True)
 
 
 def profile_json(cameras: Sequence[CameraNoise]) -> bytes:

@@ -9,6 +9,7 @@ from rawnind.noise.profile import CameraNoise, Value, profiles
 from rawnind.noise.samples import Progress, samples_of_dark_frames, samples_of_output, samples_of_source
 from rawnind.output.manifest import MANIFEST_YAML
 from rawnind.output.store import Store
+from rawnind.source.index import require_source
 
 
 def noise(
@@ -37,6 +38,8 @@ def noise(
     """
     store = Store(str(source))
     prepared = store.exists(MANIFEST_YAML)
+    if not prepared:
+        require_source(source)
     if to is None and not prepared:
         raise ConfigError(
             f"{source} is no output folder; say with -o where to write the profiles of its photos"
@@ -47,7 +50,11 @@ def noise(
     cameras = profiles(found)
     if not cameras:
         raise ConfigError(f"no noise was measured in {source}: no photo of a known ISO has a measured noise")
-    target = Store(f"{str(source).rstrip('/')}/noise" if to is None else str(to))
+    if to is None:
+        store.require_unlinked("noise")
+        write_files(store, cameras, "noise/")
+        return cameras, f"{store.location}/noise"
+    target = Store(str(to))
     write_files(target, cameras)
     return cameras, target.location
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from rawnind.cli import main
-from rawnind.errors import ConfigError
+from rawnind.errors import ConfigError, IndexInvalidError
 from rawnind.noise.files import darktable_json
 from rawnind.noise.profile import profiles
 from rawnind.noise.run import noise
@@ -79,6 +79,8 @@ def test_what_cannot_be_measured_is_said(tmp_path, sample_set):
     with pytest.raises(ConfigError, match="say with -o where to write"):
         noise(sample_set)
     out = FolderMaker(tmp_path / "out").scene("a", crops=1).finish()
+    with pytest.raises(IndexInvalidError, match="does not exist"):
+        noise(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="no noise was measured in"):
         noise(out)
     with pytest.raises(ConfigError, match="is not a folder"):
