@@ -201,7 +201,7 @@ def _pair_problems(pair: PairResult, scene: Scene, recipe: Recipe) -> Iterator[s
         yield "it is collected without having been measured"
         return
     yield from _sensor_problems(sensor, gt_sensor, scene)
-    yield from _threshold_problems(pair, recipe)
+    yield from _threshold_problems(pair, sensor, gt_sensor, recipe)
     yield from _crop_problems(pair, sensor, gt_sensor, recipe)
 
 
@@ -215,12 +215,13 @@ def _sensor_problems(sensor: Sensor, gt_sensor: Sensor, scene: Scene) -> Iterato
             yield f"black levels {each.black_level} and white level {each.white_level} are no sensor's"
 
 
-def _threshold_problems(pair: PairResult, recipe: Recipe) -> Iterator[str]:
+def _threshold_problems(pair: PairResult, sensor: Sensor, gt_sensor: Sensor, recipe: Recipe) -> Iterator[str]:
     """The recipe rejects what is beyond its limits."""
     measured = pair.measured
+    down, across = gt_sensor.first_tile_from(sensor)
     limits = (
-        ("shift_y", -recipe.max_shift, recipe.max_shift),
-        ("shift_x", -recipe.max_shift, recipe.max_shift),
+        ("shift_y", down - recipe.max_shift, down + recipe.max_shift),
+        ("shift_x", across - recipe.max_shift, across + recipe.max_shift),
         ("alignment_score", recipe.min_alignment_score, math.inf),
         ("unexplained_loss", 0, recipe.max_alignment_loss),
         ("mask_mean", recipe.min_mask_mean, 1),

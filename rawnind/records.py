@@ -168,6 +168,10 @@ class Sensor:
     camera: str
     capture: Capture | None = None
 
+    def first_tile_from(self, other: "Sensor") -> tuple[int, int]:
+        """(y, x) of this photo's first tile less the other's, in sites: what a shift between the frames of two photos lacks to be that between their visible areas."""
+        return self.origin[0] - other.origin[0], self.origin[1] - other.origin[1]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:

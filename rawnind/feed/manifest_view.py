@@ -25,7 +25,7 @@ from rawnind.splits import held_out_cameras, validation_scenes
 log = logging.getLogger(__name__)
 
 _NOISE_COLUMNS = tuple(f"noise_{part}_{color}" for color in COLORS for part in "ab")
-_CROP_COLUMNS = ("row_group", "y", "x", "valid_fraction", "shift_y", "shift_x")
+_CROP_COLUMNS = ("row_group", "y", "x", "valid_fraction", "gt_tile_y", "gt_tile_x")
 _PAIR_COLUMNS = (
     "scene", "cfa", "pair_id", "size", "gain", "black_level", "white_level", "gt_black_level",
     "gt_white_level", "rgb_xyz_matrix", "contrast_red", "contrast_blue", "gt_rgb_xyz_matrix",
@@ -33,8 +33,10 @@ _PAIR_COLUMNS = (
 )  # fmt: skip
 _NEWER_COLUMNS = (
     "contrast_red", "contrast_blue", "gt_rgb_xyz_matrix", "gt_contrast_red", "gt_contrast_blue", *_NOISE_COLUMNS,
+    "gt_tile_y", "gt_tile_x",
 )  # fmt: skip
 """Columns that manifests of earlier versions lack; they are null there."""
+_SHIFT = ("shift_y", "shift_x")
 _FILTER_COLUMNS = (
     "test_reserve", "gt_sha1", "noisy_sha1", "msssim", "alignment_loss",
 )  # fmt: skip
@@ -46,7 +48,7 @@ _REPEATED = ("scene", "cfa", "pair_id", "camera", "gt_sha1", "noisy_sha1", "shar
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ManifestView:
-    """The selected rows, in the order of the folders and of their manifests: 24 bytes per row, and the common values of a pair once per pair.
+    """The selected rows, in the order of the folders and of their manifests: 22 bytes per row, and the common values of a pair once per pair.
 
     Attributes:
         pairs: one row per pair.
@@ -55,8 +57,8 @@ class ManifestView:
         y: (n,) first row of the crop in the noisy photo's visible area.
         x: (n,) first column.
         valid_fraction: (n,) fraction of valid pixels, 0..1.
-        shift_y: (n,) whole sites from the noisy crop to the GT's.
-        shift_x: (n,) the same for columns.
+        gt_tile_y: (n,) row of the stored GT crop on which its first CFA tile starts.
+        gt_tile_x: (n,) the same for columns.
         left_out: how many rows each filter removed, in the order of the filters.
     """
 
@@ -66,8 +68,8 @@ class ManifestView:
     y: NDArray[np.int32]
     x: NDArray[np.int32]
     valid_fraction: NDArray[np.float32]
-    shift_y: NDArray[np.int16]
-    shift_x: NDArray[np.int16]
+    gt_tile_y: NDArray[np.int8]
+    gt_tile_x: NDArray[np.int8]
     left_out: tuple[tuple[str, int], ...]
 
     def __len__(self) -> int:
@@ -89,7 +91,7 @@ class ManifestView:
             crop_id=crop_name(pair.pair_id, int(self.y[index]), int(self.x[index])),
             pair=pair,
             row_group=int(self.row_group[index]),
-            shift=(int(self.shift_y[index]), int(self.shift_x[index])),
+            gt_tile=(int(self.gt_tile_y[index]), int(self.gt_tile_x[index])),
             valid_fraction=float(self.valid_fraction[index]),
         )
 
@@ -144,8 +146,8 @@ def load_view(
         y=columns["y"],
         x=columns["x"],
         valid_fraction=columns["valid_fraction"].astype(np.float32),
-        shift_y=columns["shift_y"].astype(np.int16),
-        shift_x=columns["shift_x"].astype(np.int16),
+        gt_tile_y=columns["gt_tile_y"].astype(np.int8),
+        gt_tile_x=columns["gt_tile_x"].astype(np.int8),
         left_out=tuple(left_out.items()),
     )
 
@@ -165,8 +167,9 @@ def read_groups(store: Store, *, everything: bool) -> Iterator[pa.Table]:
     Raises:
         ManifestError: The manifest is missing or cannot be read.
     """
-    names = None if everything else [*dict.fromkeys([*_CROP_COLUMNS, *_PAIR_COLUMNS, *_FILTER_COLUMNS])]
-    needed = {*_CROP_COLUMNS, *_PAIR_COLUMNS, *_FILTER_COLUMNS} - {*_NEWER_COLUMNS}
+    used = {*_CROP_COLUMNS, *_PAIR_COLUMNS, *_FILTER_COLUMNS, *_SHIFT}
+    names = None if everything else sorted(used)
+    needed = used - {*_NEWER_COLUMNS}
     with open_table(store, MANIFEST, needed, dictionary=_REPEATED) as file:
         for number in range(file.num_row_groups):
             table = file.read_row_group(number, columns=names)
@@ -174,7 +177,19 @@ def read_groups(store: Store, *, everything: bool) -> Iterator[pa.Table]:
             for name in _NEWER_COLUMNS:
                 if name not in table.column_names:
                     table = table.append_column(name, pa.nulls(len(table), MANIFEST_SCHEMA.field(name).type))
-            yield table
+            yield _with_tiles(table)
+
+
+def _with_tiles(table: pa.Table) -> pa.Table:
+    """Rows of earlier versions with the GT's first tile: both photos' visible areas started with the same site of the CFA."""
+    for axis in "yx":
+        name = f"gt_tile_{axis}"
+        if table[name].null_count:
+            period = np.where(pc.equal(table["cfa"], str(Cfa.BAYER)), Cfa.BAYER.period, Cfa.X_TRANS.period)
+            start = pa.array(-table[f"shift_{axis}"].to_numpy() % period, pa.int32())
+            filled = pc.coalesce(table[name], start)
+            table = table.set_column(table.column_names.index(name), MANIFEST_SCHEMA.field(name), filled)
+    return table
 
 
 def split_filters(

@@ -40,8 +40,8 @@ def truth_rgb(mosaic: NDArray[np.uint16], row: Row, top: int, left: int, size: i
     """A window of the GT of a Bayer pair in linear Rec.2020, where its mosaic lies.
 
     Args:
-        mosaic: (stored, stored) uint16 sensor values of the GT; red lies where the crop's shift puts it.
-        row: the crop's shift; levels, colour matrix and contrast gains of the GT.
+        mosaic: (stored, stored) uint16 sensor values of the GT; red starts at `row.gt_tile`.
+        row: where its tiles start; levels, colour matrix and contrast gains of the GT.
         top: first row of the window.
         left: first column of the window.
         size: side of the window.
@@ -49,7 +49,7 @@ def truth_rgb(mosaic: NDArray[np.uint16], row: Row, top: int, left: int, size: i
     Returns:
         (3, size, size) float32.
     """
-    pair, (y, x) = row.pair, (row.shift[0] % 2, row.shift[1] % 2)
+    pair, (y, x) = row.pair, row.gt_tile
     matrix = pair.gt_rgb_xyz_matrix or pair.rgb_xyz_matrix
     sensor = _sensor(pair, pair.gt_black, pair.gt_white, matrix, mosaic.shape)
     return _window(mosaic[y:, x:], sensor, pair.gt_contrast, (top - y, left - x), size)

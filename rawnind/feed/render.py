@@ -78,7 +78,7 @@ def _grid(row: Row, options: SampleOptions) -> Grid:
         stored=row.pair.size,
         size=options.crop_size,
         step=row.pair.cfa.period,
-        red=(row.shift[0] % 2, row.shift[1] % 2) if gt_mosaic else (0, 0),
+        red=row.gt_tile if gt_mosaic else (0, 0),
         mosaic=mosaic,
     )
 

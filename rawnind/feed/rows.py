@@ -60,13 +60,13 @@ class Row:
     """One row of the manifest.
 
     Attributes:
-        shift: (dy, dx): GT site (y + dy, x + dx) shows what noisy site (y, x) shows, at the crop's middle.
+        gt_tile: (y, x) in the stored GT crop of the first site of its first whole CFA tile.
     """
 
     crop_id: str
     pair: Pair
     row_group: int
-    shift: tuple[int, int]
+    gt_tile: tuple[int, int]
     valid_fraction: float
 
 

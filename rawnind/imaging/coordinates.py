@@ -30,6 +30,7 @@ Conversions; the shift (dy, dx) leads from the noisy photo to the ground truth (
     visible area -> frame        `frame_in_visible`
     frame -> visible area        `to_visible`
     noisy frame -> GT frame      `Rect.shifted`
+    shift of frames -> shift of visible areas   `Sensor.first_tile_from`
     frame -> rect                `to_rect`
     rect -> array index          `Rect.sites`, `cells_of` (cells)
     cells -> blocks -> cells     `block_shape`, `cells_of_blocks`

@@ -89,8 +89,16 @@ def cut(
         if shares[number, 0] >= recipe.min_valid_fraction and _passes(mean, recipe.min_msssim)
     ]
     visible = coordinates.to_visible(origins, pair.noisy.photo.sensor.origin)
+    between = np.array(pair.truth.photo.sensor.first_tile_from(pair.noisy.photo.sensor))
     crops = tuple(
-        _crop(visible[each], shift[each], displacement[each], shares[each], residual[each], means[each])
+        _crop(
+            visible[each],
+            shift[each] + between,
+            displacement[each] + between,
+            shares[each],
+            residual[each],
+            means[each],
+        )
         for each in kept
     )
     return origins[kept], crops

@@ -63,9 +63,8 @@ def unsuitable(truth: Prepared, noisy: Prepared, recipe: Recipe) -> Rejection | 
         recipe: largest over- and underexposed shares.
     """
     one, other = truth.photo.sensor, noisy.photo.sensor
-    if (one.cfa, one.origin) != (other.cfa, other.origin):
-        patterns = f"GT {one.cfa} from {one.origin}, noisy {other.cfa} from {other.origin}"
-        return reject(truth, noisy, Reason.CFA_MISMATCH, patterns)
+    if one.cfa is not other.cfa:
+        return reject(truth, noisy, Reason.CFA_MISMATCH, f"GT {one.cfa}, noisy {other.cfa}")
     if (one.height, one.width) != (other.height, other.width):
         sizes = f"GT {one.height} x {one.width}, noisy {other.height} x {other.width}"
         return reject(truth, noisy, Reason.SIZE_MISMATCH, sizes)

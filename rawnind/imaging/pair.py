@@ -5,7 +5,8 @@
     FinishedPair.pixels   what a shard stores of each crop
 
 Coordinates are sites of the noisy photo's frame (see `coordinates`); `crops.cut` converts those of the crops to the visible
-area for the records that leave this module. A shift is the same in either. The GT is compared, and stored as RGB, where the
+area for the records that leave this module. A shift from frame to frame is not that from visible area to visible area where
+the CFAs of the two photos start at different sites (`Sensor.first_tile_from`). The GT is compared, and stored as RGB, where the
 noisy photo's sites lie in it (`warp`); its mosaic is cut at each crop's own whole shift.
 
 Both steps compute the planes of both photos and free them: 8 bytes per site are more than an aligned pair keeps.
@@ -83,11 +84,12 @@ class FinishedPair:
         noisy, truth = pair.noisy.photo, pair.truth.photo
         matrix = camera_to_rec2020(truth.sensor.rgb_xyz_matrix or ())
         in_rect = coordinates.to_rect(self.origins, pair.rect)
+        between = truth.sensor.first_tile_from(noisy.sensor)
         for crop, (y, x), (top, left) in zip(
             self.crops, self.origins.tolist(), in_rect.tolist(), strict=True
         ):
             here = Rect(y, x, size, size)
-            shift = crop.shift_y or 0, crop.shift_x or 0
+            shift = (crop.shift_y or 0) - between[0], (crop.shift_x or 0) - between[1]
             there = here.shifted(shift)
             mask = coordinates.mask_crop(self.valid, top, left, size, noisy.cfa.cell)
             if recipe.gt_alignment is GtAlignment.WARP:
@@ -108,8 +110,10 @@ def align_pair(truth: Prepared, noisy: Prepared, recipe: Recipe) -> AlignedPair 
     """
     if rejection := unsuitable(truth, noisy, recipe):
         return rejection
+    height, width = np.minimum(truth.photo.mosaic.shape, noisy.photo.mosaic.shape).tolist()
+    truth, noisy = truth.cut_to((height, width)), noisy.cut_to((height, width))
     found = align(truth.features, noisy.features, max_shift=recipe.max_shift)
-    measured = _alignment_numbers(found)
+    measured = _alignment_numbers(found, truth.photo.sensor.first_tile_from(noisy.photo.sensor))
     registration = found.registration
     if registration is None or found.score < recipe.min_alignment_score:
         detail = f"correlation peak {found.score:.1f}, at least {recipe.min_alignment_score:g} is needed"
@@ -295,10 +299,11 @@ def _share(causes: NDArray[np.uint8], cause: Cause) -> float:
     return float(np.count_nonzero(causes & np.uint8(cause)) / causes.size)
 
 
-def _alignment_numbers(found: Alignment) -> Measurements:
+def _alignment_numbers(found: Alignment, between: tuple[int, int]) -> Measurements:
+    """The shift from visible area to visible area; `between` is `Sensor.first_tile_from`."""
     return Measurements(
-        shift_y=found.shift[0],
-        shift_x=found.shift[1],
+        shift_y=found.shift[0] + between[0],
+        shift_x=found.shift[1] + between[1],
         subpixel_y=found.subpixel[0],
         subpixel_x=found.subpixel[1],
         alignment_score=found.score,

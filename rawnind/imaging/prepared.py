@@ -64,6 +64,17 @@ class Prepared:
         """Of red, green and blue; None where the photo has too few blocks that are not clipped."""
         return photo_noise(self.photo)
 
+    def cut_to(self, shape: tuple[int, int]) -> "Prepared":
+        """The photo without what its frame has more of at the bottom and at the right; itself where that is nothing.
+
+        Args:
+            shape: (H, W) in sites, whole tiles.
+        """
+        if self.photo.mosaic.shape == shape:
+            return self
+        mosaic = np.ascontiguousarray(self.photo.mosaic[: shape[0], : shape[1]])
+        return Prepared(Photo(mosaic=mosaic, sensor=self.photo.sensor))
+
     def release_rgb(self) -> None:
         """Frees the demosaiced photo; its next use computes it again."""
         self.__dict__.pop("rgb", None)

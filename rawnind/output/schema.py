@@ -69,7 +69,7 @@ MANIFEST_SCHEMA = pa.schema(
         *_nullable(**_kinds(SOMETIMES_MEASURED)),
         *_required(valid_fraction=pa.float64(), overexposed_fraction=pa.float64(), underexposed_fraction=pa.float64(), hot_fraction=pa.float64(),
                   changed_fraction=pa.float64()),
-        *_nullable(misaligned_fraction=pa.float64(), msssim=pa.float64(), gt_rgb_xyz_matrix=_LEVELS),
+        *_nullable(gt_tile_y=pa.int32(), gt_tile_x=pa.int32(), misaligned_fraction=pa.float64(), msssim=pa.float64(), gt_rgb_xyz_matrix=_LEVELS),
         *_required(black_level=_LEVELS, white_level=pa.float64(), gt_black_level=_LEVELS,
                   gt_white_level=pa.float64(), overexposure_lb=pa.float64(), rgb_xyz_matrix=_LEVELS,
                   shard=pa.string(), row_group=pa.int32(), shard_sha256=pa.string(), recipe=pa.string()),
@@ -120,7 +120,7 @@ def crop_row(result: SceneResult, pair: PairResult, number: int, crop: Crop, siz
     """
     if pair.shard is None or pair.ground_truth is None or pair.sensor is None or pair.gt_sensor is None:
         raise ValueError(f"pair {pair.pair_id} has crops but no shard, GT or sensor")
-    return {
+    row = {
         "crop_id": crop_name(pair.pair_id, crop.y, crop.x),
         "scene": result.scene.name,
         "cfa": str(result.scene.cfa),
@@ -143,6 +143,10 @@ def crop_row(result: SceneResult, pair: PairResult, number: int, crop: Crop, siz
         "shard_sha256": pair.shard.sha256,
         "recipe": result.recipe,
     }
+    for axis, start in zip("yx", pair.gt_sensor.origin, strict=True):
+        first = row[axis] + row[f"shift_{axis}"]
+        row[f"gt_tile_{axis}"] = (start - first) % pair.gt_sensor.cfa.period
+    return row
 
 
 def pair_row(result: SceneResult, pair: PairResult) -> dict[str, Any]:

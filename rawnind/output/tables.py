@@ -25,6 +25,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("y", "x", "row_group", "crops"), (0, 2**31 - 1)),
     **dict.fromkeys(("y", "x"), (0, _LONGEST_SIDE)),
     **dict.fromkeys(("shift_y", "shift_x"), (-_LONGEST_SIDE, _LONGEST_SIDE)),
+    **dict.fromkeys(("gt_tile_y", "gt_tile_x"), (0, max(cfa.period for cfa in Cfa) - 1)),
     "size": (32, _LONGEST_SIDE),
     **dict.fromkeys(("valid_fraction", "overexposed_fraction", "underexposed_fraction", "hot_fraction",
                      "changed_fraction", "mask_mean", "overexposure_lb"), (0, 1)),

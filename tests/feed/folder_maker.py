@@ -1,5 +1,6 @@
 """Output folders as `prepare` writes them, with the scenes that a test asks for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ class FolderMaker:
 
     def scene(self, name, *, cfa=Cfa.BAYER, crops=4, iso=3200, shift=(0, 0), gain=1.5, test=False, valid=1.0,
               msssim=0.9, camera="Sony A7", gt_sha1=None, loss=0.01, photos=1,
-              contrast=(None, None), noise=None):  # fmt: skip
+              contrast=(None, None), noise=None, gt_origin=(0, 0)):  # fmt: skip
         truth = self._ref(name, cfa, None, 100, gt_sha1 or sha1(f"{cfa}{name} gt"))
         noisy = [self._ref(name, cfa, number, iso, sha1(f"{cfa}{name} {number}")) for number in range(photos)]
         sensor = Sensor(
@@ -42,7 +43,8 @@ class FolderMaker:
         scene = Scene(name=name, cfa=cfa, test_reserve=test, unknown_sensor=False, ground_truths=(truth,),
                       noisy=tuple(noisy))  # fmt: skip
         pairs = tuple(
-            self._pair(scene, truth, photo, sensor, measured, crops, valid, msssim) for photo in noisy
+            self._pair(scene, truth, photo, sensor, gt_origin, measured, crops, valid, msssim)
+            for photo in noisy
         )
         self.results.append(
             SceneResult(
@@ -67,10 +69,10 @@ class FolderMaker:
         return ImageRef(cfa=cfa, scene=scene, ground_truth=number is None, iso=iso, sha1=digest,
                         filename=f"{digest}.dng", path=f"/photos/{digest}.dng")  # fmt: skip
 
-    def _pair(self, scene, truth, noisy, sensor, measured, crops, valid, msssim):
+    def _pair(self, scene, truth, noisy, sensor, gt_origin, measured, crops, valid, msssim):
         pair = f"{noisy.sha1[:12]}-{truth.sha1[:12]}"
         places = [(0, number * 6 * self.size) for number in range(crops)]
-        rows = [self._crop(pair, y, x, scene.cfa, measured, valid) for y, x in places]
+        rows = [self._crop(pair, y, x, scene.cfa, measured, valid, gt_origin) for y, x in places]
         self.pixels |= {row.crop_id: row for row in rows}
         shard = write_shard(self.store, shard_name(scene.cfa, scene.name, pair), rows, self.size)
         found = tuple(
@@ -80,9 +82,9 @@ class FolderMaker:
             for (y, x), row in zip(places, rows, strict=True)
         )  # fmt: skip
         return PairResult(ground_truth=truth, noisy=noisy, outcome=Outcome.COLLECTED, reason=None, detail="",
-                          measured=measured, sensor=sensor, gt_sensor=sensor, shard=shard, crops=found)  # fmt: skip
+                          measured=measured, sensor=sensor, gt_sensor=replace(sensor, origin=gt_origin), shard=shard, crops=found)  # fmt: skip
 
-    def _crop(self, pair, y, x, cfa, measured, valid):
+    def _crop(self, pair, y, x, cfa, measured, valid, gt_origin):
         """A smooth scene that can be learned; each crop differs by its seed."""
         size = self.size
         rng = np.random.default_rng([y, x, int(pair[:8], 16)])
@@ -94,7 +96,7 @@ class FolderMaker:
         rows, columns = np.indices((size, size))
         tile = np.array(cfa.tile)
 
-        def mosaic(shift):
+        def mosaic(shift):  # a tile starts at (0, 0) less the shift
             colors = tile[(rows + shift[0]) % len(tile), (columns + shift[1]) % len(tile)]
             return np.take_along_axis(rgb.astype(np.float64), colors[None], 0)[0]
 
@@ -104,7 +106,9 @@ class FolderMaker:
         return CropPixels(
             crop_id=crop_name(pair, y, x),
             noisy_raw=(512 + levels * 15488).clip(0, 65535).astype(np.uint16),
-            gt_raw=(512 + mosaic((measured.shift_y, measured.shift_x)) * 15488).astype(np.uint16),
+            gt_raw=(
+                512 + mosaic((measured.shift_y - gt_origin[0], measured.shift_x - gt_origin[1])) * 15488
+            ).astype(np.uint16),
             gt_rgb=rgb,
             valid=mask,
         )

@@ -86,8 +86,9 @@ def find(image, part):
 
 @pytest.mark.parametrize("shift", [(0, 0), (1, 0), (0, -3), (5, 7)])
 @pytest.mark.parametrize("size", [32, 64])
-def test_clean_pairs_show_the_same_colour_at_every_site_whatever_the_shift(maker, shift, size):
-    maker.scene("a", crops=4, shift=shift)
+@pytest.mark.parametrize("gt_origin", [(0, 0), (1, 0)])
+def test_clean_pairs_show_the_same_colour_at_every_site_whatever_the_shift(maker, shift, size, gt_origin):
+    maker.scene("a", crops=4, shift=shift, gt_origin=gt_origin)
     dataset = CropDataset(maker.finish(), crop_size=size, pairing="x_x", augment=size == 32, num_crops=4)
     for item in dataset:
         for x, y in zip(item["x_crops"].numpy(), item["y_crops"].numpy(), strict=True):

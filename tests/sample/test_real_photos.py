@@ -2,10 +2,15 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from rawnind.imaging.demosaic.camera_rgb import demosaic
+from rawnind.imaging.levels import mosaic
 from rawnind.imaging.photo import Photo
 from rawnind.outcomes import planned_pairs, problems
 from rawnind.output.shards import read_crop
@@ -13,7 +18,7 @@ from rawnind.output.store import Store
 from rawnind.pipeline.scene import Meter, process_scene
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Cfa, ImageRef, Scene
+from rawnind.records import Cfa, ImageRef, Scene, Sensor
 from rawnind.sample.dng import encode_dng
 from rawnind.source.decode import decode
 from rawnind.source.index import load_index
@@ -52,42 +57,97 @@ def _ref(path, data, *, ground_truth, iso):
                     path=str(path))  # fmt: skip
 
 
-@pytest.mark.parametrize("name", REAL)
-def test_a_real_photo_and_its_shifted_noisy_copy_pass_the_whole_chain(real_data, name, tmp_path):
-    path = real_data / "raw" / name
+@dataclass(frozen=True, kw_only=True)
+class Real:
+    """A real photo, and what makes noisy copies of it."""
+
+    clean: ImageRef
+    visible: NDArray[np.uint16]
+    sensor: Sensor
+    folder: Path
+
+    def noisy(self, shift, *, own_pattern):
+        """A noisy copy: site (y, x) shows what (y + dy, x + dx) of the photo shows. Its reference and its values.
+
+        Args:
+            shift: (dy, dx).
+            own_pattern: with the photo's CFA, from its demosaiced colours; else with the photo's own values, whose CFA starts
+                at another site after an odd shift.
+        """
+        sensor = self.sensor
+        black = np.array(sensor.black_level).mean()
+        tile = np.roll(np.array(sensor.cfa.tile), sensor.origin, (0, 1))
+        light, moved = self.visible - black, (-shift[0], -shift[1])
+        if own_pattern:
+            colors = demosaic(Photo.from_visible(self.visible, sensor)).levels()
+            light = mosaic(np.roll(colors, moved, (1, 2)), sensor.cfa) * (sensor.white_level - black)
+        else:
+            tile, light = np.roll(tile, moved, (0, 1)), np.roll(light, moved, (0, 1))
+        noise = np.random.default_rng(0).normal(0, 0.004 * (sensor.white_level - black), light.shape)
+        values = np.rint(light / GAIN + black + noise).clip(0, sensor.white_level).astype(np.uint16)
+        matrix = sensor.rgb_xyz_matrix or (0.8, -0.25, -0.07, -0.4, 1.2, 0.2, -0.08, 0.2, 0.55)
+        make, _, model = sensor.camera.partition(" ")
+        data = encode_dng(values, pattern=tile, black_level=(round(black),), white_level=int(sensor.white_level),
+                          iso=1600, make=make or "Homemade", model=model or "Camera One", color_matrix=matrix,
+                          as_shot_neutral=(0.5, 1.0, 0.7))  # fmt: skip
+        path = self.folder / f"noisy{shift}.dng"
+        path.write_bytes(data)
+        return _ref(path, data, ground_truth=False, iso=1600), values
+
+    def pairs(self, noisy):
+        """The pairs of these copies with the photo, and the stored crops of each."""
+        scene = Scene(name="real", cfa=Cfa.BAYER, test_reserve=False, unknown_sensor=False,
+                      ground_truths=(self.clean,), noisy=noisy)  # fmt: skip
+        store = Store(str(self.folder / "out"))
+        result = process_scene(scene, RECIPE, store, meter=Meter(), read=read)
+        assert list(problems(result, scene, RECIPE)) == []
+        of = {pair.noisy.sha1: pair for pair in result.pairs}
+        for ref in noisy:
+            pair = of[ref.sha1]
+            path = pair.shard.path if pair.shard else ""
+            yield pair, [read_crop(store, path, number, 192) for number in range(len(pair.crops))]
+
+    def require_exact(self, pair, stored, shift, values):
+        """The shift, the gain and the pixels are those that the copy was made with."""
+        assert (pair.measured.shift_y, pair.measured.shift_x) == shift
+        assert pair.measured.gain == pytest.approx(GAIN, rel=0.01)
+        for crop, pixels in zip(pair.crops, stored, strict=True):
+            assert (crop.shift_y, crop.shift_x) == shift
+            np.testing.assert_array_equal(
+                pixels.noisy_raw, values[crop.y : crop.y + 192, crop.x : crop.x + 192]
+            )
+            y, x = crop.y + shift[0], crop.x + shift[1]
+            np.testing.assert_array_equal(pixels.gt_raw, self.visible[y : y + 192, x : x + 192])
+
+
+GAIN, RECIPE = 1.25, Recipe(crop_size=192, stride=768)
+
+
+def real(path, folder):
     clean = _ref(path, path.read_bytes(), ground_truth=True, iso=100)
     visible, sensor = decode(clean)
-    shift, gain = (6, -10), 1.25
-    rng = np.random.default_rng(0)
-    black = np.array(sensor.black_level).mean()
-    moved = (np.roll(visible, (-shift[0], -shift[1]), (0, 1)) - black) / gain + black
-    noise = rng.normal(0, 0.004 * (sensor.white_level - black), visible.shape)
-    values = np.clip(np.rint(moved + noise), 0, sensor.white_level).astype(np.uint16)
-    tile = np.roll(np.array(sensor.cfa.tile), sensor.origin, (0, 1))
-    matrix = sensor.rgb_xyz_matrix or (0.8, -0.25, -0.07, -0.4, 1.2, 0.2, -0.08, 0.2, 0.55)
-    make, _, model = sensor.camera.partition(" ")
-    data = encode_dng(values, pattern=tile, black_level=(round(black),), white_level=int(sensor.white_level),
-                      iso=1600, make=make or "Homemade", model=model or "Camera One", color_matrix=matrix,
-                      as_shot_neutral=(0.5, 1.0, 0.7))  # fmt: skip
-    noisy_path = tmp_path / "noisy.dng"
-    noisy_path.write_bytes(data)
-    noisy = _ref(noisy_path, data, ground_truth=False, iso=1600)
-    scene = Scene(name="real", cfa=Cfa.BAYER, test_reserve=False, unknown_sensor=False,
-                  ground_truths=(clean,), noisy=(noisy,))  # fmt: skip
-    recipe, store = Recipe(crop_size=192, stride=768), Store(str(tmp_path / "out"))
-    result = process_scene(scene, recipe, store, meter=Meter(), read=read)
-    assert list(problems(result, scene, recipe)) == []
-    (pair,) = result.pairs
+    return Real(clean=clean, visible=visible, sensor=sensor, folder=folder)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_photo_and_its_shifted_noisy_copy_pass_the_whole_chain(real_data, name, tmp_path):
+    photo, shift = real(real_data / "raw" / name, tmp_path), (6, -10)
+    ref, values = photo.noisy(shift, own_pattern=False)
+    ((pair, stored),) = photo.pairs((ref,))
     assert pair.reason is REAL[name], pair.detail
     if pair.outcome is Outcome.COLLECTED:
-        assert (pair.measured.shift_y, pair.measured.shift_x) == shift
-        assert pair.measured.gain == pytest.approx(gain, rel=0.01)
-        for number, crop in enumerate(pair.crops):
-            stored = read_crop(store, pair.shard.path, number, 192)
-            box = np.s_[crop.y : crop.y + 192, crop.x : crop.x + 192]
-            np.testing.assert_array_equal(stored.noisy_raw, values[box])
-            y, x = crop.y + shift[0], crop.x + shift[1]
-            np.testing.assert_array_equal(stored.gt_raw, visible[y : y + 192, x : x + 192])
+        photo.require_exact(pair, stored, shift, values)
+
+
+@pytest.mark.parametrize("own_pattern", [True, False])
+def test_every_parity_of_the_shift_is_exact_on_real_pixels(real_data, own_pattern, tmp_path):
+    photo = real(real_data / "raw" / "blackmagic.dng", tmp_path)
+    shifts = [(6, -10), (7, -10), (6, -11), (-7, 9)]
+    copies = [photo.noisy(shift, own_pattern=own_pattern) for shift in shifts]
+    found = photo.pairs(tuple(ref for ref, _ in copies))
+    for shift, (_, values), (pair, stored) in zip(shifts, copies, found, strict=True):
+        assert pair.outcome is Outcome.COLLECTED, pair.detail
+        photo.require_exact(pair, stored, shift, values)
 
 
 @pytest.mark.parametrize("name", ["subpixel_bggr", "still_iso800"])

@@ -170,6 +170,6 @@ def _row(values: dict[str, Any]) -> Row:
         crop_id=values["crop_id"],
         pair=pair_of(values),
         row_group=values["row_group"],
-        shift=(values["shift_y"], values["shift_x"]),
+        gt_tile=(values["gt_tile_y"], values["gt_tile_x"]),
         valid_fraction=values["valid_fraction"],
     )
