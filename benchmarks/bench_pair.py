@@ -42,7 +42,7 @@ STAGES = {
         (prepared, "hot_pixels"),
     ],
     "gain, loss": [(exposure, "gain"), (exposure, "alignment_loss")],
-    "mask: residual shift, moments": [(pair, "pair_statistics")],
+    "mask: moments": [(pair, "pair_statistics")],
     "mask: noise, tests": [(pair, "detect_change"), (pair, "combine"), (pair, "valid")],
     "MS-SSIM": [(pair, "windowed_ms_ssim"), (pair, "frame_mean"), (pair, "crop_means")],
     "crop grid": [(coordinates, "grid"), (coordinates, "valid_fractions")],

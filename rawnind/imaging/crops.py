@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging import coordinates
+from rawnind.imaging.change.cut_noise import CutNoise
 from rawnind.imaging.change.mask import Cause, valid
 from rawnind.imaging.coordinates import Rect
 from rawnind.imaging.misalignment import Misalignment
@@ -33,6 +34,7 @@ class AlignedPair:
         rect: what both photos show, in the noisy frame.
         overexposed: (h, w) bool per cell of `rect`: overexposed in either photo.
         gain: factor from the noisy photo's levels to the GT's.
+        cut_noise: where the noisy photo's noise is cut off at black; else None.
         measured: shift, exposure, gain and alignment loss.
     """
 
@@ -43,6 +45,7 @@ class AlignedPair:
     rect: Rect
     overexposed: NDArray[np.bool_]
     gain: float
+    cut_noise: CutNoise | None
     measured: Measurements
 
 

@@ -15,6 +15,7 @@ UNDER = 0.001
 
 _CUT = 0.002  # share of sites at 0; at ISO 65535 such a pair's red came out 18 % too low
 _PATCH = 16  # cells a side: noise averages out, and most patches show one object
+_FEWEST_PATCHES = 24
 _PATCH_ROWS = 32  # rows of patches that are sampled from a large photo
 
 
@@ -144,6 +145,48 @@ def channel_gains(
     found = [_ratio(ground_truth[planes], noisy[planes], usable) for planes in colors]
     measured = tuple(each for each in found if each is not None)
     return measured if len(measured) == len(found) else None
+
+
+def channel_lines(
+    ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_]
+) -> tuple[tuple[float, float], ...] | None:
+    """For each colour the line GT = factor * noisy + offset through patches of both photos.
+
+    The GT is the regressor, because it has less noise: noise in a regressor lowers slopes.
+
+    Args:
+        ground_truth: (P, h, w) float32 levels, shifted onto the noisy frame; R, G, G, B or R, G, B.
+        noisy: (P, h, w) float32 levels.
+        usable: (h, w) bool: well exposed in both.
+
+    Returns:
+        (factor, offset in the GT's levels) of red, green and blue; None where a colour has no range of levels.
+    """
+    last = len(ground_truth) - 1
+    whole = _patch_means(usable[None].astype(np.float32))[0] == 1
+    found = []
+    for planes in (slice(0, 1), slice(1, last), slice(last, None)):
+        g, n = (_patch_means(photo[planes])[:, whole].mean(axis=0) for photo in (ground_truth, noisy))
+        if len(g) < _FEWEST_PATCHES or np.ptp(g) == 0:
+            return None
+        design = np.stack([g, np.ones_like(g)], axis=1).astype(np.float64)
+        weights = np.ones(len(g))
+        for _ in range(12):
+            slope, offset = np.linalg.lstsq(design * weights[:, None], n * weights, rcond=None)[0]
+            error = np.abs(n - design @ [slope, offset])
+            weights = 1 / np.sqrt(np.maximum(error, 1e-3 * n.mean() + 1e-9))  # least absolute deviations
+        if slope <= 0:
+            return None
+        found.append((1 / float(slope), -float(offset / slope)))
+    return tuple(found)
+
+
+def _patch_means(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(P, n, m) means of whole patches of (P, h, w)."""
+    planes = planes[:, : planes.shape[1] // _PATCH * _PATCH, : planes.shape[2] // _PATCH * _PATCH]
+    rows = planes.reshape(len(planes), -1, _PATCH, planes.shape[2] // _PATCH, _PATCH)
+    means: NDArray[np.float32] = rows.mean(axis=(2, 4))
+    return means
 
 
 def _ratio(

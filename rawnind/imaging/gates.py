@@ -159,6 +159,32 @@ def light_mismatch(light: Light | None, measured: Measurements, recipe: Recipe) 
     )
 
 
+def color_or_level(
+    lines: tuple[tuple[float, float], ...] | None, gain: float, deviation: str, recipe: Recipe
+) -> tuple[Reason, str]:
+    """Whether colours whose gains differ do so for light of another colour, or for black levels that differ.
+
+    Args:
+        lines: (factor, offset) of red, green and blue, from the noisy photo's levels to the GT's; None where not measurable.
+        gain: of all of them together.
+        deviation: what differs, from `color_deviation`.
+        recipe: its limit of the colours' deviation.
+    """
+    if lines is None or recipe.max_level_offset is None or recipe.max_color_deviation is None:
+        return Reason.COLOR_MISMATCH, deviation
+    factors = np.array([factor for factor, _ in lines])
+    if np.abs(factors / factors.mean() - 1).max() > recipe.max_color_deviation / 2:
+        return Reason.COLOR_MISMATCH, deviation
+    offsets = ", ".join(
+        f"{name} {-offset / gain:+.4f}"
+        for name, (_, offset) in zip(("red", "green", "blue"), lines, strict=True)
+    )
+    detail = (
+        f"the noisy photo has these levels where the GT is black: {offsets}; without them the colours agree"
+    )
+    return Reason.LEVEL_MISMATCH, detail
+
+
 def color_deviation(channels: tuple[tuple[float, float], ...], gain: float, limit: float | None) -> str:
     """What differs in colour by more than the limit; empty where nothing does.
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rawnind.imaging import coordinates, exposure, levels
 from rawnind.imaging.alignment.align import Alignment, align
+from rawnind.imaging.change.cut_noise import match_cut_noise
 from rawnind.imaging.change.mask import (
     Cause,
     Change,
@@ -35,6 +36,7 @@ from rawnind.imaging.crops import AlignedPair, Scores, cut
 from rawnind.imaging.gates import (
     Rejection,
     color_deviation,
+    color_or_level,
     light_mismatch,
     light_numbers,
     noise_numbers,
@@ -170,19 +172,24 @@ def _match_levels(  # noqa: PLR0917
     if gain is None:
         detail = "nothing in the overlap is well exposed in both"
         return reject(truth, noisy, Reason.EXPOSURE, detail, measured)
+    cut_noise = None
+    if exposure.is_cut_at_black(noisy.photo.mosaic):
+        gain, cut_noise = match_cut_noise(gt_planes, noisy_planes, ~overexposed, gain, noisy.photo)
     loss = exposure.alignment_loss(gt_planes, noisy_planes, ~overexposed, gain)
     measured = replace(measured, gain=gain, alignment_loss=loss, **noise_numbers(truth, noisy))
     level = float(gt_planes[1].mean())
     if detail := swapped_roles(truth, noisy, gain, level, recipe.max_noise_ratio):
         return reject(truth, noisy, Reason.ROLES_SWAPPED, detail, measured)
     channels = None
-    if not exposure.is_cut_at_black(noisy.photo.mosaic):
+    if cut_noise is None:
         channels = exposure.channel_gains(gt_planes, noisy_planes, ~overexposed)
     if channels:
         (red, _), (green, _), (blue, _) = channels
         measured = replace(measured, gain_red=red, gain_green=green, gain_blue=blue)
         if detail := color_deviation(channels, gain, recipe.max_color_deviation):
-            return reject(truth, noisy, Reason.COLOR_MISMATCH, detail, measured)
+            lines = exposure.channel_lines(gt_planes, noisy_planes, ~overexposed)
+            found = color_or_level(lines, gain, detail, recipe)
+            return reject(truth, noisy, *found, measured)
     return AlignedPair(
         truth=truth,
         noisy=noisy,
@@ -191,6 +198,7 @@ def _match_levels(  # noqa: PLR0917
         rect=rect,
         overexposed=overexposed,
         gain=gain,
+        cut_noise=cut_noise,
         measured=measured,
     )
 
@@ -209,7 +217,7 @@ def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
         residual=pair.misalignment.largest,
         noise_gain=change.noise_gain,
         noise_floor=change.noise_floor,
-        expected_loss=change.expected_loss,
+        expected_loss=change.expected_loss + (pair.cut_noise.bias if pair.cut_noise else 0.0),
         gt_contrast_red=float(pair.truth.contrast[0]),
         gt_contrast_blue=float(pair.truth.contrast[2]),
         contrast_red=float(pair.noisy.contrast[0]),
@@ -217,29 +225,47 @@ def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
         msssim=None if scores is None else frame_mean(scores, usable.shape),
         **light_numbers(change.light, pair.noisy, pair.gain),
     )
-    if found := light_mismatch(change.light, measured, recipe):
+    if found := _unfit(causes, change, measured, recipe):
         return reject(pair.truth, pair.noisy, *found, measured)
-    loss = measured.unexplained_loss
-    if loss is not None and loss > recipe.max_alignment_loss:
-        detail = (
-            f"mean L1 {measured.alignment_loss:.4f}, of which noise explains {change.expected_loss:.4f}; at most "
-            f"{recipe.max_alignment_loss:g} more is accepted"
-        )
-        return reject(pair.truth, pair.noisy, Reason.ALIGNMENT_LOSS, detail, measured)
-    if usable.mean() < recipe.min_mask_mean:
-        if valid(causes & ~np.uint8(Cause.MISALIGNED)).mean() >= recipe.min_mask_mean:
-            detail = (
-                f"more than {recipe.max_residual:g} sites are left on {_share(causes, Cause.MISALIGNED):.0%} of the "
-                f"overlap, up to {measured.residual:.1f}"
-            )
-            return reject(pair.truth, pair.noisy, Reason.MISALIGNED, detail, measured)
-        detail = f"{usable.mean():.0%} of the overlap is valid, {recipe.min_mask_mean:.0%} is needed"
-        return reject(pair.truth, pair.noisy, Reason.MASK_MEAN, detail, measured)
     origins, crops = cut(pair, recipe, causes, scores)
     if not crops:
-        detail = f"no crop is {recipe.min_valid_fraction:.0%} valid with a high enough MS-SSIM"
-        return reject(pair.truth, pair.noisy, Reason.NO_VALID_CROP, detail, measured)
+        return reject(pair.truth, pair.noisy, *_no_crop(pair, recipe, causes, scores), measured)
     return FinishedPair(pair=pair, valid=usable, origins=origins, crops=crops, measured=measured)
+
+
+def _unfit(
+    causes: NDArray[np.uint8], change: Change, measured: Measurements, recipe: Recipe
+) -> tuple[Reason, str] | None:
+    """Why a pair with all its numbers is not fit for training; None where it is."""
+    if found := light_mismatch(change.light, measured, recipe):
+        return found
+    loss, usable = measured.unexplained_loss, valid(causes).mean()
+    if loss is not None and loss > recipe.max_alignment_loss:
+        return Reason.ALIGNMENT_LOSS, (
+            f"mean L1 {measured.alignment_loss:.4f}, of which noise explains {measured.expected_loss:.4f}; at most "
+            f"{recipe.max_alignment_loss:g} more is accepted"
+        )
+    if usable >= recipe.min_mask_mean:
+        return None
+    if valid(causes & ~np.uint8(Cause.MISALIGNED)).mean() >= recipe.min_mask_mean:
+        return Reason.MISALIGNED, (
+            f"more than {recipe.max_residual:g} sites are left on {_share(causes, Cause.MISALIGNED):.0%} of the "
+            f"overlap, up to {measured.residual:.1f}"
+        )
+    return Reason.MASK_MEAN, f"{usable:.0%} of the overlap is valid, {recipe.min_mask_mean:.0%} is needed"
+
+
+def _no_crop(
+    pair: AlignedPair, recipe: Recipe, causes: NDArray[np.uint8], scores: Scores
+) -> tuple[Reason, str]:
+    """Why no crop of a pair was kept: a whole shift leaves too much where the warp would not, or another gate."""
+    if recipe.gt_alignment is GtAlignment.INTEGER:
+        warped = replace(recipe, gt_alignment=GtAlignment.WARP)
+        if cut(pair, warped, causes, scores)[1]:
+            detail = f"whole shifts leave more than {recipe.residual_limit:g} sites in most of every crop"
+            return Reason.MISALIGNED, detail
+    detail = f"no crop is {recipe.min_valid_fraction:.0%} valid with a high enough MS-SSIM"
+    return Reason.NO_VALID_CROP, detail
 
 
 def _planes(
@@ -287,6 +313,8 @@ def _compare(pair: AlignedPair, usable: NDArray[np.bool_]) -> tuple[PairStatisti
     scores = None  # planes smaller than a window: not measured
     if min(usable.shape) >= _WINDOW:
         scores = windowed_ms_ssim(gt_planes, matched, window=_WINDOW)
+    if pair.cut_noise is not None:
+        gt_planes = pair.cut_noise.seen(gt_planes)
     return pair_statistics(gt_planes, matched, usable), scores
 
 

@@ -12,11 +12,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.imaging.coordinates import cells_of
+from rawnind.imaging.alignment.align import align, extract_features
+from rawnind.imaging.coordinates import Rect, cells_of
 from rawnind.imaging.demosaic.camera_rgb import demosaic
 from rawnind.imaging.levels import planes, site_colors
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.warp import Warp, warped_planes
+from rawnind.recipe import Recipe
 from rawnind.records import Cfa
 from rawnind.sample.simulator import FULL_WELL
 from tests.imaging.scenes import Scene, draw_light
@@ -214,6 +216,19 @@ def render(case: Case) -> MaskPair:
         changes=tuple(change for change in changes if change.sites),
         still=~_cells(near, case.cfa, any_=True)[cells],
     )
+
+
+def aligned(pair: MaskPair) -> MaskPair | None:
+    """The pair with the ground truth warped as alignment measures it; None where it finds nothing."""
+    found = align(extract_features(pair.gt_photo), extract_features(pair.noisy_photo))
+    if found.registration is None or found.score < Recipe().min_alignment_score:
+        return None
+    cell, (rows, columns) = pair.case.cfa.cell, pair.cells
+    rect = Rect(
+        *(cell * n for n in (rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start))
+    )
+    warped = warped_planes(demosaic(pair.gt_photo), found.registration.warp, pair.case.cfa, rect)
+    return replace(pair, ground_truth=warped)
 
 
 def _light(case, rng):

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from rawnind.imaging.change.evidence import changed_blocks
 from rawnind.imaging.change.light import Light, measure_light
-from rawnind.imaging.change.moments import Displacement, Moments, block_moments
+from rawnind.imaging.change.moments import Moments, block_moments
 from rawnind.imaging.change.noise import fit_noise
-from rawnind.imaging.change.nuisance import fit_smooth, measure_displacement, subtract_smooth
+from rawnind.imaging.change.nuisance import fit_smooth, subtract_smooth
 from rawnind.imaging.coordinates import cells_of_blocks
 from rawnind.records import Cfa
 
@@ -38,7 +38,6 @@ class Change:
         score: (hb, wb) float32 per block of 4x4 cells: the largest test statistic over its threshold; detected from 1 on.
         noise_gain: d(variance)/d(level) of the gain-matched difference of single green sites, in levels.
         noise_floor: variance of the same at level 0, in levels squared.
-        residual_shift: (dy, dx) in cells, to be added to the shift that was applied; None where it was not measurable.
         expected_loss: mean absolute difference of the frames that noise alone gives, in levels.
         light: offset of the levels and drift of the light; None where too little is unchanged.
     """
@@ -47,7 +46,6 @@ class Change:
     score: NDArray[np.float32]
     noise_gain: float
     noise_floor: float
-    residual_shift: tuple[float, float] | None
     expected_loss: float
     light: Light | None
 
@@ -57,13 +55,11 @@ class PairStatistics:
     """All that the tests need of two frames, in an eighth of their memory.
 
     Attributes:
-        moments: sums over blocks, with the residual displacement applied.
-        displacement: what was left between the frames after alignment; None where it was not measurable.
+        moments: sums over blocks.
         shape: (h, w) of the frames in cells.
     """
 
     moments: Moments
-    displacement: Displacement | None
     shape: tuple[int, int]
 
 
@@ -73,7 +69,7 @@ def scene_change(
     """Detects what moved, appeared, vanished or fell into shadow between two frames.
 
     Everything that makes the frames differ without a change of the scene is estimated on the pair and removed or allowed for:
-    noise whose variance grows with the level, a residual shift or rotation, a different response, a drift of the light, noise
+    noise whose variance grows with the level, a different response, a drift of the light, noise
     of rows and columns. The rest is tested over boxes of 4 to 68 cells: mean, energy of the block means, variance within
     blocks. Uniform changes below about 5 % of the level are not detected. Detected regions are filled to their convex
     hull, except for blocks where a change would be visible and is not.
@@ -103,11 +99,8 @@ def pair_statistics(
     """
     ground_truth, noisy = np.ascontiguousarray(ground_truth), np.ascontiguousarray(noisy)
     usable = np.ascontiguousarray(usable)
-    displacement = measure_displacement(ground_truth, noisy, usable)
-    moments = block_moments(ground_truth, noisy, usable, displacement or Displacement())
-    return PairStatistics(
-        moments=moments, displacement=displacement, shape=(int(usable.shape[0]), int(usable.shape[1]))
-    )
+    moments = block_moments(ground_truth, noisy, usable)
+    return PairStatistics(moments=moments, shape=(int(usable.shape[0]), int(usable.shape[1])))
 
 
 def detect_change(statistics: PairStatistics, cfa: Cfa) -> Change:
@@ -117,7 +110,7 @@ def detect_change(statistics: PairStatistics, cfa: Cfa) -> Change:
         statistics: of the pair.
         cfa: of both frames.
     """
-    moments, displacement = statistics.moments, statistics.displacement
+    moments = statistics.moments
     noise = fit_noise(moments)
     smooth = fit_smooth(moments, noise)
     residual = np.empty_like(moments.d)
@@ -130,7 +123,6 @@ def detect_change(statistics: PairStatistics, cfa: Cfa) -> Change:
         score=score,
         noise_gain=float(noise.slope[1]) * sites,
         noise_floor=float(noise.floor[1]) * sites,
-        residual_shift=None if displacement is None else (displacement.dy[0], displacement.dx[0]),
         expected_loss=noise.mean_absolute(moments),
         light=measure_light(moments, noise, blocks),
     )

@@ -1,7 +1,6 @@
 """Block moments: sums over blocks of 4x4 cells, in one pass over two frames.
 
-The ground truth is interpolated where the displacement puts each noisy cell, by Lagrange's parabola through three samples
-along each axis. A chunk of 4 rows and 64 columns is loaded into a scratch array, compared, and reduced to its 16 blocks.
+A chunk of 4 rows and 64 columns is loaded into a scratch array, compared, and reduced to its 16 blocks.
 """
 
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from rawnind.imaging.coordinates import BLOCK, block_shape
 from rawnind.imaging.jit import kernel
 
-_CHUNK = 64  # cells; the displacement is constant over it: a rotation of 0.05 degrees moves 0.06 cells across a chunk
+_CHUNK = 64  # cells
 _OUTLIER_SHARE = np.float32(0.6)  # of a block's sum of squares: a smaller peak is not tested
 # 8 standard deviations, squared: Student's t with 14 degrees of freedom exceeds this in 1e-6 of the samples
 _OUTLIER = np.float32(64.0)
@@ -23,21 +22,20 @@ _NAMES = ("g", "d", "dd", "gradient")
 # vectorises the loops; with an array for each line it does not, and the pass takes twice as long.
 _LINE = 80
 _USE = 0  # 4 rows: 1 where the cell counts
-_GT = 4 * _LINE  # 6 rows: of the ground truth, each from one column before the chunk
-_NOISY = 10 * _LINE  # 4 rows
-_DOWN = 14 * _LINE  # 4 rows: ground truth interpolated down, not yet across
-_G = 18 * _LINE  # 4 rows: samples of g, needed again where a block has an outlier
-_D = 22 * _LINE  # 4 rows: the same of d
-_SUMS = 26 * _LINE  # of each column: cells, g, d, d squared, gradient, and the largest d squared
-_BLOCKS = 32 * _LINE  # the same of each block
-_SCRATCH = 38 * _LINE
+_GT = 4 * _LINE  # 5 rows of the ground truth, each one column longer than the chunk
+_NOISY = 9 * _LINE  # 4 rows
+_G = 13 * _LINE  # 4 rows: samples of g, needed again where a block has an outlier
+_D = 17 * _LINE  # 4 rows: the same of d
+_SUMS = 21 * _LINE  # of each column: cells, g, d, d squared, gradient, and the largest d squared
+_BLOCKS = 27 * _LINE  # the same of each block
+_SCRATCH = 33 * _LINE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Moments:
     """Sums over blocks of 4x4 cells, usable cells only; P planes, (hb, wb) blocks, all float32.
 
-    `g` is the ground truth moved onto the noisy frame, `d` the ground truth so moved minus the noisy frame.
+    `g` is the ground truth, `d` the ground truth minus the noisy frame.
 
     Attributes:
         n: (hb, wb) usable cells, 0..16.
@@ -54,64 +52,29 @@ class Moments:
     gradient: NDArray[np.float32]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Displacement:
-    """Where the noisy frame's cells lie in the ground truth: at (y + dy, x + dx), affine over the frame.
-
-    Attributes:
-        dy: (constant, per row, per column): cells, and cells per cell, about the frame's centre.
-        dx: the same across.
-    """
-
-    dy: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    dx: tuple[float, float, float] = (0.0, 0.0, 0.0)
-
-
 def block_moments(
-    ground_truth: NDArray[np.float32],
-    noisy: NDArray[np.float32],
-    usable: NDArray[np.bool_],
-    displacement: Displacement,
-    *,
-    top: int = 0,
-    height: int | None = None,
+    ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_]
 ) -> Moments:
-    """Moments of every block, with the ground truth interpolated at the displacement.
+    """Moments of every block. The last row and the last column have no gradient.
 
     Args:
         ground_truth: (P, h, w) float32 levels, finite.
         noisy: (P, h, w) float32 levels times the gain, finite.
         usable: (h, w) bool.
-        displacement: about the centre of the whole frame.
-        top: the whole frame's row that the arrays begin with.
-        height: rows of the whole frame; None where the arrays show all of it.
     """
     planes, rows, columns = noisy.shape
     blocks = block_shape((rows, columns))
     n = np.empty(blocks, np.float32)
     out = np.empty((len(_NAMES), planes, *blocks), np.float32)
-    middle = ((rows if height is None else height) - 1) / 2 - top
-    coefficients = np.array([displacement.dy, displacement.dx], np.float64)
-    _moments(ground_truth, noisy, usable.view(np.uint8), coefficients, middle, (columns - 1) / 2, n, out)
+    _moments(ground_truth, noisy, usable.view(np.uint8), n, out)
     return Moments(n=n, **dict(zip(_NAMES, out, strict=True)))
 
 
 @kernel
-def _stencil(fraction: float, out: NDArray[np.float32]) -> None:
-    """Weights of Lagrange's parabola through samples at -1, 0, 1, evaluated at `fraction`; written to (3,) `out`."""
-    out[0] = fraction * (fraction - 1) / 2
-    out[1] = 1 - fraction * fraction
-    out[2] = fraction * (fraction + 1) / 2
-
-
-@kernel(fastmath={"contract"})
-def _moments(  # noqa: PLR0917
+def _moments(
     gt: NDArray[np.float32],
     noisy: NDArray[np.float32],
     usable: NDArray[np.uint8],
-    coefficients: NDArray[np.float64],
-    middle_y: float,
-    middle_x: float,
     n: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
@@ -121,27 +84,16 @@ def _moments(  # noqa: PLR0917
         gt: (P, h, w) levels.
         noisy: (P, h, w) levels.
         usable: (h, w) 0 or 1.
-        coefficients: (2, 3) displacement, rows dy and dx.
-        middle_y: row of the frame's centre in the arrays.
-        middle_x: column of the frame's centre.
         n: (hb, wb), written.
         out: (4, P, hb, wb) g, d, dd, gradient, written.
     """
-    planes, height, width = noisy.shape
+    planes, _, width = noisy.shape
     w = np.zeros(_SCRATCH, np.float32)
-    wy, wx = np.empty(3, np.float32), np.empty(3, np.float32)
     for block_y in range(n.shape[0]):
-        top, bottom = block_y * BLOCK, min(block_y * BLOCK + BLOCK, height)
         for plane in range(planes):  # outside of the chunks: memory is read in long lines
             for chunk in range(0, width, _CHUNK):
-                y, x = (top + bottom - 1) / 2 - middle_y, chunk + _CHUNK / 2 - middle_x
-                uy = coefficients[0, 0] + coefficients[0, 1] * y + coefficients[0, 2] * x
-                ux = coefficients[1, 0] + coefficients[1, 1] * y + coefficients[1, 2] * x
-                iy, ix = round(uy), round(ux)
-                _stencil(uy - iy, wy)
-                _stencil(ux - ix, wx)
-                _load(gt[plane], noisy[plane], usable, top, chunk, iy, ix, w)
-                _compare(wy, wx, w)
+                _load(gt[plane], noisy[plane], usable, block_y * BLOCK, chunk, w)
+                _compare(w)
                 _add_blocks(w)
                 if _reject_outliers(w):
                     _add_blocks(w)
@@ -155,11 +107,9 @@ def _load(  # noqa: PLR0917
     usable: NDArray[np.uint8],
     top: int,
     chunk: int,
-    iy: int,
-    ix: int,
     w: NDArray[np.float32],
 ) -> None:
-    """Copies a chunk to the scratch array; cells without a partner in the ground truth are unusable, their values arbitrary.
+    """Copies a chunk to the scratch array; the ground truth's last row and column are repeated.
 
     Args:
         gt: (h, w) levels of a plane.
@@ -167,24 +117,20 @@ def _load(  # noqa: PLR0917
         usable: (h, w) 0 or 1.
         top: first row of the chunk.
         chunk: first column of the chunk.
-        iy: whole part of the displacement down.
-        ix: whole part of the displacement across.
         w: (_SCRATCH,) scratch array; rows _USE, _GT and _NOISY are written.
     """
     height, width = noisy.shape
-    left, right = max(chunk, 1 - ix, 0), min(chunk + _CHUNK, width, width - 1 - ix)
-    if left >= right or right - left < _CHUNK:
+    right = min(chunk + _CHUNK, width)
+    if right - chunk < _CHUNK:
         w[_USE:_GT] = 0
-    if left >= right:
-        return
-    for i in range(BLOCK + 2):
-        row = min(max(top + iy - 1 + i, 0), height - 1)
-        _copy(gt[row, left + ix - 1 : right + ix + 1], w, _GT + i * _LINE + left - chunk)
+    for i in range(BLOCK + 1):
+        row = gt[min(top + i, height - 1)]
+        _copy(row[chunk:right], w, _GT + i * _LINE)
+        w[_GT + i * _LINE + right - chunk] = row[min(right, width - 1)]
     for i in range(BLOCK):
-        at = i * _LINE + left - chunk
-        if top + i < height and 1 <= top + i + iy < height - 1:
-            _copy(usable[top + i, left:right], w, _USE + at)
-            _copy(noisy[top + i, left:right], w, _NOISY + at)
+        if top + i < height:
+            _copy(usable[top + i, chunk:right], w, _USE + i * _LINE)
+            _copy(noisy[top + i, chunk:right], w, _NOISY + i * _LINE)
         else:
             w[_USE + i * _LINE : _USE + (i + 1) * _LINE] = 0
 
@@ -203,29 +149,20 @@ def _copy(values: NDArray[Any], w: NDArray[np.float32], start: int) -> None:
 
 
 @kernel(fastmath={"contract"})
-def _compare(wy: NDArray[np.float32], wx: NDArray[np.float32], w: NDArray[np.float32]) -> None:
-    """Interpolates the ground truth, takes the difference, and sums over each column's four rows.
+def _compare(w: NDArray[np.float32]) -> None:
+    """Takes the difference and the gradient, and sums over each column's four rows.
 
     Args:
-        wy: (3,) weights down.
-        wx: (3,) weights across.
-        w: (_SCRATCH,) scratch array; rows _DOWN, _G, _D and _SUMS are written.
+        w: (_SCRATCH,) scratch array; rows _G, _D and _SUMS are written.
     """
-    ya, yb, yc = wy[0], wy[1], wy[2]
-    xa, xb, xc = wx[0], wx[1], wx[2]
-    for i in range(BLOCK):
-        for x in range(_CHUNK + 2):
-            at = _GT + i * _LINE + x
-            w[_DOWN + i * _LINE + x] = ya * w[at] + yb * w[at + _LINE] + yc * w[at + 2 * _LINE]
     zero = np.float32(0)
     for x in range(_CHUNK):
         cells, g, d, dd, gradient, largest = zero, zero, zero, zero, zero, zero
         for i in range(BLOCK):
-            here, down = _GT + (i + 1) * _LINE + x + 1, _DOWN + i * _LINE + x
+            here = _GT + i * _LINE + x
             use = w[_USE + i * _LINE + x]
-            value = xa * w[down] + xb * w[down + 1] + xc * w[down + 2]
-            delta = use * (value - w[_NOISY + i * _LINE + x])
-            value = use * value
+            delta = use * (w[here] - w[_NOISY + i * _LINE + x])
+            value = use * w[here]
             gy, gx = use * (w[here + _LINE] - w[here]), use * (w[here + 1] - w[here])
             w[_G + i * _LINE + x], w[_D + i * _LINE + x] = value, delta
             cells += use

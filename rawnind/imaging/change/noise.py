@@ -3,6 +3,7 @@
 The noise model and the systematic errors are estimated on the pair itself.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.change.moments import Moments
+
+Whole = Callable[[int, NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 
 FLOOR = 0.02
 """Relative systematic error of unchanged content: response and light that the smooth model misses.
@@ -76,10 +79,14 @@ def sample_blocks(weight: NDArray[np.bool_], count: int) -> NDArray[np.intp]:
     return indices[:: max(1, len(indices) // count)]
 
 
-def fit_noise(moments: Moments) -> NoiseModel:
+def fit_noise(moments: Moments, whole: Whole | None = None) -> NoiseModel:
     """Fits the noise model to the smoother half of the blocks at each level.
 
     Medians of block variances, which moved objects and hot pixels do not shift; then a robust line through the medians.
+
+    Args:
+        moments: of the frame.
+        whole: (plane, levels, variances) -> variances, where noise is cut off: what they would be without.
     """
     chosen = sample_blocks(moments.n >= 12, _SAMPLES)
     cells, lines = moments.n.ravel()[chosen], []
@@ -87,7 +94,10 @@ def fit_noise(moments: Moments) -> NoiseModel:
         level, dd, gradient = (
             map_[plane].ravel()[chosen] for map_ in (moments.g, moments.dd, moments.gradient)
         )
-        lines.append(_line(*_variance_by_level(level, dd, gradient, cells)))
+        levels, variances, errors = _variance_by_level(level, dd, gradient, cells)
+        if whole is not None and len(levels):
+            variances = whole(plane, levels, variances)
+        lines.append(_line(levels, variances, errors))
     return NoiseModel(
         slope=np.array([slope for slope, _ in lines], np.float32),
         floor=np.array([floor for _, floor in lines], np.float32),

@@ -1,7 +1,7 @@
 """Nuisance parameters: what makes two frames differ although the scene does not change.
 
-A residual shift and rotation (`measure_displacement`), a different response and a drift of the light (`fit_smooth`), noise
-of rows and columns (`subtract_lines`). All are fitted robustly, so that changes of the scene do not enter.
+A different response and a drift of the light (`fit_smooth`), noise of rows and columns (`subtract_lines`). All are fitted
+robustly, so that changes of the scene do not enter. What alignment leaves is not taken out: the stored pair has it too.
 """
 
 from dataclasses import dataclass
@@ -11,18 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.imaging.change.moments import Displacement, Moments, block_moments
+from rawnind.imaging.change.moments import Moments
 from rawnind.imaging.change.noise import FLOOR, NoiseModel, robust_fit, sample_blocks
-from rawnind.imaging.coordinates import BLOCK
 from rawnind.imaging.jit import kernel
 
-_BAND = 8  # block rows per band that the displacement is measured on
-_CONVERGED = 0.01  # cells; far below the 0.05 cells that the tests allow for
-_BANDS = 10
 _SAMPLES = 2000  # blocks that a smooth model is fitted to
-_SMOOTH = np.array([1, 2, 1], np.float32) / 4
-# Derivative after _SMOOTH, per cell: a sine series that equals w (1 + cos w) / 2 to third order in the frequency w.
-_SLOPE = np.array([-1, -10, 0, 10, 1], np.float32) / 24 / BLOCK
 _LINES = 17  # lines of blocks; line noise is the difference from their mean
 _SAMPLED = 125  # blocks of a line, of which the median starts the M-estimator
 _MEDIAN_SQUARE = 0.455  # median of a chi-square with 1 degree of freedom
@@ -31,139 +24,6 @@ _DARK = np.float32(1e-3)  # level below which ln(g) is held constant
 _DRIFT = 5  # terms of a second-order surface without its constant
 _EXPECTED_DRIFT = 0.05  # relative change of the light from the centre to the edge, standard deviation
 _INDEPENDENT = 200  # effective number of independent blocks: errors of neighbouring blocks are correlated
-_EXPECTED_SHIFT = 0.15  # cells, standard deviation: whole-site alignment leaves at most half a site
-_EXPECTED_ROTATION = 1e-3  # cells per cell: 0.05 degrees are 0.9e-3; the same for the scale
-
-
-def measure_displacement(
-    ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_]
-) -> Displacement | None:
-    """Where the noisy frame's cells lie in the ground truth, beyond the shift that alignment applied.
-
-    Robust regression of the difference of smoothed blocks on the ground truth's gradient, d = -(dy, dx) . gradient, over bands
-    of rows that sample the frame. Up to three iterations, each with the previous result applied: blocks blur thin lines, which
-    makes a single step too small.
-
-    Args:
-        ground_truth: (P, h, w) float32 levels, shifted onto the noisy frame.
-        noisy: (P, h, w) float32 levels times the gain.
-        usable: (h, w) bool.
-
-    Returns:
-        The displacement, or None where fewer than 200 blocks can be compared.
-    """
-    height, width = usable.shape
-    planes, size = len(noisy), _BAND * BLOCK
-    rotation = (_EXPECTED_ROTATION * height / 2, _EXPECTED_ROTATION * width / 2)
-    prior = [*_PRIOR * planes, *(_EXPECTED_DRIFT,) * _DRIFT, *(_EXPECTED_SHIFT, *rotation) * 2]
-    found = np.zeros(6)
-    for _ in range(3):
-        displacement = _per_cell(found, height, width)
-        rows = []
-        for top in _band_starts(height):
-            band = slice(top, top + size)
-            moments = block_moments(
-                np.ascontiguousarray(ground_truth[:, band]),
-                np.ascontiguousarray(noisy[:, band]),
-                usable[band],
-                displacement,
-                top=top,
-                height=height,
-            )
-            rows.append(_gradient_rows(moments, (top / BLOCK, height / BLOCK / 2, width / BLOCK / 2)))
-        design, target, scale = (np.concatenate([part[i] for part in rows]) for i in range(3))
-        if len(target) < 200:
-            return None
-        step = max(1, len(target) // (3 * _SAMPLES))
-        before, design = found, design[::step]
-        # regress the total displacement, so that the prior bounds it and not each step
-        whole = target[::step] + design[:, -6:] @ before
-        found = robust_fit(design, whole, scale[::step], np.array(prior))[-6:]
-        if np.abs(found - before).max() < _CONVERGED:
-            break
-    return _per_cell(found, height, width)
-
-
-def _band_starts(height: int) -> list[int]:
-    """First rows of the bands: overlapping by half where the frame is low, else `_BANDS` of them spread over it."""
-    size = _BAND * BLOCK
-    if height <= _BANDS * size:
-        return list(range(0, max(height - size // 2, 1), size // 2))
-    starts: list[int] = (np.linspace(0, height - size, _BANDS) // BLOCK * BLOCK).astype(int).tolist()
-    return starts
-
-
-def _per_cell(found: NDArray[np.float64], height: int, width: int) -> Displacement:
-    """A displacement from its coefficients over positions from -1 to 1.
-
-    Args:
-        found: (6,) constant, down and across of dy, then of dx, in cells.
-        height: of the frame in cells.
-        width: of the frame in cells.
-    """
-    return Displacement(
-        dy=(found[0], found[1] * 2 / height, found[2] * 2 / width),
-        dx=(found[3], found[4] * 2 / height, found[5] * 2 / width),
-    )
-
-
-def _gradient_rows(moments: Moments, place: tuple[float, float, float]) -> tuple[NDArray[np.float64], ...]:
-    """Regression rows of a band's blocks: response of each plane, drift of the light, displacement.
-
-    Args:
-        moments: of the band.
-        place: the band's first row in blocks, half the frame's height and half its width in blocks.
-
-    Returns:
-        (N, 3 * P + 11) design, (N,) target, (N,) scale, float64.
-    """
-    top, half_height, half_width = place
-    planes, height, width = moments.g.shape
-    if height < 5 or width < 5:
-        return np.empty((0, len(_PRIOR) * planes + _DRIFT + 6)), np.empty(0), np.empty(0)
-    inner = (slice(2, -2), slice(2, -2))
-    there = cv2.erode(moments.n, np.ones((5, 5), np.uint8))[inner] >= 12
-    chosen = sample_blocks(there, 3 * _SAMPLES // _BANDS)
-    row, x = np.divmod(chosen, width - 4)
-    first = np.flatnonzero(np.diff(row, prepend=-1))
-    y, x = (row + 2.5 + top) / half_height - 1, (x + 2.5) / half_width - 1
-    parts = []
-    for plane in range(planes):
-        d, level, gy, gx = (
-            cv2.sepFilter2D(map_, -1, across, down)[inner].ravel()[chosen]
-            for map_, across, down in (
-                (moments.d[plane], _SMOOTH, _SMOOTH),
-                (moments.g[plane], _SMOOTH, _SMOOTH),
-                (moments.g[plane], _SMOOTH, _SLOPE),
-                (moments.g[plane], _SLOPE, _SMOOTH),
-            )
-        )
-        spread = cv2.blur(moments.dd[plane], (5, 5))[inner].ravel()[chosen]
-        terms = len(_PRIOR)
-        response = np.zeros((len(chosen), terms * planes))
-        response[:, terms * plane : terms * plane + terms] = _powers(level)
-        slopes = np.stack([-gy, -gy * y, -gy * x, -gx, -gx * y, -gx * x], axis=1)
-        parts_ = np.concatenate([response, level[:, None] * _surface(y, x), slopes], axis=1)
-        _subtract_rows(d, parts_, first)
-        mean = spread / 15 * float((_SMOOTH**2).sum()) ** 2 / BLOCK**2  # 15: 16 cells less their mean
-        scale = np.sqrt(mean + (0.25 * FLOOR * level) ** 2 + 0.05**2 * (gy**2 + gx**2) + 1e-10)
-        parts.append((parts_, d, scale))
-    return tuple(np.concatenate([part[i] for part in parts]).astype(np.float64) for i in range(3))
-
-
-def _subtract_rows(target: NDArray[Any], design: NDArray[Any], first: NDArray[np.intp]) -> None:
-    """Subtracts, in place, what each block row has in common: row noise correlates with the gradient where the scene has rows.
-
-    Args:
-        target: (N,); its median per row is subtracted.
-        design: (N, K); its means per row are subtracted.
-        first: (R,) index of the first block of each row.
-    """
-    count = np.diff(first, append=len(target))
-    for start, length in zip(first, count, strict=True):
-        target[start : start + length] -= np.median(target[start : start + length])
-    if len(first):
-        design -= np.repeat(np.add.reduceat(design, first) / count[:, None], count, axis=0)
 
 
 def _powers(level: NDArray[Any]) -> NDArray[Any]:

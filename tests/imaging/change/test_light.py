@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rawnind.imaging.change.light import measure_light
-from rawnind.imaging.change.moments import Displacement, block_moments
+from rawnind.imaging.change.moments import block_moments
 from rawnind.imaging.change.noise import fit_noise
 
 SHAPE = (400, 600)
@@ -19,7 +19,7 @@ def measured(*, offset=0.0, drift=0.0, sigma=0.01, moved=False):
     if moved:
         noisy[:, 100:300, 100:300] = 0.4
     noisy += rng.normal(0, sigma, noisy.shape).astype(np.float32)
-    moments = block_moments(truth, noisy, np.ones(SHAPE, np.bool_), Displacement())
+    moments = block_moments(truth, noisy, np.ones(SHAPE, np.bool_))
     changed = np.zeros(moments.n.shape, np.bool_)
     return measure_light(moments, fit_noise(moments), changed)
 
@@ -42,5 +42,5 @@ def test_what_moved_does_not_count_although_it_was_not_marked():
 
 def test_hardly_any_unchanged_blocks_are_no_measurement():
     truth = np.full((3, *SHAPE), 0.2, np.float32)
-    moments = block_moments(truth, truth, np.ones(SHAPE, np.bool_), Displacement())
+    moments = block_moments(truth, truth, np.ones(SHAPE, np.bool_))
     assert measure_light(moments, fit_noise(moments), np.ones(moments.n.shape, np.bool_)) is None

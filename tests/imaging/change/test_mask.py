@@ -12,7 +12,7 @@ from rawnind.imaging.change.mask import INVALID, Cause, combine, scene_change, v
 from rawnind.imaging.exposure import gain, overexposed
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.records import Cfa
-from tests.imaging.changed_pairs import Case, Kind, draw_case, render
+from tests.imaging.changed_pairs import Case, Kind, aligned, draw_case, render
 from tests.imaging.simulation import noise_at
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 def judge(case):
     """(pair, usable cells, gain, change) of a case."""
-    pair = render(case)
+    pair = aligned(render(case))
     cells, photo = pair.cells, pair.noisy_photo
     usable = (pair.ground_truth < 0.99).all(axis=0)
     usable &= ~(overexposed(photo.mosaic, photo.sensor) | hot_pixels(photo.mosaic, photo.sensor))[cells]
@@ -82,12 +82,6 @@ def test_what_is_no_motion_is_not_masked(trouble, iso, cfa):
     assert lost(pair, usable, change) <= 0.01
 
 
-@pytest.mark.parametrize("cfa", Cfa)
-def test_the_residual_shift_is_measured(cfa):
-    *_, change = judge(Case(seed=6, cfa=cfa, iso=800, residual=(0.4, -0.3)))
-    assert np.array(change.residual_shift) * cfa.cell == pytest.approx([0.4, -0.3], abs=0.15)
-
-
 @pytest.mark.parametrize("iso", [400, 25600])
 def test_the_noise_model_is_the_simulators(iso):
     pair, _, factor, change = judge(Case(seed=5, cfa=Cfa.BAYER, iso=iso, gt_iso=50))
@@ -110,7 +104,6 @@ def test_nothing_usable_changes_nothing():
     levels = np.random.default_rng(0).random((4, 64, 96), np.float32)
     change = scene_change(levels, levels, np.zeros((64, 96), np.bool_), Cfa.BAYER)
     assert not change.changed.any()
-    assert change.residual_shift is None
 
 
 @given(shape=st.tuples(st.integers(1, 40), st.integers(1, 70)), cfa=st.sampled_from(Cfa))

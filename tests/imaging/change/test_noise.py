@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rawnind.imaging.change.moments import Displacement, block_moments
+from rawnind.imaging.change.moments import block_moments
 from rawnind.imaging.change.noise import fit_noise, robust_fit
 
 
@@ -22,7 +22,7 @@ def frames(slope, floor, *, seed=0, shape=(200, 300)):
 @pytest.mark.parametrize(("slope", "floor"), [(2e-5, 1e-7), (1e-3, 1e-5), (2e-2, 1e-3)])
 def test_shot_and_read_noise_come_out_within_a_tenth(slope, floor):
     truth, noisy = frames(slope, floor)
-    model = fit_noise(block_moments(truth, noisy, np.ones(truth.shape[1:], np.bool_), Displacement()))
+    model = fit_noise(block_moments(truth, noisy, np.ones(truth.shape[1:], np.bool_)))
     levels = np.full((3, 1), 0.3, np.float32)
     assert model.variance(levels) == pytest.approx(slope * 0.3 + floor, rel=0.1)
 
@@ -36,7 +36,7 @@ def test_the_floor_is_that_of_black_blocks_beside_slightly_brighter_ones(seed, b
     truth[:, : int(400 * black)] = 0
     truth[:, int(400 * black) : int(400 * black) + 60] = dim
     noisy = truth + np.sqrt(slope * truth + floor) * rng.standard_normal(truth.shape).astype(np.float32)
-    model = fit_noise(block_moments(truth, noisy, np.ones(truth.shape[1:], np.bool_), Displacement()))
+    model = fit_noise(block_moments(truth, noisy, np.ones(truth.shape[1:], np.bool_)))
     assert model.variance(np.zeros((1, 1), np.float32)) == pytest.approx(floor, rel=0.15)
     assert model.variance(np.full((1, 1), 0.3, np.float32)) == pytest.approx(slope * 0.3 + floor, rel=0.1)
 
@@ -44,7 +44,7 @@ def test_the_floor_is_that_of_black_blocks_beside_slightly_brighter_ones(seed, b
 def test_a_fifth_of_the_frame_with_other_content_does_not_move_the_model():
     truth, noisy = frames(1e-3, 1e-5)
     noisy[:, :80, :150] += np.random.default_rng(1).normal(0, 0.2, (3, 80, 150)).astype(np.float32)
-    model = fit_noise(block_moments(truth, noisy, np.ones(truth.shape[1:], np.bool_), Displacement()))
+    model = fit_noise(block_moments(truth, noisy, np.ones(truth.shape[1:], np.bool_)))
     assert model.variance(np.full((3, 1), 0.3, np.float32)) == pytest.approx(3.1e-4, rel=0.25)
 
 
@@ -61,32 +61,13 @@ def test_a_third_of_wrong_rows_leaves_the_fit_alone(seed, broken):
     assert found == pytest.approx(truth, abs=0.01)
 
 
-@given(dy=st.floats(-1.5, 1.5), dx=st.floats(-1.5, 1.5))
-@settings(deadline=None, max_examples=20)
-def test_moments_read_the_ground_truth_where_the_displacement_says(dy, dx):
-    y, x = np.mgrid[0:64, 0:96].astype(np.float32)
-
-    def scene(y, x):
-        return (0.4 + 0.1 * np.sin(y / 9) * np.cos(x / 7))[None].astype(np.float32)
-
-    moments = block_moments(
-        scene(y, x),
-        scene(y + dy, x + dx),
-        np.ones(y.shape, np.bool_),
-        Displacement(dy=(dy, 0, 0), dx=(dx, 0, 0)),
-    )
-    inner = moments.n == 16
-    assert inner.sum() > 0.7 * inner.size
-    assert np.abs(moments.d[0][inner]).max() < 1e-4
-
-
 @given(seed=st.integers(0, 1000))
 @settings(deadline=None, max_examples=20)
 def test_moments_are_numpys_means_and_sums_of_squares(seed):
     rng = np.random.default_rng(seed)
     truth = rng.random((1, 16, 80), np.float32)
     noisy = rng.random((1, 16, 80), np.float32)
-    moments = block_moments(truth, noisy, np.ones((16, 80), np.bool_), Displacement())
+    moments = block_moments(truth, noisy, np.ones((16, 80), np.bool_))
     blocks = (truth - noisy)[0].reshape(4, 4, 20, 4).swapaxes(1, 2)[1:3, 1:-1].reshape(2, 18, 16)
     assert moments.d[0, 1:3, 1:-1] == pytest.approx(blocks.mean(-1), abs=1e-5)
     assert moments.dd[0, 1:3, 1:-1] == pytest.approx(blocks.var(-1) * 16, abs=1e-4)
@@ -95,7 +76,7 @@ def test_moments_are_numpys_means_and_sums_of_squares(seed):
 def test_a_hot_pixel_does_not_count():
     truth, noisy = frames(1e-4, 1e-6)
     everything = np.ones(truth.shape[1:], np.bool_)
-    clean = block_moments(truth, noisy, everything, Displacement())
+    clean = block_moments(truth, noisy, everything)
     noisy[1, 101, 53] += 0.5
-    spoilt = block_moments(truth, noisy, everything, Displacement())
+    spoilt = block_moments(truth, noisy, everything)
     assert spoilt.d[1, 25, 13] == pytest.approx(clean.d[1, 25, 13], abs=0.01)
