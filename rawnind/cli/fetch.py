@@ -74,7 +74,9 @@ def fetch(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with watching_fetch(progress) as show:
         done = fetch_files(selection.files, root, show, jobs=jobs, retry_failed=retry_failed, client=client)
-    print_lines(first_of(f"failed: {each.reason}: {each.detail}" for each in done.failures), err=True)
+    print_lines(
+        first_of(f"failed: {each.path}: {each.reason}: {each.detail}" for each in done.failures), err=True
+    )
     counts = done.counts
     click.echo(
         f"{counts.files} files: {counts.here} were there, {counts.fetched} fetched ({counts.transferred / 1e6:.1f} MB), "

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rawnind.errors import DownloadError, printable
+from rawnind.errors import DownloadError
 from rawnind.fetch.target import Target
 from rawnind.source.http_client import BLOCK, HttpClient
 from rawnind.source.remote import Digests, RemoteFile
@@ -53,7 +53,7 @@ class Downloader:
         while True:
             before = _size(part)
             try:
-                with _disk_errors(file):
+                with _disk_errors():
                     self._attempt(file, part, received)
                     self._target.publish(file, part)
             except DownloadError as error:
@@ -62,6 +62,7 @@ class Downloader:
                 wrong += error.reason in _WRONG
                 fruitless = 0 if _size(part) > before else fruitless + 1
                 if error.final or wrong >= _WRONG_TIMES or fruitless >= self._client.patience.attempts:
+                    _drop_empty(part)
                     raise DownloadError(error.reason, error.detail, final=error.final or wrong > 0) from error
                 if self._stop.wait(self._client.patience.pause(max(1, fruitless), error.wait)):
                     raise StoppedError from error
@@ -80,7 +81,7 @@ class Downloader:
                         if response.start:
                             raise DownloadError(
                                 "bad_range",
-                                f"{printable(file.path)}: the server sends another range",
+                                "the server sends another range",
                                 final=True,
                             )
                         self._discard(descriptor, received)
@@ -90,9 +91,7 @@ class Downloader:
                         have += len(block)
                         if have > most:
                             self._discard(descriptor, received)
-                            raise DownloadError(
-                                "too_long", f"{printable(file.path)}: the server sends more than {most} bytes"
-                            )
+                            raise DownloadError("too_long", f"the server sends more than {most} bytes")
                         _write(descriptor, block)
                         digests.update(block)
                         received(len(block))
@@ -102,11 +101,11 @@ class Downloader:
                 if expected is not None and have < expected:
                     raise DownloadError(
                         "cut",
-                        f"{printable(file.path)}: the connection ended after {have} of {expected} bytes",
+                        f"the connection ended after {have} of {expected} bytes",
                     )
             if why := digests.problem():
                 self._discard(descriptor, received)
-                raise DownloadError("wrong_bytes", f"{printable(file.path)}: {why}")
+                raise DownloadError("wrong_bytes", f"{why}")
 
     @staticmethod
     def _discard(descriptor: int, received: Callable[[int], None]) -> None:
@@ -120,7 +119,7 @@ _WRONG = {"wrong_bytes", "too_long"}
 
 def _check_announced(file: RemoteFile, total: int | None) -> None:
     if total is not None and file.size is not None and total != file.size:
-        detail = f"{printable(file.path)}: the server has {total} bytes, {file.size} are declared"
+        detail = f"the server has {total} bytes, {file.size} are declared"
         raise DownloadError("wrong_size", detail, final=True)
 
 
@@ -150,6 +149,12 @@ def _size(path: Path) -> int:
         return 0
 
 
+def _drop_empty(part: Path) -> None:
+    with contextlib.suppress(OSError):
+        if not part.lstat().st_size:
+            part.unlink()
+
+
 @contextlib.contextmanager
 def _opened(part: Path) -> Iterator[int]:
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
@@ -160,9 +165,9 @@ def _opened(part: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _disk_errors(file: RemoteFile) -> Iterator[None]:
+def _disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        detail = f"{printable(file.path)}: cannot be written: {error.strerror or error}"
+        detail = f"cannot be written: {error.strerror or error}"
         raise DownloadError("disk", detail, final=True) from error

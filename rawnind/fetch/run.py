@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from rawnind.errors import DownloadError, OutputError, printable
+from rawnind.errors import DownloadError, OutputError
 from rawnind.fetch.download import Downloader, StoppedError
 from rawnind.fetch.tally import Counts, Failed, Tally
 from rawnind.fetch.target import Quarantined, Target, is_checked
@@ -213,7 +213,5 @@ class _Run:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise DownloadError(
-                "disk", f"{printable(file.path)}: cannot be read: {error.strerror}"
-            ) from error
+            raise DownloadError("disk", f"it cannot be read: {error.strerror}") from error
         return not digests.problem()

@@ -89,7 +89,7 @@ class Target:
             DownloadError: It would lie outside of the root, or a link is in the way.
         """
         if why := unsafe_path(file.path):
-            raise DownloadError("unsafe_name", f"{printable(file.path)}: {why}", final=True)
+            raise DownloadError("unsafe_name", why, final=True)
         place = self.root
         parts = file.path.split("/")
         for number, part in enumerate(parts, 1):
