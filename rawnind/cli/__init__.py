@@ -11,6 +11,7 @@ from rawnind.cli.noise import noise
 from rawnind.cli.prepare import plan, prepare
 from rawnind.cli.sources import index, sample
 from rawnind.cli.train import evaluate, train
+from rawnind.cli.use_model import denoise, export_model
 
 
 @click.group(
@@ -53,5 +54,7 @@ for _command in (
     export,
     train,
     evaluate,
+    denoise,
+    export_model,
 ):  # in the order of their use
     main.add_command(_command)

@@ -1,13 +1,12 @@
 """The command `export`."""
 
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import click
 
+from rawnind.cli.progress_line import every_two_seconds
 from rawnind.errors import first_of
 from rawnind.exit_codes import ExitCode
 from rawnind.printing import print_lines
@@ -34,21 +33,8 @@ def export(output: str, to: Path, format_: Literal["research-yaml"]) -> None:
     from rawnind.exporters.research_yaml import export as run_export
     from rawnind.exporters.rules import describe_export
 
-    report = run_export(output, to, format=format_, progress=_every_two_seconds("exported"))
+    report = run_export(output, to, format=format_, progress=every_two_seconds("exported", "crops"))
     problems = check(to)
     print_lines(first_of(problems), err=True)
     click.echo(describe_export(report, to, len(problems)))
     sys.exit(ExitCode.PROBLEM if problems else ExitCode.COMPLETE)
-
-
-def _every_two_seconds(what: str) -> Callable[[int, int], None]:
-    """A progress callback that prints the number of crops every two seconds."""
-    last = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= 2:
-            last = time.monotonic()
-            click.echo(f"{what} {done} of {total} crops", err=True)
-
-    return report

@@ -2,9 +2,7 @@
 
 import hashlib
 import io
-import struct
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +10,35 @@ import numpy as np
 import tifffile
 from numpy.typing import ArrayLike, NDArray
 
+from rawnind.output.dng_tags import (
+    AS_SHOT_NEUTRAL,
+    BLACK_LEVEL,
+    COLOR_MATRIX,
+    D65,
+    DNG_BACKWARD_VERSION,
+    DNG_VERSION,
+    ILLUMINANT,
+    MAKE,
+    MODEL,
+    ORIENTATION,
+    UNIQUE_CAMERA_MODEL,
+    WHITE_LEVEL,
+    Tag,
+    byte_tag,
+    exif_tag,
+    long_tag,
+    ratio_tag,
+    short_tag,
+    text_tag,
+    with_exif,
+)
 from rawnind.records import Capture
 
-# Tags of TIFF 6.0, Exif 2.3 and the DNG specification 1.4.
-MAKE, MODEL, ORIENTATION = 271, 272, 274
-CFA_REPEAT, CFA_PATTERN, EXIF_IFD = 33421, 33422, 34665
-EXIF_PLACEHOLDER = EXIF_IFD - 1  # unused; tifffile refuses to write 34665 itself
-EXIF_TIME, EXIF_F_NUMBER, EXIF_ISO, EXIF_TAKEN, EXIF_FOCAL_LENGTH, EXIF_LENS = (
-    33434,
-    33437,
-    34855,
-    36867,
-    37386,
-    42036,
-)
-DNG_VERSION, DNG_BACKWARD_VERSION, UNIQUE_CAMERA_MODEL = 50706, 50707, 50708
-CFA_PLANE_COLOR, CFA_LAYOUT = 50710, 50711
-BLACK_REPEAT, BLACK_LEVEL, WHITE_LEVEL = 50713, 50714, 50717
-COLOR_MATRIX, AS_SHOT_NEUTRAL, ILLUMINANT, ACTIVE_AREA = 50721, 50728, 50778, 50829
+CFA_REPEAT, CFA_PATTERN = 33421, 33422
+CFA_PLANE_COLOR, CFA_LAYOUT, BLACK_REPEAT, ACTIVE_AREA = 50710, 50711, 50713, 50829
 PHOTOMETRIC_CFA = 32803
-D65 = 21
-DENOMINATOR = 10_000  # what cameras' own colour matrices are written with
 
 Pattern = Sequence[Sequence[int]] | NDArray[np.integer[Any]]
-_Tag = tuple[int, str, int, Any, bool]
 
 
 def write_dng(
@@ -118,27 +121,27 @@ def encode_dng(
     height, width = mosaic.shape
     top, left, bottom, right = margins
     black = _black_tile(tile, black_level)
-    tags: list[_Tag] = [
-        _text(MAKE, make),
-        _text(MODEL, model),
-        _text(UNIQUE_CAMERA_MODEL, f"{make} {model}"),
-        _shorts(ORIENTATION, (capture and capture.orientation) or 1),
-        _shorts(CFA_REPEAT, *tile.shape),
-        _bytes(CFA_PATTERN, *tile.ravel()),
-        _bytes(EXIF_PLACEHOLDER, *bytes(len(_exif(iso, capture, 0)))),
-        _bytes(DNG_VERSION, 1, 4, 0, 0),
-        _bytes(DNG_BACKWARD_VERSION, 1, 1, 0, 0),
-        _bytes(CFA_PLANE_COLOR, 0, 1, 2),
-        _shorts(CFA_LAYOUT, 1),
-        _shorts(BLACK_REPEAT, *black.shape),
-        _longs(BLACK_LEVEL, *black.ravel()),
-        _longs(WHITE_LEVEL, white_level),
-        _ratios(COLOR_MATRIX, "2i", color_matrix, 9),
-        _ratios(AS_SHOT_NEUTRAL, "2I", as_shot_neutral, 3),
-        _shorts(ILLUMINANT, D65),
-        _longs(ACTIVE_AREA, top, left, height - bottom, width - right),
+    tags: list[Tag] = [
+        text_tag(MAKE, make),
+        text_tag(MODEL, model),
+        text_tag(UNIQUE_CAMERA_MODEL, f"{make} {model}"),
+        short_tag(ORIENTATION, (capture and capture.orientation) or 1),
+        short_tag(CFA_REPEAT, *tile.shape),
+        byte_tag(CFA_PATTERN, *tile.ravel()),
+        exif_tag(iso, capture),
+        byte_tag(DNG_VERSION, 1, 4, 0, 0),
+        byte_tag(DNG_BACKWARD_VERSION, 1, 1, 0, 0),
+        byte_tag(CFA_PLANE_COLOR, 0, 1, 2),
+        short_tag(CFA_LAYOUT, 1),
+        short_tag(BLACK_REPEAT, *black.shape),
+        long_tag(BLACK_LEVEL, *black.ravel()),
+        long_tag(WHITE_LEVEL, white_level),
+        ratio_tag(COLOR_MATRIX, "2i", color_matrix, 9),
+        ratio_tag(AS_SHOT_NEUTRAL, "2I", as_shot_neutral, 3),
+        short_tag(ILLUMINANT, D65),
+        long_tag(ACTIVE_AREA, top, left, height - bottom, width - right),
     ]
-    return _with_exif(_encode_tiff(mosaic, tags), iso, capture)
+    return with_exif(_encode_tiff(mosaic, tags), iso, capture)
 
 
 def _checked_tile(pattern: Pattern) -> NDArray[np.uint8]:
@@ -183,7 +186,7 @@ def bayer_planes(tile: ArrayLike) -> NDArray[np.int64]:
     return np.where(colors == 1, np.where(red_row, 1, 2), np.where(colors == 0, 0, 3))
 
 
-def _encode_tiff(mosaic: NDArray[np.uint16], tags: list[_Tag]) -> bytearray:
+def _encode_tiff(mosaic: NDArray[np.uint16], tags: list[Tag]) -> bytearray:
     file = io.BytesIO()
     tifffile.imwrite(
         file,
@@ -197,77 +200,3 @@ def _encode_tiff(mosaic: NDArray[np.uint16], tags: list[_Tag]) -> bytearray:
         extratags=tags,
     )
     return bytearray(file.getbuffer())
-
-
-def _with_exif(data: bytearray, iso: int, capture: Capture | None) -> bytes:
-    """Turns the placeholder's entry into tag 34665 (type LONG), which points to the Exif IFD in the placeholder's bytes."""
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        tag = file.pages.first.tags[EXIF_PLACEHOLDER]
-        entry, start = tag.offset, tag.valueoffset
-    struct.pack_into("<HHI", data, entry, EXIF_IFD, 4, 1)
-    exif = _exif(iso, capture, start)
-    data[start : start + len(exif)] = exif
-    return bytes(data)
-
-
-def _exif(iso: int, capture: Capture | None, start: int) -> bytes:
-    """An Exif IFD: the only place where LibRaw looks for the ISO of a DNG.
-
-    Args:
-        iso: of the photo.
-        capture: further tags.
-        start: where the IFD lies in the file; values of more than four bytes follow it.
-    """
-    capture = capture or Capture()
-    taken = (capture.captured_at or "").replace("-", ":").replace("T", " ")
-    values = [
-        (EXIF_TIME, 5, _ratio(capture.exposure_time)),
-        (EXIF_F_NUMBER, 5, _ratio(capture.aperture)),
-        (EXIF_ISO, 3, struct.pack("<HH", iso, 0)),
-        (EXIF_TAKEN, 2, taken.encode("ascii") + b"\0" if taken else b""),
-        (EXIF_FOCAL_LENGTH, 5, _ratio(capture.focal_length)),
-        (EXIF_LENS, 2, capture.lens.ljust(4).encode("ascii") + b"\0" if capture.lens else b""),
-    ]
-    present = [value for value in values if value[2]]
-    at = start + 2 + 12 * len(present) + 4
-    directory, heap = struct.pack("<H", len(present)), b""
-    for tag, kind, value in present:
-        place = value
-        if len(value) > 4:
-            place = struct.pack("<I", at + len(heap))
-            heap += value + b"\0" * (len(value) % 2)
-        directory += struct.pack("<HHI", tag, kind, len(value) if kind == 2 else 1) + place
-    return directory + bytes(4) + heap
-
-
-def _ratio(value: float | None) -> bytes:
-    """A number as a fraction of whole numbers, as cameras write it; empty where it is unknown."""
-    if value is None:
-        return b""
-    fraction = Fraction(value).limit_denominator(DENOMINATOR)
-    return struct.pack("<II", fraction.numerator, fraction.denominator)
-
-
-def _text(tag: int, value: str) -> _Tag:
-    return (tag, "s", 0, value, True)
-
-
-def _bytes(tag: int, *values: int) -> _Tag:
-    return (tag, "B", len(values), bytes(int(value) for value in values), True)
-
-
-def _shorts(tag: int, *values: int) -> _Tag:
-    return (tag, "H", len(values), tuple(int(value) for value in values), True)
-
-
-def _longs(tag: int, *values: int) -> _Tag:
-    return (tag, "I", len(values), tuple(int(value) for value in values), True)
-
-
-def _ratios(tag: int, kind: str, values: Sequence[float], count: int) -> _Tag:
-    if len(values) != count:
-        raise ValueError(f"tag {tag} needs {count} values, got {len(values)}")
-    pairs = [(round(float(value) * DENOMINATOR), DENOMINATOR) for value in values]
-    if kind == "2I" and min(numerator for numerator, _ in pairs) <= 0:
-        raise ValueError(f"tag {tag} needs values above 0, got {list(values)}")
-    return (tag, kind, count, tuple(number for pair in pairs for number in pair), True)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rawnind.sample.dng import ACTIVE_AREA, ORIENTATION, encode_dng
+from rawnind.output.dng_tags import ORIENTATION
+from rawnind.sample.dng import ACTIVE_AREA, encode_dng
 
 TILE = 256
 _IMAGE_WIDTH, _IMAGE_LENGTH = 256, 257  # TIFF 6.0

@@ -1,0 +1,1 @@
+"""Denoises a RAW photo with a trained network: tiles, colour, and the files that photo editors open."""

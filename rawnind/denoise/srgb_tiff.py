@@ -1,0 +1,75 @@
+"""A demosaiced photo as a 16-bit TIFF in sRGB, white-balanced as shot and upright: to look at, in any program."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import ImageCms
+
+from rawnind.denoise.linear_dng import quantised
+from rawnind.source.editor_tags import EditorTags
+
+_SRGB_TO_XYZ = np.array(  # IEC 61966-2-1
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+_ICC_PROFILE = 34675
+_TURNS = {1: 0, 3: 2, 6: 3, 8: 1}
+"""Quarter turns counter-clockwise that make a photo upright, by TIFF's orientation."""
+
+_ROWS = 64
+
+
+def encode_srgb_tiff(levels: NDArray[np.float32], tags: EditorTags, rgb_xyz_matrix: Sequence[float]) -> bytes:
+    """The bytes of an uncompressed 16-bit TIFF with an sRGB profile.
+
+    Args:
+        levels: (3, H, W) camera RGB, not white-balanced; 0 is black, 1 a full sensor. Changed in place.
+        tags: its orientation and white balance, which is D65 where the file has none.
+        rgb_xyz_matrix: XYZ -> camera RGB under D65, 9 numbers row by row.
+    """
+    _to_srgb(levels, camera_to_srgb(rgb_xyz_matrix, tags.as_shot_neutral))
+    upright = np.rot90(levels, _TURNS[tags.orientation], axes=(1, 2))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file,
+        quantised(upright, 65535),
+        photometric="rgb",
+        planarconfig=1,
+        metadata=None,
+        software=False,
+        extratags=[(_ICC_PROFILE, "B", len(profile), profile, True)],
+    )
+    return file.getvalue()
+
+
+def camera_to_srgb(
+    rgb_xyz_matrix: Sequence[float], neutral: tuple[float, float, float] | None
+) -> NDArray[np.float64]:
+    """(3, 3) matrix from camera RGB to linear sRGB: what is neutral becomes grey, and a full sensor at least white.
+
+    Args:
+        rgb_xyz_matrix: XYZ -> camera RGB, 9 numbers row by row.
+        neutral: camera RGB of white; None: that of D65.
+    """
+    from_srgb = np.reshape(rgb_xyz_matrix, (3, 3)) @ _SRGB_TO_XYZ
+    daylight = from_srgb.sum(axis=1)  # camera RGB of D65
+    white = daylight if neutral is None else np.array(neutral)
+    balanced = np.linalg.inv(from_srgb / daylight[:, None])  # from camera RGB whose white is (1, 1, 1)
+    return np.asarray(balanced @ np.diag(white.max() / white))
+
+
+def _to_srgb(levels: NDArray[np.float32], matrix: NDArray[np.float64]) -> None:
+    """Converts to sRGB with its transfer curve, in place; colours outside of sRGB are clipped.
+
+    Args:
+        levels: (3, H, W) camera RGB.
+        matrix: (3, 3) from `camera_to_srgb`.
+    """
+    for top in range(0, levels.shape[1], _ROWS):
+        rows = levels[:, top : top + _ROWS]
+        balanced = np.einsum("ij,jyx->iyx", matrix.astype(np.float32), np.clip(rows, None, 1))
+        linear = np.clip(balanced, 0, 1)
+        rows[:] = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
