@@ -53,6 +53,8 @@ def test_every_pair_of_a_folder_with_camera_names_is_collected(photos, tmp_path,
     )
     summary = rawnind.prepare(pairs, tmp_path / "out", **CROPS)
     assert (summary.scenes.collected, summary.pairs.planned, summary.pairs.collected) == (4, 11, 11)
+    run("report", tmp_path / "out")
+    assert (tmp_path / "out" / "report" / "index.html").is_file()
     assert files(photos) == before
     rows = pq.read_table(tmp_path / "out" / "pairs.parquet").to_pylist()
     for row in rows:
@@ -114,6 +116,24 @@ def test_files_that_cannot_be_used_are_counted_by_what_they_are(photos, tmp_path
     assert "unusable, a web page (HTML)" in said
     assert "the same bytes as another file: 1: sofa/_DSC0017.ARW" in said
     assert not (tmp_path / "pairs.yaml").exists()
+
+
+def test_a_download_cache_of_links_is_read_on_request(photos, tmp_path):
+    snapshot, blobs = tmp_path / "snapshots" / "1", tmp_path / "blobs"
+    blobs.mkdir()
+    for path in (photos / "sofa").glob("*.ARW"):
+        target = snapshot / "sofa" / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(blobs / path.stem)
+        target.symlink_to(blobs / path.stem)
+    (snapshot / "around").symlink_to(snapshot)
+    assert "--follow-links reads it" in run("index", snapshot, code=2)
+    pairs = tmp_path / "pairs.yaml"
+    assert "1 scenes: 1 ground-truth and 2 noisy photos" in run(
+        "index", snapshot, "-o", pairs, "--follow-links"
+    )
+    (scene,) = load_index(pairs, follow_links=True).scenes
+    assert scene.name == "sofa"
 
 
 def test_an_iso_that_is_not_the_file_s_is_told(photos, tmp_path):
