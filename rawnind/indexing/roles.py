@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rawnind.indexing.grouping import Placed
 from rawnind.indexing.scan import Found
@@ -49,7 +49,7 @@ class Choice:
 def choose_roles(placed: Iterable[Placed]) -> list[Choice]:
     """The role of each photo, sorted by scene, ground truths first, then by ISO.
 
-    A `gt` folder or a table decides; else the lowest ISO of a scene is its ground truth, and at equal ISO the longest
+    A `gt` folder or a table decides; else the lowest ISO of each camera in a scene is a ground truth, and at equal ISO the longest
     exposure. Photos of the same ISO and exposure as the ground truth are ground truths too: a burst.
     """
     scenes: dict[tuple[Cfa, str], list[Placed]] = defaultdict(list)
@@ -76,6 +76,14 @@ def _by_scene(group: Sequence[Placed]) -> list[Choice]:
             _choice(each, each.why or "not among the ground truths", ground_truth=bool(each.role))
             for each in group
         ]
+    cameras: dict[str, list[Placed]] = defaultdict(list)
+    for each in group:
+        cameras[each.photo.header.camera].append(each)
+    return [choice for photos in cameras.values() for choice in _by_exposure(photos)]
+
+
+def _by_exposure(group: Sequence[Placed]) -> list[Choice]:
+    """The roles of one camera's photos of a scene."""
     free = [each for each in group if each.role is None]
     known = [each for each in free if each.photo.header.capture.iso]
     best_iso = min((each.photo.header.capture.iso or 0 for each in known), default=0)
@@ -83,7 +91,11 @@ def _by_scene(group: Sequence[Placed]) -> list[Choice]:
     longest = max((_seconds(each) for each in best), default=0.0)
     truths = {each.photo.name for each in best if _seconds(each) * _SAME_EXPOSURE >= longest}
     if len(truths) == len(group):
-        what = "all photos have the same ISO and exposure" if len(group) > 1 else "the scene has one photo"
+        what = (
+            "all photos have the same ISO and exposure"
+            if len(group) > 1
+            else "the scene has one photo of this camera"
+        )
         doubt = f"{what}: which is the ground truth?"
         return [_choice(each, "no ground truth was found", doubt, ground_truth=False) for each in group]
     differs = len(best) > len(truths)
@@ -118,14 +130,14 @@ def _with_doubts(
 ) -> list[Choice]:
     cameras = Counter(each.photo.header.camera for each in group)
     usual = cameras.most_common(1)[0][0]
-    truth = next((choice for choice in choices if choice.ground_truth), None)
+    truths = {choice.photo.header.camera: choice for choice in reversed(choices) if choice.ground_truth}
     return [
-        Choice(
-            photo=choice.photo,
-            scene=choice.scene,
-            ground_truth=choice.ground_truth,
-            why=choice.why,
-            doubts=(*choice.doubts, *_doubts(choice, truth, usual, lowest)),
+        replace(
+            choice,
+            doubts=(
+                *choice.doubts,
+                *_doubts(choice, truths.get(choice.photo.header.camera), usual, lowest),
+            ),
         )
         for choice in choices
     ]

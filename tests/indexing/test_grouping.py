@@ -53,7 +53,7 @@ def test_the_lowest_iso_and_the_longest_exposure_decide_and_bursts_are_kept():
 
 def test_what_cannot_be_told_is_doubted():
     found = roles([photo("s/1.nef"), photo("s/2.nef"), photo("one/1.nef", 3200), photo("t/1.nef", 400), photo("t/2.nef", 800, 0.5),
-                   photo("u/1.nef"), photo("u/2.nef", 800, 1 / 8, camera="NIKON D7000", mm=35.0), photo("u/3.nef", None)])  # fmt: skip
+                   photo("u/1.nef"), photo("u/2.nef", 800, 1 / 8, camera="NIKON D7000"), photo("u/3.nef", None), photo("u/4.nef", 200, 0.5, mm=35.0)])  # fmt: skip
     says = {name: text for name, (_, _, text) in found.items()}
     assert (
         says["s/1.nef"]
@@ -63,7 +63,7 @@ def test_what_cannot_be_told_is_doubted():
     assert says["t/1.nef"] == "lowest ISO; ? lowest ISO is not base ISO: 400, this camera has 100"
     assert says["t/2.nef"] == "higher ISO"
     assert "? one camera differs: NIKON D7000 among SONY ILCE-7C" in says["u/2.nef"]
-    assert "? focal length differs: 35 and 50 mm" in says["u/2.nef"]
+    assert says["u/4.nef"] == "higher ISO; ? focal length differs: 35 and 50 mm"
     assert says["u/3.nef"] == "ISO unknown; ? the file does not say its ISO"
 
 
@@ -116,6 +116,13 @@ def test_a_table_that_is_none_is_one_sentence(tmp_path, text):
 @given(st.text(max_size=300))
 def test_any_text_becomes_a_scene_name(text):
     assert parse_scene(scene_name(text)).scene == scene_name(text)
+
+
+def test_each_camera_of_a_scene_has_its_own_ground_truth():
+    found = roles([photo("s/1.nef"), photo("s/2.nef", 800, 0.125), photo("s/3.nef", 200, 0.5, camera="B"),
+                   photo("s/4.nef", 1600, 0.0625, camera="B"), photo("s/5.nef", 1600, 0.0625)])  # fmt: skip
+    assert [name for name, (_, truth, _) in found.items() if truth] == ["s/1.nef", "s/3.nef"]
+    assert found["s/4.nef"][2] == "higher ISO; ? one camera differs: B among SONY ILCE-7C"
 
 
 def test_roles_follow_each_pattern_of_a_scene_that_has_two():
