@@ -13,6 +13,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -273,6 +274,7 @@ def main():
     parser.add_argument("--first", type=int, default=0, help="number of the first run, to repeat one")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the disk is unmounted in any case
     os.environ.update(s3_server.CREDENTIALS)
     with tempfile.TemporaryDirectory(prefix="rawnind-chaos-") as folder:
         chaos(Path(folder), arguments.runs, arguments.seed, first=arguments.first)
