@@ -1,5 +1,8 @@
 """Photos on an object store: the same scenes, pixels and manifest as from a folder, and an outcome for whatever cannot be read."""
 
+import http.client
+import http.server
+import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -120,3 +123,79 @@ def test_from_a_bucket_into_a_bucket_the_manifest_has_the_same_bytes_as_locally(
     assert rawnind.verify(output) == ()
     assert rawnind.prepare(uploaded, output, **CROPS) == summary
     assert Path(tmp_path / "out/manifest.parquet").exists()
+
+
+class FaultyStore:
+    """Passes requests on to the S3 server; answers some of them with an error.
+
+    Attributes:
+        errors: statuses and codes of the next reads of objects.
+        refused: names of objects that nobody may read.
+    """
+
+    def __init__(self, port):
+        self.errors, self.refused = [], set()
+        store = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                if any(name in self.path for name in store.refused):
+                    return self.answer(403, _error("AccessDenied"))
+                if store.errors and ".dng" in self.path:
+                    status, code = store.errors.pop(0)
+                    return self.answer(status, _error(code))
+                upstream = http.client.HTTPConnection("127.0.0.1", port)
+                upstream.request(self.command, self.path, headers=dict(self.headers))
+                response = upstream.getresponse()
+                return self.answer(response.status, response.read(), response.getheaders())
+
+            do_HEAD = do_GET  # noqa: N815 - what http.server calls
+
+            def answer(self, status, data, headers=()):
+                self.send_response(status)
+                kept = {name: value for name, value in headers if name.lower() not in {"connection", "date", "server", "transfer-encoding"}}  # fmt: skip
+                for name, value in ({"Content-Length": str(len(data))} | kept).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(data)
+
+            def log_message(self, *args):
+                """Is quiet."""
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
+
+
+def _error(code):
+    return f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+
+
+@pytest.fixture
+def faulty(uploaded, s3):
+    """The bucket's URI through a server with faults, and that server."""
+    port = int(s3.partition("127.0.0.1:")[2].partition("&")[0])
+    store = FaultyStore(port)
+    yield uploaded.replace(f"127.0.0.1:{port}", f"127.0.0.1:{store.server.server_port}"), store
+    store.server.shutdown()
+    store.server.server_close()
+
+
+def test_a_store_that_is_busy_is_asked_again_and_one_that_refuses_is_an_outcome(faulty, small_set):
+    uri, store = faulty
+    refs = photos(load_index(uri))
+    near = {ref.sha1: ref for ref in photos(load_index(small_set))}
+    for errors in ([(503, "SlowDown")] * 2, [(500, "InternalError")]):
+        store.errors = list(errors)
+        good = next(ref for ref in refs if "coins_GT" in ref.filename)
+        np.testing.assert_array_equal(decode(good, delay=0)[0], decode(near[good.sha1])[0])
+        assert not store.errors
+    store.refused.add(good.filename.partition("_sha1=")[0])
+    with pytest.raises(SourceError, match="tried 3 times") as found:
+        decode(good, delay=0)
+    assert found.value.reason is Reason.UNREADABLE
+    assert "ACCESS_DENIED" in found.value.detail
