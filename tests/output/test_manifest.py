@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from rawnind.errors import ManifestError, OutputError
 from rawnind.outcomes import whole_scene_result
+from rawnind.output.card import CARD, CROISSANT
 from rawnind.output.manifest import (
     MANIFEST,
     MANIFEST_YAML,
@@ -27,7 +28,7 @@ from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, crop_row, pair_
 from rawnind.output.store import Store
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
-from rawnind.records import Cfa
+from rawnind.records import Capture, Cfa
 from tests.output.result_maker import FAULTS, RECIPE, make_result, make_scene, make_sensor, results
 
 PROMISED = [
@@ -156,6 +157,11 @@ def test_no_column_stays_without_a_value_and_no_value_without_a_column(schema):
     pair = replace(
         result.pairs[0], reason=Reason.EXPOSURE, measured=replace(result.pairs[0].measured, rotation=0.1)
     )
+    pair = replace(
+        pair,
+        sensor=replace(pair.sensor, capture=Capture()),
+        gt_sensor=replace(pair.gt_sensor, capture=Capture()),
+    )
     rows = {
         MANIFEST_SCHEMA: crop_row(result, pair, 0, pair.crops[0], 32),
         PAIRS_SCHEMA: pair_row(result, pair),
@@ -242,7 +248,7 @@ def test_the_yaml_is_plain_and_its_counts_add_up(written):
         == whole["counts"]["pairs"]["planned"]
     )
     assert whole["recipe"] == {"digest": RECIPE.digest, **RECIPE.as_dict()}
-    assert whole["files"] == {name: written.digest(name) for name in (MANIFEST, PAIRS)}
+    assert whole["files"] == {name: written.digest(name) for name in (MANIFEST, PAIRS, CARD, CROISSANT)}
     assert [(entry["scene"], entry["cfa"]) for entry in whole["scenes"]] == [
         (result.scene.name, result.scene.cfa) for result in ordered(EXAMPLES)]  # fmt: skip
 
