@@ -20,7 +20,7 @@ _TRAIN_OPTIONS = (
     click.option("--cfa", type=click.Choice(["bayer", "x-trans"]), help="Only crops with this CFA.  [default: all that the input allows]"),
     click.option("--model", type=click.Choice(["residual", "unet"]),
                  help="residual adds what it computes to the demosaiced input; unet is the published network.  [default: residual]"),
-    click.option("--funit", type=int, metavar="N", help="Channels of the first level, 8 to 32.  [default: 16]"),
+    click.option("--funit", type=int, metavar="N", help="Channels of the first level, 4 to 128; the published network has 32.  [default: 16]"),
     click.option("--preupsample", is_flag=True, default=None, help="Enlarge packed Bayer before the network: four times the work."),
     click.option("--conditioned", is_flag=True, default=None, help="Give the network the noise that was measured on each photo."),
     click.option("--steps", type=int, metavar="N", help="Optimiser steps in all.  [default: 1000]"),
