@@ -29,7 +29,7 @@ def encode_srgb_tiff(levels: NDArray[np.float32], tags: EditorTags, rgb_xyz_matr
         tags: its orientation and white balance, which is D65 where the file has none.
         rgb_xyz_matrix: XYZ -> camera RGB under D65, 9 numbers row by row.
     """
-    _to_srgb(levels, camera_to_srgb(rgb_xyz_matrix, tags.as_shot_neutral))
+    _to_srgb(levels, *balance_and_matrix(rgb_xyz_matrix, tags.as_shot_neutral))
     upright = np.rot90(levels, _TURNS[tags.orientation], axes=(1, 2))
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     file = io.BytesIO()
@@ -45,31 +45,38 @@ def encode_srgb_tiff(levels: NDArray[np.float32], tags: EditorTags, rgb_xyz_matr
     return file.getvalue()
 
 
-def camera_to_srgb(
+def balance_and_matrix(
     rgb_xyz_matrix: Sequence[float], neutral: tuple[float, float, float] | None
-) -> NDArray[np.float64]:
-    """(3, 3) matrix from camera RGB to linear sRGB: what is neutral becomes grey, and a full sensor at least white.
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How camera RGB becomes linear sRGB: factors that make what is neutral equal in all colours, then a matrix.
+
+    The smallest factor is 1, so that a full sensor reaches 1 in all colours. Between the two steps levels are clipped at 1: a full
+    sensor has no colour.
 
     Args:
         rgb_xyz_matrix: XYZ -> camera RGB, 9 numbers row by row.
         neutral: camera RGB of white; None: that of D65.
+
+    Returns:
+        (3,) and (3, 3) float32.
     """
     from_srgb = np.reshape(rgb_xyz_matrix, (3, 3)) @ _SRGB_TO_XYZ
     daylight = from_srgb.sum(axis=1)  # camera RGB of D65
     white = daylight if neutral is None else np.array(neutral)
-    balanced = np.linalg.inv(from_srgb / daylight[:, None])  # from camera RGB whose white is (1, 1, 1)
-    return np.asarray(balanced @ np.diag(white.max() / white))
+    matrix = np.linalg.inv(from_srgb / daylight[:, None])  # from camera RGB whose white is (1, 1, 1)
+    return (white.max() / white).astype(np.float32), matrix.astype(np.float32)
 
 
-def _to_srgb(levels: NDArray[np.float32], matrix: NDArray[np.float64]) -> None:
+def _to_srgb(levels: NDArray[np.float32], balance: NDArray[np.float32], matrix: NDArray[np.float32]) -> None:
     """Converts to sRGB with its transfer curve, in place; colours outside of sRGB are clipped.
 
     Args:
         levels: (3, H, W) camera RGB.
-        matrix: (3, 3) from `camera_to_srgb`.
+        balance: (3,) factors from `balance_and_matrix`.
+        matrix: (3, 3) from there.
     """
     for top in range(0, levels.shape[1], _ROWS):
         rows = levels[:, top : top + _ROWS]
-        balanced = np.einsum("ij,jyx->iyx", matrix.astype(np.float32), np.clip(rows, None, 1))
-        linear = np.clip(balanced, 0, 1)
+        balanced = np.clip(rows * balance[:, None, None], None, 1)
+        linear = np.clip(np.einsum("ij,jyx->iyx", matrix, balanced), 0, 1)
         rows[:] = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)

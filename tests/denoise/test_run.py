@@ -11,10 +11,12 @@ from PIL import Image, ImageCms
 
 from rawnind.cli import main
 from rawnind.denoise.run import denoise
+from rawnind.denoise.srgb_tiff import encode_srgb_tiff
 from rawnind.errors import ConfigError
 from rawnind.feed.crop_options import Input
 from rawnind.records import Capture, Cfa
 from rawnind.sample.dng import encode_dng
+from rawnind.source.editor_tags import EditorTags
 from rawnind.training.model import NetworkConfig
 from tests.denoise.test_frame import MATRIX, photo
 from tests.networks import write_checkpoint
@@ -116,6 +118,25 @@ def test_the_tiff_is_upright_and_in_srgb(orientation, network, tmp_path):
     with Image.open(tmp_path / "b.tif") as image:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
     assert "sRGB" in ImageCms.getProfileDescription(profile)
+
+
+@pytest.mark.parametrize("neutral", [NEUTRAL, (2.0, 1.0, 0.7), None])
+def test_a_full_sensor_is_white_and_what_is_neutral_is_grey(neutral, tmp_path):
+    shown = EditorTags(
+        make="SONY",
+        model="ILCE-7C",
+        camera="SONY ILCE-7C",
+        orientation=1,
+        as_shot_neutral=neutral,
+        capture=Capture(),
+    )
+    grey = np.array(neutral or (np.reshape(MATRIX, (3, 3)) @ (0.9505, 1, 1.089))) * 0.1
+    levels = np.stack([np.ones(3), grey, np.zeros(3)], axis=1)[:, None].repeat(16, axis=1).astype(np.float32)
+    (tmp_path / "a.tif").write_bytes(encode_srgb_tiff(levels, shown, MATRIX))
+    full, neutral_grey, black = tifffile.imread(tmp_path / "a.tif")[0] / 65535
+    assert full == pytest.approx([1, 1, 1], abs=2e-3)
+    assert np.ptp(neutral_grey) < 2e-3
+    assert black.max() == 0
 
 
 def test_without_known_colours_a_linear_dng_can_be_written_but_no_tiff(network, rgb_network, tmp_path):
