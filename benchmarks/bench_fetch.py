@@ -23,6 +23,8 @@ import pytest
 from tests.fetch.dataverse_server import DataverseServer
 from tests.polling import poll
 
+pytestmark = pytest.mark.timeout(1200)  # 1 GB, some times over
+
 CONNECTIONS = 8
 FILES, SIZE = 200, 5_000_000
 INTERRUPTIONS = 30
