@@ -42,5 +42,4 @@ def test_the_same_program_trains_on_two_processes(folder):
 def test_a_model_of_ones_own_trains_with_rays_trainer(cluster, environment, folder, tmp_path):
     settings = environment | {"RAY_ADDRESS": cluster, "RAY_AUTH_MODE": "disabled", "HOME": str(tmp_path)}
     printed = run(settings, EXAMPLES / "train_ray.py", folder.store.location, 1, 2)
-    assert "'epoch': 0" in printed
-    assert "'crops': 15" in printed
+    assert "error=None" in printed
