@@ -33,7 +33,7 @@ def noisy_rgb(mosaic: NDArray[np.uint16], pair: Pair, top: int, left: int, size:
         (3, size, size) float32.
     """
     sensor = _sensor(pair, pair.black, pair.white, pair.rgb_xyz_matrix, mosaic.shape)
-    return _window(mosaic, sensor, pair.contrast, (top, left), size)
+    return _window(mosaic, sensor, pair.contrast, tile=(0, 0), corner=(top, left), size=size)
 
 
 def truth_rgb(mosaic: NDArray[np.uint16], row: Row, top: int, left: int, size: int) -> NDArray[np.float32]:
@@ -49,30 +49,33 @@ def truth_rgb(mosaic: NDArray[np.uint16], row: Row, top: int, left: int, size: i
     Returns:
         (3, size, size) float32.
     """
-    pair, (y, x) = row.pair, row.gt_tile
+    pair = row.pair
     matrix = pair.gt_rgb_xyz_matrix or pair.rgb_xyz_matrix
     sensor = _sensor(pair, pair.gt_black, pair.gt_white, matrix, mosaic.shape)
-    return _window(mosaic[y:, x:], sensor, pair.gt_contrast, (top - y, left - x), size)
+    return _window(mosaic, sensor, pair.gt_contrast, tile=row.gt_tile, corner=(top, left), size=size)
 
 
 def _window(
     mosaic: NDArray[np.uint16],
     sensor: Sensor,
     contrast: tuple[float, float] | None,
+    *,
+    tile: tuple[int, int],
     corner: tuple[int, int],
     size: int,
 ) -> NDArray[np.float32]:
-    """A window of a mosaic that starts on the CFA's first site.
+    """A window of a mosaic.
 
     Args:
         mosaic: (h, w) uint16 sensor values.
         sensor: its levels, CFA and colour matrix.
-        contrast: (red, blue) gains of the frame; None: those of the whole mosaic.
+        contrast: (red, blue) gains of the frame; None: those of the whole mosaic, whose first tile is whole.
+        tile: (y, x) of the mosaic's first whole CFA tile; (0, 0) for X-Trans.
         corner: first (y, x) of the window.
         size: its side.
     """
-    rows, y = _around(corner[0], size, mosaic.shape[0], sensor.cfa)
-    columns, x = _around(corner[1], size, mosaic.shape[1], sensor.cfa)
+    rows, y = _around(corner[0], size, mosaic.shape[0], tile[0], sensor.cfa)
+    columns, x = _around(corner[1], size, mosaic.shape[1], tile[1], sensor.cfa)
     if contrast is None:
         gains = contrast_gains(Photo(mosaic=mosaic, sensor=sensor))
     else:
@@ -84,15 +87,15 @@ def _window(
     return rgb[:, y : y + size, x : x + size]
 
 
-def _around(start: int, size: int, stored: int, cfa: Cfa) -> tuple[NDArray[np.intp], int]:
-    """Indices of whole CFA tiles around a window, mirrored at the crop's edge, and the window's start among them.
+def _around(start: int, size: int, stored: int, tile: int, cfa: Cfa) -> tuple[NDArray[np.intp], int]:
+    """Indices of whole CFA tiles around a window, mirrored at the crop's edges, and the window's start among them.
 
     Mirroring keeps the CFA: about any site for Bayer, about every third site (2, 5, 8, ...) for X-Trans.
     """
     period = cfa.period
-    first = max(start - _MARGIN, 0) // period * period
-    last = -(-min(start + size + _MARGIN, stored) // period) * period
-    index = np.arange(first, last)
+    first = (max(start - _MARGIN, 0) - tile) // period * period + tile
+    last = first - (first - min(start + size + _MARGIN, stored)) // period * period
+    index = np.abs(np.arange(first, last))  # a tile of which the crop has a part starts before the crop
     axis = stored - 1 if cfa is Cfa.BAYER else (stored - 3) // 3 * 3 + 2
     return np.where(index < stored, index, 2 * axis - index), start - first
 

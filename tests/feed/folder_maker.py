@@ -27,7 +27,7 @@ class FolderMaker:
 
     def scene(self, name, *, cfa=Cfa.BAYER, crops=4, iso=3200, shift=(0, 0), gain=1.5, test=False, valid=1.0,
               msssim=0.9, camera="Sony A7", gt_sha1=None, loss=0.01, photos=1,
-              contrast=(None, None), noise=None, gt_origin=(0, 0)):  # fmt: skip
+              contrast=(None, None), gt_contrast=(None, None), noise=None, gt_origin=(0, 0)):  # fmt: skip
         truth = self._ref(name, cfa, None, 100, gt_sha1 or sha1(f"{cfa}{name} gt"))
         noisy = [self._ref(name, cfa, number, iso, sha1(f"{cfa}{name} {number}")) for number in range(photos)]
         sensor = Sensor(
@@ -38,7 +38,7 @@ class FolderMaker:
         measured = Measurements(
             shift_y=shift[0], shift_x=shift[1], subpixel_y=0.0, subpixel_x=0.0, alignment_score=50.0,
             alignment_loss=loss, gain=gain, mask_mean=valid, msssim=msssim, contrast_red=contrast[0],
-            contrast_blue=contrast[1], **noise or {},
+            contrast_blue=contrast[1], gt_contrast_red=gt_contrast[0], gt_contrast_blue=gt_contrast[1], **noise or {},
         )  # fmt: skip
         scene = Scene(name=name, cfa=cfa, test_reserve=test, unknown_sensor=False, ground_truths=(truth,),
                       noisy=tuple(noisy))  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from rawnind.errors import DamagedShardError
+from rawnind.feed.mosaic_rgb import truth_rgb
 from rawnind.feed.sampling import Orientation, Window
 from rawnind.imaging.color import camera_to_rec2020, to_rec2020
 from rawnind.imaging.demosaic.camera_rgb import demosaic
@@ -300,3 +301,20 @@ def test_a_row_that_is_not_there_is_an_index_error(folder):
     with pytest.raises(IndexError, match="row 30 of 30"):
         dataset[30]
     assert same(dataset[-1], dataset[29])
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (1, 0), (0, -3), (5, 7)])
+def test_any_window_of_the_ground_truth_is_that_of_its_whole_mosaic(maker, shift):
+    maker.scene("a", crops=1, shift=shift, contrast=(1.7, 0.6), gt_contrast=(1.7, 0.6))
+    dataset = CropDataset(maker.finish(), crop_size=64, pairing="x_x")
+    row = dataset.rows.row(0, dataset.rows.pair_at(0))
+    mosaic, (y, x) = maker.pixels[row.crop_id].gt_raw, row.gt_tile
+    sensor = make_sensor(Cfa.BAYER, (62, 62), black=tuple(row.pair.gt_black), white=row.pair.gt_white)
+    photo = Photo(mosaic=mosaic[y : y + 62, x : x + 62], sensor=sensor)
+    whole = to_rec2020(demosaic(photo, np.array([1.7, 1, 0.6], np.float32)), camera_to_rec2020(MATRIX))
+    assert dataset[0]["x_crops"].shape == (1, 3, 64, 64)  # as large as the crop, which may not start on red
+    for top, left, size in [(0, 0, 64), (y, x, 32), (y + 30, x, 32)]:
+        part = truth_rgb(mosaic, row, top, left, size)
+        inside = (slice(None), slice(20, 44 - top), slice(20, 44 - left))
+        expected = np.pad(whole, ((0, 0), (y, 64), (x, 64)))[:, top : top + size, left : left + size]
+        assert np.abs(part - expected)[inside].max(initial=0) < 1e-5
