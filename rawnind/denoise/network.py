@@ -51,8 +51,6 @@ def open_denoiser(path: Path, cfa: Cfa) -> Denoiser:
     Raises:
         ConfigError: The file is neither, is damaged, or holds no network for this CFA.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist or is no file; name a checkpoint of `rawnind train`")
     found = _of_package(path, cfa) if path.suffix == SUFFIX else _of_checkpoint(path)
     if found.input is Input.RAW and cfa is not Cfa.BAYER:
         raise ConfigError(

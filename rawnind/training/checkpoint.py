@@ -73,9 +73,11 @@ def read_checkpoint(path: Path, device: torch.device) -> State:
     """The entries of a checkpoint; its checksums are compared first.
 
     Raises:
-        ConfigError: The file is no checkpoint, of another version, or damaged.
+        ConfigError: The file does not exist, is no checkpoint, of another version, or damaged.
     """
-    if not (path.is_file() and zipfile.is_zipfile(path)):  # torch.save's format
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist or is no file; `rawnind train` writes checkpoints")
+    if not zipfile.is_zipfile(path):  # torch.save's format
         raise ConfigError(f"{path} is not a checkpoint; {_ADVICE}")
     try:
         with zipfile.ZipFile(path) as archive:
@@ -110,7 +112,7 @@ def load_network(path: Path, device: torch.device | str = "cpu") -> tuple[UNet, 
         device: of the network.
 
     Raises:
-        ConfigError: The file is no checkpoint, or is damaged.
+        ConfigError: The file does not exist, is no checkpoint, or is damaged.
     """
     state = read_checkpoint(path, torch.device(device))
     network = UNet(state.config()).to(device).eval()

@@ -172,6 +172,7 @@ def test_the_card_takes_what_its_author_states():
         (["b.pt", "b.pt", "--to", "m.dtmodel"], "is a second network for --input raw"),
         (["noisy.pt", "--to", "m.dtmodel"], "also takes the noise"),
         (["text.pt", "--to", "m.dtmodel"], "text.pt is not a checkpoint"),
+        (["b.pt", "missing.pt", "--to", "m.dtmodel"], "missing.pt does not exist"),
         (["b.pt", "--to", "a b.dtmodel"], "the name a b of the model is wrong"),
         (["b.pt", "--to", "taken.dtmodel"], "exists already"),
         (["b.pt", "--to", "m.dtmodel", "--data", "."], "--data"),
