@@ -21,6 +21,9 @@ from tests.feed.folder_maker import FolderMaker
 from tests.polling import free_port, poll
 from tests.small_set import CROPS, SAMPLE_SIZE, copy_small_set, digests, leftovers
 
+# torch's threads spin: two on two busy cores are many times slower than one
+os.environ["OMP_NUM_THREADS"] = "1"
+
 FAULTS = Path(__file__).parent / "faults"
 
 

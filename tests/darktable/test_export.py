@@ -1,7 +1,6 @@
 """What is exported keeps the contract, computes what torch computes, and says what it was trained on."""
 
 import json
-import shutil
 import zipfile
 
 import numpy as np
@@ -23,6 +22,7 @@ from rawnind.records import Cfa
 from rawnind.training.checkpoint import load_network
 from rawnind.training.model import ModelKind, NetworkConfig
 from tests.denoise.test_frame import photo
+from tests.feed.folder_maker import FolderMaker
 from tests.networks import write_checkpoint
 
 CONFIG_KEYS = {  # what darktable 5.6 ships with its own denoiser, and `type` as its build files have it
@@ -129,19 +129,19 @@ def test_a_model_without_a_variant_for_the_sensor_is_refused(checkpoints, tmp_pa
         open_denoiser(tmp_path / "m.dtmodel", Cfa.X_TRANS)
 
 
-def test_the_card_says_what_the_folder_says_and_what_is_unknown(checkpoints, prepared, tmp_path):
+def test_the_card_says_what_the_folder_says_and_what_is_unknown(checkpoints, tmp_path):
+    data = FolderMaker(tmp_path / "out").scene("a", camera="SONY ILCE-7C", iso=3200).finish()
     path = tmp_path / "m.dtmodel"
-    export_model(checkpoints, path, data=prepared)
+    export_model(checkpoints, path, data=data)
     card = config_of(path)["model_card"]
     assert "SONY ILCE-7C" in card["training_data"]
-    assert "ISO " in card["training_data"]
+    assert "ISO 3200" in card["training_data"]
     assert card["license"].startswith("unknown")
     assert card["training_data_license"].startswith("unknown")
 
 
-def test_the_card_takes_the_licence_of_the_data_card(prepared, tmp_path):
-    for name in ("manifest.parquet", "manifest.yaml"):
-        shutil.copy2(prepared / name, tmp_path / name)
+def test_the_card_takes_the_licence_of_the_data_card(tmp_path):
+    FolderMaker(tmp_path).scene("a").finish()
     (tmp_path / "README.md").write_text("---\nlicense: cc-by-sa-4.0\npretty_name: Mine\n---\n# Mine\n")
     data = describe_data(str(tmp_path))
     assert data.license == "cc-by-sa-4.0"

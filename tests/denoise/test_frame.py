@@ -57,10 +57,8 @@ def test_the_size_of_the_tiles_does_not_change_the_picture(cfa, config, tmp_path
     frame = photo(cfa, 180, 240)
     denoiser = open_denoiser(write_checkpoint(tmp_path / "c.pt", config, spread=0.3), cfa)
     whole = denoise_frame(frame, denoiser, tile=256).rgb
-    for tile in (64, 144):
-        assert (
-            np.abs(denoise_frame(frame, denoiser, tile=tile).rgb - whole).max() < 1e-4 * np.abs(whole).max()
-        )
+    tiled = denoise_frame(frame, denoiser, tile=80).rgb
+    assert np.abs(tiled - whole).max() < 1e-4 * np.abs(whole).max()
 
 
 @pytest.mark.parametrize("cfa", Cfa)
