@@ -116,7 +116,9 @@ class LinearVariant(_Part):
         input_colorspace: linear Rec.2020.
         wb_norm: it is not white-balanced.
         output_scale: the output's mean is matched to the input's.
-        target_mean: mean to which the input is brightened; null: none.
+        target_mean: null, which darktable 5.6 takes as its default of 0.3: it brightens a photo whose mean is lower, at most
+            100 times, and darkens the output as much; or the text "null": as it is. A network without biases, which the
+            residual one is, gives the same picture either way.
     """
 
     onnx: OnnxFile
@@ -124,7 +126,7 @@ class LinearVariant(_Part):
     input_colorspace: Literal["lin_rec2020"]
     wb_norm: Literal["none"]
     output_scale: Literal["match_gain"]
-    target_mean: None
+    target_mean: Literal["null"] | None
 
 
 class Variants(_Part):

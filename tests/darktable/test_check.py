@@ -96,6 +96,13 @@ def test_a_missing_key_is_named(key, write):
     assert check_dtmodel(write(settings)) == [f"mine.dtmodel: config.json: {key}: Field required"]
 
 
+@pytest.mark.parametrize(("value", "passes"), [(None, True), ("null", True), (0.3, False), ("0.3", False)])
+def test_a_photo_is_brightened_by_darktables_default_or_not_at_all(value, passes, write):
+    settings = config()
+    settings["attributes"]["variants"]["linear"]["target_mean"] = value
+    assert (check_dtmodel(write(settings)) == []) is passes
+
+
 @pytest.mark.parametrize("key", ["wb_norm", "target_mean", "output_scale"])
 def test_what_darktable_would_fill_with_another_default_is_required(key, write):
     settings = config()
