@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from rawnind.imaging.change.moments import Moments
 from rawnind.imaging.change.noise import NoiseModel, robust_fit
+from rawnind.imaging.change.patches import Patches
 
-_PATCHES = 1500  # that the frame is split into at most
-_SMALLEST_PATCH = 4  # blocks a side: 16 cells
 _FEWEST = 24  # patches
 _SYSTEMATIC = (
     0.01  # share of the level by which still patches differ for other reasons: edges, texture, response
@@ -57,23 +56,14 @@ def measure_light(moments: Moments, noise: NoiseModel, changed: NDArray[np.bool_
         changed: (hb, wb) bool: blocks that show a change.
     """
     colors = [np.s_[:1], np.s_[1:-1], np.s_[-1:]]
-    n = moments.n * ~changed
-    side = max(_SMALLEST_PATCH, int(np.ceil((n.size / _PATCHES) ** 0.5)))
-    count = _patch_sums(n[None], side)[0]
-    there = count >= 4 * side**2  # a quarter of the cells
-    if np.count_nonzero(there) < _FEWEST:
+    patches = Patches.of(moments.n * ~changed)
+    cells, surface = patches.cells, patches.surface
+    if len(cells) < _FEWEST:
         return None
-    y, x = (
-        2 * (position[there] + 0.5) / extent - 1
-        for position, extent in zip(np.indices(there.shape), there.shape, strict=True)
-    )
-    surface = np.stack([y, x, y * y, y * x, x * x], axis=1)
-    cells = count[there].astype(np.float64)
     rows, targets, scales, means = [], [], [], []
     for number, planes in enumerate(colors):
         g, d = (
-            (_patch_sums(maps[planes] * n, side).mean(axis=0)[there] / cells).astype(np.float64)
-            for maps in (moments.g, moments.d)
+            np.mean([patches.means(map_) for map_ in maps[planes]], axis=0) for maps in (moments.g, moments.d)
         )
         design = np.zeros((len(g), 2 * len(colors) + _TERMS))
         design[:, 2 * number], design[:, 2 * number + 1] = 1, g
@@ -87,13 +77,6 @@ def measure_light(moments: Moments, noise: NoiseModel, changed: NDArray[np.bool_
     return _solve(
         np.concatenate(rows), np.concatenate(targets), np.concatenate(scales), surface, np.array(means)
     )
-
-
-def _patch_sums(maps: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """(P, ceil(hb / side), ceil(wb / side)) sums over squares of blocks of (P, hb, wb) maps."""
-    for axis in (1, 2):
-        maps = np.add.reduceat(maps, np.arange(0, maps.shape[axis], side), axis=axis)
-    return maps
 
 
 def _solve(

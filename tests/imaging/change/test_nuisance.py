@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from rawnind.imaging.change.nuisance import subtract_lines
+from rawnind.imaging.change.moments import Moments
+from rawnind.imaging.change.noise import NoiseModel
+from rawnind.imaging.change.nuisance import fit_smooth, subtract_lines, subtract_smooth
 
 SHAPE = (2, 60, 80)
 
@@ -41,3 +43,25 @@ def test_bright_edges_along_some_lines_leave_no_streak_where_the_lines_are_dark(
     streaks = np.abs(residual[dark].mean(axis) / 0.02)
     assert streaks.max() < 3
     assert np.median(streaks) < 0.75
+
+
+def test_a_faint_shadow_in_deep_noise_does_not_bend_the_light():
+    rng = np.random.default_rng(2)
+    shape, noise = (4, 72, 108), NoiseModel(slope=np.zeros(4, np.float32), floor=np.full(4, 3e-4, np.float32))
+    level = np.full(shape, 0.03, np.float32)
+    shadow = np.zeros(shape, np.float32)
+    shadow[:, 26:50, 28:56] = (
+        0.25 * level[0, 0, 0]
+    )  # a twelfth of the frame, 1.7 standard deviations of a block
+    moments = Moments(
+        n=np.full(shape[1:], 16, np.float32),
+        g=level,
+        d=shadow + rng.normal(0, (3e-4 / 16) ** 0.5, shape).astype(np.float32),
+        dd=np.full(shape, 15 * 3e-4, np.float32),
+        gradient=np.zeros(shape, np.float32),
+    )
+    smooth = fit_smooth(moments, noise)
+    residual = np.empty_like(moments.d)
+    subtract_smooth(moments.d, moments.g, smooth.response, smooth.drift, residual)
+    bent = moments.d - residual
+    assert abs(bent).max() < 0.15 * shadow.max()
