@@ -4,6 +4,7 @@ The YAML that is read consists of mappings, lists, text, numbers, true, false an
 the parser's events: PyYAML's composer follows aliases, which let 12 kB stand for millions of values, and calls itself at each level.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 import yaml
@@ -41,7 +42,13 @@ Place = Annotated[int, Field(ge=0, lt=1 << 53)]
 
 
 def read_yaml(
-    data: bytes, name: str, error: type[RawnindError], *, most: int = SETTINGS, text_only: bool = False
+    data: bytes,
+    name: str,
+    error: type[RawnindError],
+    *,
+    most: int = SETTINGS,
+    text_only: bool = False,
+    condense: tuple[int, Callable[[Any], Any]] | None = None,
 ) -> Any:
     """The value of a YAML document; None where it is empty. Dates stay text.
 
@@ -51,6 +58,8 @@ def read_yaml(
         error: what is raised where the document cannot be read.
         most: bytes that are read at most.
         text_only: whether numbers, true, false and null stay text.
+        condense: a level, 0 for the document's own, and a function: what it makes of each mapping and list of that level takes
+            their place as soon as they end, so that a long document is never in memory as a whole.
 
     Raises:
         error: It is too long, too deep, no YAML, contains aliases, gives a key twice, or a value is no number of a size that Python reads.
@@ -60,10 +69,11 @@ def read_yaml(
     """
     if len(data) > most:
         raise error(f"{name} has {len(data)} bytes, more than the {most} that are read")
-    document = _Document(text_only=text_only)
+    document = _Document(text_only=text_only, condense=condense or (-1, None))
+    add = document.add
     try:
         for event in yaml.parse(data, Loader=_PARSER):
-            document.add(event)
+            add(event)
     except yaml.YAMLError as found:
         raise error(f"{name} is not valid YAML: {_sentence(found)}") from found
     return document.value
@@ -76,63 +86,74 @@ class _Document:
         value: of the document.
     """
 
-    def __init__(self, *, text_only: bool) -> None:
+    def __init__(self, *, text_only: bool, condense: tuple[int, Callable[[Any], Any] | None]) -> None:
         self.value: Any = None
         self._text_only = text_only
-        self._open: list[
-            tuple[Any, Any]
-        ] = []  # each collection that has not ended, and the key of its next value
+        self._level, self._condense = condense
+        self._open: list[Any] = []  # each collection that has not ended
+        self._keys: list[Any] = []  # the key of the next value of each of them
         self._documents = 0
         self._values = 0
 
-    def add(self, event: yaml.Event) -> None:
+    def add(self, event: Any) -> None:
         """Adds an event.
 
         Raises:
             yaml.YAMLError: It must not follow the events before it.
         """
-        if isinstance(event, yaml.ScalarEvent):
-            self._add_value(event.value if self._text_only else _scalar(event), event)
-        elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
+        kind = type(event)  # half as slow as isinstance, and an index has millions of events
+        if kind is yaml.ScalarEvent:
+            self._count(event)
+            value = event.value if self._text_only else _scalar(event)
+            if self._open and self._keys[-1] is _NO_KEY and type(self._open[-1]) is dict:
+                self._add_key(value, event)
+            else:
+                self._add_value(value)
+        elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
             self._begin(event)
-        elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
-            self._open.pop()
-        elif isinstance(event, yaml.AliasEvent):
+        elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+            value = self._open.pop()
+            self._keys.pop()
+            if self._condense and len(self._open) == self._level:
+                value = self._condense(value)
+            self._add_value(value)
+        elif kind is yaml.AliasEvent:
             raise _problem("aliases (*name) are not read", event)
-        elif isinstance(event, yaml.DocumentStartEvent):
+        elif kind is yaml.DocumentStartEvent:
             self._documents += 1
             if self._documents > 1:
                 raise _problem("a second document begins", event)
 
-    def _begin(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
-        if len(self._open) >= _DEEPEST:
-            raise _problem(f"it is nested more than {_DEEPEST} levels deep", event)
-        mapping = isinstance(event, yaml.MappingStartEvent)
-        if not self._text_only and event.tag not in {None, "!", f"{_TAG}{'map' if mapping else 'seq'}"}:
-            raise _unknown_tag(event)
-        collection: dict[Any, Any] | list[Any] = {} if mapping else []
-        self._add_value(collection, event)
-        self._open.append((collection, _NO_KEY))
-
-    def _add_value(self, value: Any, event: yaml.Event) -> None:
+    def _count(self, event: yaml.Event) -> None:
         self._values += 1
         if self._values > _MOST_VALUES:
             raise _problem(f"it has more than {_MOST_VALUES} values", event)
+
+    def _begin(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
+        if len(self._open) >= _DEEPEST:
+            raise _problem(f"it is nested more than {_DEEPEST} levels deep", event)
+        mapping = type(event) is yaml.MappingStartEvent
+        if not self._text_only and event.tag not in {None, "!", f"{_TAG}{'map' if mapping else 'seq'}"}:
+            raise _unknown_tag(event)
+        self._count(event)
+        if self._open and self._keys[-1] is _NO_KEY and type(self._open[-1]) is dict:
+            raise _problem("a list or a mapping is used as a key", event)
+        self._open.append({} if mapping else [])
+        self._keys.append(_NO_KEY)
+
+    def _add_key(self, key: Any, event: yaml.Event) -> None:
+        if key in self._open[-1]:
+            raise _problem(f"{printable(str(key))} is given twice", event)
+        self._keys[-1] = key
+
+    def _add_value(self, value: Any) -> None:
         if not self._open:
             self.value = value
-            return
-        collection, key = self._open[-1]
-        if isinstance(collection, list):
-            collection.append(value)
-        elif key is _NO_KEY:
-            if not isinstance(event, yaml.ScalarEvent):
-                raise _problem("a list or a mapping is used as a key", event)
-            if value in collection:
-                raise _problem(f"{printable(str(value))} is given twice", event)
-            self._open[-1] = (collection, value)
+        elif type(self._open[-1]) is list:
+            self._open[-1].append(value)
         else:
-            collection[key] = value
-            self._open[-1] = (collection, _NO_KEY)
+            self._open[-1][self._keys[-1]] = value
+            self._keys[-1] = _NO_KEY
 
 
 def _scalar(event: yaml.ScalarEvent) -> Any:

@@ -21,7 +21,9 @@ numbers = st.integers(-(10**90), 10**90) | st.floats(allow_nan=False)
 
 def texts(size):
     """Without the line breaks of YAML 1.1 that libyaml folds and PyYAML's own scanner keeps."""
-    return st.text(st.characters(exclude_characters="\x85\u2028\u2029"), max_size=size)
+    return st.text(
+        st.characters(exclude_categories=["Cs"], exclude_characters="\x85\u2028\u2029"), max_size=size
+    )
 
 
 plain = st.recursive(
@@ -37,6 +39,21 @@ def test_what_pyyaml_writes_is_read_as_pyyaml_reads_it(value):
     text = yaml.safe_dump(value, allow_unicode=True).encode()
     assert read(text) == yaml.safe_load(text) == value
     assert read(text, text_only=True) == yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - text only
+
+
+def condensed(value, level):
+    """A document's value with what lies on a level made into text."""
+    if isinstance(value, dict | list) and level == 0:
+        return repr(value)
+    if isinstance(value, dict):
+        return {key: condensed(inner, level - 1) for key, inner in value.items()}
+    return [condensed(inner, level - 1) for inner in value] if isinstance(value, list) else value
+
+
+@given(plain, st.integers(0, 3))
+def test_what_is_condensed_while_it_is_read_is_as_if_condensed_afterwards(value, level):
+    text = yaml.safe_dump(value, allow_unicode=True, sort_keys=False).encode()
+    assert read(text, condense=(level, repr)) == condensed(value, level)
 
 
 BOMB = b"a0: &a0 [x, x]\n" + b"".join(

@@ -1,7 +1,7 @@
 """Photos gathered into scenes, and a count of whatever was left out."""
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rawnind.errors import printable
@@ -75,6 +75,15 @@ class Index:
         return sum(len(scene.noisy) for scene in self.scenes)
 
 
+@dataclass(slots=True)
+class _Gathered:
+    """A scene of which more photos may come."""
+
+    test_reserve: bool = False
+    unknown_sensor: bool = False
+    photos: list[ImageRef] = field(default_factory=list)
+
+
 class Collector:
     """Gathers photos into scenes, and what is left out.
 
@@ -84,8 +93,7 @@ class Collector:
 
     def __init__(self, *, follow_links: bool = False) -> None:
         self.follow_links = follow_links
-        self.flags: dict[tuple[Cfa, str], tuple[bool, bool]] = {}
-        self.photos: dict[tuple[Cfa, str, bool], list[ImageRef]] = defaultdict(list)
+        self.scenes: dict[tuple[Cfa, str], _Gathered] = {}
         self.kinds: Counter[FileKind] = Counter()
         self.refused: list[Refused] = []
 
@@ -101,15 +109,18 @@ class Collector:
 
     def add_scene(self, cfa: Cfa, spelling: ParsedScene) -> None:
         """Notes a scene; a flag that any spelling of it carries stays."""
-        test_reserve, unknown = self.flags.get((cfa, spelling.scene), (False, False))
-        self.flags[cfa, spelling.scene] = (
-            test_reserve or spelling.test_reserve,
-            unknown or spelling.unknown_sensor,
-        )
+        self._gathered(cfa, spelling)
+
+    def _gathered(self, cfa: Cfa, spelling: ParsedScene) -> _Gathered:
+        scene = self.scenes.get((cfa, spelling.scene))
+        if scene is None:
+            scene = self.scenes[cfa, spelling.scene] = _Gathered()
+        scene.test_reserve |= spelling.test_reserve
+        scene.unknown_sensor |= spelling.unknown_sensor
+        return scene
 
     def add_photo(self, name: PhotoName, path: Path | str) -> None:
         """Notes a photo, which lies at a path or a URI, and its scene."""
-        self.add_scene(name.cfa, name.spelling)
         ref = ImageRef(
             cfa=name.cfa,
             scene=name.spelling.scene,
@@ -119,20 +130,22 @@ class Collector:
             filename=name.filename,
             path=str(path),
         )
-        self.photos[name.cfa, name.spelling.scene, name.ground_truth].append(ref)
+        self._gathered(name.cfa, name.spelling).photos.append(ref)
 
     def index(self, root: Path | str) -> Index:
-        """The scenes of a folder, sorted; one entry per SHA-1 and role."""
+        """The scenes of a folder, sorted; one entry per SHA-1 and role. Afterwards the collector is empty."""
         duplicates = 0
         scenes = []
-        for (cfa, scene), (test_reserve, unknown) in self.flags.items():
-            ground_truths, more = _distinct(self.photos[cfa, scene, True])
-            noisy, still_more = _distinct(self.photos[cfa, scene, False])
+        while self.scenes:
+            (cfa, name), gathered = self.scenes.popitem()
+            ground_truths, more = _distinct([ref for ref in gathered.photos if ref.ground_truth])
+            noisy, still_more = _distinct([ref for ref in gathered.photos if not ref.ground_truth])
             duplicates += more + still_more
             scenes.append(
-                Scene(name=scene, cfa=cfa, test_reserve=test_reserve, unknown_sensor=unknown,
+                Scene(name=name, cfa=cfa, test_reserve=gathered.test_reserve, unknown_sensor=gathered.unknown_sensor,
                       ground_truths=ground_truths, noisy=noisy)
             )  # fmt: skip
+        scenes.sort(key=lambda scene: scene.key)
         skipped_files = SkippedFiles(
             xmp=self.kinds[FileKind.XMP],
             images=self.kinds[FileKind.IMAGE],
@@ -140,7 +153,7 @@ class Collector:
             duplicates=duplicates,
         )
         return Index(
-            scenes=tuple(sorted(_spread_test_reserve(scenes), key=lambda scene: scene.key)),
+            scenes=tuple(_spread_test_reserve(scenes)),
             skipped_files=skipped_files,
             refused=tuple(sorted(self.refused, key=lambda refused: (refused.file, refused.why))),
             root=str(root),
@@ -157,16 +170,33 @@ def _distinct(refs: list[ImageRef]) -> tuple[tuple[ImageRef, ...], int]:
 
 def _spread_test_reserve(scenes: list[Scene]) -> list[Scene]:
     """Reserves every scene that shares a photo with a reserved one, until none is left that does."""
-    reserved = {scene.key for scene in scenes if scene.test_reserve}
-    sha1s = {scene.key: {ref.sha1 for ref in scene.ground_truths + scene.noisy} for scene in scenes}
-    owners: dict[str, list[str]] = defaultdict(list)
-    for key, photos in sha1s.items():
-        for sha1 in photos:
-            owners[sha1].append(key)
+    shared = _shared(scenes)
+    owners: dict[str, list[int]] = defaultdict(list)
+    for number, scene in enumerate(scenes):
+        for sha1 in _sha1s(scene) & shared:
+            owners[sha1].append(number)
+    reserved = {number for number, scene in enumerate(scenes) if scene.test_reserve}
     todo = list(reserved)
     while todo:
-        for sha1 in sha1s[todo.pop()]:
-            found = [key for key in owners[sha1] if key not in reserved]
+        for sha1 in _sha1s(scenes[todo.pop()]) & shared:
+            found = [number for number in owners[sha1] if number not in reserved]
             reserved.update(found)
             todo.extend(found)
-    return [replace(scene, test_reserve=scene.key in reserved) for scene in scenes]
+    return [
+        replace(scene, test_reserve=True) if number in reserved and not scene.test_reserve else scene
+        for number, scene in enumerate(scenes)
+    ]
+
+
+def _sha1s(scene: Scene) -> set[str]:
+    return {ref.sha1 for ref in scene.ground_truths + scene.noisy}
+
+
+def _shared(scenes: list[Scene]) -> set[str]:
+    """SHA-1s of photos that more than one scene has."""
+    seen: set[str] = set()
+    shared: set[str] = set()
+    for sha1s in map(_sha1s, scenes):
+        shared |= sha1s & seen
+        seen |= sha1s
+    return shared

@@ -133,7 +133,8 @@ def _with_retries(
     """
     seen: OSError | None = None
     for attempt in range(ATTEMPTS):
-        time.sleep(delay if attempt else 0)
+        if attempt:
+            time.sleep(delay)
         try:
             found = photo_stat(ref.path)
             if found is None:  # opening a pipe would wait for ever

@@ -1,10 +1,9 @@
 """Photos of an index YAML: RawNIND's own entries, and entries that name any file in any sub-folder."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from rawnind.errors import printable
 from rawnind.source.collector import Collector
@@ -28,7 +27,8 @@ def _unknown_is_none(value: Any) -> Any:
 _Iso = Annotated[int, Field(ge=1, lt=1 << 31)]
 
 
-class ImageEntry(BaseModel):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageEntry:
     """What an index says about a photo. Other keys are for people and are passed over.
 
     Attributes:
@@ -45,9 +45,50 @@ class ImageEntry(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SceneEntry:
+    """What an index says about a scene.
+
+    Attributes:
+        clean_images: photos; of an entry that describes none, why it does not.
+        noisy_images: likewise.
+    """
+
+    clean_images: list[Any]
+    noisy_images: list[Any]
+    test_reserve: bool
+    unknown_sensor: bool
+
+
+_IMAGE = TypeAdapter(ImageEntry)
+_SCENE = TypeAdapter(SceneEntry)
+
+
+def scene_entry(entry: Any) -> SceneEntry | Refused:
+    """What an index says about a scene, or why it is refused.
+
+    Args:
+        entry: as YAML has it.
+    """
+    try:
+        scene = _SCENE.validate_python(entry)
+    except ValidationError as error:
+        return Refused(file="", why=problems(error))
+    for images in (scene.clean_images, scene.noisy_images):
+        images[:] = [_image(image) for image in images]
+    return scene
+
+
+def _image(entry: Any) -> ImageEntry | str:
+    try:
+        return _IMAGE.validate_python(entry)
+    except ValidationError as error:
+        return problems(error)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Unhashed:
     name: PhotoName
-    path: Path | str
+    path: str
     label: str
 
 
@@ -64,44 +105,42 @@ class EntryReader:
         self._collector = collector
         self._unhashed: list[_Unhashed] = []
 
-    def read(self, entry: Any, label: str, flags: StatedFlags) -> None:
+    def read(self, image: ImageEntry | str, label: str, flags: StatedFlags) -> None:
         """Reads one entry.
 
         Args:
-            entry: as YAML has it.
+            image: the entry, or why it describes no photo.
             label: of the scene, for messages.
             flags: what the scene and the list say about it.
         """
-        try:
-            image = ImageEntry.model_validate(entry)
-        except ValidationError as error:
-            self._collector.refuse(label, problems(error))
+        if isinstance(image, str):
+            self._collector.refuse(label, image)
             return
         if image.role == LEFT_OUT or not self._collector.is_raw(image.filename):
             return
         if image.role:
             flags = replace(flags, ground_truth=_ROLES[image.role])
-        label = f"{label}/{image.filename}"
         placed = self._placed(image, flags)
         if isinstance(placed, Refused):
-            self._collector.refuse(label, placed.why)
+            self._collector.refuse(f"{label}/{image.filename}", placed.why)
         elif placed[0].sha1:
             self._collector.add_photo(*placed)
         else:
-            self._unhashed.append(_Unhashed(name=placed[0], path=placed[1], label=label))
+            unhashed = _Unhashed(name=placed[0], path=placed[1], label=f"{label}/{image.filename}")
+            self._unhashed.append(unhashed)
 
     def fill(self) -> None:
         """Computes the SHA-1s that entries lack."""
-        sha1s = sha1s_of(str(photo.path) for photo in self._unhashed)
+        sha1s = sha1s_of(photo.path for photo in self._unhashed)
         for photo in self._unhashed:
-            sha1 = sha1s[str(photo.path)]
+            sha1 = sha1s[photo.path]
             if isinstance(sha1, OSError):
                 why = f"it has no sha1, and its file cannot be read: {sha1.strerror or sha1}"
                 self._collector.refuse(photo.label, why)
             else:
                 self._collector.add_photo(replace(photo.name, sha1=sha1), photo.path)
 
-    def _placed(self, image: ImageEntry, flags: StatedFlags) -> tuple[PhotoName, Path | str] | Refused:
+    def _placed(self, image: ImageEntry, flags: StatedFlags) -> tuple[PhotoName, str] | Refused:
         """The photo as its entry describes it, with an empty SHA-1 where that is not known, and its path."""
         if danger := _unsafe(image.filename):
             return Refused(file=printable(image.filename), why=danger)

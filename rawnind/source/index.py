@@ -2,14 +2,14 @@
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from rawnind.documents import LISTING, read_yaml
 from rawnind.errors import ConfigError, IndexInvalidError, printable
@@ -17,7 +17,7 @@ from rawnind.locations import is_uri, join, local_path
 from rawnind.records import Cfa, ImageRef
 from rawnind.source.collector import Collector, Index, SkippedFiles
 from rawnind.source.dataverse import parse_address
-from rawnind.source.entries import EntryReader, problems
+from rawnind.source.entries import EntryReader, SceneEntry, problems, scene_entry
 from rawnind.source.locate import Locator, list_folder
 from rawnind.source.names import (
     CFA_FOLDERS,
@@ -43,12 +43,8 @@ YAML's own folder or absolute; without it they are relative to that folder."""
 _ROLES = {"clean_images": True, "noisy_images": False}
 
 
-class _SceneEntry(BaseModel):
-    clean_images: list[Any]
-    noisy_images: list[Any]
-    test_reserve: bool
-    unknown_sensor: bool
-
+_PHOTOS = (2, scene_entry)
+"""Scenes lie on the second level of an index YAML; each is read as soon as it ends."""
 
 _LAYOUT: TypeAdapter[dict[str, dict[str, Any]]] = TypeAdapter(dict[str, dict[str, Any]])
 
@@ -166,7 +162,7 @@ def _load(path: Path, root: Path | str | None, *, follow_links: bool) -> Index:
     listed = path / INDEX_NAME if path.is_dir() else path
     collector = Collector(follow_links=follow_links)
     if listed.exists():
-        layout, stated = read_layout(listed)
+        layout, stated = read_layout(listed, condense=_PHOTOS)
         chosen = str(root or stated or "")
         if is_uri(chosen):
             return _read_yaml(layout, ObjectLocator(chosen), collector).index(chosen)
@@ -212,7 +208,7 @@ def is_own_photos(source: str | Path, output: Path | None) -> bool:
     collector = Collector()
     with _reading(path):
         _read_folder(path, path, collector)
-    return not collector.photos and camera_named(path) is not None
+    return not collector.scenes and camera_named(path) is not None
 
 
 def _nothing_found(path: Path | str, index: Index) -> str:
@@ -244,7 +240,7 @@ def _load_objects(uri: str, root: Path | str | None) -> Index:
         listed, base = join(uri, INDEX_NAME), uri
     locator = ObjectLocator(str(root or base))
     if listed == uri or INDEX_NAME in locator.names:
-        layout, stated = _layout_of(_object_bytes(listed), listed)
+        layout, stated = _layout_of(_object_bytes(listed), listed, condense=_PHOTOS)
         if stated and not root:
             locator = ObjectLocator(stated if is_uri(stated) else join(base, stated))
         return _read_yaml(layout, locator, collector).index(locator.root)
@@ -261,22 +257,29 @@ def _object_bytes(uri: str) -> bytes:
 
 
 def _read_yaml(
-    layout: Mapping[str, Mapping[str, Any]], locator: Locator | ObjectLocator, collector: Collector
+    layout: dict[str, dict[str, Any]], locator: Locator | ObjectLocator, collector: Collector
 ) -> Collector:
+    """Collects the photos of a layout, which is emptied on the way: a large one would fill memory twice."""
     reader = EntryReader(locator, collector)
     for key, scenes in layout.items():
         cfa = cfa_of_folder(key)
         if cfa is None:
             collector.refuse(key, "the index's first level must be Bayer or X-Trans")
             continue
-        for scene, entry in scenes.items():
-            _read_scene(cfa, scene, entry, reader, collector)
+        for scene in list(scenes):
+            _read_scene(cfa, scene, scenes.pop(scene), reader, collector)
     reader.fill()
     return collector
 
 
-def read_layout(path: Path) -> tuple[dict[str, dict[str, Any]], str | None]:
+def read_layout(
+    path: Path, *, condense: tuple[int, Callable[[Any], Any]] | None = None
+) -> tuple[dict[str, dict[str, Any]], str | None]:
     """An index YAML's two upper levels, checked, with the text of all below; and its `root`, None where it has none.
+
+    Args:
+        path: of the YAML.
+        condense: as `read_yaml` takes it.
 
     Raises:
         IndexInvalidError: It is no index.
@@ -292,11 +295,13 @@ def read_layout(path: Path) -> tuple[dict[str, dict[str, Any]], str | None]:
         )
     if not path.is_file():  # a pipe would be waited for forever
         raise IndexInvalidError(f"{path} is not a file; pass a folder of RAW files or an index YAML")
-    return _layout_of(_bytes(path), str(path))
+    return _layout_of(_bytes(path), str(path), condense=condense)
 
 
-def _layout_of(data: bytes, path: str) -> tuple[dict[str, dict[str, Any]], str | None]:
-    found = read_yaml(data, path, IndexInvalidError, most=LISTING, text_only=True)
+def _layout_of(
+    data: bytes, path: str, *, condense: tuple[int, Callable[[Any], Any]] | None
+) -> tuple[dict[str, dict[str, Any]], str | None]:
+    found = read_yaml(data, path, IndexInvalidError, most=LISTING, text_only=True, condense=condense)
     root = found.pop(ROOT, None) if isinstance(found, dict) else None
     if root is not None and not (isinstance(root, str) and root.isprintable() and "\\" not in root):
         raise IndexInvalidError(f"{path} is not an index: its {ROOT} must be the path of a folder")
@@ -315,19 +320,20 @@ def _layout_of(data: bytes, path: str) -> tuple[dict[str, dict[str, Any]], str |
 def _bytes(path: Path) -> bytes:
     """The file's bytes, at most one more than are read of an index."""
     with path.open("rb") as file:
-        return file.read(LISTING + 1)
+        return file.read(
+            min(LISTING, os.fstat(file.fileno()).st_size) + 1
+        )  # read() takes memory for what it is told
 
 
 def _read_scene(cfa: Cfa, key: str, entry: Any, reader: EntryReader, collector: Collector) -> None:
     label = f"{CFA_FOLDERS[cfa]}/{key}"
     spelling = parse_scene(key)
+    scene = entry if isinstance(entry, SceneEntry | Refused) else scene_entry(entry)
     if isinstance(spelling, Refused):
         collector.refuse(label, spelling.why)
         return
-    try:
-        scene = _SceneEntry.model_validate(entry)
-    except ValidationError as error:
-        collector.refuse(label, problems(error))
+    if isinstance(scene, Refused):
+        collector.refuse(label, scene.why)
         return
     spelling = replace(
         spelling,
@@ -335,9 +341,9 @@ def _read_scene(cfa: Cfa, key: str, entry: Any, reader: EntryReader, collector: 
         unknown_sensor=spelling.unknown_sensor or scene.unknown_sensor,
     )
     collector.add_scene(cfa, spelling)
-    for role, ground_truth in _ROLES.items():
+    for images, ground_truth in ((scene.clean_images, True), (scene.noisy_images, False)):
         flags = StatedFlags(cfa=cfa, spelling=spelling, ground_truth=ground_truth)
-        for image in getattr(scene, role):
+        for image in images:
             reader.read(image, label, flags)
 
 

@@ -26,6 +26,8 @@ class Listing:
 
     def spelled(self, filename: str) -> str:
         """A file's name as the folder has it, which may compose its letters in another way (Unicode NFC or NFD)."""
+        if filename.isascii() or filename in self.files:
+            return filename
         forms = (filename, *(unicodedata.normalize(form, filename) for form in ("NFC", "NFD")))
         return next((form for form in forms if form in self.files or form in self.refused), filename)
 
@@ -83,47 +85,49 @@ class Locator:
 
     def __init__(self, root: Path, *, follow_links: bool = False) -> None:
         self._follow_links = follow_links
-        self._root = root
-        self._listings: dict[Path, Listing] = {}
-        self._bases = [root, root / SRC] if SRC in self._list(root).folders else [root]
-        self._scenes: dict[tuple[Cfa, str], list[Path]] = defaultdict(list)
+        self._root = str(root)
+        self._listings: dict[str, Listing] = {}
+        src = os.path.join(self._root, SRC)  # noqa: PTH118 - text: an index has millions of names
+        self._bases = [self._root, src] if SRC in self._list(self._root).folders else [self._root]
+        self._scenes: dict[tuple[Cfa, str], list[str]] = defaultdict(list)
         for base in self._bases:
             for folder in self._list(base).folders:
                 if cfa := cfa_of_folder(folder):
-                    self._add_scenes(cfa, base / folder)
+                    self._add_scenes(cfa, os.path.join(base, folder))  # noqa: PTH118
 
-    def find(self, name: PhotoName) -> Path | Refused:
+    def find(self, name: PhotoName) -> str | Refused:
         """A photo's path; its path in a flat folder if it is missing; or why it must not be read."""
-        folders = [*self._bases, *self._scenes[name.cfa, name.spelling.scene]]
-        for folder in folders:
-            for place in (folder, folder / GT) if name.ground_truth else (folder,):
+        for folder in (*self._bases, *self._scenes.get((name.cfa, name.spelling.scene), ())):
+            for place in (folder, f"{folder}/{GT}") if name.ground_truth else (folder,):
                 listing = self._list(place)
                 filename = listing.spelled(name.filename)
                 if filename in listing.files:
-                    return place / filename
+                    return os.path.join(place, filename)  # noqa: PTH118
                 if why := listing.refused.get(filename):
                     return Refused(file=printable(name.filename), why=why)
-        return self._root / name.filename
+        return os.path.join(self._root, name.filename)  # noqa: PTH118
 
-    def in_folder(self, filename: str) -> Path | Refused:
+    def in_folder(self, filename: str) -> str | Refused:
         """The path of a file that is named with its folders, or why it must not be read."""
-        path = self._root / filename
+        path = os.path.join(self._root, filename)  # noqa: PTH118
         inside = os.path.join(os.path.realpath(self._root), "")  # noqa: PTH118 - never raises on loops
         if not self._follow_links and not os.path.realpath(path).startswith(inside):
             why = "a link that points outside of the source folder; --follow-links reads it"
             return Refused(file=filename, why=why)
         return path
 
-    def _add_scenes(self, cfa: Cfa, folder: Path) -> None:
+    def _add_scenes(self, cfa: Cfa, folder: str) -> None:
         for scene_folder in self._list(folder).folders:
             spelling = parse_scene(scene_folder)
             if not isinstance(spelling, Refused):
-                self._scenes[cfa, spelling.scene].append(folder / scene_folder)
+                self._scenes[cfa, spelling.scene].append(f"{folder}/{scene_folder}")
 
-    def _list(self, folder: Path) -> Listing:
+    def _list(self, folder: str) -> Listing:
         if folder not in self._listings:
             try:
-                self._listings[folder] = list_folder(folder, self._root, follow_links=self._follow_links)
+                self._listings[folder] = list_folder(
+                    Path(folder), Path(self._root), follow_links=self._follow_links
+                )
             except OSError:  # the error is reported when the file is read
                 self._listings[folder] = Listing(files=frozenset(), folders=(), refused={})
         return self._listings[folder]

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import lru_cache
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -193,6 +194,7 @@ def parse_name(filename: str) -> PhotoName | Refused:
     )
 
 
+@lru_cache(maxsize=1024)  # a scene's photos repeat its name
 def parse_scene(text: str) -> ParsedScene | Refused:
     """A scene's name without its prefixes, as folders, names and index keys spell it.
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,26 @@ def test_an_index_survives_its_yaml(tmp_path, layout):
     assert index_to_yaml(load_index(path, root=tmp_path)) == path.read_text()
     (tmp_path / INDEX_NAME).write_text(path.read_text())
     assert load_index(tmp_path).scenes == index.scenes
+
+
+def test_a_long_index_is_never_in_memory_as_a_whole(tmp_path):
+    scenes = {
+        f"s{number}": entry(
+            clean=[name(f"s{number}", number, gt=True)],
+            noisy=[name(f"s{number}", 10**6 + number), name(f"s{number}", 10**7 + number)],
+        )
+        for number in range(400)
+    }
+    path = listed(tmp_path, {"Bayer": scenes})
+    load_index(path)  # what is imported and compiled once does not count
+    tracemalloc.start()
+    try:
+        index = load_index(path)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(index.scenes) == 400
+    assert peak < 1.5 * kept
 
 
 def test_yaml_written_by_us_is_plain(tmp_path):
