@@ -70,17 +70,19 @@ class Pool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhotoSize:
-    """A photo whose header was read.
+    """A photo whose header was read, or whose size is estimated.
 
     Attributes:
         photo: the photo.
         truths: ground truths of its scene.
-        size: what the header says.
+        size: what the header says; a square where it is estimated.
+        is_estimated: whether the file was not read.
     """
 
     photo: ImageRef
     truths: int
     size: FrameSize
+    is_estimated: bool = False
 
     @property
     def sites(self) -> int:
@@ -88,6 +90,8 @@ class PhotoSize:
         return self.size.raw_height * self.size.raw_width
 
     def __str__(self) -> str:
+        if self.is_estimated:
+            return f"{self.photo.filename}, about {self.sites / 1e6:.0f} megapixels"
         return f"{self.photo.filename}, {self.size.raw_width} x {self.size.raw_height} pixels"
 
 

@@ -1,9 +1,10 @@
 """Estimates what a published data set would take: bytes, disk, memory and time, from the list of its files alone."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rawnind.capacity import this_machine
+from rawnind.capacity import PhotoSize, this_machine
 from rawnind.errors import ConfigError
 from rawnind.memory import worker_bytes
 from rawnind.options import Options
@@ -12,7 +13,9 @@ from rawnind.planning import Plan, SceneFilter, make_plan
 from rawnind.reasons import Reason
 from rawnind.records import Cfa, ImageRef, Scene
 from rawnind.source.catalog import Catalog, load_catalog
+from rawnind.source.decode import FrameSize
 from rawnind.source.names import MAKERS
+from rawnind.source.remote import RemoteFile
 
 _BYTES_PER_SITE = {"arw": 2.0, "raf": 1.25, "cr2": 1.25, "nef": 1.2, "crw": 1.0}
 """Bytes of a file per site of its sensor, the fewest that are usual: an ARW of RawNIND is not compressed, the others are."""
@@ -166,9 +169,35 @@ def _largest(scene: Scene, catalog: Catalog) -> int:
     return max((_sites(ref, catalog) for ref in (*scene.ground_truths, *scene.noisy)), default=0)
 
 
+def estimated_sizes(
+    scenes: Iterable[Scene], files: Mapping[str, Sequence[RemoteFile]]
+) -> Iterator[PhotoSize]:
+    """About how large photos are that are not there yet.
+
+    Args:
+        scenes: whose photos.
+        files: key of a scene -> its files on the server.
+    """
+    for scene in scenes:
+        sizes = {file.filename: file.size or 0 for file in files[scene.key]}
+        for ref in (*scene.ground_truths, *scene.noisy):
+            sites = _estimated_sites(ref.filename, sizes.get(_bare(ref.filename), 0))
+            side = math.isqrt(sites)
+            frame = FrameSize(height=side, width=side, raw_height=side, raw_width=side)
+            yield PhotoSize(photo=ref, truths=len(scene.ground_truths), size=frame, is_estimated=True)
+
+
 def _sites(ref: ImageRef, catalog: Catalog) -> int:
+    return _estimated_sites(ref.filename, _size(ref, catalog))
+
+
+def _estimated_sites(filename: str, size: int) -> int:
     """About how many sites a photo has, at most, by the length of its file."""
-    return round(_size(ref, catalog) / _BYTES_PER_SITE.get(_extension(ref.filename), _OTHER_BYTES_PER_SITE))
+    return round(size / _BYTES_PER_SITE.get(_extension(filename), _OTHER_BYTES_PER_SITE))
+
+
+def _bare(filename: str) -> str:
+    return filename.rpartition("/")[2]
 
 
 def _size(ref: ImageRef, catalog: Catalog) -> int:

@@ -27,6 +27,8 @@ class RunOptions(TypedDict, total=False):
     cfa: Cfa | Literal["bayer", "x-trans"] | None
     exclude_test_reserve: bool
     follow_links: bool
+    keep_raw: bool
+    disk_budget: float | None
     cpus_per_scene: float
     gpus_per_scene: float
     address: str | None
@@ -73,6 +75,8 @@ class Options:
         cfa: only scenes with this CFA; None: all.
         exclude_test_reserve: leave out the scenes that are reserved for testing.
         follow_links: read files that links in the source lead to, outside of it too.
+        keep_raw: whether photos that the run fetches itself stay in the output folder, in `raw`.
+        disk_budget: GB that photos of scenes in flight may take, which the run fetches itself; None: unlimited.
         cpus_per_scene: CPUs that a worker takes.
         gpus_per_scene: GPUs that a worker takes.
         address: a Ray cluster; None: that of RAY_ADDRESS, else one that runs on this machine, else a new local one.
@@ -89,6 +93,8 @@ class Options:
     cfa: Cfa | None = None
     exclude_test_reserve: bool = False
     follow_links: bool = False
+    keep_raw: bool = False
+    disk_budget: float | None = None
     cpus_per_scene: float = 1.0
     gpus_per_scene: float = 0.0
     address: str | None = None
@@ -115,7 +121,13 @@ class Options:
             require(value is None or value <= _YEAR, f"{name} must be at most a year, {_YEAR} seconds", value)
         require(is_number(cpus) and cpus > 0, "cpus_per_scene must be a number above 0", cpus)
         require(is_number(gpus) and gpus >= 0, "gpus_per_scene must be a number of at least 0", gpus)
-        for name in ("exclude_test_reserve", "follow_links", "dashboard", "strict"):
+        budget = self.disk_budget
+        require(
+            budget is None or (is_number(budget) and budget > 0),
+            "disk_budget must be a number of GB above 0",
+            budget,
+        )
+        for name in ("exclude_test_reserve", "follow_links", "keep_raw", "dashboard", "strict"):
             require(
                 isinstance(getattr(self, name), bool), f"{name} must be true or false", getattr(self, name)
             )

@@ -21,6 +21,8 @@ WRONG = {
     "cfa": ["Bayer", "xtrans", 1, "", []],
     "exclude_test_reserve": [1, "yes", None],
     "follow_links": [1, "yes", None],
+    "keep_raw": [1, "yes", None],
+    "disk_budget": [0, -1, math.nan, "5", True],
     "dashboard": [1, "yes", None],
     "cpus_per_scene": [0, -1, math.nan, None, "1", True],
     "gpus_per_scene": [-1, math.inf, None, "1", False],

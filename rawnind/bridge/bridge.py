@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from rawnind.bridge.consumers import Consumers
-from rawnind.bridge.in_flight import InFlightScenes, StartupCrashes
+from rawnind.bridge.in_flight import DiskBudget, InFlightScenes, StartupCrashes
 from rawnind.bridge.ledger import OutcomeLedger, initial_counts
 from rawnind.bridge.messages import (
     TRANSITIONS,
@@ -49,6 +49,7 @@ class Bridge:
         observer: receives events; None: no observer.
         lock: of the run, which is checked before each write to journal and manifest; None: nothing is checked.
         installation: what the driver imports; None: it is not compared.
+        budget: of the disks that photos are fetched to; None: unlimited.
 
     Raises:
         CodeMismatchError: This process imports other code or libraries than the driver.
@@ -67,6 +68,7 @@ class Bridge:
         observer: Observer | None = None,
         lock: RunLock | None = None,
         installation: Installation | None = None,
+        budget: DiskBudget | None = None,
     ) -> None:
         if installation:
             installation.require_same(this_installation())
@@ -83,7 +85,9 @@ class Bridge:
         self._stopping = False
         last = self._events.last("state")
         self._state = State(last["to"]) if last else State.INITIALIZED
-        self._in_flight = InFlightScenes(max_scenes, after_restart=self._state is State.COLLECTING)
+        self._in_flight = InFlightScenes(
+            max_scenes, after_restart=self._state is State.COLLECTING, budget=budget
+        )
         self._startup_crashes = StartupCrashes()
         if self._state is State.INITIALIZED:
             self._journal.compact()  # a restarted bridge skips this: workers are waiting

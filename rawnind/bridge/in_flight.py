@@ -1,10 +1,24 @@
 """Admission of scenes: which are in flight, and whether another one may start."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from rawnind import timing
 from rawnind.bridge.messages import SceneInFlight, WorkerIncarnation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiskBudget:
+    """Room for the fetched photos of all scenes in flight.
+
+    Attributes:
+        limit: bytes.
+        sizes: bytes of each scene's photos, by key.
+    """
+
+    limit: float
+    sizes: Mapping[str, int]
 
 
 class InFlightScenes:
@@ -13,13 +27,15 @@ class InFlightScenes:
     Args:
         limit: the most scenes at once.
         after_restart: whether workers may process scenes that this bridge has not admitted itself.
+        budget: of the disks; None: unlimited. A scene that exceeds it by itself is admitted when it is alone.
 
     Attributes:
         peak: the most that were in flight at once.
     """
 
-    def __init__(self, limit: int, *, after_restart: bool) -> None:
+    def __init__(self, limit: int, *, after_restart: bool, budget: DiskBudget | None = None) -> None:
         self._limit = limit
+        self._budget = budget
         self._scenes: dict[str, SceneInFlight] = {}
         self._closed_until = time.monotonic() + timing.RESTART_GRACE if after_restart else 0.0
         self.peak = 0
@@ -47,10 +63,17 @@ class InFlightScenes:
         Returns:
             Whether the scene is in flight.
         """
-        if key not in self._scenes and (now < self._closed_until or len(self._scenes) >= self._limit):
+        if key not in self._scenes and (now < self._closed_until or not self._has_room(key)):
             return False
         self._update(key, "starting", now, worker)
         return True
+
+    def _has_room(self, key: str) -> bool:
+        if len(self._scenes) >= self._limit:
+            return False
+        if self._budget is None or not self._scenes:
+            return True
+        return sum(self._budget.sizes[each] for each in (*self._scenes, key)) <= self._budget.limit
 
     def heartbeat(self, key: str, stage: str, now: float) -> bool:
         """Updates a scene's stage, or adds the scene.

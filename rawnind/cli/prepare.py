@@ -85,19 +85,23 @@ def prepare(source: str, output: str, progress: str, *, quiet: bool, verbose: bo
     """Process the scenes of SOURCE; run it again to resume.
 
     Every scene of SOURCE, a folder of RAW files or an index YAML, here or on an object store, ends with an outcome. OUT/manifest.parquet lists the crops.
+    Of a DOI or a saved Dataverse reply, photos are fetched while others are processed, and removed when their scene is done.
 
     \b
     Examples:
       rawnind prepare RawNIND/ --output out
       rawnind prepare dataset_index.yaml --output s3://bucket/out --cfa bayer --crop-size 256 --stride 256
       rawnind prepare RawNIND/ --output out --retry-failed missing_file
+      rawnind prepare doi:10.14428/DVN/DEQCIM --output out --limit 3 --disk-budget 20
 
     Exit: 0 complete, 2 wrong usage, 3 stopped early (run again to resume), 4 nothing collected, 5 --strict and a scene
     or a pair failed.
     """
+    from rawnind.source.catalog import is_published
     from rawnind.source.index import check_source
 
-    check_source(source)  # before Ray and numba are imported, which takes seconds
+    if not is_published(source):
+        check_source(source)  # before Ray and numba are imported, which takes seconds
     options = options_from(values)
 
     from rawnind.output.store import Store

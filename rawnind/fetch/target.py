@@ -132,6 +132,22 @@ class Target:
         part.rename(place)
         self.note_checked(file)
 
+    def clear(self, files: Iterable[RemoteFile]) -> None:
+        """Removes these files, whole and partial, and our own folder; other files stay."""
+        own = self.own()
+        if self.root.is_symlink() or own.is_symlink():
+            return
+        for file in files:
+            with contextlib.suppress(DownloadError):  # a link is in the way
+                self.place(file).unlink(missing_ok=True)
+                self.part(file).unlink(missing_ok=True)
+            for folder in list(Path(file.path).parents)[:-1]:
+                _remove_empty(self.root / folder)
+        for name in (_CHECKED, _QUARANTINE, "lock"):
+            self.own(name).unlink(missing_ok=True)
+        for folder in (self.own(_PARTS), own):
+            _remove_empty(folder)
+
     def note_checked(self, file: RemoteFile) -> None:
         """Notes that a file has the bytes that it should have, so that it need not be read again."""
         found = (self.root / file.path).stat()
@@ -189,6 +205,11 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     if folder.is_symlink():
         raise OutputError(f"{folder} is a link, which is not followed; remove it")
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # something else is in it
+        folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,17 @@ from rawnind.output.shards import is_shard_name
 from rawnind.output.store import Store
 from rawnind.reasons import Outcome
 
-FOLDERS = ("parts", "shards", "shards/bayer", "shards/x-trans", attempts.FOLDER, "leases", "locks", "events")
+FOLDERS = (
+    "parts",
+    "shards",
+    "shards/bayer",
+    "shards/x-trans",
+    attempts.FOLDER,
+    "leases",
+    "locks",
+    "events",
+    "raw",
+)
 """Folders of an output folder that a run writes to or removes files from."""
 
 _TEMPORARY_FILE = re.compile(

@@ -58,6 +58,13 @@ class BridgeLink:
             time.sleep(pause)
             pause = min(2 * pause, timing.ADMISSION_RETRY_MAX)
 
+    def is_wanted(self, key: str, stage: str) -> bool:
+        """Reports an admitted scene that is not processed yet; False where it has an outcome already, or the run is stopping."""
+        if self._call("admit", key, self._worker) is False:
+            return False
+        self._bridge.heartbeat.remote(key, stage)
+        return True
+
     def add(self, submission: Submission) -> None:
         """Commits a result, now or with those that follow. Errors as in `commit`."""
         with self._lock:

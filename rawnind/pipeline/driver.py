@@ -14,7 +14,9 @@ from ray.exceptions import GetTimeoutError, RayError
 from rawnind import timing
 from rawnind.bridge.messages import Snapshot
 from rawnind.capacity import find_pool, photo_sizes
+from rawnind.download_estimate import estimated_sizes
 from rawnind.errors import OutputError, RayLostError, StoppedEarlyError, WorkersDyingError
+from rawnind.fetch.on_demand import remove_scene
 from rawnind.output.store import Store
 from rawnind.pipeline.bridge_link import MOST_HELD
 from rawnind.pipeline.calls import BridgeCalls, RayWatch
@@ -72,7 +74,9 @@ class Driver:
         require_resources(self._job.options)
         require_same_installation(self._job.installation)
         scenes = self._scenes(todo)
-        pool = find_pool(nodes(), self._job.options, len(scenes), photo_sizes(scenes))
+        fetched = self._job.fetched
+        sizes = estimated_sizes(scenes, fetched.files) if fetched else photo_sizes(scenes)
+        pool = find_pool(nodes(), self._job.options, len(scenes), sizes)
         if pool.reduced:
             self._progress.noted(pool.reduced)
         max_scenes = self._job.options.max_scenes or pool.workers * (1 + MOST_HELD)
@@ -92,6 +96,9 @@ class Driver:
             _end(actor, error)
             raise
         _end(actor)
+        if fetched and not fetched.keep:
+            for scene in scenes:  # a worker that ended between a scene's commit and its removal has left some
+                remove_scene(scene, fetched.files[scene.key])
         self._progress.finished(summary)
         return summary
 

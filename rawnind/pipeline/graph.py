@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import rawnind.installation
 from rawnind import timing
 from rawnind.bridge.bridge import Bridge
+from rawnind.bridge.in_flight import DiskBudget
 from rawnind.capacity import Node, Pool
 from rawnind.errors import ConfigError, FolderInUseError, redacted
 from rawnind.installation import Installation, as_installation, describe
@@ -77,6 +78,7 @@ def _bridge(job: Job, max_scenes: int) -> Any:
         job.run,
         arguments[0],
         max_scenes=max_scenes,
+        budget=_disk_budget(job),
         retry=job.options.retry_failed,
         changed=arguments[1],
         observer=RayMetrics(bridge_name(job.output)),
@@ -86,6 +88,12 @@ def _bridge(job: Job, max_scenes: int) -> Any:
     # Ray frees large arguments once the actor has started, and could then not restart it.
     weakref.finalize(bridge, lambda _: None, arguments).atexit = False
     return bridge
+
+
+def _disk_budget(job: Job) -> DiskBudget | None:
+    if job.fetched is None or job.options.disk_budget is None:
+        return None
+    return DiskBudget(limit=job.options.disk_budget * 1e9, sizes=job.fetched.sizes())
 
 
 def require_resources(options: Options) -> None:
@@ -164,7 +172,9 @@ def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, pool: Pool) 
     """
     _disable_ray_output()
     blocks = -(-len(todo) // rows_per_block(len(todo), pool.workers))
-    rows = ray.data.from_items([scene_row(scene) for scene in todo], override_num_blocks=blocks).map_batches(
+    files = job.fetched.files if job.fetched else {}
+    items = [scene_row(scene, files.get(scene.key)) for scene in todo]
+    rows = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
         SceneWorker,
         batch_size=None,
         batch_format="pyarrow",
@@ -178,8 +188,15 @@ def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, pool: Pool) 
             "bridge": bridge,
             "scene_timeout": job.options.scene_timeout,
             "memory": pool.memory,
+            "keep_raw": job.fetched is not None and job.fetched.keep,
         },
-        compute=ActorPoolStrategy(min_size=1, max_size=pool.workers, max_tasks_in_flight_per_actor=_QUEUED),
+        compute=ActorPoolStrategy(
+            min_size=1,
+            max_size=pool.workers,
+            max_tasks_in_flight_per_actor=_QUEUED,
+            max_concurrent_calls_per_actor=_QUEUED if job.fetched else None,
+            enable_true_multi_threading=bool(job.fetched),
+        ),
         num_cpus=job.options.cpus_per_scene,
         num_gpus=job.options.gpus_per_scene or None,
         memory=pool.needed

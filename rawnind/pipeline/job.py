@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rawnind.fetch.on_demand import OnDemand
 from rawnind.installation import Installation
 from rawnind.options import Options
 from rawnind.output.lock import RunLock
@@ -18,6 +19,7 @@ class Job:
         root: the folder that the photos come from.
         plan: every scene of the run.
         options: of the run.
+        fetched: the data set whose photos the workers fetch; None: they are there.
         changed: keys of the scenes whose files have changed since they were committed.
         lock: of the run on the output folder; None: nobody checks it.
         installation: what the driver imports; None: nobody compares it.
@@ -28,6 +30,7 @@ class Job:
     root: str
     plan: Plan
     options: Options
+    fetched: OnDemand | None = None
     changed: frozenset[str] = frozenset()
     lock: RunLock | None = None
     installation: Installation | None = None

@@ -13,7 +13,8 @@ import yaml
 
 from rawnind.bridge.ledger import OutcomeLedger
 from rawnind.documents import read_yaml
-from rawnind.errors import ConfigError, ManifestError, OutputError, RecipeMismatchError
+from rawnind.errors import ConfigError, ManifestError, OutputError, RecipeMismatchError, first_of
+from rawnind.fetch.on_demand import RAW_FOLDER, OnDemand, on_demand
 from rawnind.locations import is_uri
 from rawnind.options import Options, RunOptions
 from rawnind.output import attempts, cleanup
@@ -29,7 +30,10 @@ from rawnind.progress.progress import Progress, Silent
 from rawnind.reasons import Reason
 from rawnind.recipe import ALGORITHM, Recipe
 from rawnind.records import Summary
+from rawnind.source.catalog import is_published, load_catalog
+from rawnind.source.dataverse import RAWNIND
 from rawnind.source.fingerprint import fingerprint, is_unchanged
+from rawnind.source.http_client import HttpClient
 from rawnind.source.index import Index, load_index
 
 RECIPE = "recipe.yaml"
@@ -41,7 +45,8 @@ def prepare(
     """Processes every scene of a source that has no outcome yet, and writes the manifest.
 
     Args:
-        source: a folder of RAW files or an index YAML (see `rawnind.load_index`).
+        source: a folder of RAW files or an index YAML (see `rawnind.load_index`); or a DOI or a saved Dataverse reply, whose photos
+            are fetched as they are needed.
         output: a local folder, or a URI that pyarrow.fs opens.
         progress: receives progress events; None: no reports.
         options: see `Options` and `Recipe`, e.g. `crop_size=512, limit=10`.
@@ -52,6 +57,7 @@ def prepare(
     Raises:
         ConfigError: An option is wrong.
         IndexInvalidError: The source is not a data set.
+        DownloadError: The server of a DOI cannot be reached.
         RecipeMismatchError: The folder was made with another recipe.
         FolderInUseError: Another run works on the folder.
         StoppedEarlyError: The run was stopped or ran out of time; run again to resume.
@@ -83,25 +89,32 @@ def _from_source(
     source: str | Path, output: str | Path, options: Options, progress: Progress, interrupts: Interrupts
 ) -> Summary:
     location = str(output) if "://" in str(output) else str(Path(output).absolute())
-    index = load_index(source, follow_links=options.follow_links)
+    fetched = _published(str(source), location, options, progress)
+    index = fetched.index if fetched else load_index(source, follow_links=options.follow_links)
     selection = SceneFilter(
         cfa=options.cfa, exclude_test_reserve=options.exclude_test_reserve, limit=options.limit
     )
     plan = make_plan(index.scenes, selection, options.recipe)
-    _require_separate(location, index)
+    if fetched:
+        _require_room(fetched, plan, options)
+    else:
+        _require_separate(location, index)
     store = Store(location)
     store.prepare_root()
     _refuse_links(store)
     name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
     with exclusive_run(store, name) as lock:
-        plan = replace(plan, recipe=_claim(store, options.recipe))
-        changed, todo, contents = _open_scenes(store, plan, options.retry_failed)
+        plan = replace(plan, recipe=_claim(store, options.recipe, fetches=fetched is not None))
+        changed, todo, contents = _open_scenes(
+            store, plan, options.retry_failed, published=fetched is not None
+        )
         job = Job(
             output=location,
             run=name,
             root=index.root,
             plan=plan,
             options=options,
+            fetched=fetched,
             changed=changed,
             lock=lock,
         )
@@ -127,13 +140,50 @@ def _collect(job: Job, todo: list[str], progress: Progress, interrupts: Interrup
         return Driver(job, progress, interrupts).collect(todo, versions())
 
 
-def _open_scenes(store: Store, plan: Plan, retry: frozenset[Reason]) -> tuple[frozenset[str], list[str], str]:
+def _published(source: str, location: str, options: Options, progress: Progress) -> OnDemand | None:
+    """What is needed to fetch a source; None where its photos are there.
+
+    Raises:
+        ConfigError: An option is for sources that are fetched.
+    """
+    if not is_published(source):
+        if options.keep_raw or options.disk_budget is not None:
+            raise ConfigError(
+                f"--keep-raw and --disk-budget are for a SOURCE that is fetched, such as {RAWNIND}"
+            )
+        return None
+    client = HttpClient()
+    catalog = load_catalog(source, client)
+    for note in first_of(catalog.notes):
+        progress.noted(f"differs: {note}")
+    return on_demand(catalog, location, client, keep=options.keep_raw)
+
+
+def _require_room(fetched: OnDemand, plan: Plan, options: Options) -> None:
+    """Checks that the photos of each scene fit into the disk budget.
+
+    Raises:
+        ConfigError: A scene's do not.
+    """
+    sizes = fetched.sizes()
+    largest = max(plan.selected, key=lambda scene: sizes[scene.key], default=None)
+    budget = options.disk_budget
+    if largest and budget is not None and sizes[largest.key] > budget * 1e9:
+        raise ConfigError(
+            f"the photos of {largest.key} take {sizes[largest.key] / 1e9:.2g} GB, more than --disk-budget {budget:g}"
+        )
+
+
+def _open_scenes(
+    store: Store, plan: Plan, retry: frozenset[Reason], *, published: bool
+) -> tuple[frozenset[str], list[str], str]:
     """Keys of changed scenes, keys of open scenes, and `OutcomeLedger.contents` where none is open, else empty.
 
-    The journal is loaded here once, and once more by the bridge, whose process must be able to restart without this one.
+    The journal is loaded here once, and once more by the bridge, whose process must be able to restart without this one. Published
+    files never change: their names have their SHA-1s.
     """
     journal = Journal(store)
-    changed = changed_scenes(journal, plan)
+    changed = frozenset[str]() if published else changed_scenes(journal, plan)
     ledger = OutcomeLedger(plan, journal, retry=retry, changed=changed, first=journal.next_seq)
     todo = ledger.open_scenes()
     return changed, todo, "" if todo else ledger.contents()
@@ -198,13 +248,13 @@ def _finish_without_workers(job: Job, store: Store, contents: str, progress: Pro
     return summary
 
 
-def _claim(store: Store, recipe: Recipe) -> Recipe:
+def _claim(store: Store, recipe: Recipe, *, fetches: bool = False) -> Recipe:
     """Writes the recipe into a new folder, or compares it with an existing folder's; returns it with that folder's digest."""
     place = f"{store.location}/{RECIPE}"
     try:
         known = read_yaml(store.read(RECIPE), place, ManifestError)
     except FileNotFoundError:
-        _refuse_foreign(store)
+        _refuse_foreign(store, fetches=fetches)
         with contextlib.suppress(FileExistsError):  # another run wrote its recipe first; it is compared below
             text = yaml.safe_dump({"format": VERSIONS["recipe"], **recipe.as_dict()}, sort_keys=False)
             store.write(RECIPE, text.encode())
@@ -276,9 +326,10 @@ def _refuse_links(store: Store) -> None:
         raise ConfigError(str(error)) from error
 
 
-def _refuse_foreign(store: Store) -> None:
+def _refuse_foreign(store: Store, *, fetches: bool) -> None:
     """Refuses a folder without a recipe that holds files of these names: a run would replace or remove them."""
-    folders = (name for name in ("parts", "shards", attempts.FOLDER) if store.list(name))
+    ours = ("parts", "shards", attempts.FOLDER, *([RAW_FOLDER] if fetches else []))
+    folders = (name for name in ours if store.list(name))
     files = (name for name in ("manifest.parquet", "pairs.parquet", "manifest.yaml") if store.exists(name))
     if taken := [*folders, *files]:
         raise ConfigError(

@@ -1,8 +1,11 @@
 """The callable that Ray Data maps over scenes."""
 
 import contextlib
+import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,13 @@ import ray
 from pydantic import TypeAdapter
 from ray.exceptions import RayActorError
 
+from rawnind import timing
 from rawnind.bridge.messages import Submission
 from rawnind.errors import RawnindError, SourceError, WorkersDyingError
+from rawnind.fetch.on_demand import fetch_scene, remove_scene
 from rawnind.imaging.photo import Photo
 from rawnind.installation import Installation, this_installation
+from rawnind.locations import is_uri
 from rawnind.outcomes import whole_scene_result
 from rawnind.output.attempts import Ledger, TimedOut
 from rawnind.output.journal.journal import encode_result
@@ -32,9 +38,11 @@ from rawnind.source.decode import decode
 from rawnind.source.decode_subprocess import decode_isolated
 from rawnind.source.fingerprint import fingerprint
 from rawnind.source.lost import checking_source
+from rawnind.source.remote import RemoteFile
 from rawnind.source.storage import photo_stat
 
 _SCENE = TypeAdapter(Scene)
+_FILES = TypeAdapter(tuple[RemoteFile, ...])
 
 _DEATHS_BEFORE_FILES, _DEATHS_BEFORE_SCENE = 2, 4
 """Deaths of a scene's worker after which its files are decoded in child processes, and after which all of it is processed in one."""
@@ -43,9 +51,22 @@ _DEATHS_BEFORE_GIVING_UP = 8
 """Deaths after which the run stops: no single file causes them, and further retries would not help."""
 
 
-def scene_row(scene: Scene) -> dict[str, bytes]:
-    """A scene as a Ray Data row: paths and hashes, never pixels."""
-    return {"scene": _SCENE.dump_json(scene)}
+_NOTHING: Mapping[str, SourceError] = {}
+
+
+class _NoLongerWantedError(Exception):
+    """The run is stopping; what was fetched of a scene stays for the next one."""
+
+
+def scene_row(scene: Scene, files: tuple[RemoteFile, ...] | None = None) -> dict[str, bytes]:
+    """A scene as a Ray Data row: paths and hashes, never pixels.
+
+    Args:
+        scene: the scene.
+        files: where its photos are fetched from; None: they are there.
+    """
+    row = {"scene": _SCENE.dump_json(scene)}
+    return row if files is None else row | {"files": _FILES.dump_json(files)}
 
 
 class SceneWorker:
@@ -53,6 +74,9 @@ class SceneWorker:
 
     It returns one row: `scenes`, the number of those that it has processed, and `trouble` (JSON; an error that must stop the run,
     else empty).
+
+    Ray may call it in two threads. Where photos are fetched, one of them fetches the next scene while the other processes the present
+    one; only one processes.
 
     Args:
         output: the output folder.
@@ -64,6 +88,7 @@ class SceneWorker:
         scene_timeout: seconds after which a scene is given up; None: never.
         memory: bytes that the worker may use.
         installation: what the driver imports; None: it is not compared.
+        keep_raw: whether fetched photos stay once their scene is committed.
     """
 
     def __init__(
@@ -78,6 +103,7 @@ class SceneWorker:
         scene_timeout: float | None,
         memory: float,
         installation: Installation | None = None,
+        keep_raw: bool = False,
     ) -> None:
         incarnation = ray.get_runtime_context().get_actor_id(), uuid.uuid4().hex
         self._link = BridgeLink(bridge, incarnation)  # before anything that may crash
@@ -92,16 +118,17 @@ class SceneWorker:
         self._scene_timeout = scene_timeout
         self._memory = memory
         self._installation = installation
+        self._keep_raw = keep_raw
+        self._turn = threading.Lock()
 
     def __call__(self, block: pa.Table) -> dict[str, list[Any]]:
         """Processes a block of `scene_row`s."""
         done, trouble = 0, ""
         try:
-            for data in block["scene"].to_pylist():
-                scene = _SCENE.validate_json(data)
+            for row in block.to_pylist():
+                scene = _SCENE.validate_json(row["scene"])
                 if self._link.admitted(scene.key):
-                    self._link.add(self.process(scene))
-                    done += 1
+                    done += self._serve(scene, row.get("files"))
             self._link.commit()
         except FATAL as error:
             trouble = encode_trouble(error)
@@ -109,8 +136,53 @@ class SceneWorker:
             pass  # the driver has ended, and the bridge with it: nobody waits for these results
         return {"scenes": [done], "trouble": [trouble]}
 
-    def process(self, scene: Scene) -> Submission:
+    def _serve(self, scene: Scene, listed: bytes | None) -> bool:
+        """Processes an admitted scene and commits its result; False where the run was stopped before."""
+        if listed is None:
+            with self._turn:
+                self._link.add(self.process(scene))
+            return True
+        files = _FILES.validate_json(listed)
+        try:
+            began = time.monotonic()
+            lost, counts = fetch_scene(scene, files, self._going_on(scene.key, "fetch"))
+            fetched = {"fetch_seconds": time.monotonic() - began, "fetched_bytes": float(counts.transferred)}
+            self._wait_for_turn(self._going_on(scene.key, "fetched"))
+        except _NoLongerWantedError:
+            return False
+        try:
+            done = self.process(scene, lost)
+        finally:
+            self._turn.release()
+        self._link.add(replace(done, telemetry={**done.telemetry, **fetched}))
+        self._link.commit()
+        if not self._keep_raw:
+            remove_scene(scene, files)
+        return True
+
+    def _going_on(self, key: str, stage: str) -> Callable[[], None]:
+        """A function that reports a scene that is not processed yet, and raises _NoLongerWantedError where the run is stopping."""
+        reported = time.monotonic()
+
+        def going_on() -> None:
+            nonlocal reported
+            if time.monotonic() - reported >= timing.HEARTBEAT_MIN:
+                if not self._link.is_wanted(key, stage):
+                    raise _NoLongerWantedError
+                reported = time.monotonic()
+
+        return going_on
+
+    def _wait_for_turn(self, going_on: Callable[[], None]) -> None:
+        while not self._turn.acquire(timeout=timing.HEARTBEAT_MIN):
+            going_on()
+
+    def process(self, scene: Scene, lost: Mapping[str, SourceError] = _NOTHING) -> Submission:
         """A scene's result, with the fingerprint of its files.
+
+        Args:
+            scene: the scene.
+            lost: why photos could not be fetched, by file name.
 
         Raises:
             RawnindError: One of `FATAL`, which must stop the run.
@@ -118,7 +190,7 @@ class SceneWorker:
         inputs = fingerprint(scene)  # before the files are read: a later change then shows
         self._require_same_installation()
         self._open_output()
-        result, telemetry = self._process(scene)
+        result, telemetry = self._process(scene, lost)
         return Submission(key=scene.key, data=encode_result(result), telemetry=telemetry, inputs=inputs)
 
     def _require_same_installation(self) -> None:
@@ -141,7 +213,7 @@ class SceneWorker:
             self._store.require_root()
         self._is_open = True
 
-    def _process(self, scene: Scene) -> tuple[SceneResult, dict[str, float]]:
+    def _process(self, scene: Scene, lost: Mapping[str, SourceError]) -> tuple[SceneResult, dict[str, float]]:
         ledger = Ledger(self._store, self._run, scene.key)
         attempts = ledger.begin() if _has_photo(scene) else 0
         timeouts = ledger.timeouts() if attempts else []
@@ -164,6 +236,8 @@ class SceneWorker:
             def read(ref: ImageRef) -> Photo:
                 if slow and ref.sha1 == slow.sha1:
                     raise self._timed_out(ref)
+                if ref.filename in lost:
+                    raise lost[ref.filename]
                 with checking_source(self._root), watchdog.reading(ref):
                     return Photo.from_visible(*decoder(ref, memory=self._memory))
 
@@ -195,8 +269,8 @@ class SceneWorker:
 
 
 def _has_photo(scene: Scene) -> bool:
-    """Whether any of a scene's files is there; where none is, nothing of the scene can end its worker."""
-    return any(Path(ref.path).exists() for ref in (*scene.ground_truths, *scene.noisy))
+    """Whether any of a scene's files may be there; where none is, nothing of the scene can end its worker."""
+    return any(is_uri(ref.path) or Path(ref.path).exists() for ref in (*scene.ground_truths, *scene.noisy))
 
 
 def _measured(read: Callable[[ImageRef], Photo], meter: Meter) -> Callable[[ImageRef], Photo]:

@@ -1,5 +1,7 @@
 """What a worker does about scenes that end workers."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 import ray
@@ -155,9 +157,9 @@ def test_small_scenes_are_committed_together_as_far_as_max_scenes_allows_and_lea
     monkeypatch.setattr(timing, "COMMIT_GROUP", 60.0)
     work, _, _ = worker
     scenes = load_index(work._root).scenes
-    for path in work._root.glob("*.dng"):
+    for path in Path(work._root).glob("*.dng"):
         path.unlink()
-    (work._root / "readme.txt").touch()  # an empty source counts as one that is not mounted
+    (Path(work._root) / "readme.txt").touch()  # an empty source counts as one that is not mounted
     work(pa.Table.from_pylist([scene_row(scene) for scene in scenes]))
     results = [result for _, result in ray.get(work._bridge.since.remote(0))]
     assert {result.outcome for result in results} == {Outcome.FAILED}

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import rawnind
-from rawnind.cli import main
 from rawnind.errors import IndexInvalidError
 from rawnind.source.catalog import load_catalog
 from rawnind.source.dataverse import parse_address, parse_reply
@@ -108,9 +107,7 @@ def test_the_server_of_a_doi_is_known_named_or_that_of_its_page(monkeypatch):
     assert parse_address("RawNIND") is None
 
 
-def test_prepare_of_a_data_set_that_is_not_here_names_the_command_that_fetches_it(tmp_path, capsys):
-    for source in ("doi:10.14428/DVN/DEQCIM", "https://doi.org/10.14428/DVN/DEQCIM"):
-        with pytest.raises(SystemExit) as ended:
-            main(["prepare", source, "-o", str(tmp_path / "out")])
-        assert ended.value.code == 2
-        assert "run `rawnind fetch " in capsys.readouterr().err
+def test_what_needs_the_photos_names_the_command_that_fetches_them():
+    for source in ("doi:10.14428/DVN/DEQCIM", Path("https://doi.org/10.14428/DVN/DEQCIM")):
+        with pytest.raises(IndexInvalidError, match="run `rawnind fetch "):
+            load_index(source)

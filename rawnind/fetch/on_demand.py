@@ -1,0 +1,202 @@
+"""Fetches the photos of a published data set scene by scene, when a run needs them."""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rawnind import timing
+from rawnind.errors import (
+    ConfigError,
+    FolderInUseError,
+    IndexInvalidError,
+    OutputError,
+    SourceError,
+    SourceLostError,
+)
+from rawnind.fetch.run import Fetched, fetch
+from rawnind.fetch.tally import Counts, Failed
+from rawnind.fetch.target import Target
+from rawnind.locations import is_uri
+from rawnind.reasons import Reason
+from rawnind.records import Scene
+from rawnind.source.catalog import Catalog
+from rawnind.source.collector import Index
+from rawnind.source.dataverse import Listing, with_server
+from rawnind.source.http_client import HttpClient
+from rawnind.source.names import CFA_FOLDERS, GT
+from rawnind.source.remote import RemoteFile
+
+RAW_FOLDER = "raw"
+"""Folder of a local output folder that photos are fetched into."""
+
+_REASONS = {
+    "not_found": Reason.MISSING_FILE,
+    "wrong_bytes": Reason.SHA1_MISMATCH,
+    "wrong_size": Reason.SHA1_MISMATCH,
+    "too_long": Reason.SHA1_MISMATCH,
+}
+"""Reasons of photos that cannot be fetched; all others are unreadable."""
+
+_THIS_MACHINE = {"disk", "link", "in_the_way"}
+"""Failures of a download that are no fault of the server."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnDemand:
+    """A published data set whose photos are fetched as they are needed.
+
+    Attributes:
+        index: its scenes; their photos have the paths that they will be fetched to.
+        files: key of a scene -> its files, whose paths are relative to the scene's folder.
+        keep: whether the photos stay there once the scene is committed.
+    """
+
+    index: Index
+    files: Mapping[str, tuple[RemoteFile, ...]]
+    keep: bool
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each scene's files, by the scene's key."""
+        return {key: sum(file.size or 0 for file in files) for key, files in self.files.items()}
+
+
+def raw_folder(output: str) -> str:
+    """The folder that the photos of a run are fetched into: in a local output folder, else in each machine's own temporary folder.
+
+    >>> raw_folder("/data/out")
+    '/data/out/raw'
+    """
+    if not is_uri(output):
+        return f"{output}/{RAW_FOLDER}"
+    return f"{tempfile.gettempdir()}/rawnind-raw-{hashlib.sha256(output.encode()).hexdigest()[:12]}"
+
+
+def on_demand(catalog: Catalog, output: str, client: HttpClient, *, keep: bool) -> OnDemand:
+    """What a run needs to fetch the photos of a data set itself.
+
+    Args:
+        catalog: of the data set.
+        output: local path or URI of the output folder.
+        client: that doi.org is asked with where a saved reply does not say where its server is.
+        keep: whether fetched photos stay.
+
+    Raises:
+        IndexInvalidError: The files are not named by scene.
+        ConfigError: Photos are to be kept beside an output folder that is on an object store.
+        DownloadError: doi.org cannot be reached.
+    """
+    if not catalog.index.scenes:
+        raise IndexInvalidError(
+            "the files of this data set are not named by scene: run `rawnind fetch` first, then `rawnind index` on the folder"
+        )
+    if keep and is_uri(output):
+        raise ConfigError(
+            "--keep-raw keeps photos in a local output folder; for one on an object store run `rawnind fetch` first"
+        )
+    root = raw_folder(output)
+    scenes, files = [], {}
+    for scene in catalog.index.scenes:
+        places = _places(scene)
+        folder = f"{root}/{_folder(scene)}"
+        found = {ref.filename: catalog.file_of(ref) for ref in (*scene.ground_truths, *scene.noisy)}
+        listed = tuple(replace(file, path=places[name]) for name, file in sorted(found.items()) if file)
+        files[scene.key] = with_server(Listing(doi=catalog.doi, files=listed), client).files
+        roles = (
+            tuple(replace(ref, path=f"{folder}/{places[ref.filename]}") for ref in refs)
+            for refs in (scene.ground_truths, scene.noisy)
+        )
+        scenes.append(replace(scene, ground_truths=next(roles), noisy=next(roles)))
+    return OnDemand(
+        index=replace(catalog.index, scenes=tuple(scenes), root=root),
+        files=files,
+        keep=keep,
+    )
+
+
+def _folder(scene: Scene) -> str:
+    """A scene's folder as in the nested layout; its name has the flags, which an index may have without the files' names."""
+    flags = f"{'UNK_' if scene.unknown_sensor else ''}{'TEST_' if scene.test_reserve else ''}"
+    return f"{CFA_FOLDERS[scene.cfa]}/{flags}{scene.name}"
+
+
+def _places(scene: Scene) -> dict[str, str]:
+    """Path below the scene's folder by file name; a photo in both roles lies among the ground truths."""
+    truths = {ref.filename for ref in scene.ground_truths}
+    names = truths | {ref.filename for ref in scene.noisy}
+    return {name: f"{GT}/{_bare(name)}" if name in truths else _bare(name) for name in names}
+
+
+def _bare(filename: str) -> str:
+    return filename.rpartition("/")[2]
+
+
+def _root_of(scene: Scene) -> Path:
+    if scene.ground_truths:
+        return Path(scene.ground_truths[0].path).parent.parent
+    return Path(scene.noisy[0].path).parent
+
+
+def fetch_scene(
+    scene: Scene,
+    files: tuple[RemoteFile, ...],
+    going_on: Callable[[], None],
+    client: HttpClient | None = None,
+) -> tuple[dict[str, SourceError], Counts]:
+    """Fetches what is missing of a scene's photos; lengths and the server's checksums are checked, the decoder checks the SHA-1s.
+
+    Args:
+        scene: of `OnDemand.index`.
+        files: the scene's, of `OnDemand.files`.
+        going_on: called five times a second; may raise to stop, then what came stays for the next attempt.
+        client: that servers are asked with; it is not shared with other threads.
+
+    Returns:
+        Why photos cannot be had, by file name; and the counts.
+
+    Raises:
+        SourceLostError: The server cannot be reached.
+        OutputError: The disk is full, or the folder cannot be written.
+    """
+    done = _fetch(files, _root_of(scene), going_on, client)
+    failed = {each.path: each for each in done.failures}
+    there = {file.path for file in files}
+    lost = {}
+    for name, place in _places(scene).items():
+        if place not in there:
+            lost[name] = SourceError(Reason.MISSING_FILE, f"{name} is not published")
+        elif place in failed:
+            lost[name] = _error_of(name, failed[place])
+    return lost, done.counts
+
+
+def _fetch(
+    files: tuple[RemoteFile, ...], root: Path, going_on: Callable[[], None], client: HttpClient | None
+) -> Fetched:
+    while True:
+        try:
+            return fetch(files, root, lambda _: going_on(), retry_failed=True, client=client)
+        except FolderInUseError:  # a worker that Ray takes for dead is about to end
+            going_on()
+            time.sleep(timing.HEARTBEAT_MIN)
+
+
+def _error_of(name: str, failed: Failed) -> SourceError:
+    if failed.reason == "unreachable":
+        raise SourceLostError(f"{failed.detail}; run again to resume when the server can be reached")
+    if failed.reason in _THIS_MACHINE:
+        raise OutputError(f"{name}: {failed.detail}")
+    return SourceError(_REASONS.get(failed.reason, Reason.UNREADABLE), f"{name}: {failed.detail}")
+
+
+def remove_scene(scene: Scene, files: tuple[RemoteFile, ...]) -> None:
+    """Removes a scene's fetched and partial photos, and its folder where nothing else is in it."""
+    root = _root_of(scene)
+    Target(root=root).clear(files)
+    for folder in (root, root.parent, root.parent.parent):  # scene, CFA, all
+        try:
+            folder.rmdir()
+        except OSError:  # others' photos are in it
+            return
