@@ -39,9 +39,11 @@ class Catalog:
     notes: tuple[str, ...]
 
     def photos(self, scenes: Iterable[Scene]) -> tuple[RemoteFile, ...]:
-        """The files of scenes, each once, sorted by path."""
-        refs = (ref for scene in scenes for ref in (*scene.ground_truths, *scene.noisy))
-        found = {each.path: each for each in map(self.file_of, refs) if each}
+        """The files of scenes, each once, sorted by path, with the SHA-1s of the scenes' photos."""
+        found = {}
+        for ref in (ref for scene in scenes for ref in (*scene.ground_truths, *scene.noisy)):
+            if file := self.file_of(ref):
+                found[file.path] = replace(file, checksums=replace(file.checksums, sha1=ref.sha1))
         return tuple(found[path] for path in sorted(found))
 
     def file_of(self, ref: ImageRef) -> RemoteFile | None:

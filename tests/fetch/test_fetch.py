@@ -32,7 +32,9 @@ def ignore(counts):
 
 @pytest.fixture
 def server(small_set):
-    with DataverseServer(small_set, names=sorted(path.name for path in small_set.glob("*.dng"))) as server:
+    """Serves the photos whose names have their SHA-1s."""
+    names = [path.name for path in small_set.glob("*.dng") if hashlib.sha1(path.read_bytes()).hexdigest() in path.name]  # fmt: skip
+    with DataverseServer(small_set, names=sorted(names)) as server:
         yield server
 
 
@@ -153,6 +155,15 @@ def test_what_cannot_be_had_is_named_with_its_reason_and_the_others_arrive(serve
     assert bool(server.asked) == again
     assert run(retry_failed=True).is_complete
     assert whole(server, root) == set(server.files.values())
+
+
+def test_bytes_that_have_the_servers_md5_and_not_the_sha1_of_their_name_get_no_name(small_set, root, run):
+    (wrong,) = [path.name for path in small_set.glob("*.dng") if hashlib.sha1(path.read_bytes()).hexdigest() not in path.name]  # fmt: skip
+    with DataverseServer(small_set, names=[wrong]) as server:
+        (failed,) = run(server.page).failures
+    assert (failed.path, failed.reason) == (wrong, "wrong_bytes")
+    assert failed.detail.startswith("its SHA-1 is ")
+    assert below(root) == set()
 
 
 def test_no_more_bytes_than_declared_are_taken(server, root, run):
