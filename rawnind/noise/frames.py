@@ -198,8 +198,14 @@ def _row_sigma(first: Photo, second: Photo) -> float:
         spread = 1.4826 * np.median(np.abs(rows - np.median(rows, axis=1, keepdims=True)), axis=1)
         limit = np.maximum(4 * spread, 1e-9)[:, None]
         middle = np.median(rows, axis=1, keepdims=True)
-        means = (middle[:, 0] + np.clip(rows - middle, -limit, limit).mean(axis=1)).astype(np.float64)
+        away = np.clip(rows - middle, -limit, limit)
+        means = (middle[:, 0] + away.mean(axis=1)).astype(np.float64)
         bend = means[:-2] - 2 * means[1:-1] + means[2:]
-        single = float(np.mean(spread**2)) / rows.shape[1]
-        squared.append((float(np.median(bend**2)) / 0.4549 / 6 - single) / 2)  # 0.4549: median of chi-square
+        single = (
+            float(away.var(axis=1, dtype=np.float64).mean()) / rows.shape[1]
+        )  # not of the spread: bright sites are noisier
+        typical = np.abs(bend) <= 3 * 1.4826 * np.median(np.abs(bend))
+        squared.append(
+            (float(np.mean(bend[typical] ** 2)) / 0.9733 / 6 - single) / 2
+        )  # 0.9733: variance within 3 sigma
     return float(np.sqrt(max(np.mean(squared), 0.0))) if squared else 0.0
