@@ -12,6 +12,7 @@ from rawnind.records import Cfa
 
 if TYPE_CHECKING:
     from rawnind.indexing.grouping import Grouping
+    from rawnind.source.collector import Index
 
 
 @click.command()
@@ -48,7 +49,8 @@ def sample(out: Path, seed: int, height: int, width: int, scenes: int) -> None:
 @click.command()
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
-              help="Write the index as YAML. One that exists keeps what it lists and what you edited.")  # fmt: skip
+              help="Write the index as YAML. One that exists keeps what it lists and what you edited. Of an index or a RawNIND "
+                   "folder, FILE.parquet is written as Parquet, for many thousands of scenes.")  # fmt: skip
 @click.option(
     "--by-time", metavar="GAP", help="A scene ends where a camera pauses for longer: 60 (seconds), 5m, 1h."
 )
@@ -78,6 +80,7 @@ def index(
       rawnind index /media/card/DCIM -o pairs.yaml --by-time 60
       rawnind index RawNIND/ -o dataset_index.yaml
       rawnind index doi:10.14428/DVN/DEQCIM
+      rawnind index pairs.yaml -o pairs.parquet
     """
     from rawnind.indexing.grouping import by_csv, by_folder, by_regex, parse_gap
     from rawnind.indexing.grouping import by_time as by_gap
@@ -107,7 +110,7 @@ def index(
 def _print_index(source: str, output: Path | None, *, follow_links: bool) -> None:
     """The counts of an index that stands in names, in a YAML, or in what a server answers."""
     from rawnind.source.catalog import is_published, load_catalog
-    from rawnind.source.index import index_to_yaml, load_index
+    from rawnind.source.index import load_index
 
     if is_published(source):
         catalog = load_catalog(source)
@@ -120,7 +123,7 @@ def _print_index(source: str, output: Path | None, *, follow_links: bool) -> Non
     click.echo(f"{found.test_reserve} test-reserve, {found.unknown_sensor} unknown-sensor")
     click.echo(f"{found.ground_truths} ground-truth and {found.noisy} noisy photos; {found.skipped_files}")
     if output:
-        _write_text(output, index_to_yaml(found))
+        _write_index(output, found)
 
 
 def _index_own(
@@ -131,7 +134,12 @@ def _index_own(
     from rawnind.indexing.table import print_table, summary, table_console
     from rawnind.progress.counter import counting
     from rawnind.source.index import require_source
+    from rawnind.source.parquet_index import SUFFIX
 
+    if output and output.suffix.lower() == SUFFIX:
+        raise ConfigError(
+            f"{output}: your choices are kept in a YAML, which you can edit; write that first, then `rawnind index PAIRS.yaml -o {output}`"
+        )
     folders = [require_source(source) for source in sources]
     if file := next((folder for folder in folders if not folder.is_dir()), None):
         raise IndexInvalidError(f"{file} is not a folder; name the folders that hold the RAW files")
@@ -150,8 +158,16 @@ def _index_own(
         click.echo(f"Next: rawnind plan {output}")
 
 
-def _write_text(path: Path, text: str) -> None:
+def _write_index(path: Path, index: "Index") -> None:
+    """Writes an index as YAML, or as Parquet where the file's name says so."""
+    from rawnind.source.index import index_to_yaml
+    from rawnind.source.parquet_index import SUFFIX, write_parquet_index
+
     try:
-        path.write_text(text, encoding="utf-8")
+        with path.open("wb") as file:
+            if path.suffix.lower() == SUFFIX:
+                write_parquet_index(file, index, path.parent)
+            else:
+                file.write(index_to_yaml(index).encode())
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error

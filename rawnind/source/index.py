@@ -15,6 +15,7 @@ from rawnind.documents import LISTING, read_yaml
 from rawnind.errors import ConfigError, IndexInvalidError, printable
 from rawnind.locations import is_uri, join, local_path
 from rawnind.records import Cfa, ImageRef
+from rawnind.source import parquet_index
 from rawnind.source.collector import Collector, Index, SkippedFiles
 from rawnind.source.dataverse import parse_address
 from rawnind.source.entries import EntryReader, SceneEntry, problems, scene_entry
@@ -42,6 +43,11 @@ ROOT = "root"
 YAML's own folder or absolute; without it they are relative to that folder."""
 _ROLES = {"clean_images": True, "noisy_images": False}
 
+
+_NO_CFA = "the index's first level must be Bayer or X-Trans"
+
+_Scenes = Iterator[tuple[Any, Any, Any]]
+"""CFA, scene, and what the index says about it, as the file has them."""
 
 _PHOTOS = (2, scene_entry)
 """Scenes lie on the second level of an index YAML; each is read as soon as it ends."""
@@ -162,12 +168,12 @@ def _load(path: Path, root: Path | str | None, *, follow_links: bool) -> Index:
     listed = path / INDEX_NAME if path.is_dir() else path
     collector = Collector(follow_links=follow_links)
     if listed.exists():
-        layout, stated = read_layout(listed, condense=_PHOTOS)
+        scenes, stated = _listed_scenes(listed, collector)
         chosen = str(root or stated or "")
         if is_uri(chosen):
-            return _read_yaml(layout, ObjectLocator(chosen), collector).index(chosen)
+            return _collect(scenes, ObjectLocator(chosen), collector).index(chosen)
         folder = Path(os.path.abspath(root or listed.parent / local_path(stated or ".")))  # noqa: PTH100
-        _read_yaml(layout, Locator(folder, follow_links=follow_links), collector)
+        _collect(scenes, Locator(folder, follow_links=follow_links), collector)
     elif root is not None:
         raise ConfigError(
             f"--root names the folder of an index YAML's files, and {path} is a folder without one"
@@ -176,6 +182,22 @@ def _load(path: Path, root: Path | str | None, *, follow_links: bool) -> Index:
         folder = path
         _read_folder(path, path, collector)
     return collector.index(folder)
+
+
+def _listed_scenes(path: Path, collector: Collector) -> tuple[_Scenes, str | None]:
+    """The scenes of a YAML or Parquet file, and its `root`."""
+    if path.suffix.lower() == parquet_index.SUFFIX and path.is_file():
+        return _of_parquet(_bytes(path), str(path))
+    layout, stated = read_layout(path, condense=_PHOTOS)
+    return _of_layout(layout, collector), stated
+
+
+def _of_parquet(data: bytes, name: str) -> tuple[_Scenes, str | None]:
+    if len(data) > LISTING:
+        raise IndexInvalidError(f"{name} has more than the {LISTING} bytes that are read")
+    index = parquet_index.ParquetIndex(data, name)
+    _check_root(index.root, name)
+    return index.scenes(), index.root
 
 
 def camera_named(folder: Path) -> str | None:
@@ -234,16 +256,20 @@ def _load_objects(uri: str, root: Path | str | None) -> Index:
     """The scenes of a folder or an index YAML on an object store."""
     collector = Collector()
     folder, options = uri.partition("?")[0], uri[len(uri.partition("?")[0]) :]
-    if folder.endswith((".yaml", ".yml")):
+    if folder.endswith((".yaml", ".yml", parquet_index.SUFFIX)):
         listed, base = uri, folder.rpartition("/")[0] + options
     else:
         listed, base = join(uri, INDEX_NAME), uri
     locator = ObjectLocator(str(root or base))
     if listed == uri or INDEX_NAME in locator.names:
-        layout, stated = _layout_of(_object_bytes(listed), listed, condense=_PHOTOS)
+        if folder.endswith(parquet_index.SUFFIX):
+            scenes, stated = _of_parquet(_object_bytes(listed), listed)
+        else:
+            layout, stated = _layout_of(_object_bytes(listed), listed, condense=_PHOTOS)
+            scenes = _of_layout(layout, collector)
         if stated and not root:
             locator = ObjectLocator(stated if is_uri(stated) else join(base, stated))
-        return _read_yaml(layout, locator, collector).index(locator.root)
+        return _collect(scenes, locator, collector).index(locator.root)
     read_objects(locator, collector)
     return collector.index(uri)
 
@@ -256,18 +282,24 @@ def _object_bytes(uri: str) -> bytes:
         raise IndexInvalidError(f"cannot read {uri}: {error.strerror or error}") from error
 
 
-def _read_yaml(
-    layout: dict[str, dict[str, Any]], locator: Locator | ObjectLocator, collector: Collector
-) -> Collector:
-    """Collects the photos of a layout, which is emptied on the way: a large one would fill memory twice."""
-    reader = EntryReader(locator, collector)
+def _of_layout(layout: dict[str, dict[str, Any]], collector: Collector) -> _Scenes:
+    """The scenes of a YAML's layout, which is emptied on the way: a large one would fill memory twice."""
     for key, scenes in layout.items():
-        cfa = cfa_of_folder(key)
-        if cfa is None:
-            collector.refuse(key, "the index's first level must be Bayer or X-Trans")
+        if cfa_of_folder(key) is None:
+            collector.refuse(key, _NO_CFA)
             continue
         for scene in list(scenes):
-            _read_scene(cfa, scene, scenes.pop(scene), reader, collector)
+            yield key, scene, scenes.pop(scene)
+
+
+def _collect(scenes: _Scenes, locator: Locator | ObjectLocator, collector: Collector) -> Collector:
+    reader = EntryReader(locator, collector)
+    for key, scene, entry in scenes:
+        cfa = cfa_of_folder(str(key))
+        if cfa is None:
+            collector.refuse(f"{key}/{scene}", _NO_CFA)
+        else:
+            _read_scene(cfa, str(scene), entry, reader, collector)
     reader.fill()
     return collector
 
@@ -303,8 +335,7 @@ def _layout_of(
 ) -> tuple[dict[str, dict[str, Any]], str | None]:
     found = read_yaml(data, path, IndexInvalidError, most=LISTING, text_only=True, condense=condense)
     root = found.pop(ROOT, None) if isinstance(found, dict) else None
-    if root is not None and not (isinstance(root, str) and root.isprintable() and "\\" not in root):
-        raise IndexInvalidError(f"{path} is not an index: its {ROOT} must be the path of a folder")
+    _check_root(root, path)
     try:
         layout = _LAYOUT.validate_python(found)
     except ValidationError as error:
@@ -315,6 +346,11 @@ def _layout_of(
     if not any(cfa_of_folder(key) for key in layout):
         raise IndexInvalidError(f"{path} is not an index: its first level must be Bayer or X-Trans")
     return layout, root
+
+
+def _check_root(root: Any, path: str) -> None:
+    if root is not None and not (isinstance(root, str) and root.isprintable() and "\\" not in root):
+        raise IndexInvalidError(f"{path} is not an index: its {ROOT} must be the path of a folder")
 
 
 def _bytes(path: Path) -> bytes:
