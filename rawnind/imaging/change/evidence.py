@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rawnind.imaging.change.edges import color_leak, errors_between, errors_within
 from rawnind.imaging.change.moments import Moments
-from rawnind.imaging.change.noise import FLOOR, NoiseModel, misfit_shift, texture_shift
+from rawnind.imaging.change.noise import FLOOR, NoiseModel, block_noise
 from rawnind.imaging.change.nuisance import subtract_lines
 from rawnind.imaging.change.region import Odds, changed_area, hysteresis
 from rawnind.imaging.jit import kernel
@@ -32,30 +33,28 @@ _TEXTURE_ERROR = np.float32(4.0)  # error of the excess of textured blocks, rela
 
 
 @kernel(fastmath={"contract"})
-def deviations(  # noqa: PLR0917
+def deviations(
     n: NDArray[np.float32],
     variance: NDArray[np.float32],
     g: NDArray[np.float32],
-    gradient: NDArray[np.float32],
-    texture: np.float32,
+    fine: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    """Standard deviation of the mean difference of an unchanged block: sqrt(variance / n + (FLOOR g)^2 + shift^2 gradient).
+    """Standard deviation of the mean difference of an unchanged block: sqrt(variance / n + (FLOOR g)^2 + fine).
 
     Args:
         n: (hb, wb) usable cells.
         variance: (P, hb, wb) noise variance of a cell, in levels squared.
         g: (P, hb, wb) levels.
-        gradient: (P, hb, wb) squared gradient, levels squared per cell squared.
-        texture: squared residual shift in cells squared.
+        fine: (P, hb, wb) squared error along edges, in levels squared.
         out: (P, hb, wb), written, in levels.
     """
     floor = np.float32(FLOOR**2)
     for p in range(len(g)):
         for y in range(g.shape[1]):
-            v, level, slope, cells, row = variance[p, y], g[p, y], gradient[p, y], n[y], out[p, y]
+            v, level, error, cells, row = variance[p, y], g[p, y], fine[p, y], n[y], out[p, y]
             for x in range(len(row)):
-                still = floor * level[x] * level[x] + texture * slope[x]
+                still = floor * level[x] * level[x] + error[x]
                 row[x] = np.sqrt(v[x] / max(cells[x], np.float32(1)) + still)
 
 
@@ -64,10 +63,11 @@ def fill_maps(  # noqa: PLR0917
     n: NDArray[np.float32],
     residual: NDArray[np.float32],
     variance: NDArray[np.float32],
+    wider: NDArray[np.float32],
     g: NDArray[np.float32],
     dd: NDArray[np.float32],
-    gradient: NDArray[np.float32],
-    factors: NDArray[np.float32],
+    coarse: NDArray[np.float32],
+    fine: NDArray[np.float32],
     left: NDArray[np.float32],
     white: NDArray[np.float32],
     level: NDArray[np.float32],
@@ -80,11 +80,12 @@ def fill_maps(  # noqa: PLR0917
     Args:
         n: (hb, wb) usable cells.
         residual: (P, hb, wb) mean differences without nuisance terms, in levels.
-        variance: (P, hb, wb) noise variance of a cell.
+        variance: (P, hb, wb) noise variance of a cell about its block.
+        wider: (P,) factor from it to that of block means, from `block_noise`.
         g: (P, hb, wb) levels.
         dd: (P, hb, wb) sums of squared deviations of the difference.
-        gradient: (P, hb, wb) squared gradient.
-        factors: (3,) FLOOR squared; squared shift for mean differences; squared shift for variances within blocks.
+        coarse: (P, hb, wb) squared error of mean differences along edges, in levels squared.
+        fine: (P, hb, wb) the same of variances within blocks.
         left: (P,) variance of the slow part of line noise.
         white: (P, hb, wb), written; this and the next four as in `_Maps`.
         level: (hb, wb), written.
@@ -93,7 +94,7 @@ def fill_maps(  # noqa: PLR0917
         rest: (5, hb, wb), written.
     """
     planes, height, width = residual.shape
-    one = np.float32(1)
+    one, share = np.float32(1), np.float32(FLOOR**2)
     for y in range(height):
         cells = n[y]
         bright, root, edge = level[y], floor[y], rough[y]
@@ -101,24 +102,25 @@ def fill_maps(  # noqa: PLR0917
         for sums in (bright, root, edge, energy, excess, explained):
             sums[:] = 0
         for p in range(planes):
-            d, v, size, slope = residual[p, y], variance[p, y], g[p, y], gradient[p, y]
-            spread, out, lines = dd[p, y], white[p, y], left[p]
+            d, v, size, spread = residual[p, y], variance[p, y], g[p, y], dd[p, y]
+            between, within, out, lines = coarse[p, y], fine[p, y], white[p, y], left[p]
+            factor = wider[p]
             for x in range(width):
-                unit = np.sqrt(one / v[x])
+                unit = np.sqrt(one / (factor * v[x]))
                 out[x] = cells[x] * d[x] * unit
                 bright[x] += abs(size[x]) * unit
-                root[x] += np.sqrt(factors[0] * size[x] * size[x] + lines) * unit
-                edge[x] += np.sqrt(slope[x]) * unit
+                root[x] += np.sqrt(share * size[x] * size[x] + lines) * unit
+                edge[x] += np.sqrt(between[x]) * unit
             for x in range(width):
-                still = factors[0] * size[x] * size[x] + lines + factors[1] * slope[x]
-                energy[x] += d[x] * d[x] / (v[x] / max(cells[x], one) + still)
+                still = share * size[x] * size[x] + lines + between[x]
+                energy[x] += d[x] * d[x] / (factor * v[x] / max(cells[x], one) + still)
                 excess[x] += spread[x] / v[x] - (cells[x] - one)
-                explained[x] += factors[2] * slope[x] * cells[x] / v[x]
+                explained[x] += within[x] * cells[x] / v[x]
         for x in range(width):
             known[x] = one if cells[x] > 0 else np.float32(0)
             bright[x] *= cells[x] / planes
             root[x] *= cells[x] / planes
-            edge[x] = factors[1] * (cells[x] * edge[x] / planes) ** 2
+            edge[x] = (cells[x] * edge[x] / planes) ** 2
             energy[x] = known[x] * min(energy[x], _CAP)
             excess[x] *= known[x]
             explained[x] *= known[x]
@@ -244,15 +246,18 @@ def changed_blocks(
     """
     n = np.where(moments.n >= _MIN_CELLS, moments.n, 0).astype(np.float32)
     variance = noise.variance(moments.g)
-    texture = texture_shift(moments, variance)
+    leak = color_leak(moments)
+    shift, share = errors_within(moments, leak, variance)
+    fine = np.float32(shift) * moments.gradient + share[:, None, None] * leak
     sigma = np.empty_like(residual)
-    deviations(n, variance, moments.g, moments.gradient, np.float32(texture), sigma)
+    deviations(n, variance, moments.g, fine, sigma)
     left = subtract_lines(residual, sigma, variance, n)
-    misfit = misfit_shift(moments, variance, residual)
+    between, leaked = errors_between(moments, leak, variance, residual)
+    coarse = np.float32(max(shift, between)) * moments.gradient + leaked[:, None, None] * leak
+    wider = block_noise(n, residual, variance, moments.g, coarse)
     maps = _Maps(n, len(residual))
     fill_maps(
-        n, residual, variance, moments.g, moments.dd, moments.gradient,
-        np.array([FLOOR**2, max(misfit, texture), texture], np.float32), left, maps.white, maps.level, maps.floor,
+        n, residual, variance, wider, moments.g, moments.dd, coarse, fine, left, maps.white, maps.level, maps.floor,
         maps.rough, maps.rest,
     )  # fmt: skip
     # elsewhere systematic errors dominate the noise, and a single block already separates a change from none

@@ -30,13 +30,12 @@ _ERROR_OF_MEDIAN = (
 )
 _MODEL_ERROR = 0.05  # relative deviation of a sensor from the line
 _SMALLEST_VARIANCE = 1e-9  # about that of rounding to 14 bits: (1 / 16384)^2 / 12 = 3e-10 for each photo
+_DOMINANT = 2.0  # times the systematic error: noise that can be measured between blocks
+_FEWEST = 200  # steps from block to block
+_MOST_CORRELATED = 6.0  # largest ratio of variances
+_MEDIAN_SQUARE = 0.455  # median of a chi-square with 1 degree of freedom
 # median over mean of a chi-square with 15 degrees of freedom, (1 - 2 / (9 * 15))^3 (Wilson and Hilferty 1931)
 _MEDIAN_OF_VARIANCE = 0.956
-_TYPICAL = 0.05**2  # cells squared; smallest squared residual shift that is allowed for
-_LARGEST = 0.35**2  # cells squared; a larger one would hide moved texture
-_TEXTURE_QUANTILE = 0.85  # of textured blocks, taken to be unchanged, for the variance within blocks
-_MISFIT_QUANTILE = 0.9  # the same for mean differences
-_TEXTURED = 0.02  # share of textured blocks below which a changed object may hold most of them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -182,62 +181,51 @@ def _line(
     return float(slope), max(float(floor), _SMALLEST_VARIANCE)
 
 
-def texture_shift(moments: Moments, variance: NDArray[np.float32]) -> float:
-    """Squared residual shift, in cells squared, that explains the variance within textured blocks."""
-    n, gradient, dd, variance = _sampled(moments, moments.dd, variance)
-    return _typical_shift(n, gradient, dd - np.maximum(n - 1, 0) * variance, n, variance, _TEXTURE_QUANTILE)
-
-
-def misfit_shift(moments: Moments, variance: NDArray[np.float32], residual: NDArray[np.float32]) -> float:
-    """Squared residual shift, in cells squared, that explains the mean differences of textured blocks.
-
-    Args:
-        moments: of the frame.
-        variance: (P, hb, wb) noise variance of a cell.
-        residual: (P, hb, wb) mean differences in levels.
-    """
-    n, gradient, residual, level, variance = _sampled(moments, residual, moments.g, variance)
-    noise = variance / 4 + (FLOOR * level) ** 2
-    squared = residual**2 - variance / np.maximum(n, 1)
-    return _typical_shift(n, gradient, squared, np.ones_like(n), noise, _MISFIT_QUANTILE)
-
-
-def _sampled(moments: Moments, *maps: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """(N,) usable cells, then (P, N) of the gradient and of each map, of some 20,000 blocks spread evenly over the frame."""
-    step = max(1, moments.n.size // 20000)
-    planes = (map_.reshape(len(map_), -1)[:, ::step] for map_ in (moments.gradient, *maps))
-    return [moments.n.ravel()[::step], *planes]
-
-
-def _typical_shift(  # noqa: PLR0917
+def block_noise(
     n: NDArray[np.float32],
-    gradient: NDArray[np.float32],
-    excess: NDArray[Any],
-    weight: NDArray[np.float32],
-    variance: NDArray[Any],
-    quantile: float,
-) -> float:
-    """Squared residual shift that explains the excess of most textured blocks: interpolation, demosaicing, local distortion.
+    residual: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    g: NDArray[np.float32],
+    error: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Variance of block means over that of as many independent cells, where noise dominates.
+
+    Demosaicing and resampling spread the ground truth's noise over neighbours and colours: it varies less within a block and as
+    much between blocks. Measured on steps from a block to the next one, of each plane and of their sum.
 
     Args:
-        n: (N,) usable cells.
-        gradient: (P, N) squared gradient.
-        excess: (P, N) squared difference beyond the noise, to be explained by shift^2 * gradient * weight.
-        weight: (N,) cells that `excess` sums over.
-        variance: (P, N) noise variance of a cell.
-        quantile: share of the textured blocks that is taken to be unchanged.
+        n: (hb, wb) usable cells.
+        residual: (P, hb, wb) mean differences in levels.
+        variance: (P, hb, wb) noise variance of a cell about its block.
+        g: (P, hb, wb) levels.
+        error: (P, hb, wb) squared error of a block's mean along edges.
 
     Returns:
-        Cells squared, within `_TYPICAL`.. `_LARGEST`.
+        (P,) float32 factors, 1 where the noise is independent.
     """
-    # textured: a shift of 0.1 cells would exceed the noise
-    textured = (n >= 12) & (gradient * 0.1**2 > 0.7 * variance)
-    if np.count_nonzero(textured) < 50:
-        return _TYPICAL
-    # where little is textured, much of it may belong to the change
-    quantile *= min(1.0, float(textured.mean()) / _TEXTURED)
-    ratio = float(np.quantile(excess[textured] / (gradient * weight)[textured], quantile))
-    return min(max(ratio, _TYPICAL), _LARGEST)
+    planes, _, width = residual.shape
+    step = max(1, n.size // _SAMPLES)
+    first = np.arange(0, n.size - width - 1, step)
+    first = first[(first + 1) % width > 0]
+    cells = n.ravel()
+    mean, own, level, edges = (map_.reshape(planes, -1) for map_ in (residual, variance, g, error))
+    steps = []
+    for second in (first + 1, first + width):
+        there = (cells[first] >= 12) & (cells[second] >= 12)
+        a, b = first[there], second[there]
+        noise = own[:, a] / cells[a] + own[:, b] / cells[b]
+        still = edges[:, a] + edges[:, b] + FLOOR**2 * (level[:, a] ** 2 + level[:, b] ** 2)
+        noisy = (noise > _DOMINANT * still).all(axis=0)
+        steps.append(((mean[:, a] - mean[:, b]) / np.sqrt(noise))[:, noisy])
+    unit = np.concatenate(steps, axis=1)
+    if unit.shape[1] < _FEWEST:
+        return np.ones(planes, np.float32)
+    factors = np.median(unit**2, axis=1) / _MEDIAN_SQUARE
+    factors = np.clip(factors, 1, _MOST_CORRELATED)
+    total = (unit / np.sqrt(factors)[:, None]).sum(axis=0)
+    together = float(np.median(total**2)) / _MEDIAN_SQUARE / planes
+    out: NDArray[np.float32] = np.clip(factors * max(together, 1.0), 1, _MOST_CORRELATED).astype(np.float32)
+    return out
 
 
 def robust_fit(

@@ -12,7 +12,8 @@ from rawnind.imaging.change.mask import INVALID, Cause, combine, scene_change, v
 from rawnind.imaging.exposure import gain, overexposed
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.records import Cfa
-from tests.imaging.changed_pairs import Case, Kind, aligned, draw_case, render
+from tests.imaging.changed_pairs import Case, Kind, aligned, draw_case, draw_fresh, render
+from tests.imaging.scenes import Scene
 from tests.imaging.simulation import noise_at
 
 pytestmark = pytest.mark.slow
@@ -80,6 +81,20 @@ NO_CHANGE = {
 def test_what_is_no_motion_is_not_masked(trouble, iso, cfa):
     pair, usable, _, change = judge(Case(seed=12, cfa=cfa, iso=iso, **NO_CHANGE[trouble]))
     assert lost(pair, usable, change) <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("seed", "cfa", "shift"), [(0, Cfa.BAYER, (4, -7)), (4, Cfa.BAYER, (4, -7)), (0, Cfa.X_TRANS, (3, -7))]
+)
+def test_saturated_colours_whose_dark_planes_are_demosaiced_are_not_masked(seed, cfa, shift):
+    case = Case(seed=seed, cfa=cfa, iso=6400, scene=Scene.SATURATED, shift=shift)
+    pair, usable, _, change = judge(case)
+    assert lost(pair, usable, change) <= 0.005
+
+
+def test_black_surroundings_with_as_little_noise_as_the_ground_truth_are_not_masked():
+    pair, usable, _, change = judge(draw_fresh(71003, 108, still=True))  # X-Trans at ISO 100
+    assert lost(pair, usable, change) <= 0.002
 
 
 @pytest.mark.parametrize("iso", [400, 25600])

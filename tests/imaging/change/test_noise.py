@@ -1,12 +1,13 @@
 """The noise model and the robust fit that the masks stand on."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rawnind.imaging.change.moments import block_moments
-from rawnind.imaging.change.noise import fit_noise, robust_fit
+from rawnind.imaging.change.noise import block_noise, fit_noise, robust_fit
 
 
 def frames(slope, floor, *, seed=0, shape=(200, 300)):
@@ -80,3 +81,22 @@ def test_a_hot_pixel_does_not_count():
     noisy[1, 101, 53] += 0.5
     spoilt = block_moments(truth, noisy, everything)
     assert spoilt.d[1, 25, 13] == pytest.approx(clean.d[1, 25, 13], abs=0.01)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_noise_that_is_spread_over_neighbours_varies_more_between_blocks(spread):
+    frames = np.random.default_rng(3).normal(0, 0.01, (3, 400, 600)).astype(np.float32)
+    blurred = np.stack([cv2.blur(frame, (3, 3)) for frame in frames])
+    blocks = ((1 - spread) * frames + spread * blurred).reshape(3, 100, 4, 150, 4)
+    residual = np.ascontiguousarray(blocks.mean(axis=(2, 4)))
+    within = np.broadcast_to(blocks.var(axis=(2, 4), ddof=1).mean((1, 2))[:, None, None], residual.shape)
+    factors = block_noise(
+        np.full(residual.shape[1:], 16, np.float32),
+        residual,
+        np.ascontiguousarray(within),
+        np.zeros_like(residual),
+        np.zeros_like(residual),
+    )
+    expected = residual.var(axis=(1, 2)) * 16 / within[:, 0, 0]
+    assert factors == pytest.approx(expected, rel=0.2)
+    assert (factors > 1.5).all() == (spread > 0)
