@@ -42,10 +42,20 @@ class RayWatch:
         Raises:
             RayLostError: One did not answer for longer than it may take to restart.
         """
-        now = time.monotonic()
-        if now - self._checked < timing.RAY_CHECK:
-            return
-        self._checked = now
+        if time.monotonic() - self._checked >= timing.RAY_CHECK:
+            self._all_reachable()
+
+    def require(self) -> None:
+        """Called where a call of Ray has failed: returns where Ray itself is not the cause.
+
+        Raises:
+            RayLostError: As `check`, after waiting for one that may restart.
+        """
+        while not self._all_reachable():
+            time.sleep(timing.DRIVER_POLL)
+
+    def _all_reachable(self) -> bool:
+        now = self._checked = time.monotonic()
         for name, (address, patience) in self._servers.items():
             if is_reachable(address):
                 self._failing.pop(name, None)
@@ -54,6 +64,7 @@ class RayWatch:
                     f"{name} at {address} has ended: memory may be too short, or it was stopped. What was committed stays; "
                     "run the same command again to resume."
                 )
+        return not self._failing
 
 
 class BridgeCalls:
@@ -89,6 +100,7 @@ class BridgeCalls:
             except GetTimeoutError:
                 self._watch.check()
             except RayError as error:
+                self._watch.require()
                 raise translated(error) from error
             if (restarts := self._restarts()) is None:
                 continue

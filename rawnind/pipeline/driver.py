@@ -117,7 +117,8 @@ class Driver:
         try:
             self._until_done(bridge, execution, watch)
         except RayLostError:
-            raise  # there is no Ray that could end anything
+            execution.abandon()  # there is no Ray that could end anything
+            raise
         except BaseException:
             execution.end()
             raise
@@ -130,7 +131,7 @@ class Driver:
                 self._request_stop(f"--timeout of {self._job.options.timeout} s is over")
             if stopping := self._stopped_at is not None:
                 bridge("stop")
-            done = _is_last(execution)
+            done = self._is_last(execution, watch)
             snapshot: Snapshot = bridge("snapshot")
             self._progress.update(snapshot)
             self._check(snapshot)
@@ -138,6 +139,24 @@ class Driver:
             watch.check()
             if done or (stopping and self._may_end(snapshot)):
                 return
+
+    def _is_last(self, execution: Execution, watch: RayWatch) -> bool:
+        """Looks at the rows received so far, waiting a moment for the first; whether the last one was among them.
+
+        Raises:
+            RawnindError: Something that must stop the run, in a worker or in the execution.
+        """
+        with contextlib.suppress(queue.Empty):
+            row = execution.received.get(timeout=timing.DRIVER_POLL)
+            while row is not None:
+                if isinstance(row, BaseException):
+                    watch.require()
+                    raise row
+                if trouble := trouble_of(row):
+                    raise trouble
+                row = execution.received.get_nowait()
+            return True
+        return False
 
     def _is_timed_out(self, built: float) -> bool:
         """Whether --timeout is over; it counts from the first scene's start, because workers take a while to start."""
@@ -172,24 +191,6 @@ class Driver:
         self._why = why
         self._stopped_at = time.monotonic()
         self._progress.stopping(why)
-
-
-def _is_last(execution: Execution) -> bool:
-    """Looks at the rows received so far, waiting a moment for the first; whether the last one was among them.
-
-    Raises:
-        RawnindError: Something that must stop the run, in a worker or in the execution.
-    """
-    with contextlib.suppress(queue.Empty):
-        row = execution.received.get(timeout=timing.DRIVER_POLL)
-        while row is not None:
-            if isinstance(row, BaseException):
-                raise row
-            if trouble := trouble_of(row):
-                raise trouble
-            row = execution.received.get_nowait()
-        return True
-    return False
 
 
 def _end(bridge: Any, error: BaseException | None = None) -> None:

@@ -51,3 +51,13 @@ class Execution:
         with contextlib.suppress(RayError):
             self._executor.shutdown(force=True)
         self._thread.join(timing.SHUTDOWN)
+
+    def abandon(self) -> None:
+        """Ends the threads where Ray is gone, and calls it no more.
+
+        After `ray.shutdown`, Ray ends the whole process as soon as a thread has called it: the executor would do so to end its
+        workers.
+        """
+        self._executor._shutdown = True  # it ends after its present step, and has nothing left to shut down
+        self._executor.join(timing.SHUTDOWN / 2)
+        self._thread.join(timing.RAY_CHECK)
