@@ -1,6 +1,7 @@
 """Accidents that happen to a run of `rawnind prepare`: what they do to it, and how its user puts things right again."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -161,17 +162,21 @@ class Linked(Accident):
         self._before = _contents(theirs)
         place = victim.output / self.place
         with suppress(FileNotFoundError):
-            place.rename(victim.scratch / "aside")
+            place.rename(_aside(victim))  # on the output's own disk
         with suppress(FileExistsError):  # the run was faster
             place.symlink_to(theirs if "." not in self.place else theirs / "notes.jsonl")
 
     def put_right(self, victim):
-        theirs, aside, place = victim.scratch / "theirs", victim.scratch / "aside", victim.output / self.place
+        theirs, aside, place = victim.scratch / "theirs", _aside(victim), victim.output / self.place
         assert _contents(theirs) == self._before, f"{self.place} was linked, and what the link names changed"
         if place.is_symlink():
             place.unlink()
         if aside.exists() and not place.exists() and self.place != "run.lock":
             aside.rename(place)
+        elif aside.is_dir():
+            shutil.rmtree(aside)
+        else:
+            aside.unlink(missing_ok=True)
 
 
 def _contents(folder):
