@@ -6,12 +6,13 @@ without the GIL.
 
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-import pyarrow as pa
-from pyarrow import fs
-
 from rawnind.errors import ConfigError, redacted
+
+if TYPE_CHECKING:
+    from pyarrow import fs
 
 
 def is_uri(place: str) -> bool:
@@ -40,13 +41,16 @@ def local_path(place: str) -> str:
     return unquote(parts.path)
 
 
-def open_location(uri: str) -> tuple[fs.FileSystem, str]:
+def open_location(uri: str) -> "tuple[fs.FileSystem, str]":
     """The file system of a path or URI, and the place in it.
 
     Raises:
         ConfigError: It is no URI, or one that pyarrow has no file system for, or it names no folder.
         OSError: The store cannot be reached.
     """
+    import pyarrow as pa  # here: most places are local, and it takes as long as all else that a command imports
+    from pyarrow import fs
+
     location = redacted(uri)
     if "://" not in uri:
         return fs.LocalFileSystem(), str(Path(uri).absolute())
@@ -78,12 +82,12 @@ def join(base: str, name: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _store_of(scheme: str, bucket: str, options: str) -> fs.FileSystem:
+def _store_of(scheme: str, bucket: str, options: str) -> "fs.FileSystem":
     """One client for each bucket and process; it may be used by several threads."""
     return open_location(f"{scheme}://{bucket}/x{options}")[0]
 
 
-def open_object(uri: str) -> tuple[fs.FileSystem, str]:
+def open_object(uri: str) -> "tuple[fs.FileSystem, str]":
     """The client of an object's store, and the object's place in it. Errors as in `open_location`."""
     address, question, options = uri.partition("?")
     scheme, _, place = address.partition("://")

@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rawnind import timing
-from rawnind.bridge.messages import Snapshot
 from rawnind.bridge.stages import Stage
 from rawnind.errors import printable
+
+if TYPE_CHECKING:
+    from rawnind.bridge.messages import Snapshot
 
 Clock = Callable[[], float]
 """Seconds from some fixed moment."""
@@ -26,7 +29,7 @@ class Eta:
         self._last: tuple[float, Snapshot] | None = None
         self._last_commit = clock()
 
-    def update(self, snapshot: Snapshot) -> None:
+    def update(self, snapshot: "Snapshot") -> None:
         """Adds the newest snapshot. The rate counts from the first one with a scene in flight, which leaves out Ray's start."""
         now = self._clock()
         if self._last is None or self._last[1].next_seq != snapshot.next_seq:
@@ -84,7 +87,7 @@ class Eta:
         )
 
 
-def _open_pairs(snapshot: Snapshot) -> int:
+def _open_pairs(snapshot: "Snapshot") -> int:
     for row in snapshot.stages:
         if row.stage is Stage.WRITE:
             return row.waiting + row.running

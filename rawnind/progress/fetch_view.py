@@ -11,8 +11,7 @@ from rich.text import Text
 from rawnind.errors import printable
 from rawnind.fetch.tally import Counts
 from rawnind.progress.eta import duration
-from rawnind.progress.live_view import is_interactive
-from rawnind.progress.redrawn_block import RedrawnBlock
+from rawnind.progress.redrawn_block import RedrawnBlock, is_interactive
 
 _SHOWN = 4
 """Downloads that are shown by name."""

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -200,9 +199,3 @@ def _table(title: str, names: Sequence[str], *, narrow: bool) -> Table:
 
 def _number(name: str, count: int) -> Text:
     return Text(str(count), style=_STYLES.get(name, "") if count else "dim")
-
-
-def is_interactive(stream: TextIO) -> bool:
-    """Whether a view can be redrawn in place on a stream."""
-    console = Console(file=stream)
-    return console.is_terminal and not console.is_dumb_terminal

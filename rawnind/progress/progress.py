@@ -9,7 +9,8 @@ from rawnind.bridge.messages import Snapshot
 from rawnind.planning import Plan
 from rawnind.progress import text
 from rawnind.progress.eta import Clock, Eta
-from rawnind.progress.live_view import LiveView, is_interactive
+from rawnind.progress.live_view import LiveView
+from rawnind.progress.redrawn_block import is_interactive
 from rawnind.progress.stderr_filter import StderrFilter
 from rawnind.records import Summary
 from rawnind.source.index import Index

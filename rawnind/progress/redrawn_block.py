@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import TextIO
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -85,3 +86,9 @@ class RedrawnBlock:
     def _write(self, text: str) -> None:
         self.console.file.write(text)
         self.console.file.flush()
+
+
+def is_interactive(stream: TextIO) -> bool:
+    """Whether a view can be redrawn in place on a stream."""
+    console = Console(file=stream)
+    return console.is_terminal and not console.is_dumb_terminal

@@ -1,4 +1,7 @@
-"""Reads photos where they lie: on this machine, or as objects of a store such as S3."""
+"""Reads photos where they lie: on this machine, or as objects of a store such as S3.
+
+pyarrow is imported where a store is used: most sources are local, and it takes as long as all else that a command imports.
+"""
 
 import errno
 import io
@@ -8,9 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
-
-import pyarrow as pa
-from pyarrow import fs
 
 from rawnind.errors import IndexInvalidError, redacted
 from rawnind.locations import is_uri, open_location, open_object
@@ -29,6 +29,8 @@ def photo_stat(path: str) -> tuple[int, int] | None:
     if not is_uri(path):
         found = os.stat(path)  # noqa: PTH116 - a plan asks for every photo
         return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+    from pyarrow import fs
+
     with _translated():
         filesystem, place = open_object(path)
         info = filesystem.get_file_info(place)
@@ -64,6 +66,9 @@ def list_objects(uri: str) -> dict[str, int]:
     Raises:
         IndexInvalidError: The store does not answer, or has no such folder.
     """
+    import pyarrow as pa
+    from pyarrow import fs
+
     require_no_secrets(uri)
     try:
         filesystem, root = open_location(uri)
@@ -87,6 +92,9 @@ def require_no_secrets(uri: str) -> None:
 
 def is_reachable(root: str) -> bool:
     """Whether a folder of a store can be listed and has something in it."""
+    import pyarrow as pa
+    from pyarrow import fs
+
     try:
         filesystem, place = open_location(root)
         return bool(filesystem.get_file_info(fs.FileSelector(place)))
@@ -97,6 +105,8 @@ def is_reachable(root: str) -> bool:
 @contextmanager
 def _translated() -> Iterator[None]:
     """Errors of the store as OSError with a text for people."""
+    import pyarrow as pa
+
     try:
         yield
     except FileNotFoundError:
