@@ -1,7 +1,6 @@
 """Prepares RAW photo pairs for training denoisers: aligned, masked, scored, cropped, checked and listed."""
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,6 +62,8 @@ if not TYPE_CHECKING:  # a type checker would accept every name
     def __getattr__(name: str) -> Any:
         """Imports a public name when it is first used: Ray, torch and numba take seconds to import."""
         if name == "__version__":
+            from importlib.metadata import version
+
             return version("rawnind")
         if name in __all__:
             return getattr(import_module(_MODULES.get(name, "rawnind.feed")), name)

@@ -4,8 +4,9 @@ from typing import Any
 
 import click
 
+from rawnind.cli.interrupted import interrupted
 from rawnind.errors import RawnindError
-from rawnind.exit_codes import ExitCode, exit_code
+from rawnind.exit_codes import exit_code
 from rawnind.printing import print_lines
 
 
@@ -22,6 +23,13 @@ class CommandGroup(click.Group):
         cmd.add_help_option = False
         super().add_command(click.help_option("-h", "--help")(cmd), name)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """As click's; Ctrl-C while arguments are read ends as it does while the command runs."""
+        try:
+            return super().make_context(*args, **extra)
+        except KeyboardInterrupt:
+            interrupted()
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; an error of ours or Ctrl-C ends it with a sentence and an exit code."""
         try:
@@ -30,5 +38,4 @@ class CommandGroup(click.Group):
             print_lines([f"rawnind: {error}"], err=True)
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
-            click.echo("rawnind: interrupted; run the same command again to resume", err=True)
-            ctx.exit(ExitCode.STOPPED)
+            interrupted()
