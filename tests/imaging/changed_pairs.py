@@ -16,6 +16,7 @@ from rawnind.imaging.alignment.align import align, extract_features
 from rawnind.imaging.coordinates import Rect, cells_of
 from rawnind.imaging.demosaic.camera_rgb import demosaic
 from rawnind.imaging.levels import planes, site_colors
+from rawnind.imaging.pair import MIN_AGREEMENT
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.warp import Warp, warped_planes
 from rawnind.recipe import Recipe
@@ -219,9 +220,11 @@ def render(case: Case) -> MaskPair:
 
 
 def aligned(pair: MaskPair) -> MaskPair | None:
-    """The pair with the ground truth warped as alignment measures it; None where it finds nothing."""
+    """The pair with the ground truth warped as alignment measures it; None where it would be rejected for its alignment."""
     found = align(extract_features(pair.gt_photo), extract_features(pair.noisy_photo))
     if found.registration is None or found.score < Recipe().min_alignment_score:
+        return None
+    if found.registration.agreement < MIN_AGREEMENT:
         return None
     cell, (rows, columns) = pair.case.cfa.cell, pair.cells
     rect = Rect(

@@ -70,6 +70,7 @@ def fill_maps(  # noqa: PLR0917
     fine: NDArray[np.float32],
     left: NDArray[np.float32],
     white: NDArray[np.float32],
+    cells: NDArray[np.float32],
     level: NDArray[np.float32],
     floor: NDArray[np.float32],
     rough: NDArray[np.float32],
@@ -87,7 +88,8 @@ def fill_maps(  # noqa: PLR0917
         coarse: (P, hb, wb) squared error of mean differences along edges, in levels squared.
         fine: (P, hb, wb) the same of variances within blocks.
         left: (P,) variance of the slow part of line noise.
-        white: (P, hb, wb), written; this and the next four as in `_Maps`.
+        white: (P, hb, wb), written; this and the next five as in `_Maps`.
+        cells: (hb, wb), written.
         level: (hb, wb), written.
         floor: (hb, wb), written.
         rough: (hb, wb), written.
@@ -96,7 +98,7 @@ def fill_maps(  # noqa: PLR0917
     planes, height, width = residual.shape
     one, share = np.float32(1), np.float32(FLOOR**2)
     for y in range(height):
-        cells = n[y]
+        count, weights = n[y], cells[y]
         bright, root, edge = level[y], floor[y], rough[y]
         energy, known, excess, explained, freedom = rest[0, y], rest[1, y], rest[2, y], rest[3, y], rest[4, y]
         for sums in (bright, root, edge, energy, excess, explained):
@@ -107,24 +109,35 @@ def fill_maps(  # noqa: PLR0917
             factor = wider[p]
             for x in range(width):
                 unit = np.sqrt(one / (factor * v[x]))
-                out[x] = cells[x] * d[x] * unit
+                out[x] = count[x] * d[x] * unit
                 bright[x] += abs(size[x]) * unit
                 root[x] += np.sqrt(share * size[x] * size[x] + lines) * unit
                 edge[x] += np.sqrt(between[x]) * unit
             for x in range(width):
                 still = share * size[x] * size[x] + lines + between[x]
-                energy[x] += d[x] * d[x] / (factor * v[x] / max(cells[x], one) + still)
-                excess[x] += spread[x] / v[x] - (cells[x] - one)
-                explained[x] += within[x] * cells[x] / v[x]
+                energy[x] += d[x] * d[x] / (factor * v[x] / max(count[x], one) + still)
+                excess[x] += spread[x] / v[x] - (count[x] - one)
+                explained[x] += within[x] * count[x] / v[x]
         for x in range(width):
-            known[x] = one if cells[x] > 0 else np.float32(0)
-            bright[x] *= cells[x] / planes
-            root[x] *= cells[x] / planes
-            edge[x] = (cells[x] * edge[x] / planes) ** 2
+            known[x] = one if count[x] > 0 else np.float32(0)
+            bright[x] *= count[x] / planes
+            root[x] *= count[x] / planes
+            edge[x] = (count[x] * edge[x] / planes) ** 2
+            # a sum with these weights has the least variance
+            weights[x] = count[x] / max(count[x] + edge[x], one)
+            bright[x] *= weights[x]
+            root[x] *= weights[x]
+            edge[x] *= weights[x] * weights[x]
             energy[x] = known[x] * min(energy[x], _CAP)
             excess[x] *= known[x]
             explained[x] *= known[x]
-            freedom[x] = known[x] * (cells[x] - one) * planes
+            freedom[x] = known[x] * (count[x] - one) * planes
+        for p in range(planes):
+            out = white[p, y]
+            for x in range(width):
+                out[x] *= weights[x]
+        for x in range(width):
+            weights[x] *= weights[x] * count[x]
 
 
 @kernel(fastmath={"contract"})
@@ -140,6 +153,7 @@ def _cube_root(x: np.float32) -> np.float32:
 
 @kernel(fastmath={"contract"})
 def box_scores(  # noqa: PLR0917
+    usable: NDArray[np.float32],
     white: NDArray[np.float32],
     cells: NDArray[np.float32],
     floor: NDArray[np.float32],
@@ -164,7 +178,8 @@ def box_scores(  # noqa: PLR0917
     its cube root (E. B. Wilson and M. M. Hilferty 1931): ((chi^2 / P)^(1/3) - (1 - 2 / (9 P))) / sqrt(2 / (9 P)).
 
     Args:
-        white: (P, hb, wb) box sums, see `_Maps`; as are the next four.
+        usable: (hb, wb) box sums, see `_Maps`; as are the next five.
+        white: (P, hb, wb) box sums.
         cells: (hb, wb) box sums.
         floor: (hb, wb) box sums.
         rough: (hb, wb) box sums times the box's side.
@@ -181,7 +196,7 @@ def box_scores(  # noqa: PLR0917
     root = np.sqrt(spread)
     chi, total = np.empty((2, width), np.float32)
     for y in range(height):
-        count, z = cells[y], out[y]
+        count, enough, z = cells[y], usable[y], out[y]
         chi[:], total[:] = 0, 0
         for p in range(len(white)):
             row = white[p, y]
@@ -208,7 +223,7 @@ def box_scores(  # noqa: PLR0917
         for x in range(width):
             # a chi-square as a normal deviate (Wilson and Hilferty)
             mean = (_cube_root(max(chi[x], one)) - (one - spread)) / root / threshold
-            z[x] = (max(z[x], mean) if chi[x] > one else z[x]) if count[x] >= least else np.float32(0)
+            z[x] = (max(z[x], mean) if chi[x] > one else z[x]) if enough[x] >= least else np.float32(0)
 
 
 _BOXES = (1, 3, 5, 9, 17)  # blocks a side
@@ -257,7 +272,7 @@ def changed_blocks(
     wider = block_noise(n, residual, variance, moments.g, coarse)
     maps = _Maps(n, len(residual))
     fill_maps(
-        n, residual, variance, wider, moments.g, moments.dd, coarse, fine, left, maps.white, maps.level, maps.floor,
+        n, residual, variance, wider, moments.g, moments.dd, coarse, fine, left, maps.white, maps.cells, maps.level, maps.floor,
         maps.rough, maps.rest,
     )  # fmt: skip
     # elsewhere systematic errors dominate the noise, and a single block already separates a change from none
@@ -276,21 +291,28 @@ def changed_blocks(
 class _Maps:
     """Maps of blocks that add up over boxes; blocks that were detected are set to 0 in all of them.
 
+    Each block has a weight, n / (n + r) with `n` its usable cells and `r` its error along edges in the same unit: a box is mostly
+    judged by those of its blocks that can judge.
+
     Attributes:
-        white: (P, hb, wb) sums of the residual over a block's cells, in standard deviations of a cell's noise.
-        cells: (hb, wb) usable cells.
-        level: (hb, wb) cells times the level, in standard deviations of a cell, mean over planes.
-        floor: (hb, wb) cells times the systematic error by level and by line noise, in standard deviations of a cell,
+        usable: (hb, wb) usable cells.
+        white: (P, hb, wb) weighted sums of the residual over a block's cells, in standard deviations of a cell's noise.
+        cells: (hb, wb) usable cells times the squared weight.
+        level: (hb, wb) weighted cells times the level, in standard deviations of a cell, mean over planes.
+        floor: (hb, wb) weighted cells times the systematic error by level and by line noise, in standard deviations of a cell,
             mean over planes; fully correlated within a box.
-        rough: (hb, wb) squared cells times the systematic error by gradient, in the same unit; correlated along an edge, not
-            between edges.
+        rough: (hb, wb) squared weighted cells times the systematic error by gradient, in the same unit; correlated along an
+            edge, not between edges.
         rest: (5, hb, wb): energy of the block; 1 where it is usable; variance beyond the noise's, in units of it; the part of
             that which a residual shift of the texture explains; degrees of freedom.
     """
 
+    _NAMES = ("usable", "white", "cells", "level", "floor", "rough", "rest")
+
     def __init__(self, n: NDArray[np.float32], planes: int) -> None:
+        self.usable = n
         self.white = np.empty((planes, *n.shape), np.float32)
-        self.cells = n
+        self.cells = np.empty_like(n)
         self.level = np.empty_like(n)
         self.floor = np.empty_like(n)
         self.rough = np.empty_like(n)
@@ -298,15 +320,15 @@ class _Maps:
 
     def copy(self) -> "_Maps":
         """A deep copy: what is dropped here stays there."""
-        out = _Maps(self.cells.copy(), len(self.white))
-        for name in ("white", "level", "floor", "rough", "rest"):
+        out = _Maps(self.usable.copy(), len(self.white))
+        for name in self._NAMES[1:]:
             np.copyto(getattr(out, name), getattr(self, name))
         return out
 
     def drop(self, blocks: NDArray[np.bool_]) -> None:
         """Sets blocks to 0 in every map, so that no later box contains them; `blocks` is (hb, wb) bool."""
         gone = np.flatnonzero(blocks)
-        for map_ in (self.white, self.cells, self.level, self.floor, self.rough, self.rest):
+        for map_ in (getattr(self, name) for name in self._NAMES):
             map_.reshape(-1, blocks.size)[:, gone] = 0
 
     def scores(self, size: int) -> NDArray[np.float32]:
@@ -316,7 +338,7 @@ class _Maps:
         least = max(_MIN_CELLS, _MIN_SHARE * 16 * size * size)
         z = np.empty_like(self.cells)
         box_scores(
-            _box(self.white, size), _box(self.cells, size), _box(self.floor, size), size * _box(self.rough, size), rest,
+            _box(self.usable, size), _box(self.white, size), _box(self.cells, size), _box(self.floor, size), size * _box(self.rough, size), rest,
             np.float32(least), _MEAN * np.float32(_RELAXATION[size]), texture, z,
         )  # fmt: skip
         return z

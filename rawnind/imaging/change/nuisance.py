@@ -20,6 +20,7 @@ _SAMPLED = 125  # blocks of a line, of which the median starts the M-estimator
 _MEDIAN_SQUARE = 0.455  # median of a chi-square with 1 degree of freedom
 _PRIOR = (0.005, 0.05, 0.02)  # standard deviation of the terms of the response: offset, factor, exponent
 _DARK = np.float32(1e-3)  # level below which ln(g) is held constant
+_EDGE = 0.1**2  # cells squared: a displacement that leaves errors along edges
 _DRIFT = 5  # terms of a second-order surface without its constant
 _EXPECTED_DRIFT = 0.05  # relative change of the light from the centre to the edge, standard deviation
 _INDEPENDENT = 200  # effective number of independent patches: errors of neighbouring patches are correlated
@@ -58,7 +59,7 @@ def fit_smooth(moments: Moments, noise: NoiseModel) -> Smooth:
         noise: variance of the difference.
     """
     planes, terms = len(moments.g), len(_PRIOR)
-    patches = Patches.of(moments.n)
+    patches = Patches.of(moments.n, _trust(moments, noise))
     count = len(patches.cells)
     design = np.zeros((planes, count, terms * planes + _DRIFT))
     target, variance = np.empty((2, planes, count))
@@ -71,7 +72,7 @@ def fit_smooth(moments: Moments, noise: NoiseModel) -> Smooth:
         design[plane, :, terms * planes :] = level[:, None] * patches.surface
         target[plane] = patches.means(moments.d[plane])
         own = noise.slope[plane] * np.maximum(level, 0) + noise.floor[plane]
-        edges = 0.1**2 * patches.means(moments.gradient[plane]) / patches.side  # of one sign along a line
+        edges = _EDGE * patches.means(moments.gradient[plane]) / patches.side  # of one sign along a line
         variance[plane] = own / patches.cells + (0.25 * FLOOR * level) ** 2 + edges + 1e-10
     prior = np.concatenate([np.tile(_PRIOR, planes), np.full(_DRIFT, _EXPECTED_DRIFT)])
     prior *= min(1.0, (_INDEPENDENT / max(count, 1)) ** 0.5)
@@ -79,6 +80,17 @@ def fit_smooth(moments: Moments, noise: NoiseModel) -> Smooth:
         design.reshape(-1, design.shape[2]), target.ravel(), np.sqrt(variance).ravel(), prior
     ).astype(np.float32)
     return Smooth(response=result[: terms * planes].reshape(planes, terms), drift=result[terms * planes :])
+
+
+def _trust(moments: Moments, noise: NoiseModel) -> NDArray[np.float32]:
+    """(hb, wb) float32 share of noise in a block's error: between stars, the dark sky counts for the patch."""
+    ratio = np.zeros_like(moments.n)
+    for plane, gradient in enumerate(moments.gradient):
+        level = np.maximum(moments.g[plane], 0)
+        ratio += gradient / (noise.slope[plane] * level + noise.floor[plane])
+    ratio *= moments.n * np.float32(_EDGE / len(moments.g))
+    ratio += 1
+    return np.reciprocal(ratio, out=ratio)
 
 
 @kernel

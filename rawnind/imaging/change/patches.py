@@ -16,44 +16,53 @@ class Patches:
 
     Attributes:
         side: blocks.
-        weights: (hb, wb) float32 usable cells of each block.
+        weights: (hb, wb) float32 of each block.
         there: (hp, wp) bool: a quarter of the cells is usable.
-        cells: (N,) float64 usable cells.
+        total: (N,) float64 sums of the weights.
+        cells: (N,) float64 how many independent cells have the weighted mean's variance.
         surface: (N, 5) float64 the terms of a drift of the light: y, x, y^2, y x, x^2 with y and x from -1 to 1.
     """
 
     side: int
     weights: NDArray[np.float32]
     there: NDArray[np.bool_]
+    total: NDArray[np.float64]
     cells: NDArray[np.float64]
     surface: NDArray[np.float64]
 
     @classmethod
-    def of(cls, weights: NDArray[np.float32]) -> "Patches":
+    def of(cls, n: NDArray[np.float32], trust: NDArray[np.float32] | None = None) -> "Patches":
         """Some 1500 patches of a frame.
 
         Args:
-            weights: (hb, wb) usable cells of each block.
+            n: (hb, wb) usable cells of each block.
+            trust: (hb, wb) weight of a cell of each block; None: all have the same.
         """
-        side = max(_SMALLEST, int(np.ceil((weights.size / _MOST) ** 0.5)))
-        count = _sums(weights, side)
-        there = count >= _LEAST_SHARE * 16 * side**2
+        side = max(_SMALLEST, int(np.ceil((n.size / _MOST) ** 0.5)))
+        weights = n if trust is None else n * trust
+        total = count = _sums(n, side)
+        squares = total
+        if trust is not None:
+            total, squares = _sums(weights, side), _sums(weights * trust, side)
+        there = (count >= _LEAST_SHARE * 16 * side**2) & (total > 0)
         y, x = (
             2 * (position + 0.5) / extent - 1
             for position, extent in zip(np.nonzero(there), there.shape, strict=True)
         )
+        weight = total[there].astype(np.float64)
         return cls(
             side=side,
             weights=weights,
             there=there,
-            cells=count[there].astype(np.float64),
+            total=weight,
+            cells=weight**2 / squares[there],
             surface=np.stack([y, x, y * y, y * x, x * x], axis=1),
         )
 
     def means(self, map_: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(N,) mean over each patch's usable cells of an (hb, wb) map of block means."""
+        """(N,) weighted mean over each patch of an (hb, wb) map of block means."""
         sums = _sums(map_ * self.weights, self.side)[self.there]
-        mean: NDArray[np.float64] = sums.astype(np.float64) / self.cells
+        mean: NDArray[np.float64] = sums.astype(np.float64) / self.total
         return mean
 
 

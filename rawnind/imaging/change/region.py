@@ -35,12 +35,12 @@ class Odds:
 
     Attributes:
         planes: P, how many `white` is summed over.
-        white: sum over planes and cells of the residual, in standard deviations of a cell's noise.
-        cells: usable cells.
-        level: cells times the ground truth's level, in standard deviations of a cell, mean over planes.
-        floor: cells times the systematic error of unchanged content, in standard deviations of a cell; fully correlated
-            within a box.
-        rough: squared cells times the error along edges, in the same unit; uncorrelated between blocks.
+        white: weighted sum over planes and cells of the residual, in standard deviations of a cell's noise.
+        cells: usable cells times the squared weight.
+        level: weighted cells times the ground truth's level, in standard deviations of a cell, mean over planes.
+        floor: weighted cells times the systematic error of unchanged content, in standard deviations of a cell; fully
+            correlated within a box.
+        rough: squared weighted cells times the error along edges, in the same unit; uncorrelated between blocks.
     """
 
     planes: int

@@ -92,6 +92,14 @@ def test_saturated_colours_whose_dark_planes_are_demosaiced_are_not_masked(seed,
     assert lost(pair, usable, change) <= 0.005
 
 
+@pytest.mark.parametrize("number", [6, 98])  # a faint object and faint shadows
+def test_changes_of_a_night_sky_are_seen_between_the_stars(number):
+    pair, usable, _, change = judge(draw_fresh(71003, number, still=False))
+    hits, total = found(pair, usable, change)
+    assert hits >= 0.97 * total > 0
+    assert lost(pair, usable, change) <= 0.005
+
+
 def test_black_surroundings_with_as_little_noise_as_the_ground_truth_are_not_masked():
     pair, usable, _, change = judge(draw_fresh(71003, 108, still=True))  # X-Trans at ISO 100
     assert lost(pair, usable, change) <= 0.002
