@@ -29,6 +29,7 @@ from rawnind.training.trainer import Trainer
 from rawnind.training.validation import Scores, Validator, psnr_gain, table
 from tests.feed.folder_maker import FolderMaker
 
+pytestmark = pytest.mark.timeout(3600)
 HELD_OUT = {"bayer": "Panasonic DC-G90", "x-trans": "FUJIFILM X-T30"}
 CROPS = {"crop_size": 256, "stride": 256}
 NO_THRESHOLD = {

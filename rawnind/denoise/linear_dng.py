@@ -1,7 +1,7 @@
 """A demosaiced photo as a linear DNG, which photo editors open like a RAW file: white balance and colours are still to be chosen."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tifffile
@@ -35,7 +35,7 @@ PHOTOMETRIC_LINEAR_RAW = 34892
 WHITE = 65535
 """Value at level 1, the sensor's white level; black is 0, so that readers agree that ignore a black level here."""
 
-_ROWS_PER_STRIP = 64
+ROWS_PER_STRIP = 64
 
 
 def encode_linear_dng(
@@ -51,32 +51,34 @@ def encode_linear_dng(
     file = io.BytesIO()
     tifffile.imwrite(
         file,
-        quantised(levels, WHITE),
+        strips(levels, WHITE),
+        shape=(*levels.shape[1:], 3),
+        dtype=np.uint16,
         byteorder="<",
         photometric=PHOTOMETRIC_LINEAR_RAW,
         planarconfig=1,
-        rowsperstrip=_ROWS_PER_STRIP,
+        rowsperstrip=ROWS_PER_STRIP,
         metadata=None,
         software=False,
         extratags=_tags(tags, rgb_xyz_matrix),
     )
     iso = _iso(tags)
-    data = bytearray(file.getbuffer())
-    return bytes(data) if iso is None else with_exif(data, iso, tags.capture)
+    return file.getvalue() if iso is None else with_exif(file, iso, tags.capture)
 
 
-def quantised(levels: NDArray[np.float32], white: int) -> NDArray[np.uint16]:
-    """(H, W, 3) uint16 from (3, H, W): level 1 becomes `white`; values outside 0..1 are clipped.
+def strips(levels: NDArray[np.float32], white: int) -> Iterator[bytes]:
+    """Levels as a TIFF's strips of `ROWS_PER_STRIP` rows, little-endian uint16; a copy of the whole frame would be large.
 
-    >>> quantised(np.array([-1, 0.5, 2], np.float32).reshape(3, 1, 1), 100).ravel().tolist()
-    [0, 50, 100]
+    Args:
+        levels: (3, H, W).
+        white: what level 1 becomes; values outside 0..1 are clipped.
+
+    >>> [strip.hex() for strip in strips(np.array([-1, 0.5, 2], np.float32).reshape(3, 1, 1), 100)]
+    ['000032006400']
     """
-    _, height, width = levels.shape
-    out = np.empty((height, width, 3), np.uint16)
-    for top in range(0, height, _ROWS_PER_STRIP):  # a copy of the whole frame in float32 would be large
-        rows = levels[:, top : top + _ROWS_PER_STRIP].transpose(1, 2, 0)
-        out[top : top + _ROWS_PER_STRIP] = np.rint(np.clip(rows, 0, 1) * np.float32(white))
-    return out
+    for top in range(0, levels.shape[1], ROWS_PER_STRIP):
+        rows = levels[:, top : top + ROWS_PER_STRIP].transpose(1, 2, 0)
+        yield np.rint(np.clip(rows, 0, 1) * np.float32(white)).astype("<u2").tobytes()
 
 
 def _iso(tags: EditorTags) -> int | None:

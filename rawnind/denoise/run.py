@@ -87,6 +87,7 @@ def denoise(
     frame = Photo.from_visible(visible, sensor)
     del visible
     done = denoise_frame(frame, denoiser, tile=tile, progress=progress)
+    del frame
     levels = done.rgb
     if denoiser.input is Input.RGB:
         _to_camera(levels, camera_to_rec2020(sensor.rgb_xyz_matrix or ()))

@@ -8,7 +8,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import ImageCms
 
-from rawnind.denoise.linear_dng import quantised
+from rawnind.denoise.linear_dng import ROWS_PER_STRIP, strips
 from rawnind.source.editor_tags import EditorTags
 
 _SRGB_TO_XYZ = np.array(  # IEC 61966-2-1
@@ -35,9 +35,13 @@ def encode_srgb_tiff(levels: NDArray[np.float32], tags: EditorTags, rgb_xyz_matr
     file = io.BytesIO()
     tifffile.imwrite(
         file,
-        quantised(upright, 65535),
+        strips(upright, 65535),
+        shape=(*upright.shape[1:], 3),
+        dtype=np.uint16,
+        byteorder="<",
         photometric="rgb",
         planarconfig=1,
+        rowsperstrip=ROWS_PER_STRIP,
         metadata=None,
         software=False,
         extratags=[(_ICC_PROFILE, "B", len(profile), profile, True)],

@@ -76,21 +76,23 @@ def exif_tag(iso: int, capture: Capture | None) -> Tag:
     return byte_tag(EXIF_PLACEHOLDER, *bytes(len(_exif(iso, capture, 0))))
 
 
-def with_exif(data: bytearray, iso: int, capture: Capture | None) -> bytes:
+def with_exif(file: io.BytesIO, iso: int, capture: Capture | None) -> bytes:
     """Turns the placeholder's entry into tag 34665 (type LONG), which points to the Exif IFD in the placeholder's bytes.
 
     Args:
-        data: a little-endian TIFF with `exif_tag(iso, capture)` in its first directory.
+        file: a little-endian TIFF with `exif_tag(iso, capture)` in its first directory; changed in place, without a copy.
         iso: 1..65535.
         capture: further tags; its ISO does not count.
     """
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        tag = file.pages.first.tags[EXIF_PLACEHOLDER]
+    file.seek(0)
+    with tifffile.TiffFile(file) as tiff:
+        tag = tiff.pages.first.tags[EXIF_PLACEHOLDER]
         entry, start = tag.offset, tag.valueoffset
-    struct.pack_into("<HHI", data, entry, EXIF_IFD, 4, 1)
     exif = _exif(iso, capture, start)
-    data[start : start + len(exif)] = exif
-    return bytes(data)
+    with file.getbuffer() as data:
+        struct.pack_into("<HHI", data, entry, EXIF_IFD, 4, 1)
+        data[start : start + len(exif)] = exif
+    return file.getvalue()
 
 
 def _exif(iso: int, capture: Capture | None, start: int) -> bytes:

@@ -186,7 +186,7 @@ def bayer_planes(tile: ArrayLike) -> NDArray[np.int64]:
     return np.where(colors == 1, np.where(red_row, 1, 2), np.where(colors == 0, 0, 3))
 
 
-def _encode_tiff(mosaic: NDArray[np.uint16], tags: list[Tag]) -> bytearray:
+def _encode_tiff(mosaic: NDArray[np.uint16], tags: list[Tag]) -> io.BytesIO:
     file = io.BytesIO()
     tifffile.imwrite(
         file,
@@ -199,4 +199,4 @@ def _encode_tiff(mosaic: NDArray[np.uint16], tags: list[Tag]) -> bytearray:
         software=False,
         extratags=tags,
     )
-    return bytearray(file.getbuffer())
+    return file
