@@ -99,8 +99,10 @@ def train(
         "progress": lambda step, loss: click.echo(f"step {step:6d}  loss {loss:.5f}"),
         "validated": lambda scores: print_lines(table(scores)),
     }
-    if workers > 1 and live:
-        raise click.UsageError("--live trains in one process; leave --workers out")
+    alone = {"--live": live, "--device": device is not None, "--cores": cores > 1}
+    if workers > 1 and any(alone.values()):
+        names = ", ".join(name for name, given in alone.items() if given)
+        raise click.UsageError(f"{names} is for a training in one process; leave it or --workers out")
     if workers > 1:
         from rawnind.training.distributed import train_distributed
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import ray
+import ray.exceptions
 import ray.train
 import ray.train.torch
 import torch
@@ -17,7 +18,7 @@ import torch.distributed
 from torch import Tensor
 
 from rawnind import timing
-from rawnind.errors import ConfigError, RawnindError
+from rawnind.errors import ConfigError, RawnindError, RayLostError
 from rawnind.feed.crop_options import CropOptions, Input
 from rawnind.feed.dataset import CropDataset
 from rawnind.feed.loader import CropLoader
@@ -106,6 +107,7 @@ def train_distributed(
         NotPreparedError: The folder has no manifest.
         ManifestError: The manifest or a shard cannot be read.
         TrainingError: The loss is not finite, or too many workers died.
+        RayLostError: Ray itself ended.
 
     Examples:
         >>> report = train_distributed("s3://bucket/out", steps=5000, workers=4, checkpoint=Path("c.pt"))  # doctest: +SKIP
@@ -213,6 +215,8 @@ def _fit(config: _RankConfig, workers: int, max_failures: int, *, use_gpu: bool)
         return trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _cause_of(error) from error
+    except ray.exceptions.RayError as error:
+        raise RayLostError(f"Ray lost the training: {type(error).__name__}") from error
 
 
 def _cause_of(error: Exception) -> RawnindError:

@@ -4,13 +4,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from rawnind.errors import ConfigError
 from rawnind.feed.crop_options import CropOptions
 from rawnind.training.checkpoint import load_network
 from rawnind.training.crops import validation_crops
-from rawnind.training.loop import best_path, checkpoint_path, torch_cores
+from rawnind.training.loop import best_path, checkpoint_path, torch_cores, torch_device
 from rawnind.training.options import GainMatch, TrainOptions, split_keywords
 from rawnind.training.validation import Scores, Validator
 
@@ -33,12 +31,12 @@ def evaluate(
         cores: number of cores that torch uses for one operation on a CPU; more are faster only on an idle machine.
 
     Raises:
-        ConfigError: The file is no checkpoint, or the split has no crop for this network.
+        ConfigError: The file is no checkpoint, torch has no such device, or the split has no crop for this network.
         NotPreparedError: The folder has no manifest.
         ManifestError: The manifest or a shard cannot be read.
     """
     path = checkpoint or _found(output)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = torch_device(device)
     network, state = load_network(path, where)
     options = _options(state.options)
     crops: CropOptions = {

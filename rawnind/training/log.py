@@ -64,7 +64,8 @@ class TrainReport:
     def __str__(self) -> str:
         before = f", of which {self.resumed_at} before this run" if self.resumed_at else ""
         change = 1 - self.last_loss / self.first_loss if self.first_loss else 0.0
-        nothing = "no step was left" if self.resumed_at == self.steps else "no crop is held out, or not yet"
+        none = "no crop is held out (see validation_share and hold_out_camera), or not yet"
+        nothing = "no step was left" if self.resumed_at == self.steps else none
         found = verdict(self.scores) if self.scores else f"Nothing was validated: {nothing}."
         live = (
             "" if self.seen_live is None else f"It had seen {self.seen_live} crops when production ended.\n"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Unpack
 
 import torch
 
-from rawnind.errors import ConfigError, redacted
+from rawnind.errors import ConfigError, printable, redacted
 from rawnind.feed.crop_options import CropOptions
 from rawnind.feed.dataset import CropDataset
 from rawnind.feed.loader import CropLoader
@@ -74,7 +74,7 @@ def train(
     started = time.perf_counter()
     chosen, crops = split_keywords(dict(options))
     path = checkpoint_path(output, checkpoint)
-    found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    found = torch_device(device)
 
     def set_validator() -> None:
         held_out = validation_crops(output, chosen, crops)
@@ -228,6 +228,24 @@ def _report(
         scores=scores,
         seen_live=None if isinstance(trainer.loader, CropLoader) else trainer.loader.seen,
     )
+
+
+def torch_device(name: str | None) -> torch.device:
+    """A device that works.
+
+    Args:
+        name: as torch spells it; None: "cuda" where there is one, else "cpu".
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+        reason = printable(str(error).partition("\n")[0])
+        raise ConfigError(f"torch cannot use the device {name}: {reason}") from error
+    return device
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -11,6 +12,7 @@ from ray.util.state import list_actors
 
 from rawnind.errors import ConfigError
 from rawnind.training import CropDataset, ray_dataset, train_distributed
+from rawnind.training.evaluate import evaluate
 from rawnind.training.loop import best_path, train
 from tests.polling import poll
 
@@ -62,11 +64,13 @@ def test_a_streaming_split_shares_an_epoch(dataset):
     assert by_content([*got[0], *got[1]]) == by_content(dataset.iter_torch_batches(batch_size=9))
 
 
-def test_two_workers_resume_after_a_kill_and_from_and_to_single_process_training(cluster, maker):
+def test_two_workers_resume_after_a_kill_and_from_and_to_single_process_training(cluster, maker, tmp_path):
     for number in range(4):
         maker.scene(f"scene{number}", crops=6)
     where = str(maker.finish())
     alone = train(where, steps=2, progress=quiet, **SMALL)
+    undisturbed = tmp_path / "undisturbed.pt"
+    shutil.copy(alone.checkpoint, undisturbed)
     killed = []
     killer = threading.Thread(target=_kill_a_rank_after_a_checkpoint, args=[cluster, Path(where), killed])
     killer.start()
@@ -80,6 +84,16 @@ def test_two_workers_resume_after_a_kill_and_from_and_to_single_process_training
     assert report.batches == 120 - report.resumed_at
     assert report.last_loss < report.first_loss
     assert report.losses[:2] == alone.losses
+    whole = train(
+        where,
+        steps=120,
+        checkpoint=undisturbed,
+        progress=quiet,
+        **SMALL | {"batch_size": 2 * SMALL["batch_size"]},
+    )
+    assert report.losses == pytest.approx(whole.losses, rel=0.05)
+    ends = [evaluate(where, checkpoint=Path(each.checkpoint), split="all").total for each in (report, whole)]
+    assert ends[0]["output_psnr"] == pytest.approx(ends[1]["output_psnr"], abs=0.1)
     lines = [json.loads(line) for line in maker.store.read("train/metrics.jsonl").splitlines()]
     assert [line["step"] for line in lines] == [
         2,

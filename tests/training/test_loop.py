@@ -4,7 +4,9 @@ import signal
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from rawnind.cli import main
 from rawnind.errors import ConfigError
 from rawnind.feed import CropDataset, CropLoader
 from rawnind.training.loop import train
@@ -159,6 +161,18 @@ def test_too_few_crops_for_a_batch_are_refused(maker):
     where = maker.scene("a", crops=3).finish()
     with pytest.raises(ConfigError, match=r"a batch of 4 needs as many crops, .* has 3"):
         train(str(where), steps=2, **SMALL)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_refused(folder, tmp_path, device):
+    with pytest.raises(ConfigError, match=f"torch cannot use the device {device}: "):
+        train(folder.store.location, device=device, checkpoint=tmp_path / "c.pt", **SMALL)
+
+
+def test_what_only_one_process_can_do_is_refused_with_workers():
+    result = CliRunner().invoke(main, ["train", "out", "--workers", "2", "--live", "--device", "cpu"])
+    assert result.exit_code == 2
+    assert "--live, --device is for a training in one process" in result.output
 
 
 def test_a_remote_folder_needs_a_place_for_the_checkpoint(folder):
