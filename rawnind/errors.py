@@ -129,12 +129,12 @@ def first_of(lines: Iterable[str], most: int = 20) -> Iterator[str]:
         yield f"... and {more} more"
 
 
-_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s@?#/]*:[^\s?#]*|[^\s@?#/]*)@")
+_CREDENTIALS = re.compile(r"(?<=://)(?!anonymous@)(?:[^\s@?#/]*:[^\s?#]*|[^\s@?#/]*)@")
 _SECRET_OPTION = re.compile(r"(?i)(?<=[?&])([^=&\s]*(?:key|secret|token|password|sig)[^=&\s]*)=[^&#\s]*")
 
 
 def redacted(text: str) -> str:
-    """A text for messages in which the credentials of URIs are hidden.
+    """A text for messages in which the credentials of URIs are hidden; `gs://anonymous@bucket` has none.
 
     >>> redacted("s3://AKIA:wJal/rXUt@bucket/out?region=eu&access_token=abc")
     's3://***@bucket/out?region=eu&access_token=***'

@@ -91,5 +91,5 @@ def open_object(uri: str) -> "tuple[fs.FileSystem, str]":
     """The client of an object's store, and the object's place in it. Errors as in `open_location`."""
     address, question, options = uri.partition("?")
     scheme, _, place = address.partition("://")
-    bucket = place.partition("/")[0]
-    return _store_of(scheme, bucket, question + options), place
+    bucket, _, name = place.partition("/")
+    return _store_of(scheme, bucket, question + options), f"{bucket.rpartition('@')[2]}/{name}"
