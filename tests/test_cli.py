@@ -292,6 +292,17 @@ def test_index_prints_once_what_was_set_aside(sample_set):
     assert text.count("set aside") == 1
 
 
+def test_index_replaces_no_file_that_it_did_not_write(sample_set, tmp_path):
+    mine, ours = tmp_path / "mine.yaml", tmp_path / "ours.yaml"
+    mine.write_text("precious")
+    codes = [
+        CliRunner().invoke(main, ["index", str(sample_set), "-o", str(to)]).exit_code
+        for to in (mine, ours, ours)
+    ]
+    assert codes == [ExitCode.USAGE, ExitCode.COMPLETE, ExitCode.USAGE]
+    assert mine.read_text() == "precious"
+
+
 def test_many_refused_files_are_twenty_lines_and_a_count(tmp_path):
     layout = {f"\x1b[2Jscene {number}": {} for number in range(3000)}
     (tmp_path / "index.yaml").write_text(yaml.safe_dump({"Bayer": layout}))

@@ -159,15 +159,18 @@ def _index_own(
 
 
 def _write_index(path: Path, index: "Index") -> None:
-    """Writes an index as YAML, or as Parquet where the file's name says so."""
+    """Writes an index as YAML, or as Parquet where the file's name says so; a file of that name is left alone."""
+    from rawnind.output.atomic_file import atomic_file
     from rawnind.source.index import index_to_yaml
     from rawnind.source.parquet_index import SUFFIX, write_parquet_index
 
     try:
-        with path.open("wb") as file:
+        with atomic_file(path, replace=False) as file:
             if path.suffix.lower() == SUFFIX:
                 write_parquet_index(file, index, path.parent)
             else:
                 file.write(index_to_yaml(index).encode())
+    except FileExistsError:
+        raise ConfigError(f"{path} exists already; choose another name or remove it") from None
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
