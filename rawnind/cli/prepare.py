@@ -79,7 +79,7 @@ def _check(plan: "Plan") -> None:
     "-q", "--quiet", is_flag=True, help="Print nothing but errors; the exit code says how it ended."
 )
 @click.option("-v", "--verbose", is_flag=True,
-              help="List every scene and pair that is not collected, not only the first 20, and print every message of Ray.")  # fmt: skip
+              help="List every scene and pair that is not collected, not only the first 20, and print harmless warnings of Ray too.")  # fmt: skip
 @run_options
 def prepare(source: str, output: str, progress: str, *, quiet: bool, verbose: bool, **values: Any) -> None:
     """Process the scenes of SOURCE; run it again to resume.

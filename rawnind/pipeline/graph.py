@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
+from ray._private.log import PlainRayHandler
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import RayError
 from ray.util.debug import log_once
@@ -170,7 +171,7 @@ def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, pool: Pool) 
         bridge: handle of the bridge actor.
         pool: the most workers, and the memory of each.
     """
-    _disable_ray_output()
+    quiet_ray_data()
     blocks = -(-len(todo) // rows_per_block(len(todo), pool.workers))
     files = job.fetched.files if job.fetched else {}
     items = [scene_row(scene, files.get(scene.key)) for scene in todo]
@@ -223,12 +224,19 @@ _QUEUED = 2
 """Blocks queued at a worker: with one, Ray does not scale the pool up. The bridge limits how many scenes are in flight."""
 
 
-def _disable_ray_output() -> None:
-    """Disables Ray Data's progress bars and log lines below warnings, which would mix with the run's own output."""
+def quiet_ray_data() -> None:
+    """Disables Ray Data's progress bars, and keeps what it logs in its file: on the terminal it would mix with the run's own output.
+
+    What ends a run is one sentence of the run's own.
+    """
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logger = logging.getLogger("ray.data")
+    logger.setLevel(logging.WARNING)
+    for handler in logger.handlers:
+        if isinstance(handler, PlainRayHandler):
+            handler.setLevel(logging.CRITICAL)
     # Marks Ray's warning that progress bars are disabled as logged already.
     log_once("ray_data_progress_manager_disabled")
 

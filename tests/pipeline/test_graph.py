@@ -1,9 +1,13 @@
-"""A plan is the same after serialisation."""
+"""A plan is the same after serialisation, and Ray Data prints nothing."""
 
 import gc
+import io
+import logging
 import pickle
 
-from rawnind.pipeline.graph import PickledPlan
+from ray._private.log import PlainRayHandler
+
+from rawnind.pipeline.graph import PickledPlan, quiet_ray_data
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.recipe import Recipe
 from rawnind.source.index import load_index
@@ -17,3 +21,14 @@ def test_a_plan_unpickles_unchanged_and_garbage_collection_stays_enabled(sample_
     assert gc.isenabled()
     assert gc.get_freeze_count() > 0
     gc.unfreeze()
+
+
+def test_what_ray_data_logs_is_not_printed(monkeypatch):
+    handlers = logging.getLogger("ray.data").handlers
+    terminal = next(each for each in handlers if isinstance(each, PlainRayHandler))
+    monkeypatch.setattr(terminal, "stream", io.StringIO())
+    monkeypatch.setattr(terminal, "level", logging.INFO)
+    for text in ("shown", "hidden"):
+        logging.getLogger("ray.data._internal.execution").error(text)
+        assert ("shown" in terminal.stream.getvalue()) and "hidden" not in terminal.stream.getvalue()
+        quiet_ray_data()
