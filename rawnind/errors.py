@@ -55,6 +55,10 @@ class ManifestError(RawnindError):
     """The output folder's contents contradict themselves."""
 
 
+class DamagedManifestError(ManifestError):
+    """A file of the manifest is damaged or missing. Run `rawnind prepare` again: it writes them anew from the journal."""
+
+
 class NotPreparedError(ManifestError):
     """The folder holds no result of `rawnind prepare`. Name another folder, or prepare this one first."""
 
@@ -65,6 +69,9 @@ class RecipeMismatchError(ManifestError):
 
 class DamagedShardError(ManifestError):
     """A shard does not match the manifest. Remove it and run `rawnind prepare` again."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}. Remove that file, and run `rawnind prepare` again."
 
 
 class SourceError(RawnindError):

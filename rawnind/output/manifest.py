@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rawnind.documents import SETTINGS, read_yaml
-from rawnind.errors import ManifestError, printable
+from rawnind.errors import DamagedManifestError, ManifestError, printable
 from rawnind.output.atomic_file import HashingSink
 from rawnind.output.card import Contents, write_card
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, crop_row, pair_row, scene_entry
@@ -103,13 +103,14 @@ def read_head(store: Store) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no manifest yet.
-        ManifestError: It is damaged, or of a newer format.
+        DamagedManifestError: It is damaged.
+        ManifestError: It is of a newer format.
     """
     place = f"{MANIFEST_YAML} in {store.location}"
     text = store.read(MANIFEST_YAML, SETTINGS + len(_SCENES)).partition(_SCENES)[0]
-    head = read_yaml(text, place, ManifestError)
+    head = read_yaml(text, place, DamagedManifestError)
     if not isinstance(head, dict) or "format" not in head:
-        raise ManifestError(f"{place} is not a manifest")
+        raise DamagedManifestError(f"{place} is not a manifest")
     require_readable("manifest.yaml", head["format"], place)
     try:
         _Head.model_validate(head)
@@ -121,10 +122,10 @@ def read_head(store: Store) -> dict[str, Any]:
 _SCENES = b"\nscenes:\n"
 
 
-def _damaged(place: str, error: ValidationError) -> ManifestError:
+def _damaged(place: str, error: ValidationError) -> DamagedManifestError:
     first = error.errors(include_input=False, include_url=False)[0]
     where = ".".join(printable(str(part)) for part in first["loc"])
-    return ManifestError(f"{place} is damaged: {where}: {first['msg']}")
+    return DamagedManifestError(f"{place} is damaged: {where}: {first['msg']}; run `rawnind prepare` again")
 
 
 def read_summary(store: Store) -> Summary:

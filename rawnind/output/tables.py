@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rawnind.errors import ManifestError, printable
+from rawnind.errors import DamagedManifestError, ManifestError, printable
 from rawnind.output.manifest import MANIFEST, MANIFEST_YAML, PAIRS, read_head
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA
 from rawnind.output.store import Store
@@ -63,11 +63,11 @@ def require_sealed(store: Store) -> None:
         files = read_head(store)["files"]
         changed = [name for name in SCHEMAS if store.digest(name) != files[name]]
     except FileNotFoundError as error:
-        raise ManifestError(
+        raise DamagedManifestError(
             f"{store.location} lacks a file of the manifest ({error}); run `rawnind prepare` again"
         ) from error
     if changed:
-        raise ManifestError(
+        raise DamagedManifestError(
             f"{changed[0]} in {store.location} is not the file that {MANIFEST_YAML} was written with; if `rawnind prepare` is "
             "writing the manifest now, try again, else run it again"
         )

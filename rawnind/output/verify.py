@@ -189,9 +189,9 @@ class _Comparison:
 
     def _shard(self, name: str, sha256: str) -> Iterator[str]:
         if not self._store.exists(name):
-            yield f"{name} is missing"
+            yield f"{name} is missing: run `rawnind prepare` again"
         elif self._store.digest(name) != sha256:
-            yield f"{name} was changed after it was written"
+            yield f"{name} was changed after it was written: remove it, and run `rawnind prepare` again"
 
     def _entries(self) -> Iterator[str]:
         """Compares manifest.yaml's list of scenes with the pairs and the journal."""

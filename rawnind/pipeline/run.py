@@ -4,6 +4,7 @@ import contextlib
 import os
 import time
 import uuid
+from collections import Counter
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,21 +14,30 @@ import yaml
 
 from rawnind.bridge.ledger import OutcomeLedger
 from rawnind.documents import read_yaml
-from rawnind.errors import ConfigError, ManifestError, OutputError, RecipeMismatchError, first_of
+from rawnind.errors import (
+    ConfigError,
+    DamagedManifestError,
+    ManifestError,
+    OutputError,
+    RecipeMismatchError,
+    first_of,
+)
 from rawnind.fetch.on_demand import RAW_FOLDER, OnDemand, on_demand
 from rawnind.locations import is_uri
 from rawnind.options import Options, RunOptions
 from rawnind.output import attempts, cleanup
+from rawnind.output.card import CARD, CROISSANT
 from rawnind.output.journal.journal import Journal
 from rawnind.output.lock import exclusive_run
 from rawnind.output.manifest import read_head, read_summary
 from rawnind.output.store import Store
+from rawnind.output.tables import require_sealed
 from rawnind.output.versions import VERSIONS, require_readable
 from rawnind.pipeline.job import Job
 from rawnind.pipeline.signals import Interrupts
 from rawnind.planning import Plan, SceneFilter, make_plan
 from rawnind.progress.progress import Progress, Silent
-from rawnind.reasons import Reason
+from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import ALGORITHM, Recipe
 from rawnind.records import Summary
 from rawnind.source.catalog import is_published, load_catalog
@@ -184,6 +194,7 @@ def _open_scenes(
     """
     journal = Journal(store)
     changed = frozenset[str]() if published else changed_scenes(journal, plan)
+    changed |= _without_shards(store, journal, plan)
     ledger = OutcomeLedger(plan, journal, retry=retry, changed=changed, first=journal.next_seq)
     todo = ledger.open_scenes()
     return changed, todo, "" if todo else ledger.contents()
@@ -201,6 +212,24 @@ def changed_scenes(journal: Journal, plan: Plan) -> frozenset[str]:
         if (seen := known.get(scene.key))
         and seen != fingerprint(scene)
         and not is_unchanged(scene, journal.read(scene.key))
+    )
+
+
+def _without_shards(store: Store, journal: Journal, plan: Plan) -> frozenset[str]:
+    """Keys of the scenes that were collected and of which a shard is not there any more.
+
+    Folders are listed at once; a scene whose folder holds another number of files than pairs were collected is looked at closely.
+    """
+    if not journal.next_seq:
+        return frozenset()
+    files = Counter(entry.path.rpartition("/")[0] for entry in store.list("shards"))
+    pairs = journal.latest.rows(scene.key for scene in plan.selected)[str(Outcome.COLLECTED)].tolist()
+    return frozenset(
+        scene.key
+        for scene, count in zip(plan.selected, pairs, strict=True)
+        if count
+        and files[f"shards/{scene.key}"] != count
+        and not all(store.exists(pair.shard.path) for pair in journal.read(scene.key).pairs if pair.shard)
     )
 
 
@@ -224,13 +253,8 @@ def versions() -> dict[str, str]:
 
 def _finish_without_workers(job: Job, store: Store, contents: str, progress: Progress) -> Summary:
     """Writes the manifest of a run whose scenes all have an outcome, unless it is up to date."""
-    try:
-        head = read_head(store)
-    except FileNotFoundError:
-        head = None
-    if head and head["contents"] == contents:
-        summary = read_summary(store)
-    else:
+    summary = _written(store, contents)
+    if summary is None:
         from rawnind.bridge.bridge import Bridge  # imports what processes pixels
 
         bridge = Bridge(
@@ -246,6 +270,19 @@ def _finish_without_workers(job: Job, store: Store, contents: str, progress: Pro
         summary = bridge.finish(versions())
     progress.finished(summary)
     return summary
+
+
+def _written(store: Store, contents: str) -> Summary | None:
+    """The summary of the manifest; None where it is of other contents, or one of its files is damaged or missing."""
+    try:
+        head = read_head(store)
+        require_sealed(store)
+    except (FileNotFoundError, DamagedManifestError):
+        return None
+    cards = (name for name in (CARD, CROISSANT) if name in head["files"])
+    if head["contents"] != contents or not all(map(store.exists, cards)):
+        return None
+    return read_summary(store)
 
 
 def _claim(store: Store, recipe: Recipe, *, fetches: bool = False) -> Recipe:

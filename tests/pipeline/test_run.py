@@ -26,7 +26,7 @@ def commits(output):
 ALL = ["bayer/cameraman", "bayer/cat", "bayer/coins", "bayer/moon", "x-trans/tissue"]
 
 
-def test_a_changed_file_is_detected_and_only_its_scene_is_processed_again(
+def test_a_changed_photo_and_a_removed_shard_are_detected_and_only_their_scenes_are_processed_again(
     prepare, photos, tmp_path, is_whole
 ):
     photo, output = photos.find("_cat_", "ISO1600"), tmp_path / "out"
@@ -43,8 +43,13 @@ def test_a_changed_file_is_detected_and_only_its_scene_is_processed_again(
     moon = photos.find("_moon_", "ISO3200")
     for path in (photos.find("_tissue_", "GT"), moon):  # touched, as by a copy, with the same bytes
         os.utime(path, (1, 1))
+    damaged = next((output / "shards" / "bayer" / "cat").iterdir())
+    damaged.write_bytes(b"")
+    assert any("remove it" in problem for problem in rawnind.verify(output))
+    damaged.unlink()
     prepare()
-    assert commits(output)[3:] == [["bayer/moon"]]  # a truncated file may have been fetched again
+    # a truncated file may have been fetched again
+    assert commits(output)[3:] == [["bayer/cat", "bayer/moon"]]
     assert is_whole(output)
 
 
@@ -96,6 +101,18 @@ def test_running_again_changes_nothing(prepared, sample_set):
     before = {path: path.stat().st_mtime_ns for path in prepared.rglob("*") if path.is_file()}
     rawnind.prepare(sample_set, prepared, crop_size=64, stride=96)
     assert {path: path.stat().st_mtime_ns for path in prepared.rglob("*") if path.is_file()} == before
+
+
+def test_files_of_the_manifest_that_are_damaged_or_missing_are_written_again(prepared, sample_set, tmp_path):
+    output = shutil.copytree(prepared, tmp_path / "out")
+    names = ("manifest.yaml", "manifest.parquet", "pairs.parquet", "README.md", "croissant.json")
+    before = {name: (output / name).read_bytes() for name in names}
+    for name, rest in (*((name, None) for name in names), *((name, slice(99)) for name in names[:3])):
+        (output / name).unlink()
+        if rest:
+            (output / name).write_bytes(before[name][rest])
+        rawnind.prepare(sample_set, output, crop_size=64, stride=96)
+        assert {name: (output / name).read_bytes() for name in names} == before
 
 
 def test_an_output_that_is_a_file_is_refused_and_kept(sample_set, tmp_path):
