@@ -171,7 +171,8 @@ def check(output, expected, *, remote=False):
     assert digests(output) == expected, "the bytes differ"
     assert list(verify(store)) == []
     left = leftovers(output)
-    if remote:  # where events.jsonl is a folder, and pyarrow leaves an empty object in place of an emptied one
+    # On an object store events.jsonl is a folder, and pyarrow leaves an empty object in place of an emptied one.
+    if remote:
         left = [path for path in left if path.name != "events" and (path.is_file() or any(path.iterdir()))]
     assert left == [], left
     assert {reason for reason, _ in read_summary(store).reasons} == EXPECTED
