@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from pathlib import Path
 
 import click
 
@@ -15,8 +14,8 @@ from rawnind.records import Cfa
 
 @click.command()
 @click.argument("source")
-@click.option("--root", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-              help="Folder to fetch into; `rawnind prepare DIR` reads it.")  # fmt: skip
+@click.option("--root", required=True, type=click.Path(file_okay=False), metavar="DIR",
+              help="Folder or URI (such as s3://bucket/folder) to fetch into; `rawnind prepare DIR` reads it.")  # fmt: skip
 @click.option("--cfa", type=click.Choice([str(cfa) for cfa in Cfa]), help="Only scenes with this CFA.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Number of scenes.  [default: all]")
 @click.option("--scene", "scenes", multiple=True, metavar="PATTERN", help="Only scenes of such a name, with * and ?; may be repeated.")  # fmt: skip
@@ -31,7 +30,7 @@ from rawnind.records import Cfa
 @click.option("--progress", type=click.Choice(["auto", "live", "plain", "none"]), default="auto", show_default=True,
               help="A live view, plain lines, or no output; auto: live on a terminal.")  # fmt: skip
 def fetch(
-    source: str, root: Path, cfa: str | None, limit: int | None, scenes: tuple[str, ...], isos: tuple[str, ...],
+    source: str, root: str, cfa: str | None, limit: int | None, scenes: tuple[str, ...], isos: tuple[str, ...],
     cameras: tuple[str, ...], jobs: int, server: str | None, progress: str, *, exclude_test_reserve: bool, retry_failed: bool,
 ) -> None:  # fmt: skip
     """Download the photos of SOURCE that DIR does not have yet, and check each; run it again to resume.
@@ -53,6 +52,7 @@ def fetch(
     from rawnind.fetch.run import fetch as fetch_files
     from rawnind.fetch.selection import IsoRange, Wanted
     from rawnind.fetch.sources import files_of
+    from rawnind.locations import local_path
     from rawnind.planning import SceneFilter
     from rawnind.progress.fetch_view import watching_fetch
     from rawnind.source.dataverse import SERVER
@@ -73,7 +73,9 @@ def fetch(
     print_lines(first_of(selection.notes), err=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with watching_fetch(progress) as show:
-        done = fetch_files(selection.files, root, show, jobs=jobs, retry_failed=retry_failed, client=client)
+        done = fetch_files(
+            selection.files, local_path(root), show, jobs=jobs, retry_failed=retry_failed, client=client
+        )
     print_lines(
         first_of(f"failed: {each.path}: {each.reason}: {each.detail}" for each in done.failures), err=True
     )

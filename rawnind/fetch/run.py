@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rawnind.errors import DownloadError, OutputError
+from rawnind.fetch.bucket import BucketTarget
 from rawnind.fetch.download import Downloader, StoppedError
 from rawnind.fetch.tally import Counts, Failed, Tally
 from rawnind.fetch.target import Quarantined, Target, is_checked
+from rawnind.locations import is_uri
 from rawnind.source.http_client import BLOCK, HttpClient
 from rawnind.source.remote import Digests, RemoteFile
 
@@ -65,7 +67,7 @@ class Fetched:
 
 def fetch(
     files: Sequence[RemoteFile],
-    root: Path,
+    root: Path | str,
     show: Callable[[Counts], None],
     *,
     jobs: int = 4,
@@ -78,7 +80,7 @@ def fetch(
 
     Args:
         files: with different paths.
-        root: the folder; it is created.
+        root: the folder, or a URI of one on an object store; it is created.
         show: is called with the counts, five times a second.
         jobs: downloads at a time.
         retry_failed: whether to try files in quarantine again.
@@ -86,14 +88,16 @@ def fetch(
 
     Raises:
         OutputError: The folder cannot be written, or has too little room.
+        IndexInvalidError: The store does not answer.
         FolderInUseError: Another fetch works on it.
     """
-    target, began = Target(root=root), time.monotonic()
+    target = BucketTarget.at(str(root)) if is_uri(str(root)) else Target(root=Path(root))
+    began = time.monotonic()
     with target.claimed():
         tally = Tally(files=len(files))
         quarantined = {} if retry_failed else target.quarantined()
         todo = _missing(files, target, quarantined, tally)
-        _require_room(root, todo, target)
+        _require_room(todo, target, jobs)
         run = _Run(target, client or HttpClient(), tally, jobs)
         try:
             run.go(todo, show)
@@ -116,8 +120,8 @@ def _missing(
     todo = []
     for file in files:
         try:
-            place = target.place(file)
-            if place.exists() and is_checked(checked.get(file.path), place, file.checksums):
+            found = target.found(file)
+            if found and is_checked(checked.get(file.path), found, file.checksums):
                 tally.is_here(file, known=True)
             elif known := quarantined.get(file.path):
                 tally.ends(file, DownloadError(known.reason, known.detail, final=True), quarantined=True)
@@ -129,16 +133,16 @@ def _missing(
     return todo
 
 
-def _require_room(root: Path, todo: Sequence[RemoteFile], target: Target) -> None:
-    needed = 0
+def _require_room(todo: Sequence[RemoteFile], target: Target, jobs: int) -> None:
+    sizes = []
     for file in todo:
-        part, place = target.part(file), root / file.path
-        have = max((each.lstat().st_size for each in (part, place) if each.exists()), default=0)
-        needed += max(0, (file.size or 0) - have)
-    free = shutil.disk_usage(root).free
+        part, found = target.part(file), target.found(file)
+        have = max(part.lstat().st_size if part.exists() else 0, found[0] if found else 0)
+        sizes.append(max(0, (file.size or 0) - have))
+    needed, free = target.room(sizes, jobs), shutil.disk_usage(target.root).free
     if needed + _SPARE > free:
         raise OutputError(
-            f"{needed / 1e9:.1f} GB are to be downloaded and {root} has room for {free / 1e9:.1f} GB; free some, or take fewer "
+            f"{needed / 1e9:.1f} GB are to be downloaded and {target.root} has room for {free / 1e9:.1f} GB; free some, or take fewer "
             "scenes with --limit, --scene or --iso"
         )
 
@@ -199,19 +203,16 @@ class _Run:
 
     def _is_right(self, file: RemoteFile) -> bool:
         """Whether a file of the final name is there and has the bytes that it should have; reads it."""
-        place = self._target.place(file)
+        found = self._target.found(file)
+        if not found or file.size not in {None, found[0]} or not file.checksums.known():
+            return False
+        digests = Digests(file.checksums)
         try:
-            found = place.stat()
-            if file.size not in {None, found.st_size} or not file.checksums.known():
-                return False
-            digests = Digests(file.checksums)
-            with place.open("rb", buffering=0) as stream:
+            with self._target.open(file) as stream:
                 while block := stream.read(BLOCK):
                     digests.update(block)
                     if self._stop.is_set():
                         raise StoppedError
-        except FileNotFoundError:
-            return False
         except OSError as error:
             raise DownloadError("disk", f"it cannot be read: {error.strerror}") from error
         return not digests.problem()

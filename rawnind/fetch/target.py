@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -19,6 +20,10 @@ from rawnind.source.names import FETCH_FOLDER
 from rawnind.source.remote import Checksums, RemoteFile, unsafe_path
 
 _CHECKED, _QUARANTINE, _PARTS, _REPLACED = "checked.jsonl", "quarantine.json", "parts", "replaced"
+
+
+Found = tuple[int, int]
+"""Length and time (ns) of a file that is there."""
 
 
 class _Checked(BaseModel):
@@ -110,6 +115,30 @@ class Target:
                 )
         return place
 
+    def found(self, file: RemoteFile) -> Found | None:
+        """Length and time of the file of this name; None where there is none. Errors as in `place`."""
+        try:
+            seen = self.place(file).stat()
+        except FileNotFoundError:
+            return None
+        return seen.st_size, seen.st_mtime_ns
+
+    @contextlib.contextmanager
+    def open(self, file: RemoteFile) -> Iterator[IO[bytes]]:
+        """A file that is there, for reading."""
+        with self.place(file).open("rb", buffering=0) as stream:
+            yield stream
+
+    def room(self, sizes: list[int], jobs: int) -> int:
+        """Bytes that this machine needs for files of these lengths.
+
+        Args:
+            sizes: what is still to come of each file.
+            jobs: downloads at a time.
+        """
+        del jobs
+        return sum(sizes)
+
     def part(self, file: RemoteFile) -> Path:
         """Where a file's bytes are collected; another size or checksum of the same name has another one."""
         identity = json.dumps([file.path, file.size, file.checksums.known()], sort_keys=True)
@@ -150,10 +179,8 @@ class Target:
 
     def note_checked(self, file: RemoteFile) -> None:
         """Notes that a file has the bytes that it should have, so that it need not be read again."""
-        found = (self.root / file.path).stat()
-        line = _Checked(
-            path=file.path, size=found.st_size, mtime_ns=found.st_mtime_ns, checksums=file.checksums.known()
-        )
+        size, time = self.found(file) or (0, 0)
+        line = _Checked(path=file.path, size=size, mtime_ns=time, checksums=file.checksums.known())
         data = (line.model_dump_json() + "\n").encode()
         descriptor = os.open(
             self.own(_CHECKED), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644
@@ -193,12 +220,11 @@ class Target:
         return path
 
 
-def is_checked(entry: _Checked | None, place: Path, wanted: Checksums) -> bool:
+def is_checked(entry: _Checked | None, found: Found, wanted: Checksums) -> bool:
     """Whether a file is as it was when its checksums, which are the wanted ones, were computed."""
     if entry is None or any(entry.checksums.get(name) != value for name, value in wanted.known().items()):
         return False
-    found = place.stat()
-    return (found.st_size, found.st_mtime_ns) == (entry.size, entry.mtime_ns)
+    return found == (entry.size, entry.mtime_ns)
 
 
 def _make_folder(folder: Path) -> None:

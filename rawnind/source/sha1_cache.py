@@ -93,12 +93,17 @@ def _sha1(key: _Key) -> str | OSError:
     return sha1
 
 
+def cache_folder() -> Path:
+    """The user's folder for what may be deleted at any time; it need not exist."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
+    return Path(base) / "rawnind"
+
+
 @contextmanager
 def _memory() -> Iterator[sqlite3.Connection]:
     """The remembered SHA-1s; those of this call alone where the cache folder cannot be used."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
+    folder = cache_folder()
     try:
-        folder = Path(base) / "rawnind"
         folder.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(folder / "sha1.sqlite", timeout=5, isolation_level=None)
         connection.execute(_SCHEMA)

@@ -66,16 +66,35 @@ def list_objects(uri: str) -> dict[str, int]:
     Raises:
         IndexInvalidError: The store does not answer, or has no such folder.
     """
+    require_no_secrets(uri)
+    return {path: size for path, (size, _) in object_stats(uri, must_exist=True).items()}
+
+
+def object_stats(uri: str, *, must_exist: bool = False) -> dict[str, tuple[int, int]]:
+    """Lengths and times (ns) of all files below a folder of a store, by relative path.
+
+    Args:
+        uri: of the folder.
+        must_exist: whether a folder that is not there is an error.
+
+    Raises:
+        IndexInvalidError: The store does not answer, or has no such folder.
+    """
     import pyarrow as pa
     from pyarrow import fs
 
-    require_no_secrets(uri)
     try:
         filesystem, root = open_location(uri)
-        found = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
+        found = filesystem.get_file_info(
+            fs.FileSelector(root, recursive=True, allow_not_found=not must_exist)
+        )
     except (OSError, pa.ArrowException) as error:
         raise IndexInvalidError(f"cannot list {redacted(uri)}: {redacted(str(error))}") from None
-    return {info.path[len(root) + 1 :]: info.size for info in found if info.type == fs.FileType.File}
+    return {
+        info.path[len(root) + 1 :]: (info.size, info.mtime_ns or 0)
+        for info in found
+        if info.type == fs.FileType.File
+    }
 
 
 def require_no_secrets(uri: str) -> None:

@@ -12,6 +12,7 @@ from rawnind.fetch.run import fetch
 from rawnind.fetch.selection import IsoRange, Wanted
 from rawnind.fetch.sources import files_of
 from rawnind.fetch.target import Target
+from rawnind.output.store import Store
 from rawnind.planning import SceneFilter
 from rawnind.records import Cfa
 from rawnind.source.catalog import load_catalog
@@ -215,6 +216,30 @@ def test_a_damaged_file_is_moved_aside_and_fetched(server, root, run):
     assert whole(server, root) == set(server.files.values())
     (aside,) = (root / FETCH_FOLDER / "replaced").iterdir()
     assert aside.read_bytes() == b"damaged"
+
+
+def test_a_bucket_is_fetched_into_as_a_folder_is(server, s3, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = f"s3://bucket/{tmp_path.name}?{s3}"
+
+    def run():
+        client = HttpClient(HASTY)
+        return fetch(files_of(server.page, EVERYTHING, client).files, root, ignore, client=client)
+
+    gone, *_, name = server.files.values()
+    server.faults[gone] = faults.status(404)
+    server.faults[name] = [faults.cut(10_000), faults.status(503)]
+    assert [(each.path, each.reason) for each in run().failures] == [(gone, "not_found")]
+    assert sum(server.sent.values()) == sum(len(server.data(each)) for each in server.files.values() if each != gone)  # fmt: skip
+    store = Store(root)
+    assert {entry.path: store.read(entry.path) for entry in store.list()} == {each: server.data(each) for each in server.files.values() if each != gone}  # fmt: skip
+    store.write(name, b"damaged", replace=True)
+    server.asked.clear()
+    assert run().counts.fetched == 1
+    assert dict(server.asked) == {name: 1}
+    assert store.read(name) == server.data(name)
+    assert not list((tmp_path / "cache").rglob("parts/*"))
+    assert {ref.sha1 for scene in load_index(root).scenes for ref in (*scene.ground_truths, *scene.noisy)} == {each.partition("sha1=")[2][:40] for each in server.files.values() if each != gone}  # fmt: skip
 
 
 def test_a_second_fetch_into_the_same_folder_is_refused(root, run):
