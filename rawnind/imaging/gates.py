@@ -7,6 +7,7 @@ import numpy as np
 
 from rawnind.imaging.change.light import Light
 from rawnind.imaging.exposure import is_cut_at_black
+from rawnind.imaging.pair_noise import PairNoise
 from rawnind.imaging.prepared import Prepared
 from rawnind.measurements import Measurements
 from rawnind.reasons import Reason
@@ -81,14 +82,33 @@ def unsuitable(truth: Prepared, noisy: Prepared, recipe: Recipe) -> Rejection | 
     return None
 
 
-def noise_numbers(truth: Prepared, noisy: Prepared) -> dict[str, Any]:
-    """The noise of both photos by the names of `Measurements`; None where it was not measured."""
-    return {
-        f"{photo}noise_{letter}_{color}": value
-        for photo, prepared in (("", noisy), ("gt_", truth))
-        for color, noise in zip(("red", "green", "blue"), prepared.noise or (None,) * 3, strict=True)
-        for letter, value in zip("ab", noise.measured if noise else (None, None), strict=True)
-    }
+def noise_numbers(
+    truth: Prepared, found: tuple[PairNoise, PairNoise, PairNoise] | None, gain: float
+) -> dict[str, Any]:
+    """The noise of both photos by the names of `Measurements`; None where it was not measured.
+
+    The GT's is of the GT alone. It does not count where the pair shows that its texture is not small beside it.
+
+    Args:
+        truth: the GT.
+        found: of the pair.
+        gain: factor from the noisy photo's levels to the GT's.
+    """
+    numbers: dict[str, Any] = {}
+    for color, of_pair, alone in zip(
+        ("red", "green", "blue"), found or (None,) * 3, truth.noise or (None,) * 3, strict=True
+    ):
+        if of_pair is None:
+            continue
+        numbers[f"noise_a_{color}"], numbers[f"noise_b_{color}"] = of_pair.noisy.measured
+        texture = gain**2 * (of_pair.texture - 2 * of_pair.texture_error)
+        if alone and texture <= _MOST_TEXTURE * alone.variance(gain * of_pair.level):
+            numbers[f"gt_noise_a_{color}"], numbers[f"gt_noise_b_{color}"] = alone.measured
+    return numbers
+
+
+_MOST_TEXTURE = 0.2
+"""Share of the GT's noise, in residuals that show about five times as much texture as those that its noise is measured with."""
 
 
 def swapped_roles(truth: Prepared, noisy: Prepared, gain: float, level: float, limit: float | None) -> str:

@@ -46,6 +46,7 @@ from rawnind.imaging.gates import (
 )
 from rawnind.imaging.misalignment import Misalignment
 from rawnind.imaging.msssim import frame_mean, windowed_ms_ssim
+from rawnind.imaging.pair_noise import pair_noise
 from rawnind.imaging.prepared import Prepared
 from rawnind.imaging.warp import Warp, cells_under, warped_planes, warped_rgb
 from rawnind.measurements import Crop, Measurements
@@ -176,7 +177,7 @@ def _match_levels(  # noqa: PLR0917
     if exposure.is_cut_at_black(noisy.photo.mosaic):
         gain, cut_noise = match_cut_noise(gt_planes, noisy_planes, ~overexposed, gain, noisy.photo)
     loss = exposure.alignment_loss(gt_planes, noisy_planes, ~overexposed, gain)
-    measured = replace(measured, gain=gain, alignment_loss=loss, **noise_numbers(truth, noisy))
+    measured = replace(measured, gain=gain, alignment_loss=loss)
     level = float(gt_planes[1].mean())
     if detail := swapped_roles(truth, noisy, gain, level, recipe.max_noise_ratio):
         return reject(truth, noisy, Reason.ROLES_SWAPPED, detail, measured)
@@ -224,6 +225,7 @@ def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
         contrast_blue=float(pair.noisy.contrast[2]),
         msssim=None if scores is None else frame_mean(scores, usable.shape),
         **light_numbers(change.light, pair.noisy, pair.gain),
+        **noise_numbers(pair.truth, pair_noise(pair, usable), pair.gain),
     )
     if found := _unfit(causes, change, measured, recipe):
         return reject(pair.truth, pair.noisy, *found, measured)

@@ -28,7 +28,7 @@ _CLIPPED = 2  # sites of a block; more bias its variance
 _WINDOWS = {Cfa.BAYER: (9, 13), Cfa.X_TRANS: (12, 15)}  # sites: sides of the smaller and the larger window
 _GREEN_WINDOWS = (9, 12)  # X-Trans has five greens in nine sites
 _POWER, _BLUR = 4.0, 1.0  # the model texture: spectrum ~ frequency^-4 beyond a lens that blurs by one site
-_LINE_WEIGHT = 1e-5  # keeps the noise that rows or columns share out of the residuals
+_LINE_WEIGHT = 1e-2  # keeps the noise that rows or columns share out of the residuals
 _DECIMALS = 6  # of weights: eigenvectors differ in the last digits between processors
 _LEFT = (
     0.25  # texture in the larger window, as a share of the difference between the windows, in drawn photos
@@ -38,7 +38,7 @@ _FEWEST = 24  # blocks
 _OUTLIER = (
     3.5  # times the median of a level: hot pixels and edges; noise alone reaches it in 1e-4 of the blocks
 )
-_LARGEST_ERROR = 0.02  # standard error as a share
+_LARGEST_ERROR = 0.025  # standard error as a share: 95 % of the values are within 5 %
 _SMALLEST_VARIANCE = 1e-12  # far below rounding to 16 bits, 2e-11
 _RIDGE = 1e-9  # blocks of one level have no line: its errors become large, not infinite
 _SMALLEST = 1e-3  # of the mean variance, where a line falls below zero
@@ -56,19 +56,19 @@ class ColorNoise:
         slope_error: its standard error.
         floor: in levels squared.
         floor_error: its standard error.
-        texture: how much more variance the smaller window's residuals show, as a share of the noise.
+        plain: whether texture is so little beside the noise that it may be told from it.
     """
 
     slope: float
     slope_error: float
     floor: float
     floor_error: float
-    texture: float
+    plain: bool
 
     @property
     def measured(self) -> tuple[float | None, float | None]:
         """Slope and floor; None where texture or too small a range of levels keeps the error above about 5 %."""
-        if abs(self.texture) > _MOST_TEXTURE:
+        if not self.plain:
             return None, None
         return (
             self.slope if self.slope_error <= _LARGEST_ERROR * self.slope else None,
@@ -132,7 +132,7 @@ def _fit(level: NDArray[np.float64], small: NDArray[np.float64], large: NDArray[
         slope_error=float(errors[0]),
         floor=float(line[1]),
         floor_error=float(errors[1]),
-        texture=float(np.mean(excess / fitted)),
+        plain=abs(float(np.mean(excess / fitted))) <= _MOST_TEXTURE,
     )
 
 
@@ -171,21 +171,25 @@ _STARTS = np.stack(np.meshgrid(*[np.arange(0, _BLOCK, 6)] * 2, indexing="ij"), a
 
 
 @lru_cache
-def _residual(cfa: Cfa, plane: int, window: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """A residual of unit noise: (n, 2) sites from the window's first one on, and (n,) weights whose squares add up to 1.
+def residual(cfa: Cfa, plane: int, side: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Residuals of unit noise, from the one with the least texture on.
 
     Args:
         cfa: Bayer or X-Trans.
         plane: index of the plane.
-        window: 0 for the smaller one, 1 for the larger one.
+        side: of the window, in sites.
+        count: how many.
+
+    Returns:
+        (n, 2) sites from the window's first one on, and (count, n) weights, whose squares add up to 1.
     """
-    side = (_GREEN_WINDOWS if (cfa, plane) == (Cfa.X_TRANS, 1) else _WINDOWS[cfa])[window]
     tile = tile_planes(cfa)
     y, x = np.nonzero(np.tile(tile, (-(-side // len(tile)),) * 2)[:side, :side] == plane)
     down, across = np.abs(y[:, None] - y), np.abs(x[:, None] - x)
     texture = _texture_covariance()[down, across] + _LINE_WEIGHT * ((down == 0) * 1.0 + (across == 0))
-    weights = np.linalg.eigh(texture)[1][:, 0].round(_DECIMALS)
-    return np.stack([y, x], axis=1), (weights / np.sqrt(np.sum(weights**2))).astype(np.float32)
+    weights = np.linalg.eigh(texture)[1][:, :count].T.round(_DECIMALS)
+    norms = np.sqrt(np.sum(weights**2, axis=1, keepdims=True))
+    return np.stack([y, x], axis=1), (weights / norms).astype(np.float32)
 
 
 @lru_cache
@@ -207,12 +211,17 @@ def _residuals_of(cfa: Cfa) -> tuple[NDArray[np.int64], NDArray[np.float32], NDA
     Returns:
         (n, 2) sites, (n,) weights, and (2 P,) the index behind each residual's last site.
     """
-    both = [_residual(cfa, plane, window) for plane in range(len(cfa.plane_colors)) for window in (0, 1)]
-    ends = np.cumsum([len(weights) for _, weights in both])
+    both = [
+        residual(
+            cfa, plane, (_GREEN_WINDOWS if (cfa, plane) == (Cfa.X_TRANS, 1) else _WINDOWS[cfa])[window], 1
+        )
+        for plane in range(len(cfa.plane_colors))
+        for window in (0, 1)
+    ]
     return (
         np.concatenate([places for places, _ in both]),
-        np.concatenate([weights for _, weights in both]),
-        ends,
+        np.concatenate([weights[0] for _, weights in both]),
+        np.cumsum([len(places) for places, _ in both]),
     )
 
 

@@ -147,7 +147,7 @@ def warped_planes(rgb: CameraRgb, warp: Warp, cfa: Cfa, rect: Rect) -> Float32s:
 def warped_rgb(rgb: CameraRgb, warp: Warp, rect: Rect) -> CameraRgb:
     """The GT at the noisy sites of a rectangle: (3, rect.height, rect.width) float32 values, encoded as in `rgb`."""
     out = np.empty((3, rect.height, rect.width), np.float32)
-    _warp_rect(rgb.values, warp.nodes, rect.top, rect.left, out)
+    warp_rect(rgb.values, warp.nodes, rect.top, rect.left, out)
     return CameraRgb(values=out, offset=rgb.offset, scale=rgb.scale)
 
 
@@ -196,7 +196,7 @@ def _set_ranges(first: NDArray[np.int64], last: NDArray[np.int64], out: NDArray[
 
 
 @kernel
-def _warp_rect(values: NDArray[np.uint16], nodes: Float64s, top: int, left: int, out: Float32s) -> None:
+def warp_rect(values: NDArray[np.uint16], nodes: Float64s, top: int, left: int, out: Float32s) -> None:
     """`_warp_row` of each row of a rectangle.
 
     Args:

@@ -35,7 +35,12 @@ class Value:
 
     @property
     def confidence(self) -> str:
-        """`high` where several measurements agree within 5 %, `single` for one, else `low`."""
+        """`high` where several measurements agree within 5 %, `single` for one, else `low`; `low` too for photos alone.
+
+        In a photo alone, texture as fine as the noise counts as noise: what agrees may be too high.
+        """
+        if self.method is Method.PHOTO:
+            return "low"
         if self.error is None:
             return "single"
         return "high" if self.error <= _SURE * abs(self.value) else "low"

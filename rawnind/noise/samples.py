@@ -25,9 +25,6 @@ from rawnind.source.index import load_index
 log = logging.getLogger(__name__)
 
 COLORS = ("red", "green", "blue")
-_LEAST_FLOOR = (
-    0.003  # of a: a smaller b is below 3 % of the variance at level 0.1, and not told from errors of the line
-)
 _MOST_DARK = 200  # files of a folder of dark frames
 
 
@@ -60,26 +57,14 @@ class Sample:
     span: float | None = None
 
 
-_COLUMNS = (
-    "camera",
-    "iso",
-    "gt_iso",
-    "gain",
-    "noise_gain",
-    "noise_floor",
-    "noisy_sha1",
-    "gt_sha1",
-    "black_level",
-    "white_level",
-)
+_COLUMNS = ("camera", "iso", "gt_iso", "noisy_sha1", "gt_sha1", "black_level", "white_level")
 _OWN = tuple(f"{prefix}noise_{part}_{color}" for prefix in ("", "gt_") for part in "ab" for color in COLORS)
 
 
 def samples_of_output(store: Store) -> Iterator[Sample]:
-    """What prepare measured: the difference of each pair, and every photo alone.
+    """What prepare measured: each noisy photo beside its ground truth, and each ground truth alone.
 
-    A pair's difference has the variance of both photos: gain^2 a / gain + a' per level, where the ground truth's a' is a times
-    its ISO over the noisy photo's. It shows no texture, unlike a photo alone.
+    A ground truth counts where none of its pairs shows more texture than its noise allows.
 
     Raises:
         ManifestError: The list of pairs cannot be read.
@@ -89,18 +74,19 @@ def samples_of_output(store: Store) -> Iterator[Sample]:
     with open_table(store, PAIRS, _COLUMNS[:-2]) as file:
         table = file.read([name for name in (*_COLUMNS, *_OWN) if name in file.schema_arrow.names])
     require_sound(table, PAIRS, store.location)
-    seen: set[str] = set()
+    truths: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in table.to_pylist():
         if row["camera"] is None:
             continue
-        yield from _of_pair(row)
-        for prefix, sha1, iso in (
-            ("", row["noisy_sha1"], row["iso"]),
-            ("gt_", row["gt_sha1"], row["gt_iso"]),
-        ):
-            if sha1 is not None and iso and sha1 not in seen:
-                seen.add(sha1)
-                yield from _of_photo(row, prefix, iso)
+        if row["iso"]:
+            yield from _of_row(row, "", row["iso"], Method.PAIR)
+        if row["gt_sha1"] is not None and row["gt_iso"]:
+            truths[row["gt_sha1"]].append(row)
+    for rows in truths.values():
+        measured = {
+            name: min((row.get(name) for row in rows), key=lambda value: value is not None) for name in _OWN
+        }
+        yield from _of_row({**rows[0], **measured}, "gt_", rows[0]["gt_iso"], Method.PHOTO)
 
 
 def _span(row: dict[str, Any]) -> float | None:
@@ -108,31 +94,19 @@ def _span(row: dict[str, Any]) -> float | None:
     return white - sum(black) / len(black) if black and white is not None else None
 
 
-def _of_pair(row: dict[str, Any]) -> Iterator[Sample]:
-    gain, slope, floor = row["gain"], row["noise_gain"], row["noise_floor"]
-    if not gain or not slope or not row["iso"] or not row["gt_iso"] or row["iso"] <= row["gt_iso"]:
-        return
-    ratio = row["gt_iso"] / row["iso"]
-    a, b = slope / (gain + ratio), floor / (gain**2 + ratio**2) if floor else 0.0
-    for color in COLORS:
-        yield Sample(
-            camera=row["camera"],
-            iso=row["iso"],
-            color=color,
-            method=Method.PAIR,
-            a=a,
-            b=b if b >= _LEAST_FLOOR * a else None,
-            span=_span(row),
-        )
+def _of_row(row: dict[str, Any], prefix: str, iso: int, method: Method) -> Iterator[Sample]:
+    """The samples of one photo of a pair.
 
-
-def _of_photo(row: dict[str, Any], prefix: str, iso: int) -> Iterator[Sample]:
+    A pair's red and blue are those of green where they were not measured: all colours have the same amplifier, before white
+    balance, and texture disturbs green least.
+    """
+    green = tuple(row.get(f"{prefix}noise_{part}_green") for part in "ab")
     for color in COLORS:
         a, b = (row.get(f"{prefix}noise_{part}_{color}") for part in "ab")
+        if method is Method.PAIR and a is None:
+            a, b = green
         if a is not None or b is not None:
-            yield Sample(
-                camera=row["camera"], iso=iso, color=color, method=Method.PHOTO, a=a, b=b, span=_span(row)
-            )
+            yield Sample(camera=row["camera"], iso=iso, color=color, method=method, a=a, b=b, span=_span(row))
 
 
 Progress = Callable[[int, int], None]

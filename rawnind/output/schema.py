@@ -41,6 +41,8 @@ SOMETIMES_MEASURED = (
     "noise_b_green",
     "noise_a_blue",
     "noise_b_blue",
+    "white_level_data",
+    "gt_white_level_data",
 )
 
 

@@ -195,7 +195,10 @@ def _why(crop: StoredCrop, row: dict[str, Any], photo: Photo) -> NDArray[np.uint
     valid = np.unpackbits(crop.mask, axis=1)[:size, :size].reshape(size // cell, cell, -1, cell)
     invalid = ~valid.any(axis=(1, 3))
     truth = np.ascontiguousarray(crop.gt_raw[:size, :size])
-    over = invalid & (overexposed(photo.mosaic, photo.sensor) | overexposed(truth, _sensor(row, "gt_")))
+    over = invalid & (
+        overexposed(photo.mosaic, photo.sensor, row["white_level_data"])
+        | overexposed(truth, _sensor(row, "gt_"), row["gt_white_level_data"])
+    )
     out = np.zeros(invalid.shape, np.uint8)
     out[over] = Why.OVEREXPOSED
     rest = invalid & ~over

@@ -1,4 +1,4 @@
-"""Noise profiles of the sample against what its truth file says, and the files that are written."""
+"""Noise profiles: which measurements count, and the files that are written. The measurements are tested in tests/imaging."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from rawnind.errors import ConfigError, IndexInvalidError
 from rawnind.noise.files import darktable_json
 from rawnind.noise.profile import profiles
 from rawnind.noise.run import noise
-from rawnind.noise.samples import Method, Sample, samples_of_dark_frames
+from rawnind.noise.samples import Method, Sample, samples_of_dark_frames, samples_of_output
 from rawnind.output.store import Store
 from tests.feed.folder_maker import FolderMaker
 
@@ -104,15 +104,18 @@ def test_raw_files_and_dark_frames_are_read(tmp_path, sample_set):
     assert place == str(tmp_path / "to")
 
 
-def test_the_samples_profiles_are_those_of_its_truth(prepared, sample_set, tmp_path):
-    truth = {
-        (each["camera"], each["iso"]): each
-        for each in json.loads((sample_set / "truth.json").read_text())["files"]
+def test_a_pairs_red_is_that_of_green_where_it_was_not_measured(tmp_path):
+    noisy = {"noise_a_green": 6e-4, "noise_b_green": 5e-7, "noise_a_blue": 7e-4}
+    out = FolderMaker(tmp_path / "out").scene("a", crops=1, noise=noisy).finish()
+    found = {each.color: (each.a, each.b) for each in samples_of_output(Store(str(out)))}
+    assert found == {"red": (6e-4, 5e-7), "green": (6e-4, 5e-7), "blue": (7e-4, None)}
+
+
+def test_a_ground_truth_counts_where_none_of_its_pairs_contradicts(tmp_path):
+    maker = FolderMaker(tmp_path / "out")
+    maker.scene("a", crops=1, noise={"gt_noise_a_green": 2e-5, "gt_noise_a_red": 2e-5}, gt_sha1="1" * 40)
+    maker.scene("b", crops=1, noise={"gt_noise_a_green": 2e-5}, gt_sha1="1" * 40)
+    found = {each.color: each for each in samples_of_output(Store(str(maker.finish())))}
+    assert {name: (each.a, each.method, each.iso) for name, each in found.items()} == {
+        "green": (2e-5, Method.PHOTO, 100)
     }
-    cameras, _ = noise(Store(str(prepared)).uri, to=tmp_path / "noise")
-    for camera in cameras:
-        for curve in camera.curves:
-            for iso in {entry.iso for entry in camera.entries if entry.a and entry.a.method is Method.PAIR}:
-                assert curve.a(iso) == pytest.approx(
-                    truth[camera.camera, iso]["shot_variance"], rel=0.15
-                )  # small photos

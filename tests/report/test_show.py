@@ -65,6 +65,8 @@ def test_a_pixel_has_a_cause_exactly_where_its_mask_says_invalid(made):
         ({"misaligned_fraction": 0.2}, Why.MISALIGNED),
         ({"changed_fraction": 0.2, "misaligned_fraction": 0.1}, Why.CHANGED_OR_MISALIGNED),
         ({"hot_fraction": 0.2}, Why.HOT),
+        ({"changed_fraction": 0.2, "white_level_data": 1000.0}, Why.OVEREXPOSED),  # all sites are brighter
+        ({"changed_fraction": 0.2, "gt_white_level_data": 1000.0}, Why.OVEREXPOSED),
     ],
 )
 def test_the_cause_of_a_large_area_is_what_was_measured_on_the_crop(maker, measured, why):
