@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rawnind.imaging import coordinates, exposure, levels, pair, prepared
+from rawnind.imaging import coordinates, crops, exposure, levels, pair, prepared
 from rawnind.imaging.crops import AlignedPair
 from rawnind.imaging.pair import FinishedPair, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
@@ -44,7 +44,9 @@ STAGES = {
     "gain, loss": [(exposure, "gain"), (exposure, "alignment_loss")],
     "mask: moments": [(pair, "pair_statistics")],
     "mask: noise, tests": [(pair, "detect_change"), (pair, "combine"), (pair, "valid")],
-    "MS-SSIM": [(pair, "windowed_ms_ssim"), (pair, "frame_mean"), (pair, "crop_means")],
+    "MS-SSIM": [(pair, "windowed_ms_ssim"), (pair, "frame_mean"), (crops, "crop_means")],
+    "noise of the photo": [(prepared, "photo_noise")],
+    "GT warped to crops": [(pair, "warped_rgb")],
     "crop grid": [(coordinates, "grid"), (coordinates, "valid_fractions")],
     "demosaic GT (once a scene)": [(prepared, "demosaic")],
 }
@@ -272,6 +274,10 @@ def in_child(call: str) -> dict:
     found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert found, done.stderr[-2000:]
     return json.loads(found[-1].removeprefix("RESULT "))
+
+
+def test_every_stage_names_functions_that_are_there():
+    assert all(callable(getattr(module, name)) for stage in STAGES.values() for module, name in stage)
 
 
 def test_a_shard_depends_on_the_pair_alone(tmp_path):
