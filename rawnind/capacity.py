@@ -1,4 +1,4 @@
-"""How many workers machines have room for: by CPUs and GPUs, and by memory for the largest photo."""
+"""How many workers machines have room for: by CPUs, and by memory for the largest photo."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,12 +30,10 @@ class Node:
 
     Attributes:
         cpus: CPUs.
-        gpus: GPUs.
         memory: bytes without Ray's object store.
     """
 
     cpus: float
-    gpus: float
     memory: float
 
     @property
@@ -44,10 +42,8 @@ class Node:
         return max(0.0, self.memory - _RUN_BYTES)
 
     def slots(self, options: Options, needed: float) -> tuple[int, int]:
-        """Workers by CPUs and GPUs, and by memory too where each needs so many bytes."""
+        """Workers by CPUs, and by memory too where each needs so many bytes."""
         slots = self.cpus // options.cpus_per_scene
-        if options.gpus_per_scene:
-            slots = min(slots, self.gpus // options.gpus_per_scene)
         return int(slots), int(min(slots, self.worker_memory / needed))
 
 
@@ -96,12 +92,12 @@ class PhotoSize:
 
 
 def this_machine() -> Node:
-    """This machine as a local run would find it, without GPUs."""
+    """This machine as a local run would find it."""
     memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     for path in _CGROUP_LIMITS:
         with suppress(OSError, ValueError):  # no such file, or `max`
             memory = min(memory, int(Path(path).read_text()))
-    return Node(cpus=float(os.cpu_count() or 1), gpus=0.0, memory=memory * (1 - _OBJECT_STORE))
+    return Node(cpus=float(os.cpu_count() or 1), memory=memory * (1 - _OBJECT_STORE))
 
 
 def photo_sizes(

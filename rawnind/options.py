@@ -30,7 +30,6 @@ class RunOptions(TypedDict, total=False):
     keep_raw: bool
     disk_budget: float | None
     cpus_per_scene: float
-    gpus_per_scene: float
     address: str | None
     dashboard: bool
     retry_failed: bool | str | Collection[str]
@@ -78,7 +77,6 @@ class Options:
         keep_raw: whether photos that the run fetches itself stay in the output folder, in `raw`.
         disk_budget: GB that photos of scenes in flight may take, which the run fetches itself; None: unlimited.
         cpus_per_scene: CPUs that a worker takes.
-        gpus_per_scene: GPUs that a worker takes.
         address: a Ray cluster; None: that of RAY_ADDRESS, else one that runs on this machine, else a new local one.
         dashboard: whether a new local Ray has its dashboard; it takes 1 GB of memory.
         retry_failed: reasons for which failed scenes are tried again; empty: none.
@@ -96,7 +94,6 @@ class Options:
     keep_raw: bool = False
     disk_budget: float | None = None
     cpus_per_scene: float = 1.0
-    gpus_per_scene: float = 0.0
     address: str | None = None
     dashboard: bool = False
     retry_failed: frozenset[Reason] = frozenset()
@@ -110,7 +107,7 @@ class Options:
                 f"{name} must be a whole number of at least 1",
                 value,
             )
-        seconds, cpus, gpus = self.scene_timeout, self.cpus_per_scene, self.gpus_per_scene
+        seconds, cpus = self.scene_timeout, self.cpus_per_scene
         require(
             seconds is None or (is_number(seconds) and seconds > 0),
             "scene_timeout must be a number of seconds above 0",
@@ -120,7 +117,6 @@ class Options:
             value = getattr(self, name)
             require(value is None or value <= _YEAR, f"{name} must be at most a year, {_YEAR} seconds", value)
         require(is_number(cpus) and cpus > 0, "cpus_per_scene must be a number above 0", cpus)
-        require(is_number(gpus) and gpus >= 0, "gpus_per_scene must be a number of at least 0", gpus)
         budget = self.disk_budget
         require(
             budget is None or (is_number(budget) and budget > 0),

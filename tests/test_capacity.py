@@ -21,7 +21,7 @@ def photo(megapixels, truths=1):
 
 
 NODES = st.lists(
-    st.builds(Node, cpus=st.integers(0, 64).map(float), gpus=st.just(0.0), memory=st.floats(2e9, 200e9)),
+    st.builds(Node, cpus=st.integers(0, 64).map(float), memory=st.floats(2e9, 200e9)),
     min_size=1,
     max_size=4,
 )
@@ -39,7 +39,7 @@ def test_all_workers_together_never_have_more_memory_than_there_is(nodes, sizes,
 
 
 def test_too_many_workers_for_the_memory_are_reduced_with_a_sentence():
-    node = Node(cpus=16, gpus=0, memory=13.1e9)
+    node = Node(cpus=16, memory=13.1e9)
     pool = find_pool([node], Options(), 100, [photo(24), photo(100)])
     assert worker_bytes(100_000_000) == 3.75e9
     assert pool.workers == 3
@@ -52,7 +52,7 @@ def test_too_many_workers_for_the_memory_are_reduced_with_a_sentence():
 
 
 def test_a_photo_that_no_machine_can_hold_leaves_the_workers_of_the_others():
-    node = Node(cpus=8, gpus=0, memory=13.1e9)
+    node = Node(cpus=8, memory=13.1e9)
     sane = find_pool([node], Options(), 100, [photo(24)])
     assert find_pool([node], Options(), 100, [photo(24), photo(1000)]) == sane
     assert sane.workers == 8

@@ -25,7 +25,6 @@ WRONG = {
     "disk_budget": [0, -1, math.nan, "5", True],
     "dashboard": [1, "yes", None],
     "cpus_per_scene": [0, -1, math.nan, None, "1", True],
-    "gpus_per_scene": [-1, math.inf, None, "1", False],
     "address": [1, [], True],
     "retry_failed": ["nothing", ["truncated", "exposure"], 3, None, {"truncated": 1}],
     "strict": [1, "true", None],

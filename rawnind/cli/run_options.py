@@ -52,7 +52,6 @@ _RUN_OPTIONS = (
     click.option("--compression", type=click.Choice([str(kind) for kind in Compression]),
                  help="Compression of the shards; zstd for slow storage.  [default: none]"),
     click.option("--cpus-per-scene", type=float, metavar="N", help="CPUs per worker; a worker processes one scene at a time.  [default: 1]"),
-    click.option("--gpus-per-scene", type=float, metavar="N", help="GPUs per worker.  [default: 0]"),
     click.option("--address", metavar="ADDRESS", help="Ray cluster; local: a new one here.  [default: RAY_ADDRESS, or a local one]"),
     click.option("--dashboard", is_flag=True, default=None, help="Start Ray's dashboard with a local Ray."),
     click.option("--retry-failed", metavar="REASON", is_flag=False, flag_value="all", callback=_failure_reason,

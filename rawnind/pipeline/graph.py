@@ -101,17 +101,14 @@ def require_resources(options: Options) -> None:
     """Refuses a run of which no node could start a worker, unless an autoscaler may add larger nodes.
 
     Raises:
-        ConfigError: No node has so many CPUs or GPUs.
+        ConfigError: No node has so many CPUs.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    wanted = {"CPU": options.cpus_per_scene, "GPU": options.gpus_per_scene}
-    if any(all(node.get(kind, 0) >= count for kind, count in wanted.items()) for node in nodes) or may_grow():
+    cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    if options.cpus_per_scene <= max(cpus) or may_grow():
         return
-    most = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
     raise ConfigError(
-        f"no node can run a worker with --cpus-per-scene {options.cpus_per_scene:g} and --gpus-per-scene "
-        f"{options.gpus_per_scene:g}: the largest of {len(nodes)} has {most.get('CPU', 0):g} CPUs and {most.get('GPU', 0):g} GPUs. "
-        "Lower them."
+        f"no node can run a worker with --cpus-per-scene {options.cpus_per_scene:g}: the largest of {len(cpus)} has "
+        f"{max(cpus):g} CPUs. Lower it."
     )
 
 
@@ -121,10 +118,7 @@ def nodes() -> list[Node]:
     Where there is none yet, its memory counts as unlimited: an autoscaler adds it later.
     """
     found = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    return [
-        Node(cpus=each["CPU"], gpus=each.get("GPU", 0.0), memory=each.get("memory", math.inf))
-        for each in found or [{"CPU": 0.0}]
-    ]
+    return [Node(cpus=each["CPU"], memory=each.get("memory", math.inf)) for each in found or [{"CPU": 0.0}]]
 
 
 def require_same_installation(installation: Installation | None) -> None:
@@ -199,7 +193,6 @@ def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, pool: Pool) 
             enable_true_multi_threading=bool(job.fetched),
         ),
         num_cpus=job.options.cpus_per_scene,
-        num_gpus=job.options.gpus_per_scene or None,
         memory=pool.needed
         if len(nodes()) > 1
         else None,  # so that Ray does not place too many workers on one node
