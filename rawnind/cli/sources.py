@@ -79,6 +79,7 @@ def index(
       rawnind index photos/ -o pairs.yaml
       rawnind index /media/card/DCIM -o pairs.yaml --by-time 60
       rawnind index RawNIND/ -o dataset_index.yaml
+      rawnind index s3://bucket/photos -o pairs.yaml
       rawnind index doi:10.14428/DVN/DEQCIM
       rawnind index pairs.yaml -o pairs.parquet
     """
@@ -132,6 +133,7 @@ def _index_own(
     """Indexes files of any names, and prints the table."""
     from rawnind.indexing.build import index_photos
     from rawnind.indexing.table import print_table, summary, table_console
+    from rawnind.locations import is_uri
     from rawnind.progress.counter import counting
     from rawnind.source.index import require_source
     from rawnind.source.parquet_index import SUFFIX
@@ -140,8 +142,8 @@ def _index_own(
         raise ConfigError(
             f"{output}: your choices are kept in a YAML, which you can edit; write that first, then `rawnind index PAIRS.yaml -o {output}`"
         )
-    folders = [require_source(source) for source in sources]
-    if file := next((folder for folder in folders if not folder.is_dir()), None):
+    folders = [source if is_uri(source) else require_source(source) for source in sources]
+    if file := next((folder for folder in folders if isinstance(folder, Path) and not folder.is_dir()), None):
         raise IndexInvalidError(f"{file} is not a folder; name the folders that hold the RAW files")
     with counting() as report:
         found = index_photos(folders, output, grouping, report, follow_links=follow_links)

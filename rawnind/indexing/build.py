@@ -12,7 +12,8 @@ from rawnind.errors import ConfigError, SourceError
 from rawnind.indexing.grouping import Grouping
 from rawnind.indexing.pairs_yaml import Merged, PairsFile, merge, read_pairs, write_pairs
 from rawnind.indexing.roles import Choice, choose_roles
-from rawnind.indexing.scan import Report, Scan, scan
+from rawnind.indexing.scan import Report, Scan, scan, scan_objects
+from rawnind.locations import is_uri
 from rawnind.records import ImageRef
 from rawnind.source.decode import decode
 
@@ -42,7 +43,7 @@ class OwnPhotos:
 
 
 def index_photos(
-    folders: Sequence[Path],
+    folders: Sequence[Path | str],
     output: Path | None,
     grouping: Grouping,
     report: Report,
@@ -54,7 +55,7 @@ def index_photos(
     Nothing is renamed, copied or moved. A YAML that exists keeps what it lists.
 
     Args:
-        folders: trees of RAW files.
+        folders: trees of RAW files; or the URI of one on an object store.
         output: the YAML; None: none is written.
         grouping: see `indexing.grouping`.
         report: told about progress.
@@ -62,17 +63,11 @@ def index_photos(
 
     Raises:
         IndexInvalidError: A folder cannot be read, or the YAML that exists is no index.
-        ConfigError: A folder does not lie below the root of the YAML that exists.
+        ConfigError: A folder does not lie below the root of the YAML that exists, or one of several is on an object store.
         OutputError: The YAML cannot be written.
     """
-    absolute = [Path(os.path.abspath(folder)) for folder in folders]  # noqa: PTH100 - keeps the user's spelling
     target = Path(os.path.abspath(output)) if output else None  # noqa: PTH100
-    pairs = read_pairs(target, _root(absolute, target)) if target else PairsFile(root=_root(absolute, None))
-    if outside := next((folder for folder in absolute if not folder.is_relative_to(pairs.root)), None):
-        raise ConfigError(
-            f"{outside} does not lie in {pairs.root}, the root of {target}. Write another index with -o, or edit its root."
-        )
-    found = scan(absolute, pairs.root, report, follow_links=follow_links)
+    pairs, found = _scanned(folders, target, report, follow_links=follow_links)
     placed = grouping(found.photos)
     known = {entry["filename"] for _, _, entry in pairs.entries()}
     choices = _with_clipping(choose_roles(placed), known, report)
@@ -88,6 +83,34 @@ def index_photos(
         merged=merged,
         root=str(pairs.root),
     )
+
+
+def _scanned(
+    folders: Sequence[Path | str], target: Path | None, report: Report, *, follow_links: bool
+) -> tuple[PairsFile, Scan]:
+    """The YAML as it is, and what the folders hold. Errors as in `index_photos`."""
+    if any(is_uri(str(folder)) for folder in folders):
+        uri = str(folders[0])
+        if len(folders) > 1:
+            raise ConfigError("a folder of an object store is indexed by itself: name one SOURCE")
+        pairs = read_pairs(target, uri) if target else PairsFile(root=uri)
+        _require_root(uri, str(pairs.root) == uri, pairs, target)
+        return pairs, scan_objects(uri, report)
+    absolute = [Path(os.path.abspath(folder)) for folder in folders]  # noqa: PTH100 - keeps the user's spelling
+    root = _root(absolute, target)
+    pairs = read_pairs(target, root) if target else PairsFile(root=root)
+    for folder in absolute:
+        _require_root(
+            folder, isinstance(pairs.root, Path) and folder.is_relative_to(pairs.root), pairs, target
+        )
+    return pairs, scan(absolute, Path(pairs.root), report, follow_links=follow_links)
+
+
+def _require_root(folder: Path | str, is_below: bool, pairs: PairsFile, target: Path | None) -> None:  # noqa: FBT001
+    if not is_below:
+        raise ConfigError(
+            f"{folder} does not lie in {pairs.root}, the root of {target}. Write another index with -o, or edit its root."
+        )
 
 
 def _root(folders: Sequence[Path], target: Path | None) -> Path:

@@ -11,10 +11,12 @@ import yaml
 
 from rawnind.errors import IndexInvalidError, OutputError
 from rawnind.indexing.roles import Choice
+from rawnind.locations import is_uri, join, local_path
 from rawnind.output.atomic_file import atomic_file
 from rawnind.source.entries import LEFT_OUT
 from rawnind.source.index import ROOT, read_layout
 from rawnind.source.names import CFA_FOLDERS
+from rawnind.source.storage import photo_stat
 
 _LISTS = ("clean_images", "noisy_images")
 _NUMBERS = {"iso": int, "exposure_time": float, "aperture": float, "focal_length": float, "orientation": int}
@@ -33,12 +35,23 @@ class PairsFile:
     """An index YAML in memory.
 
     Attributes:
-        root: the folder that file names are relative to, absolute.
+        root: the folder that file names are relative to, absolute; a URI as text.
         scenes: CFA folder -> scene -> its keys.
     """
 
-    root: Path
+    root: Path | str
     scenes: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+
+    def has(self, name: str) -> bool:
+        """Whether a file of this name is there."""
+        if isinstance(self.root, Path):
+            return (self.root / name).exists()
+        try:
+            return photo_stat(join(self.root, name)) is not None
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise IndexInvalidError(f"cannot look for {name} in {self.root}: {error.strerror}") from error
 
     def entries(self) -> Iterable[tuple[str, str, Entry]]:
         """(CFA folder, scene, entry) of each photo."""
@@ -64,7 +77,7 @@ class Merged:
     missing: tuple[str, ...]
 
 
-def read_pairs(path: Path, root: Path) -> PairsFile:
+def read_pairs(path: Path, root: Path | str) -> PairsFile:
     """A file that exists, or an empty one.
 
     Args:
@@ -80,7 +93,8 @@ def read_pairs(path: Path, root: Path) -> PairsFile:
         layout, stated = read_layout(path)
     except OSError as error:
         raise IndexInvalidError(f"{path}: {error.strerror or error}") from error
-    pairs = PairsFile(root=Path(os.path.abspath(path.parent / (stated or "."))))  # noqa: PTH100
+    folder = Path(os.path.abspath(path.parent / local_path(stated or ".")))  # noqa: PTH100
+    pairs = PairsFile(root=stated if stated and is_uri(stated) else folder)
     for cfa, scenes in layout.items():
         for scene, keys in scenes.items():
             pairs.scenes.setdefault(cfa, {})[scene] = _typed_scene(path, scene, keys)
@@ -116,7 +130,8 @@ def merge(pairs: PairsFile, choices: Sequence[Choice]) -> Merged:
     A listed file that is gone while the same bytes were found under another name is listed under that name.
     """
     listed = {entry["filename"]: entry for _, _, entry in pairs.entries()}
-    missing = {name for name in listed if not (pairs.root / name).exists()}
+    seen = {choice.photo.name for choice in choices}
+    missing = {name for name in listed if name not in seen and not pairs.has(name)}
     by_sha1 = {listed[name].get("sha1", "").lower(): name for name in missing}
     added, moved = [], []
     for choice in choices:
@@ -167,7 +182,7 @@ def write_pairs(path: Path, pairs: PairsFile) -> None:
     """
     layout: dict[str, Any] = {}
     if pairs.root != path.parent:
-        layout[ROOT] = _root_text(pairs.root, path.parent)
+        layout[ROOT] = pairs.root if isinstance(pairs.root, str) else _root_text(pairs.root, path.parent)
     for cfa, scenes in sorted(pairs.scenes.items()):
         layout[cfa] = {scene: _in_lists(keys) for scene, keys in sorted(scenes.items())}
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

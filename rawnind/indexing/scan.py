@@ -4,13 +4,15 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rawnind.errors import IndexInvalidError, SourceError
+from rawnind.locations import join
 from rawnind.source.locate import list_folder
 from rawnind.source.names import FileKind, Refused, kind_of
 from rawnind.source.photo_header import PhotoHeader, read_photo_header
 from rawnind.source.sha1_cache import sha1s_of
+from rawnind.source.storage import list_objects
 
 Report = Callable[[str, int, int], None]
 """Receives what is done, how many files are done, and how many there are."""
@@ -70,13 +72,27 @@ def scan(folders: Sequence[Path], root: Path, report: Report, *, follow_links: b
     tree = _Tree(root, follow_links=follow_links)
     for folder in folders:
         tree.walk(folder)
+    return _read(tree, report)
+
+
+def scan_objects(uri: str, report: Report) -> Scan:
+    """Reads a folder of an object store. Arguments as in `scan`.
+
+    Raises:
+        IndexInvalidError: The store does not answer.
+    """
+    return _read(_Objects(uri), report)
+
+
+def _read(tree: "_Tree | _Objects", report: Report) -> Scan:
+    """Reads the headers and SHA-1s of RAW files."""
     headers: dict[str, PhotoHeader] = {}
     unusable = []
     for done, path in enumerate(tree.raw, 1):
         try:
-            headers[path] = read_photo_header(Path(path))
+            headers[path] = read_photo_header(path)
         except SourceError as error:
-            words = error.detail.removeprefix(f"{Path(path).name}: ")
+            words = error.detail.removeprefix(f"{PurePosixPath(tree.name(path)).name}: ")
             unusable.append((tree.name(path), words))
         report("headers", done, len(tree.raw))
     sha1s = sha1s_of(headers, progress=lambda done, total: report("SHA-1", done, total))
@@ -153,3 +169,30 @@ class _Tree:
             sha1=sha1,
             header=header,
         )
+
+
+class _Objects:
+    """What `_Tree` is for folders, for a folder of an object store, which has no links.
+
+    Attributes:
+        raw: address of a RAW file -> its name below the folder.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._folder = uri.partition("?")[0].rstrip("/").rpartition("/")[2]
+        self.raw: dict[str, str] = {}
+        self.kinds: Counter[FileKind] = Counter()
+        self.refused: list[Refused] = []
+        for name in sorted(list_objects(uri)):
+            parts = name.split("/")
+            kind = FileKind.OTHER if any(part.startswith(".") for part in parts) else kind_of(parts[-1])
+            self.kinds[kind] += 1
+            if kind is FileKind.RAW:
+                self.raw[join(uri, name)] = name
+
+    def name(self, path: str) -> str:
+        return self.raw[path]
+
+    def found(self, path: str, sha1: str, header: PhotoHeader) -> Found:
+        name = self.raw[path]
+        return Found(path=path, name=name, below=name, folder=self._folder, sha1=sha1, header=header)

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -33,7 +33,7 @@ from rawnind.source.names import (
     parse_scene,
 )
 from rawnind.source.object_index import ObjectLocator, read_objects
-from rawnind.source.storage import open_photo, require_no_secrets
+from rawnind.source.storage import list_objects, open_photo, require_no_secrets
 
 __all__ = ["INDEX_NAME", "Index", "Refused", "SkippedFiles", "index_to_yaml", "load_index"]
 
@@ -222,7 +222,7 @@ def is_own_photos(source: str | Path, output: Path | None) -> bool:
         IndexInvalidError: The source does not exist, or cannot be read.
     """
     if is_uri(str(source)):
-        return False
+        return not str(source).partition("?")[0].endswith((".yaml", ".yml")) and _is_own_bucket(str(source))
     path = require_source(source)
     listed = path / INDEX_NAME
     if not path.is_dir() or (listed.exists() and not (output and os.path.abspath(output) == str(listed))):  # noqa: PTH100
@@ -233,13 +233,24 @@ def is_own_photos(source: str | Path, output: Path | None) -> bool:
     return not collector.scenes and camera_named(path) is not None
 
 
+def _is_own_bucket(uri: str) -> bool:
+    """Whether no RAW file of a store's folder is named as in RawNIND, and no index lists them."""
+    names = list_objects(uri)
+    raw = [PurePosixPath(name).name for name in names if kind_of(name) is FileKind.RAW]
+    return (
+        INDEX_NAME not in names and bool(raw) and all(isinstance(parse_name(name), Refused) for name in raw)
+    )
+
+
+def _example(path: Path | str, index: Index) -> str | None:
+    """A RAW file of a source that is not named as in RawNIND; None where there is none, or an index lists its photos."""
+    if isinstance(path, Path):
+        return camera_named(path) if path.is_dir() and not (path / INDEX_NAME).exists() else None
+    return next((each.file for each in index.refused if kind_of(each.file) is FileKind.RAW), None)
+
+
 def _nothing_found(path: Path | str, index: Index) -> str:
-    if (
-        isinstance(path, Path)
-        and path.is_dir()
-        and not (path / INDEX_NAME).exists()
-        and (example := camera_named(path))
-    ):
+    if example := _example(path, index):
         return (
             f"{path} holds RAW photos that are not named as in RawNIND, such as {printable(example)}: run `rawnind index "
             f"{shlex.quote(str(path))} -o pairs.yaml` first, check its table, and pass pairs.yaml instead of the folder."

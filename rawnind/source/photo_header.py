@@ -1,17 +1,21 @@
 """What one RAW file says about itself, without its pixels: camera, pattern and how it was taken."""
 
+import io
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
+from typing import BinaryIO
 
 import rawpy
 
 from rawnind.errors import SourceError
+from rawnind.locations import is_uri
 from rawnind.reasons import Reason
 from rawnind.records import Capture, Cfa
 from rawnind.source.camera import camera_name, joined_name
 from rawnind.source.decode import libraw_errors
 from rawnind.source.exif import read_exif, with_libraw
 from rawnind.source.file_check import check_file
+from rawnind.source.storage import header_source, open_photo
 
 _HEAD = 1 << 16
 
@@ -34,27 +38,29 @@ class PhotoHeader:
     capture: Capture
 
 
-def read_photo_header(path: Path) -> PhotoHeader:
-    """Reads a photo's header.
+def read_photo_header(path: str) -> PhotoHeader:
+    """Reads the header of a photo, a file or an object of a store.
 
     Raises:
         SourceError: missing_file, or what makes the file unusable.
     """
+    filename = PurePath(path.partition("?")[0]).name if is_uri(path) else PurePath(path).name
     try:
-        with path.open("rb") as file:
+        with open_photo(path) as file:
             checked = check_file(file)
             if checked.unusable:
-                raise SourceError(checked.unusable.reason, f"{path.name}: {checked.unusable.words}")
+                raise SourceError(checked.unusable.reason, f"{filename}: {checked.unusable.words}")
             capture, name = read_exif(file)
             file.seek(0)
             head = file.read(_HEAD)
     except FileNotFoundError as error:
-        raise SourceError(Reason.MISSING_FILE, path.name) from error
+        raise SourceError(Reason.MISSING_FILE, filename) from error
     except OSError as error:
-        raise SourceError(Reason.UNREADABLE, f"{path.name}: {error.strerror or error}") from error
-    with libraw_errors(path.name), rawpy.imread(str(path)) as raw:
+        raise SourceError(Reason.UNREADABLE, f"{filename}: {error.strerror or error}") from error
+    says_little = capture.iso is None or capture.exposure_time is None  # LibRaw decodes the pixels for that
+    with libraw_errors(filename), rawpy.imread(_whole(path) if says_little else header_source(path)) as raw:
         sizes = raw.sizes
-        if capture.iso is None or capture.exposure_time is None:  # LibRaw decodes the pixels for that
+        if says_little:
             capture = with_libraw(capture, raw.other, raw.lens)
     return PhotoHeader(
         camera=camera_name(head) or joined_name(*name),
@@ -63,3 +69,11 @@ def read_photo_header(path: Path) -> PhotoHeader:
         width=sizes.width,
         capture=capture,
     )
+
+
+def _whole(path: str) -> str | BinaryIO:
+    """What LibRaw reads a whole photo from."""
+    if not is_uri(path):
+        return path
+    with open_photo(path) as file:
+        return io.BytesIO(file.read())

@@ -15,6 +15,9 @@ from typing import BinaryIO
 from rawnind.errors import IndexInvalidError, redacted
 from rawnind.locations import is_uri, open_location, open_object
 
+_BLOCK = 1 << 20
+"""Bytes that are read of an object at once: readers of headers ask for a few bytes, and each would be a request."""
+
 _HEADER = 4 << 20
 """Bytes at the beginning of a photo in which its header lies."""
 
@@ -48,7 +51,7 @@ def open_photo(path: str) -> Iterator[io.BufferedReader]:
         return
     with _translated():
         filesystem, place = open_object(path)
-        with filesystem.open_input_file(place) as stream:
+        with io.BufferedReader(filesystem.open_input_file(place), _BLOCK) as stream:
             yield stream
 
 

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 import rawnind
 from rawnind.cli import main
+from rawnind.output.store import Store
+from rawnind.source.decode import decode
 from rawnind.source.index import load_index
 from tests.indexing.card import SCENES, shoot
 from tests.small_set import CROPS
@@ -103,6 +105,37 @@ def test_running_index_again_keeps_edits_and_adds_what_is_new(photos, tmp_path):
     once = pairs.read_bytes()
     run("index", photos, "-o", pairs)
     assert pairs.read_bytes() == once
+
+
+def test_photos_in_a_bucket_are_indexed_as_those_in_a_folder(photos, tmp_path, s3):
+    uri = f"s3://bucket/{tmp_path.name}/photos?{s3}"
+    store = Store(uri)
+    (photos / "sofa" / "page.arw").write_text("<html>404")
+    late = photos / "sofa" / "_DSC0018.ARW"
+    for path in photos.rglob("*"):
+        if path.is_file() and path != late:
+            store.write(path.relative_to(photos).as_posix(), path.read_bytes())
+    assert f"run `rawnind index '{uri}' -o pairs.yaml` first" in run("plan", uri, code=2)
+    there, here = tmp_path / "there.yaml", photos / "here.yaml"
+    said = run("index", uri, "-o", there)
+    assert "4 scenes: 5 ground-truth and 10 noisy photos; set aside: 16 xmp, 16 image" in said
+    assert "unusable, a web page (HTML)" in said
+    store.write("sofa/_DSC0018.ARW", late.read_bytes())
+    store.remove("clinic/DSCF0017.RAF")
+    (photos / "clinic/DSCF0017.RAF").unlink()
+    said = run("index", uri, "-o", there)
+    assert "1 photos added, 14 kept as they are listed" in said
+    assert "listed and not there: clinic/DSCF0017.RAF" in said
+    there.unlink()
+    run("index", uri, "-o", there)
+    run("index", photos, "-o", here)
+    layout = yaml.safe_load(there.read_text())
+    assert layout.pop("root") == uri
+    assert layout == yaml.safe_load(here.read_text())
+    ref = load_index(there).scenes[0].ground_truths[0]
+    assert ref.path.startswith("s3://")
+    decode(ref)
+    assert "indexed by itself" in run("index", uri, photos, code=2)
 
 
 def test_files_that_cannot_be_used_are_counted_by_what_they_are(photos, tmp_path):
