@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA
+from rawnind.output.shards import shard_schema
 from rawnind.output.store import Store
 from rawnind.recipe import Recipe
 from rawnind.records import SceneResult, Summary
@@ -71,7 +72,7 @@ def write_card(
     Raises:
         OutputError: The storage reports an error.
     """
-    made = {CARD: _sealed(_card(contents, summary, recipe)), CROISSANT: _croissant(summary, files)}
+    made = {CARD: _sealed(_card(contents, summary, recipe)), CROISSANT: _croissant(summary, recipe, files)}
     written = {}
     for name, data in made.items():
         if is_ours(store, name):
@@ -278,21 +279,27 @@ _CONTEXT = {
 _PARQUET = "application/x-parquet"
 
 
-def _croissant(summary: Summary, files: Mapping[str, str]) -> bytes:
+def _croissant(summary: Summary, recipe: Recipe, files: Mapping[str, str]) -> bytes:
     tables = {"crops": ("manifest.parquet", MANIFEST_SCHEMA), "pairs": ("pairs.parquet", PAIRS_SCHEMA)}
     distribution: list[dict[str, Any]] = [
         {"@type": "cr:FileObject", "@id": name, "name": name, "contentUrl": name, "encodingFormat": _PARQUET,
          "sha256": files[name]}
         for name, _ in tables.values()
     ]  # fmt: skip
-    records = [_record_set(name, file, schema) for name, (file, schema) in tables.items()]
+    distribution.append({"@type": "cr:FileSet", "@id": "shards", "name": "shards", "encodingFormat": _PARQUET,
+                         "includes": "shards/*/*/*.parquet"})  # fmt: skip
+    records = [
+        _record_set(name, {"fileObject": {"@id": file}}, schema) for name, (file, schema) in tables.items()
+    ]
+    records.append(_record_set("pixels", {"fileSet": {"@id": "shards"}}, shard_schema(recipe.crop_size)))
     document = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": "rawnind-pairs",
         "description": f"{summary.crops} aligned, masked and scored crops of {summary.pairs.collected} pairs of a clean and a "
-        "noisy RAW photo, for training denoisers; the pixels are in shards/, named by the column shard of crops.",
+        "noisy RAW photo, for training denoisers. The record set pixels has the bytes of each crop: how to decode them is said in "
+        "the metadata of the files' schema.",
         "identifier": f"{_IDENTIFIER}{summary.manifest_sha256}",
         "isLiveDataset": bool(summary.incomplete),
         "distribution": distribution,
@@ -301,7 +308,7 @@ def _croissant(summary: Summary, files: Mapping[str, str]) -> bytes:
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
-def _record_set(name: str, file: str, schema: pa.Schema) -> dict[str, Any]:
+def _record_set(name: str, source: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
     fields = []
     for field in schema:
         values = pa.types.is_list(field.type)
@@ -310,13 +317,14 @@ def _record_set(name: str, file: str, schema: pa.Schema) -> dict[str, Any]:
             "@id": f"{name}/{field.name}",
             "name": field.name,
             "dataType": _data_type(field.type.value_type if values else field.type),
-            "source": {"fileObject": {"@id": file}, "extract": {"column": field.name}},
+            "source": {**source, "extract": {"column": field.name}},
         }
         fields.append(entry | ({"repeated": True} if values else {}))
     return {"@type": "cr:RecordSet", "@id": name, "name": name, "field": fields}
 
 
 def _data_type(kind: pa.DataType) -> str:
+    """Croissant 1.0 has no type for bytes; mlcroissant gives texts as bytes, as they are stored."""
     if pa.types.is_boolean(kind):
         return "sc:Boolean"
     if pa.types.is_integer(kind):
