@@ -23,6 +23,7 @@ _TEXTURED = 0.02  # share of textured blocks below which a changed object may ho
 # of the squared steps down and across; fine texture has half of them as its variance
 _WHOLE_LEAK = 0.5
 _SATURATED = 0.2  # of the gradient: less achromatic detail is a block by which the share is measured
+_FEWEST = 50  # samples
 _SOFT = 0.002  # level below which demosaicing's square roots are straight
 _LARGEST_GAIN = 8.0  # of a colour's contrast
 
@@ -104,13 +105,15 @@ def _factors(
         Within `_TYPICAL`..`_LARGEST`, and (P,) within 0..`_WHOLE_LEAK`.
     """
     gradient, leak = steps
+    saturated = leak > _SATURATED * gradient
     # textured: a shift of 0.1 cells would exceed the noise
     textured = (n >= 12) & (gradient * 0.1**2 > 0.7 * noise)
+    if np.count_nonzero(textured & ~saturated) >= _FEWEST:
+        textured &= ~saturated
     shift = _quantile((excess / np.maximum(gradient, 1e-20))[textured], quantile, textured.mean())
     shift = min(max(shift, _TYPICAL), _LARGEST)
-    saturated = (n >= 12) & (leak * 0.1 > 0.7 * noise) & (leak > _SATURATED * gradient)
-    left = excess - shift * gradient
-    ratios = left / np.maximum(leak, 1e-20)
+    saturated &= (n >= 12) & (leak * 0.1 > 0.7 * noise)
+    ratios = (excess - shift * gradient) / np.maximum(leak, 1e-20)
     shares = [
         _quantile(row[there], quantile, there.mean()) for row, there in zip(ratios, saturated, strict=True)
     ]
@@ -118,11 +121,11 @@ def _factors(
 
 
 def _quantile(ratios: NDArray[Any], quantile: float, share: float) -> float:
-    """A quantile of ratios, lower where they are a small share of the frame; 0 for fewer than 50.
+    """A quantile of ratios, lower where they are a small share of the frame; 0 for fewer than 50 of them.
 
     Where little is textured, much of it may belong to a change.
     """
-    if len(ratios) < 50:
+    if len(ratios) < _FEWEST:
         return 0.0
     return float(np.quantile(ratios, quantile * min(1.0, float(share) / _TEXTURED)))
 
