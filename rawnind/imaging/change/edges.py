@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.change.moments import Moments
-from rawnind.imaging.change.noise import FLOOR
+from rawnind.imaging.change.noise import FLOOR, level_groups, sample_blocks, variance_line
 from rawnind.imaging.jit import kernel
 
 _TYPICAL = 0.05**2  # cells squared; smallest squared residual shift that is allowed for
@@ -24,8 +24,52 @@ _TEXTURED = 0.02  # share of textured blocks below which a changed object may ho
 _WHOLE_LEAK = 0.5
 _SATURATED = 0.2  # of the gradient: less achromatic detail is a block by which the share is measured
 _FEWEST = 50  # samples
+_SAMPLES = 8000  # blocks
+_SMOOTHEST = 0.58  # 10 % quantile of the squared steps of a block of noise over their mean
 _SOFT = 0.002  # level below which demosaicing's square roots are straight
 _LARGEST_GAIN = 8.0  # of a colour's contrast
+
+
+def scene_gradient(moments: Moments, variance: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(P, hb, wb) float32 squared gradient of the scene in the ground truth, without what the ground truth's noise adds.
+
+    Noise adds as much to all blocks of a level, so that the smoothest ones show it; where all are textured, it is at most what
+    the noise of the difference would add.
+
+    Args:
+        moments: of the pair.
+        variance: (P, hb, wb) noise variance of a cell.
+    """
+    chosen = sample_blocks(moments.n >= 12, _SAMPLES)
+    out = np.empty_like(moments.gradient)
+    for plane, gradient in enumerate(moments.gradient):
+        level, steps = (map_.ravel()[chosen] for map_ in (moments.g[plane], gradient))
+        groups = level_groups(level)
+        levels = np.array([np.median(level[group]) for group in groups])
+        smooth = np.array([np.quantile(steps[group], 0.1) for group in groups]) / _SMOOTHEST
+        slope, floor = variance_line(levels, smooth, np.full(len(groups), 0.1))
+        _subtract(
+            gradient, moments.g[plane], variance[plane], np.float32(slope), np.float32(floor), out[plane]
+        )
+    return out
+
+
+@kernel(fastmath={"contract"})
+def _subtract(  # noqa: PLR0917
+    gradient: NDArray[np.float32],
+    g: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    slope: np.float32,
+    floor: np.float32,
+    out: NDArray[np.float32],
+) -> None:
+    """Squared gradient less the noise's, slope * level + floor but at most twice the variance; all maps are (hb, wb)."""
+    zero, two = np.float32(0), np.float32(2)
+    for y in range(len(out)):
+        steps, level, most, row = gradient[y], g[y], variance[y], out[y]
+        for x in range(len(row)):
+            noise = min(slope * max(level[x], zero) + floor, two * most[x])
+            row[x] = max(steps[x] - noise, zero)
 
 
 def color_leak(moments: Moments) -> NDArray[np.float32]:

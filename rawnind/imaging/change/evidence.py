@@ -12,11 +12,13 @@ level and the slow part of line noise (`floor`, fully correlated within a box), 
 The loops of the kernels run row by row and plane by plane over contiguous arrays, so that LLVM vectorises them.
 """
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.imaging.change.edges import color_leak, errors_between, errors_within
+from rawnind.imaging.change.edges import color_leak, errors_between, errors_within, scene_gradient
 from rawnind.imaging.change.moments import Moments
 from rawnind.imaging.change.noise import FLOOR, NoiseModel, block_noise
 from rawnind.imaging.change.nuisance import subtract_lines
@@ -261,6 +263,7 @@ def changed_blocks(
     """
     n = np.where(moments.n >= _MIN_CELLS, moments.n, 0).astype(np.float32)
     variance = noise.variance(moments.g)
+    moments = replace(moments, gradient=scene_gradient(moments, variance))
     leak = color_leak(moments)
     shift, share = errors_within(moments, leak, variance)
     fine = np.float32(shift) * moments.gradient + share[:, None, None] * leak

@@ -96,7 +96,7 @@ def fit_noise(moments: Moments, whole: Whole | None = None) -> NoiseModel:
         levels, variances, errors = _variance_by_level(level, dd, gradient, cells)
         if whole is not None and len(levels):
             variances = whole(plane, levels, variances)
-        lines.append(_line(levels, variances, errors))
+        lines.append(variance_line(levels, variances, errors))
     return NoiseModel(
         slope=np.array([slope for slope, _ in lines], np.float32),
         floor=np.array([floor for _, floor in lines], np.float32),
@@ -148,7 +148,7 @@ def level_groups(level: NDArray[np.float32]) -> list[NDArray[np.intp]]:
     return groups
 
 
-def _line(
+def variance_line(
     levels: NDArray[np.float64], variances: NDArray[np.float64], errors: NDArray[np.float64]
 ) -> tuple[float, float]:
     """Slope and floor of a line through variances, neither negative.

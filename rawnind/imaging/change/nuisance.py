@@ -21,6 +21,7 @@ _MEDIAN_SQUARE = 0.455  # median of a chi-square with 1 degree of freedom
 _PRIOR = (0.005, 0.05, 0.02)  # standard deviation of the terms of the response: offset, factor, exponent
 _DARK = np.float32(1e-3)  # level below which ln(g) is held constant
 _EDGE = 0.1**2  # cells squared: a displacement that leaves errors along edges
+_LARGEST_FACTOR, _LARGEST_OFFSET = 0.6, 5e-4  # by which levels may differ without a change
 _DRIFT = 5  # terms of a second-order surface without its constant
 _EXPECTED_DRIFT = 0.05  # relative change of the light from the centre to the edge, standard deviation
 _INDEPENDENT = 200  # effective number of independent patches: errors of neighbouring patches are correlated
@@ -62,7 +63,7 @@ def fit_smooth(moments: Moments, noise: NoiseModel) -> Smooth:
     patches = Patches.of(moments.n, _trust(moments, noise))
     count = len(patches.cells)
     design = np.zeros((planes, count, terms * planes + _DRIFT))
-    target, variance = np.empty((2, planes, count))
+    target, variance, most = np.empty((3, planes, count))
     for plane in range(planes):
         level = patches.means(moments.g[plane])
         curve = patches.means(_curved(moments.g[plane]))
@@ -73,12 +74,14 @@ def fit_smooth(moments: Moments, noise: NoiseModel) -> Smooth:
         target[plane] = patches.means(moments.d[plane])
         own = noise.slope[plane] * np.maximum(level, 0) + noise.floor[plane]
         edges = _EDGE * patches.means(moments.gradient[plane]) / patches.side  # of one sign along a line
+        most[plane] = _LARGEST_FACTOR * np.abs(level) + _LARGEST_OFFSET
         variance[plane] = own / patches.cells + (0.25 * FLOOR * level) ** 2 + edges + 1e-10
     prior = np.concatenate([np.tile(_PRIOR, planes), np.full(_DRIFT, _EXPECTED_DRIFT)])
     prior *= min(1.0, (_INDEPENDENT / max(count, 1)) ** 0.5)
-    result = robust_fit(
-        design.reshape(-1, design.shape[2]), target.ravel(), np.sqrt(variance).ravel(), prior
-    ).astype(np.float32)
+    scale = np.sqrt(variance)
+    kept = np.tile(_plausible(patches, np.abs(target) > most + 5 * scale), planes)
+    rows = design.reshape(-1, design.shape[2])[kept]
+    result = robust_fit(rows, target.ravel()[kept], scale.ravel()[kept], prior).astype(np.float32)
     return Smooth(response=result[: terms * planes].reshape(planes, terms), drift=result[terms * planes :])
 
 
@@ -91,6 +94,22 @@ def _trust(moments: Moments, noise: NoiseModel) -> NDArray[np.float32]:
     ratio *= moments.n * np.float32(_EDGE / len(moments.g))
     ratio += 1
     return np.reciprocal(ratio, out=ratio)
+
+
+def _plausible(patches: Patches, changed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(N,) bool: patches that response and drift may explain, and that no other one is beside.
+
+    A bright object that moved in a dark scene would determine the response, and so would the patches that it covers in part:
+    what they show lies on one line through its levels.
+
+    Args:
+        patches: N of them.
+        changed: (P, N) bool: more than a response or a drift explains.
+    """
+    seen = np.zeros(patches.there.shape, np.uint8)
+    seen[patches.there] = changed.any(axis=0)
+    kept: NDArray[np.bool_] = cv2.dilate(seen, np.ones((3, 3), np.uint8))[patches.there] == 0
+    return kept if 2 * np.count_nonzero(kept) > len(kept) else np.ones_like(kept)
 
 
 @kernel

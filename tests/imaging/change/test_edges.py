@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rawnind.imaging.change.edges import color_leak, errors_within
-from rawnind.imaging.change.moments import Moments
+from rawnind.imaging.change.edges import color_leak, errors_within, scene_gradient
+from rawnind.imaging.change.moments import Moments, block_moments
 
 SHAPE = (4, 40, 60)
 NOISE = np.full(SHAPE, 1e-6, np.float32)
@@ -40,3 +40,15 @@ def test_how_much_leaks_is_measured(leaked):
     explained = shift * moments.gradient + share[:, None, None] * leak
     saturated = np.s_[0, :, :30]
     assert explained[saturated] == pytest.approx(max(leaked, 0.05**2) * moments.gradient[saturated], rel=0.1)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.002])
+def test_noise_of_the_ground_truth_is_no_gradient_of_the_scene(noise):
+    rng = np.random.default_rng(4)
+    scene = np.full((3, 160, 240), 0.1, np.float32)
+    scene[:, :, 120:] += np.arange(120, dtype=np.float32) * 0.01  # steps of 0.01 across
+    truth = scene + rng.normal(0, noise, scene.shape).astype(np.float32)
+    moments = block_moments(truth, truth, np.ones(scene.shape[1:], np.bool_))
+    gradient = scene_gradient(moments, np.full_like(moments.g, 2 * noise**2))
+    assert gradient[:, :-1, :29].mean() <= 0.2 * 4 * noise**2
+    assert gradient[:, :-1, 31:-1].mean() == pytest.approx(1e-4, rel=0.1)

