@@ -10,9 +10,9 @@ _PHOTOS: tuple[tuple[Camera, tuple[str, ...]], ...] = (
     (CANON, ("rocket.jpg",)),
     (OLYMPUS, ("coffee.png",)),
     (PANASONIC, ("astronaut.png",)),
-    (FUJIFILM, ("retina.jpg", "ihc.png")),
+    (FUJIFILM, ("retina.jpg",)),
 )
-"""No photograph is shown to two cameras, so that a camera that is held out shows nothing that was trained on."""
+"""As in the fixed scenes, no photograph is shown to two cameras: a camera that is held out shows nothing that was trained on."""
 _DETAILS = ("gravel.png", "grass.png", "brick.png")
 _ISOS = (800, 1600, 3200, 6400, 12800, 25600, 65535)
 _NOISY = 2  # noisy photos of a scene
