@@ -74,17 +74,24 @@ def measure_light(moments: Moments, noise: NoiseModel, changed: NDArray[np.bool_
         targets.append(-d)
         scales.append(np.sqrt(variance + (_SYSTEMATIC * g) ** 2 + 1e-12))
         means.append(float(np.average(g, weights=cells)))
+    lines = [np.tile(position, len(colors)) for position in np.nonzero(patches.there)]
     return _solve(
-        np.concatenate(rows), np.concatenate(targets), np.concatenate(scales), surface, np.array(means)
+        np.concatenate(rows),
+        np.concatenate(targets),
+        np.concatenate(scales),
+        surface,
+        np.array(means),
+        lines,
     )
 
 
-def _solve(
+def _solve(  # noqa: PLR0917
     design: NDArray[np.float64],
     target: NDArray[np.float64],
     scale: NDArray[np.float64],
     surface: NDArray[np.float64],
     mean: NDArray[np.float64],
+    lines: list[NDArray[np.int64]],
 ) -> Light:
     """The robust fit and its standard errors.
 
@@ -94,20 +101,27 @@ def _solve(
         scale: (N,) expected standard deviations.
         surface: (n, 5) terms of the drift at the patches.
         mean: (3,) mean level of each colour.
+        lines: (N,) the row, and (N,) the column of patches that each row of the design is from.
     """
     found = robust_fit(design, target, scale, np.full(design.shape[1], _WIDE))
     residual = (target - design @ found) / scale
     unit = 1.4826 * float(np.median(np.abs(residual)))  # median absolute deviation to sigma
     kept = np.abs(residual) < 4.685 * max(unit, 1.0)  # where Tukey's weights end
     weighted = design[kept] / scale[kept, None]
-    covariance: NDArray[Any] = np.linalg.pinv(weighted.T @ weighted) * float(np.mean(residual[kept] ** 2))
+    inverse = np.linalg.pinv(weighted.T @ weighted)
+    covariances: list[NDArray[Any]] = [inverse * float(np.mean(residual[kept] ** 2))]
+    for line in lines:
+        # noise of rows and columns is common to their patches and planes: a sum of squares over lines (Liang, Zeger 1986)
+        scores = np.zeros((line.max() + 1, design.shape[1]))
+        np.add.at(scores, line[kept], weighted * residual[kept, None])
+        covariances.append(inverse @ scores.T @ scores @ inverse)
     centred = surface - surface.mean(axis=0)
     drift = np.abs(centred @ found[-_TERMS:])
     worst = centred[int(np.argmax(drift))]
     return Light(
         offset=found[:6:2],
-        offset_error=np.sqrt(np.diag(covariance)[:6:2]),
+        offset_error=np.sqrt(np.max([np.diag(each)[:6:2] for each in covariances], axis=0)),
         mean=mean,
         drift=float(drift.max()),
-        drift_error=float(np.sqrt(worst @ covariance[-_TERMS:, -_TERMS:] @ worst)),
+        drift_error=float(np.sqrt(max(worst @ each[-_TERMS:, -_TERMS:] @ worst for each in covariances))),
     )

@@ -17,6 +17,7 @@ from rawnind.imaging.jit import kernel
 
 _LINES = 17  # lines of blocks; line noise is the difference from their mean
 _SAMPLED = 125  # blocks of a line, of which the median starts the M-estimator
+_FAR = 8.0  # standard deviations from its line's median, beyond which a block has changed
 _MEDIAN_SQUARE = 0.455  # median of a chi-square with 1 degree of freedom
 _PRIOR = (0.005, 0.05, 0.02)  # standard deviation of the terms of the response: offset, factor, exponent
 _DARK = np.float32(1e-3)  # level below which ln(g) is held constant
@@ -169,12 +170,12 @@ def subtract_lines(
         if residual.shape[3 - axis] < _LINES:
             continue
         every = max(1, residual.shape[axis] // _SAMPLED)
-        sample = residual[:, :, ::every] if axis == 2 else residual[:, ::every]
-        middle = np.median(sample, axis=axis, keepdims=True)
+        some_blocks = np.s_[:, :, ::every] if axis == 2 else np.s_[:, ::every]
+        middle = _weighted_median(residual[some_blocks], (n / sigma)[some_blocks], axis)
         first, second = np.zeros((2, len(residual), residual.shape[3 - axis]), np.float32)
-        _huber_step(residual, sigma, n, middle.squeeze(axis), axis == 2, first, second)
+        _huber_step(residual, sigma, n, middle, axis == 2, first, second)
         step = first / np.maximum(second, 1e-12)
-        step += middle.squeeze(axis)
+        step += middle
         step[n.sum(axis - 1) * np.ones_like(step) == 0] = 0
         error = np.median(n.mean(axis - 1) / np.maximum(second, 1e-12), axis=1)
         # a jump has two lines' variance
@@ -185,6 +186,18 @@ def subtract_lines(
         residual -= np.expand_dims(share * (step - slow), axis)
         left += lines_own.astype(np.float32) / _LINES
     return left
+
+
+def _weighted_median(
+    values: NDArray[np.float32], weights: NDArray[np.float32], axis: int
+) -> NDArray[np.float32]:
+    """Medians along an axis: where the weights below and above are equal."""
+    order = np.argsort(values, axis=axis)
+    total = np.cumsum(np.take_along_axis(weights, order, axis), axis=axis)
+    half = np.take(total, [-1], axis) / 2
+    at = np.expand_dims(np.argmax(total >= half, axis=axis), axis)
+    middle: NDArray[np.float32] = np.take_along_axis(values, np.take_along_axis(order, at, axis), axis)
+    return middle.squeeze(axis)
 
 
 @kernel(fastmath={"contract"})
@@ -211,7 +224,7 @@ def _huber_step(  # noqa: PLR0917
         second: (P, lines) sums of weights, added to.
     """
     planes, height, width = residual.shape
-    limit = np.float32(1.5)
+    limit, far = np.float32(1.5), np.float32(_FAR)
     line = np.empty((2, width), np.float32)
     for p in range(planes):
         for y in range(height):
@@ -223,6 +236,8 @@ def _huber_step(  # noqa: PLR0917
                 one = np.float32(1) / sigma[p, y, x]
                 z = (residual[p, y, x] - centre) * one
                 weight = n[y, x] * one * min(np.float32(1), limit / abs(z))
+                if abs(z) > far:
+                    weight = np.float32(0)
                 a[x] += weight * z
                 b[x] += weight * one
             if rows:

@@ -44,3 +44,16 @@ def test_hardly_any_unchanged_blocks_are_no_measurement():
     truth = np.full((3, *SHAPE), 0.2, np.float32)
     moments = block_moments(truth, truth, np.ones(SHAPE, np.bool_))
     assert measure_light(moments, fit_noise(moments), np.ones(moments.n.shape, np.bool_)) is None
+
+
+def test_an_offset_is_not_known_where_all_patches_have_one_level():
+    rng = np.random.default_rng(3)
+    truth = (
+        np.full((3, *SHAPE), 0.4, np.float32) + np.linspace(-0.01, 0.01, SHAPE[0], dtype=np.float32)[:, None]
+    )
+    noisy = truth + rng.normal(0, 0.1, truth.shape).astype(np.float32)
+    noisy += rng.normal(0, 0.05, (1, SHAPE[0], 1)).astype(np.float32)  # rows, the same in all planes
+    moments = block_moments(truth, noisy, np.ones(SHAPE, np.bool_))
+    light = measure_light(moments, fit_noise(moments), np.zeros(moments.n.shape, np.bool_))
+    assert (abs(light.offset) < 3 * light.offset_error).all()
+    assert (light.offset_error > 0.1 * light.mean).all()

@@ -87,3 +87,24 @@ def test_bright_objects_that_moved_do_not_determine_the_response_of_a_dark_scene
     taken = moments.d - residual
     assert abs(taken[moved == 0]).max() < 4e-6
     assert abs(taken).max() < 0.01 * 0.0048
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_change_in_half_of_the_dark_part_of_a_line_leaves_no_streak(axis):
+    rng = np.random.default_rng(6)
+    bright = np.ones(
+        SHAPE, np.float32
+    )  # each line is dark in the first half, and bright and noisier in the other
+    dark = np.s_[:, : SHAPE[1] // 2] if axis == 1 else np.s_[:, :, : SHAPE[2] // 2]
+    bright[dark] = 0
+    sigma = (0.02 + 0.3 * bright).astype(np.float32)
+    residual = (sigma * rng.standard_normal(SHAPE, np.float32)).astype(np.float32)
+    changed = np.zeros(SHAPE, np.bool_)
+    lines, across = slice(24, 34), slice(4, SHAPE[axis] * 28 // 100)
+    changed[:, across, lines] = axis == 1
+    if axis == 2:
+        changed[:, lines, across] = True
+    residual[changed] += 3
+    subtract_lines(residual, sigma, 16 * sigma**2, np.full(SHAPE[1:], 16, np.float32))
+    still = np.where(changed | (bright > 0), np.nan, residual)
+    assert np.nanmax(np.abs(np.nanmean(still, axis=axis))) < 0.012
