@@ -102,9 +102,15 @@ def _sound(folder):
 
 
 def _make_sound(folder):
-    from tests.fuzz.targets import make_sound_files
+    from tests.fuzz.targets import TARGETS, make_sound_files
 
     make_sound_files(folder)
+    for kind, target in TARGETS.items():  # what no call reads when it is sound is no input
+        work = folder.with_name("work-sound") / "input"
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(folder / target.part, work)
+        ends = [_outcome(call, work) for call in target.calls]
+        assert set(ends) == {"read"}, f"{kind} is not read though it is sound: {ends}"
 
 
 class _Worker:

@@ -114,6 +114,7 @@ _VALUES = {
     "string": ["", "x", "../../outside/precious", "/etc/passwd", "\x1b[2J", "ä" * 400, "0" * 40, "bayer"],
     "binary": [b"", b"\xff\xfe", b"[" * 900],
     "int32": [-(2**31), 2**31 - 1, -1, 0, 1, 60_000, 97],
+    "int64": [-(2**63), 2**63 - 1, -1, 0, 100],
     "double": [float("nan"), float("inf"), -1.0, 0.0, 1e300, 5e-324, 0.5],
     "bool": [True, False],
     "list": [[], [0.0] * 9, [float("nan")] * 4, [1e300] * 9, [1.0] * 3, [1.0] * 1000],

@@ -17,6 +17,7 @@ from rawnind.exporters.check import check
 from rawnind.exporters.research_yaml import export
 from rawnind.feed import CropDataset, CropLoader
 from rawnind.feed.live.history import Consumer, assigned_rows, last_run_end, remaining_rows
+from rawnind.memory import PROCESS_BYTES
 from rawnind.options import Options, load_config
 from rawnind.output.attempts import Ledger
 from rawnind.output.cleanup import remove_leftovers
@@ -34,6 +35,8 @@ from rawnind.recipe import Compression
 from rawnind.records import Cfa, ImageRef
 from rawnind.source.decode import decode, headers
 from rawnind.source.index import INDEX_NAME, index_to_yaml, load_index
+from rawnind.source.parquet_index import write_parquet_index
+from rawnind.training.checkpoint import load_network
 from rawnind.training.loop import train
 from rawnind.training.options import TrainOptions
 from rawnind.training.trainer import Trainer
@@ -41,8 +44,8 @@ from tests.fuzz.mutations import damaged, damaged_table, damaged_tag, disturb, r
 from tests.output.result_maker import RECIPE, make_pixels, make_result, make_scene, seal
 
 PHOTOS = Path(__file__).parents[1] / "golden" / "source"
-PHOTO_MEMORY = 300 << 20
-"""Bytes that a worker has for a photo; a header that claims more pixels is unreadable."""
+PHOTO_MEMORY = int(PROCESS_BYTES) + (300 << 20)
+"""Bytes that a worker has with a photo; a header that claims more pixels is unreadable."""
 TRAINING = {"crop_size": 32, "batch_size": 2, "funit": 4}
 FAULTS = (Reason.TRUNCATED, Reason.ALIGNMENT_LOSS)
 
@@ -68,7 +71,10 @@ def make_sound_files(folder):
     """Sound files of every kind, one folder for each `Target.part`."""
     source = folder / "source" / "source"
     shutil.copytree(PHOTOS, source)
-    (source / INDEX_NAME).write_text(index_to_yaml(load_index(source)))
+    index = load_index(source)
+    (source / INDEX_NAME).write_text(index_to_yaml(index))
+    with (source / "index.parquet").open("wb") as file:
+        write_parquet_index(file, index, source)
     config = folder / "config" / "config"
     config.mkdir(parents=True)
     values = {
@@ -174,6 +180,11 @@ def _damage_table(work, chance):
     seal(store)
 
 
+def _damage_index_table(work, chance):
+    path = work / "source" / "index.parquet"
+    path.write_bytes(table_bytes(damaged_table(pq.read_table(path), chance)))
+
+
 def _reseal_part(work, chance):
     resealed_part(chance.choice(sorted((work / "out" / "parts").iterdir())), chance)
 
@@ -261,6 +272,10 @@ def _load_checkpoint(work):
     training.advance()
 
 
+def _load_network(work):
+    load_network(work / "checkpoint" / "checkpoint.pt")
+
+
 def _clean(work):
     store = _store(work)
     remove_leftovers(store, Journal(store))
@@ -302,6 +317,7 @@ _SAMPLES = (_samples, lambda work: _samples(work, verify="sha256"))
 
 TARGETS = {
     "raw": Target(part="source", damage=_one_photo, calls=(_decode,)),
+    "parquet index": Target(part="source", damage=_either(_damage_one("source/index.parquet"), _damage_index_table, _damage_index_table), calls=(lambda work: index_to_yaml(load_index(work / "source" / "index.parquet")),)),
     "index": Target(part="source", damage=_damage_one("source/dataset_index.yaml"), calls=(lambda work: index_to_yaml(load_index(work / "source")),)),
     "config": Target(part="config", damage=_damage_one("config/config.yaml"), calls=(lambda work: Options.from_dict(load_config(work / "config" / "config.yaml")),)),
     "recipe": Target(part="out", damage=_damage_one("out/recipe.yaml"), calls=(lambda work: _claim(_store(work), RECIPE),), writes=_OUT),
@@ -313,7 +329,7 @@ TARGETS = {
     "events": Target(part="out", damage=_damage_one(f"out/{NAME}"), calls=(_STATUS, _events), writes=_OUT),
     "leases": Target(part="out", damage=_damage_one("out/leases/*"), calls=(_history,)),
     "attempts": Target(part="out", damage=_either(_damage_one("out/attempts/*/*/*/*"), _disturb("out/attempts")), calls=(lambda work: Ledger(_store(work), "run", "bayer/cat").timeouts(), _clean), writes=_OUT),
-    "checkpoint": Target(part="checkpoint", damage=_either(_damage_one("checkpoint/*"), _foreign_checkpoint), calls=(_load_checkpoint,)),
+    "checkpoint": Target(part="checkpoint", damage=_either(_damage_one("checkpoint/*"), _foreign_checkpoint), calls=(_load_checkpoint, _load_network)),
     "export": Target(part="export", damage=_moved_export, calls=(lambda work: check(work / "export"),)),
     "folder": Target(part="out", damage=_disturb("out"), calls=(_STATUS, _VERIFY, _samples, _history, _events, _append, _clean, _EXPORT), writes=frozenset({"out", "to"})),
 }  # fmt: skip
