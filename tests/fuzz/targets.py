@@ -131,7 +131,9 @@ def _make_output(store):
     crops = [
         LeasedCrop("bayer/cat", 1, row["crop_id"]) for row in pq.read_table(store.local(MANIFEST)).to_pylist()
     ]
-    LeaseLog(store, "feed").append([LeaseEntry(consumer="a", done=1, crops=tuple(crops[:3]))])  # fmt: skip
+    leases = LeaseLog(store, "feed")
+    for done, consumer in enumerate("aba"):
+        leases.append([LeaseEntry(consumer=consumer, done=done, crops=tuple(crops[2 * done : 2 * done + 2]))])
     ledger = Ledger(store, "run", "bayer/cat")
     ledger.begin()
     ledger.mark_timeout("mask", "0" * 40)
