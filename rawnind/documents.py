@@ -68,7 +68,7 @@ def read_yaml(
     {'crop_size': 512}
     """
     if len(data) > most:
-        raise error(f"{name} has {len(data)} bytes, more than the {most} that are read")
+        raise error(f"{name} has more than the {most} bytes that are read")
     document = _Document(text_only=text_only, condense=condense or (-1, None))
     add = document.add
     try:

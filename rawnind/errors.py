@@ -23,6 +23,10 @@ class OutputError(RawnindError):
     """The output folder cannot be used. Nothing that was committed is lost: free it and run again."""
 
 
+class LinkError(OutputError):
+    """A link stands in the output folder, and is not followed. Replace it by a folder or a file, or remove it."""
+
+
 class SourceLostError(RawnindError):
     """The source folder went away during the run. No file is blamed: bring it back and run again."""
 

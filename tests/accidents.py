@@ -151,6 +151,7 @@ class Linked(Accident):
     """A file or folder of the output becomes a link to something of the user's, which must not change."""
 
     stops: bool = True
+    codes: frozenset[int] = frozenset({COMPLETE, STOPPED, USAGE})
     place: str = ""
     _before: dict[Path, bytes] = field(default_factory=dict)
 

@@ -82,7 +82,7 @@ BOMB = b"a0: &a0 [x, x]\n" + b"".join(
         (b"a: \xff", "invalid leading UTF-8 octet"),
         (b"\x1b[2J: *", "control characters are not allowed"),
         (b'"\\e[2J": 1\n"\\e[2J": 2', r"\\x1b\[2J is given twice"),
-        (b"#" * (SETTINGS + 1), f"has {SETTINGS + 1} bytes, more than the {SETTINGS} that are read"),
+        (b"#" * (SETTINGS + 1), f"has more than the {SETTINGS} bytes that are read"),
     ],
 )  # fmt: skip
 def test_a_document_that_is_not_read_is_reported_in_one_sentence(text, why):

@@ -298,9 +298,6 @@ class _Export:
             for entry in self._target.list(folder):
                 if entry.path not in written and _OWN_FILE.fullmatch(entry.path):
                     self._target.remove(entry.path)
-        for name in ("train.yaml", "test.yaml"):  # of exports of earlier versions
-            if self._target.exists(name):
-                self._target.remove(name)
 
 
 _IMAGES = {Cfa.BAYER: "Bayer", Cfa.X_TRANS: "X-Trans"}

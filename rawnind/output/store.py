@@ -21,7 +21,7 @@ from typing import IO, Protocol
 import pyarrow as pa
 from pyarrow import fs
 
-from rawnind.errors import ConfigError, OutputError, redacted
+from rawnind.errors import ConfigError, LinkError, OutputError, redacted
 from rawnind.locations import open_location
 from rawnind.output.atomic_file import TEMPORARY, HashingSink, atomic_file
 
@@ -243,13 +243,13 @@ class Store:
         A folder that is linked to another disk could be another output's too, whose files a run would delete as its own.
 
         Raises:
-            OutputError: One of them is a symbolic link.
+            LinkError: One of them is a symbolic link.
         """
         place = Path(self._root)
         for part in PurePosixPath(folder).parts if self.is_local else ():
             place /= part
             if place.is_symlink():
-                raise OutputError(
+                raise LinkError(
                     f"{place} is a symbolic link; links inside an output folder are not followed, because files behind them could "
                     "be deleted. Replace it by a folder, or move the whole output folder to where it points"
                 )
@@ -263,13 +263,14 @@ class Store:
             flags: of `os.open`, in addition to those that keep links from being followed.
 
         Raises:
-            OutputError: It is a link or no regular file, it has a second name (a hard link), or the storage reports an error.
+            LinkError: It is a symbolic link.
+            OutputError: It is no regular file, it has a second name (a hard link), or the storage reports an error.
         """
         path = Path(self.full(name))
         with self._translated("write", name):
             self._make_folder(path.parent)
             if path.is_symlink():
-                raise OSError(errno.ELOOP, "it is a symbolic link; remove it")
+                raise LinkError(f"{path} is a symbolic link, which is not written through; remove it")
             # O_NONBLOCK: a pipe of that name would be waited for
             descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
             try:

@@ -18,7 +18,6 @@ from rawnind.errors import (
     ConfigError,
     DamagedManifestError,
     ManifestError,
-    OutputError,
     RecipeMismatchError,
     first_of,
 )
@@ -356,11 +355,8 @@ def _require_separate(location: str, index: Index) -> None:
 
 def _refuse_links(store: Store) -> None:
     """Refuses linked folders before anything is computed."""
-    try:
-        for name in cleanup.FOLDERS:
-            store.require_unlinked(name)
-    except OutputError as error:
-        raise ConfigError(str(error)) from error
+    for name in cleanup.FOLDERS:
+        store.require_unlinked(name)
 
 
 def _refuse_foreign(store: Store, *, fetches: bool) -> None:

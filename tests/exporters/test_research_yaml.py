@@ -170,10 +170,11 @@ def test_a_file_that_is_no_mark_does_not_make_a_folder_an_export(maker, tmp_path
 def test_photos_in_and_behind_the_folders_of_an_export_stay(maker, tmp_path):
     to, photos = tmp_path / "to", tmp_path / "photos"
     export(maker.store.location, to)
-    photo = to / "crops" / "bayer" / "holiday.jpg"
-    photo.write_bytes(b"photo")
+    theirs = (to / "crops" / "bayer" / "holiday.jpg", to / "train.yaml")
+    for path in theirs:
+        path.write_bytes(b"theirs")
     export(maker.store.location, to)
-    assert photo.read_bytes() == b"photo"
+    assert [path.read_bytes() for path in theirs] == [b"theirs"] * 2
     (to / "crops").rename(photos)
     (to / "crops").symlink_to(photos)
     before = hashes(photos)

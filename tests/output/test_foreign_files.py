@@ -6,7 +6,8 @@ import pytest
 
 import rawnind
 from rawnind.bridge.leases import LeaseEntry, LeaseLog
-from rawnind.errors import ConfigError, FolderInUseError, ManifestError, OutputError, redacted
+from rawnind.errors import ConfigError, FolderInUseError, LinkError, ManifestError, OutputError, redacted
+from rawnind.exit_codes import ExitCode, exit_code
 from rawnind.output.attempts import Ledger
 from rawnind.output.cleanup import remove_leftovers
 from rawnind.output.events import EventLog
@@ -168,8 +169,9 @@ def test_a_run_does_not_start_on_linked_folders(tmp_path, name):
     (tmp_path / "other").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).symlink_to(tmp_path / "other")
-    with pytest.raises(ConfigError, match="symbolic link"):
+    with pytest.raises(LinkError, match="symbolic link") as refused:
         rawnind.prepare(_nested(tmp_path / "pairs"), tmp_path / "out")
+    assert exit_code(refused.value) is ExitCode.USAGE
 
 
 def _nested(source):
