@@ -208,8 +208,8 @@ class _Export:
             mask[row["y"] : row["y"] + size, row["x"] : row["x"] + size] |= valid.astype(np.uint8) * 255
             noisy = noisy_rgb(stored.noisy_raw, pair, 0, 0, size)
             brightness += [
-                stored.gt_rgb[:, valid].sum(dtype=np.float64),
-                noisy[:, valid].sum(dtype=np.float64),
+                stored.gt_rgb.sum(dtype=np.float64, where=valid),
+                noisy.sum(dtype=np.float64, where=valid),
             ]
             crops.append(self._crop(row, pair, stored, noisy, written))
         mask_path = self._write(f"masks/{_folder(first)}/{pair.pair_id}.png", png_bytes(mask), written)

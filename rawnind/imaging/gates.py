@@ -87,7 +87,7 @@ def noise_numbers(
 ) -> dict[str, Any]:
     """The noise of both photos by the names of `Measurements`; None where it was not measured.
 
-    The GT's is of the GT alone. It does not count where the pair shows that its texture is not small beside it.
+    The GT's is of the GT alone. It counts where the pair shows that the GT's texture is small beside it.
 
     Args:
         truth: the GT.
@@ -101,7 +101,7 @@ def noise_numbers(
         if of_pair is None:
             continue
         numbers[f"noise_a_{color}"], numbers[f"noise_b_{color}"] = of_pair.noisy.measured
-        texture = gain**2 * (of_pair.texture - 2 * of_pair.texture_error)
+        texture = gain**2 * (of_pair.texture + 2 * of_pair.texture_error)
         if alone and texture <= _MOST_TEXTURE * alone.variance(gain * of_pair.level):
             numbers[f"gt_noise_a_{color}"], numbers[f"gt_noise_b_{color}"] = alone.measured
     return numbers

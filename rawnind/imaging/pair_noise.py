@@ -72,7 +72,7 @@ def pair_noise(pair: AlignedPair, usable: NDArray[np.bool_]) -> tuple[PairNoise,
         usable: (h, w) bool per cell of the pair's `rect`: not overexposed, hot or changed.
     """
     cfa, rect = pair.noisy.photo.cfa, pair.rect
-    blocks = _blocks(usable, cfa, rect)
+    blocks = _of_all_levels(_blocks(usable, cfa, rect), pair)
     if len(blocks) < _FEWEST:
         return None
     places, weights, ends, planes = _residuals_of(cfa)
@@ -104,7 +104,7 @@ def pair_noise(pair: AlignedPair, usable: NDArray[np.bool_]) -> tuple[PairNoise,
 
 
 def _blocks(usable: NDArray[np.bool_], cfa: Cfa, rect: Rect) -> NDArray[np.int64]:
-    """(N, 2) first sites (y, x) in the noisy frame of blocks of 36x36 sites that are usable everywhere, spread evenly."""
+    """(N, 2) first sites (y, x) in the noisy frame of blocks of 36x36 sites that are usable everywhere."""
     cells = _TILE // cfa.cell
     rows, columns = (side // cells for side in usable.shape)
     tiles = usable[: rows * cells, : columns * cells].reshape(rows, cells, columns, cells).all(axis=(1, 3))
@@ -113,8 +113,24 @@ def _blocks(usable: NDArray[np.bool_], cfa: Cfa, rect: Rect) -> NDArray[np.int64
     view = np.lib.stride_tricks.sliding_window_view(tiles, (_SIDE // _TILE,) * 2)
     whole = np.asarray(view.all(axis=(2, 3)))
     step = _STEP // _TILE
-    blocks = np.argwhere(whole[::step, ::step]) * _STEP + (rect.top, rect.left)
-    return blocks[:: -(-len(blocks) // _MOST_BLOCKS) or 1].astype(np.int64)
+    return (np.argwhere(whole[::step, ::step]) * _STEP + (rect.top, rect.left)).astype(np.int64)
+
+
+def _of_all_levels(blocks: NDArray[np.int64], pair: AlignedPair) -> NDArray[np.int64]:
+    """At most 1600 of the blocks, spread evenly over the frame and over levels: a line is determined by its ends.
+
+    Args:
+        blocks: (N, 2) first sites.
+        pair: the aligned photos; the level of a block is that of the ground truth's green in its middle.
+    """
+    if len(blocks) <= _MOST_BLOCKS:
+        return blocks
+    rgb, middle = pair.truth.rgb, blocks + _SIDE // 2
+    y, x = np.clip(middle + pair.warp.shift(middle), 0, np.array(rgb.values.shape[1:]) - 1).T
+    groups = level_groups((rgb.values[1, y, x].astype(np.float32) - rgb.offset) / np.float32(rgb.scale))
+    quota = _MOST_BLOCKS // len(groups)
+    chosen = [np.sort(group)[:: -(-len(group) // quota)] for group in groups]
+    return blocks[np.sort(np.concatenate(chosen))]
 
 
 def _fit(
