@@ -50,7 +50,7 @@ def sample(out: Path, seed: int, height: int, width: int, scenes: int) -> None:
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
               help="Write the index as YAML. One that exists keeps what it lists and what you edited. Of an index or a RawNIND "
-                   "folder, FILE.parquet is written as Parquet, for many thousands of scenes.")  # fmt: skip
+                   "folder, FILE must be new; FILE.parquet is written as Parquet, for many thousands of scenes.")  # fmt: skip
 @click.option(
     "--by-time", metavar="GAP", help="A scene ends where a camera pauses for longer: 60 (seconds), 5m, 1h."
 )
