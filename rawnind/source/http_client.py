@@ -23,7 +23,7 @@ from rawnind.errors import DownloadError, printable, redacted
 TOKEN = "DATAVERSE_API_TOKEN"  # noqa: S105 - the name of the variable
 """Environment variable with the API token of a Dataverse server, for files that are not public."""
 
-BLOCK = 1 << 20
+BLOCK = 1 << 18
 """Most bytes that are read at once."""
 
 _REDIRECTS = 10
