@@ -27,15 +27,17 @@ class FaultyProxy:
         target: port of the server.
         seed: of what happens to which request.
         share: of the requests that fail.
+        kinds: of `FAULTS`, those that happen.
 
     Attributes:
         port: of the proxy.
         happened: how often each fault did.
     """
 
-    def __init__(self, target: int, *, seed: float, share: float) -> None:
+    def __init__(self, target: int, *, seed: float, share: float, kinds=FAULTS) -> None:
         self._chance = Random(seed)
         self._share = share
+        self._kinds = kinds
         self._target = target
         self._lock = threading.Lock()
         self.happened: Counter[str] = Counter()
@@ -56,7 +58,7 @@ class FaultyProxy:
         with self._lock:
             if self._chance.random() >= self._share:
                 return None
-            kind = self._chance.choice(FAULTS)
+            kind = self._chance.choice(self._kinds)
             if kind == "aborted upload" and method != "PUT":
                 kind = "500"
             self.happened[kind] += 1

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.server
 import json
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -50,6 +51,10 @@ class DataverseServer:
 
         class Server(http.server.ThreadingHTTPServer):
             request_queue_size = 128
+
+            def handle_error(self, request, client_address):
+                if not isinstance(sys.exception(), ConnectionError):  # a client that was interrupted
+                    super().handle_error(request, client_address)
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
