@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -219,6 +220,14 @@ def test_prepare_and_status_list_what_is_not_collected(rawnind, sample_set, out)
         assert "Pairs that are not collected: 4\n" in text
         for scene in ("bayer/coins", "bayer/deep-field", "bayer/moon", "bayer/two-motifs"):
             assert f": {scene}: Bayer_{scene[6:]}_ISO" in text
+
+
+def test_status_works_while_the_manifest_is_written(rawnind, out, tmp_path):
+    between = shutil.copytree(out, tmp_path / "between")
+    (between / "pairs.parquet").write_bytes(b"of the next manifest")
+    code, _, said = rawnind("status", between)
+    assert code == ExitCode.COMPLETE
+    assert "is writing the manifest now" in said
 
 
 def test_a_quiet_run_prints_nothing_and_errors_are_printed_all_the_same(rawnind, sample_set, out, capfd):

@@ -22,13 +22,17 @@ def status(output: str) -> None:
       rawnind status out
       rawnind status s3://bucket/out
     """
+    from rawnind.errors import DamagedManifestError
     from rawnind.output.store import Store
     from rawnind.output.white_levels import white_level_warnings
 
     found = api.status(output)
     print_lines(found.lines())
     if found.summary:
-        print_lines(white_level_warnings(Store(output)))
+        try:
+            print_lines(white_level_warnings(Store(output)))
+        except DamagedManifestError as error:  # or `prepare` is writing it
+            print_lines([str(error)])
 
 
 @click.command()
