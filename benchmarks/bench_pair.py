@@ -46,6 +46,7 @@ STAGES = {
     "mask: noise, tests": [(pair, "detect_change"), (pair, "combine"), (pair, "valid")],
     "MS-SSIM": [(pair, "windowed_ms_ssim"), (pair, "frame_mean"), (crops, "crop_means")],
     "noise of the photo": [(prepared, "photo_noise")],
+    "noise beside the GT": [(pair, "pair_noise")],
     "GT warped to crops": [(pair, "warped_rgb")],
     "crop grid": [(coordinates, "grid"), (coordinates, "valid_fractions")],
     "demosaic GT (once a scene)": [(prepared, "demosaic")],

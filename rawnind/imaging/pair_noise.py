@@ -22,7 +22,7 @@ from rawnind.imaging.crops import AlignedPair
 from rawnind.imaging.jit import kernel
 from rawnind.imaging.levels import site_lines, tile_colors
 from rawnind.imaging.photo_noise import ColorNoise, residual
-from rawnind.imaging.warp import warp_rect
+from rawnind.imaging.warp import warp_row
 from rawnind.records import Cfa
 
 _STEP, _TILE, _SIDE = (
@@ -30,7 +30,7 @@ _STEP, _TILE, _SIDE = (
     12,
     36,
 )  # sites: between blocks; whole cells of both CFAs; of a block with its windows
-_MOST_BLOCKS = 1600
+_MOST_BLOCKS = 1200
 _FEWEST = 24  # blocks
 _SIDES = {Cfa.BAYER: (9, 9, 9, 9), Cfa.X_TRANS: (12, 9, 12)}  # sites: windows of each plane's residuals
 _COUNTS = {Cfa.BAYER: (3, 3, 3, 3), Cfa.X_TRANS: (4, 8, 4)}  # residuals in a window; more show more texture
@@ -107,7 +107,8 @@ def _blocks(usable: NDArray[np.bool_], cfa: Cfa, rect: Rect) -> NDArray[np.int64
     """(N, 2) first sites (y, x) in the noisy frame of blocks of 36x36 sites that are usable everywhere."""
     cells = _TILE // cfa.cell
     rows, columns = (side // cells for side in usable.shape)
-    tiles = usable[: rows * cells, : columns * cells].reshape(rows, cells, columns, cells).all(axis=(1, 3))
+    across = usable[: rows * cells, : columns * cells].reshape(rows, cells, columns * cells).all(axis=1)
+    tiles = across.reshape(rows, columns, cells).all(axis=2)
     if min(tiles.shape) < _SIDE // _TILE:
         return np.empty((0, 2), np.int64)
     view = np.lib.stride_tricks.sliding_window_view(tiles, (_SIDE // _TILE,) * 2)
@@ -117,7 +118,7 @@ def _blocks(usable: NDArray[np.bool_], cfa: Cfa, rect: Rect) -> NDArray[np.int64
 
 
 def _of_all_levels(blocks: NDArray[np.int64], pair: AlignedPair) -> NDArray[np.int64]:
-    """At most 1600 of the blocks, spread evenly over the frame and over levels: a line is determined by its ends.
+    """At most 1200 of the blocks, spread evenly over the frame and over levels: a line is determined by its ends.
 
     Args:
         blocks: (N, 2) first sites.
@@ -253,7 +254,7 @@ def _measure(  # noqa: PLR0917
         out: (4, R, N) mean level, noisy * noisy, noisy * truth, truth * truth, written; not a number where a sensor value is 0.
     """
     period = len(colors)
-    rgb = np.empty((3, _SIDE, _SIDE), np.float32)
+    rgb = np.empty((3, _SIDE), np.float32)
     noisy, truth = np.empty(_SIDE * _SIDE, np.float32), np.empty(_SIDE * _SIDE, np.float32)
     starts, steps = at[:, 0] * _SIDE + at[:, 1], places[:, 0] * _SIDE + places[:, 1]
     one, other, sums = (
@@ -263,14 +264,15 @@ def _measure(  # noqa: PLR0917
     )
     for i in range(len(blocks)):
         top, left = blocks[i]
-        warp_rect(values, nodes, top, left, rgb)
         cut_off = False
         for y in range(_SIDE):
+            v = y % period
+            warp_row(values, nodes, (top + y, left), (colors[v].min(), colors[v].max() + 1), rgb)
             for x in range(_SIDE):
-                value, v, u = mosaic[top + y, left + x], y % period, x % period
+                value, u = mosaic[top + y, left + x], x % period
                 cut_off |= value == 0
                 noisy[y * _SIDE + x] = value * lines[0, v, u] + lines[1, v, u]
-                truth[y * _SIDE + x] = rgb[colors[v, u], y, x] * encoding[0] + encoding[1]
+                truth[y * _SIDE + x] = rgb[colors[v, u], x] * encoding[0] + encoding[1]
         if cut_off:
             out[:, :, i] = np.nan
             continue

@@ -147,7 +147,7 @@ def warped_planes(rgb: CameraRgb, warp: Warp, cfa: Cfa, rect: Rect) -> Float32s:
 def warped_rgb(rgb: CameraRgb, warp: Warp, rect: Rect) -> CameraRgb:
     """The GT at the noisy sites of a rectangle: (3, rect.height, rect.width) float32 values, encoded as in `rgb`."""
     out = np.empty((3, rect.height, rect.width), np.float32)
-    warp_rect(rgb.values, warp.nodes, rect.top, rect.left, out)
+    _warp_rect(rgb.values, warp.nodes, rect.top, rect.left, out)
     return CameraRgb(values=out, offset=rgb.offset, scale=rgb.scale)
 
 
@@ -196,8 +196,8 @@ def _set_ranges(first: NDArray[np.int64], last: NDArray[np.int64], out: NDArray[
 
 
 @kernel
-def warp_rect(values: NDArray[np.uint16], nodes: Float64s, top: int, left: int, out: Float32s) -> None:
-    """`_warp_row` of each row of a rectangle.
+def _warp_rect(values: NDArray[np.uint16], nodes: Float64s, top: int, left: int, out: Float32s) -> None:
+    """`warp_row` of each row of a rectangle.
 
     Args:
         values: (3, H, W) of the GT.
@@ -208,7 +208,7 @@ def warp_rect(values: NDArray[np.uint16], nodes: Float64s, top: int, left: int, 
     """
     row = np.empty((3, out.shape[2]), np.float32)
     for y in range(out.shape[1]):
-        _warp_row(values, nodes, (top + y, left), (0, 3), row)
+        warp_row(values, nodes, (top + y, left), (0, 3), row)
         out[:, y] = row
 
 
@@ -233,7 +233,7 @@ def _bayer_planes(
     row = np.empty((3, 2 * out.shape[2]), np.float32)
     for y in range(2 * out.shape[1]):
         first = y % 2  # red and green, then green and blue
-        _warp_row(values, nodes, (corner[0] + y, corner[1]), (first, first + 2), row)
+        warp_row(values, nodes, (corner[0] + y, corner[1]), (first, first + 2), row)
         for column in range(2):
             target, source = out[2 * first + column, y // 2], row[first + column]
             for x in range(len(target)):
@@ -254,7 +254,7 @@ def _xtrans_planes(
     red, green, blue = rows[:, 0], rows[:, 1], rows[:, 2]
     for y in range(out.shape[1]):
         for i in range(3):
-            _warp_row(values, nodes, (corner[0] + 3 * y + i, corner[1]), (0, 3), rows[i])
+            warp_row(values, nodes, (corner[0] + 3 * y + i, corner[1]), (0, 3), rows[i])
         for x in range(out.shape[2]):
             i = 3 * x
             total = green[0, i] + green[0, i + 1] + green[1, i] + green[1, i + 1] + green[2, i + 2]
@@ -268,7 +268,7 @@ def _xtrans_planes(
 
 
 @kernel
-def _warp_row(
+def warp_row(
     values: NDArray[np.uint16],
     nodes: Float64s,
     start: tuple[int, int],
