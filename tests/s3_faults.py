@@ -32,6 +32,7 @@ class FaultyProxy:
     Attributes:
         port: of the proxy.
         happened: how often each fault did.
+        requests: method and path of each that was forwarded.
     """
 
     def __init__(self, target: int, *, seed: float, share: float, kinds=FAULTS) -> None:
@@ -41,6 +42,7 @@ class FaultyProxy:
         self._target = target
         self._lock = threading.Lock()
         self.happened: Counter[str] = Counter()
+        self.requests: list[tuple[str, str]] = []
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
         self.port = self._server.server_address[1]
@@ -66,6 +68,7 @@ class FaultyProxy:
 
     def forward(self, method, path, headers, body):
         """The server's status, headers and body."""
+        self.requests.append((method, path))
         connection = http.client.HTTPConnection("127.0.0.1", self._target, timeout=60)
         with contextlib.closing(connection):
             chunked = "transfer-encoding" in headers

@@ -5,7 +5,9 @@ import http.server
 import random
 import threading
 import uuid
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -109,6 +111,21 @@ def test_credentials_in_the_address_of_a_source_are_refused():
         load_index("s3://KEY:SECRET@bucket/photos")
 
 
+def require_few_requests(paths, scenes, shards):
+    """At most what docs/cluster.md says about requests that succeed; those for leases and events go by the clock."""
+    kinds = Counter(
+        ("LIST" if "list-type" in path else method, folder)
+        for method, path in paths
+        for folder in ("shards", "parts", "attempts", "locks", "events")
+        if f"/{folder}/" in unquote(path)
+    )
+    assert kinds["PUT", "shards"] == kinds["GET", "shards"] == shards
+    assert kinds["HEAD", "shards"] <= 2 * shards
+    assert kinds["PUT", "parts"] <= scenes
+    by_clock = sum(count for (_, folder), count in kinds.items() if folder in {"locks", "events"})
+    assert len(paths) - by_clock <= 60 + 14 * scenes + 4 * shards
+
+
 def test_from_a_bucket_into_a_bucket_that_are_busy_the_manifest_has_the_same_bytes_as_locally(
     cluster, uploaded, undisturbed, s3, tmp_path
 ):
@@ -122,6 +139,9 @@ def test_from_a_bucket_into_a_bucket_that_are_busy_the_manifest_has_the_same_byt
     assert sum(proxy.happened.values()) >= 3
     assert summary.scenes.open == 0
     store = Store(output)
+    own = output.partition("?")[0].rpartition("/")[2]
+    paths = [(method, path) for method, path in proxy.requests if own in path]
+    require_few_requests(paths, summary.scenes.planned, len(list(store.list("shards"))))
     for entry in store.list():
         target = tmp_path / "out" / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
