@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import importlib.metadata
 import importlib.util
 import socket
 from dataclasses import dataclass
@@ -9,16 +10,15 @@ from pathlib import Path
 
 from rawnind.errors import CodeMismatchError
 
-_VERSIONS = {
-    "numpy": ("numpy", "__version__"),
-    "numba": ("numba", "__version__"),
-    "OpenCV": ("cv2", "__version__"),
-    "SciPy": ("scipy", "__version__"),
-    "rawpy": ("rawpy", "__version__"),
-    "LibRaw": ("rawpy", "libraw_version"),
-    "ExifRead": ("exifread", "__version__"),
+_LIBRARIES = {
+    "numpy": ("numpy", "numpy"),
+    "numba": ("numba", "numba"),
+    "OpenCV": ("opencv-python-headless", "cv2"),
+    "SciPy": ("scipy", "scipy"),
+    "rawpy": ("rawpy", "rawpy"),
+    "ExifRead": ("exifread", "exifread"),
 }
-"""What makes pixels and numbers: the name of each library, its module, and the attribute that holds its version."""
+"""What makes pixels and numbers: the name of each library, its distribution, and its module."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,13 +72,26 @@ def describe() -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
     for path in sorted(folder.rglob("*.py")):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(folder)} {len(content)}\n".encode() + content)
-    versions = []
-    for name, (module, attribute) in _VERSIONS.items():
-        try:
-            versions.append((name, str(getattr(importlib.import_module(module), attribute, "unknown"))))
-        except ImportError:
-            versions.append((name, "missing"))
+    versions = [(name, _version(*library)) for name, library in _LIBRARIES.items()]
+    try:
+        libraw = importlib.import_module("rawpy").libraw_version
+    except ImportError:
+        libraw = "missing"
+    versions.append(("LibRaw", str(libraw)))
     return socket.gethostname(), str(folder), digest.hexdigest(), tuple(versions)
+
+
+def _version(distribution: str, module: str) -> str:
+    """Version of a library, without the seconds that it takes to import it; the file's name where another module is found first."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return "missing"
+    try:
+        found = importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return spec.origin
+    its_own = Path(spec.origin).parent.resolve() == Path(str(found.locate_file(module))).resolve()
+    return found.version if its_own else spec.origin
 
 
 def this_installation() -> Installation:

@@ -47,6 +47,16 @@ def test_other_libraries_are_named():
         here.require_same(other)
 
 
+def test_a_module_that_is_found_before_a_library_is_told_apart(tmp_path):
+    (tmp_path / "numba.py").write_text("raise SystemExit('imported')")
+    script = "from rawnind.installation import describe; print(repr(describe()))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    with pytest.raises(CodeMismatchError, match=rf"numba {tmp_path}/numba\.py there and .* here"):
+        this_installation().require_same(as_installation(eval(done.stdout)))  # noqa: S307 - our own repr
+
+
 def test_a_machine_without_the_package_is_named_with_the_remedy():
     without = Installation(host="node7", folder="", digest="", versions=())
     with pytest.raises(CodeMismatchError, match=r"not installed on node7.*--working-dir"):

@@ -16,42 +16,21 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from rawnind.child_process import CHILDREN, die_with_parent, last_line, run_module, signal_name
-from rawnind.errors import (
-    CodeMismatchError,
-    OutputError,
-    RawnindError,
-    SourceLostError,
-    StoppedEarlyError,
-    WorkersDyingError,
-)
 from rawnind.imaging.photo import Photo
 from rawnind.outcomes import whole_scene_result
 from rawnind.output.journal.journal import decode_result, encode_result
 from rawnind.output.store import Store
 from rawnind.pipeline.scene import Meter, process_scene
+from rawnind.pipeline.trouble import FATAL, decode_trouble, encode_trouble
 from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
 from rawnind.records import ImageRef, Scene, SceneResult
 from rawnind.source.decode_subprocess import decode_isolated
 from rawnind.source.lost import checking_source
 
-FATAL = (OutputError, StoppedEarlyError, SourceLostError, WorkersDyingError, CodeMismatchError)
-"""Errors that must stop the whole run."""
-
 _TASK = TypeAdapter(tuple[Scene, Recipe, str])
 _BLAS_SIDE = 256  # of matrices that OpenBLAS computes with buffers and in every thread
 _MOST_LIKELY_KILLED = "1000"  # proc(5), oom_score_adj
-
-
-def encode_trouble(error: RawnindError) -> str:
-    """A fatal error as JSON."""
-    return json.dumps([type(error).__name__, str(error)])
-
-
-def decode_trouble(text: str) -> RawnindError:
-    """A fatal error from JSON."""
-    name, message = json.loads(text)
-    return next(kind for kind in FATAL if kind.__name__ == name)(message)
 
 
 def process_isolated(scene: Scene, recipe: Recipe, store: Store, *, root: str, memory: float) -> SceneResult:

@@ -1,12 +1,10 @@
 """The callable that Ray Data maps over scenes."""
 
-import contextlib
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,40 +14,22 @@ from ray.exceptions import RayActorError
 
 from rawnind import timing
 from rawnind.bridge.messages import Submission
-from rawnind.errors import RawnindError, SourceError, WorkersDyingError
+from rawnind.errors import RawnindError, SourceError
 from rawnind.fetch.on_demand import fetch_scene, remove_scene
-from rawnind.imaging.photo import Photo
 from rawnind.installation import Installation, this_installation
-from rawnind.locations import is_uri
-from rawnind.outcomes import whole_scene_result
-from rawnind.output.attempts import Ledger, TimedOut
 from rawnind.output.journal.journal import encode_result
 from rawnind.output.lock import RunLock
 from rawnind.output.store import Store
 from rawnind.pipeline.bridge_link import BridgeLink
 from rawnind.pipeline.malloc import keep_freed_memory
-from rawnind.pipeline.scene import Meter, process_scene
-from rawnind.pipeline.scene_subprocess import FATAL, decode_trouble, encode_trouble, process_isolated
-from rawnind.pipeline.watchdog import Watchdog
-from rawnind.reasons import Reason
+from rawnind.pipeline.trouble import FATAL, decode_trouble, encode_trouble
 from rawnind.recipe import Recipe
-from rawnind.records import ImageRef, Scene, SceneResult
-from rawnind.source.decode import decode
-from rawnind.source.decode_subprocess import decode_isolated
+from rawnind.records import Scene
 from rawnind.source.fingerprint import fingerprint
-from rawnind.source.lost import checking_source
 from rawnind.source.remote import RemoteFile
-from rawnind.source.storage import photo_stat
 
 _SCENE = TypeAdapter(Scene)
 _FILES = TypeAdapter(tuple[RemoteFile, ...])
-
-_DEATHS_BEFORE_FILES, _DEATHS_BEFORE_SCENE = 2, 4
-"""Deaths of a scene's worker after which its files are decoded in child processes, and after which all of it is processed in one."""
-
-_DEATHS_BEFORE_GIVING_UP = 8
-"""Deaths after which the run stops: no single file causes them, and further retries would not help."""
-
 
 _NOTHING: Mapping[str, SourceError] = {}
 
@@ -110,16 +90,23 @@ class SceneWorker:
         keep_freed_memory()
         self._store = Store(output)
         self._lock = lock
-        self._root = root
         self._is_open = False
-        self._run = run
-        self._recipe = recipe
-        self._bridge = bridge
-        self._scene_timeout = scene_timeout
-        self._memory = memory
         self._installation = installation
         self._keep_raw = keep_raw
         self._turn = threading.Lock()
+        # The driver imports this module too, and needs neither numba nor LibRaw.
+        from rawnind.pipeline.scene_attempt import SceneAttempt
+
+        self._attempt = SceneAttempt(
+            store=self._store,
+            run=run,
+            root=root,
+            recipe=recipe,
+            bridge=bridge,
+            scene_timeout=scene_timeout,
+            memory=memory,
+            overdue=self._link.commit_in_background,
+        )
 
     def __call__(self, block: pa.Table) -> dict[str, list[Any]]:
         """Processes a block of `scene_row`s."""
@@ -190,7 +177,7 @@ class SceneWorker:
         inputs = fingerprint(scene)  # before the files are read: a later change then shows
         self._require_same_installation()
         self._open_output()
-        result, telemetry = self._process(scene, lost)
+        result, telemetry = self._attempt(scene, lost)
         return Submission(key=scene.key, data=encode_result(result), telemetry=telemetry, inputs=inputs)
 
     def _require_same_installation(self) -> None:
@@ -212,76 +199,6 @@ class SceneWorker:
             self._lock.require(self._store)
             self._store.require_root()
         self._is_open = True
-
-    def _process(self, scene: Scene, lost: Mapping[str, SourceError]) -> tuple[SceneResult, dict[str, float]]:
-        ledger = Ledger(self._store, self._run, scene.key)
-        attempts = ledger.begin() if _has_photo(scene) else 0
-        timeouts = ledger.timeouts() if attempts else []
-        deaths = attempts - len(timeouts)
-        if deaths >= _DEATHS_BEFORE_GIVING_UP:
-            raise WorkersDyingError(
-                f"{scene.key} has ended its worker {deaths} times, and neither it nor one of its files does so by itself. "
-                "Memory may be too short: give each scene more with --cpus-per-scene, then run again to resume."
-            )
-        slow = self._slow_photo(scene, timeouts)
-        if timeouts and slow is None:
-            detail = f"gave up after {self._scene_timeout:g} s, in stage {timeouts[-1].stage}"
-            return whole_scene_result(scene, self._recipe, Reason.TIMEOUT, detail), {"attempts": attempts + 1}
-        decoder = decode if deaths < _DEATHS_BEFORE_FILES else decode_isolated
-        with Watchdog(
-            self._bridge, scene.key, ledger, self._scene_timeout, self._link.commit_in_background
-        ) as watchdog:
-            meter = Meter(watchdog.enter)
-
-            def read(ref: ImageRef) -> Photo:
-                if slow and ref.sha1 == slow.sha1:
-                    raise self._timed_out(ref)
-                if ref.filename in lost:
-                    raise lost[ref.filename]
-                with checking_source(self._root), watchdog.reading(ref):
-                    return Photo.from_visible(*decoder(ref, memory=self._memory))
-
-            if deaths >= _DEATHS_BEFORE_SCENE:
-                watchdog.enter("isolated", {})
-                result = process_isolated(
-                    scene, self._recipe, self._store, root=self._root, memory=self._memory
-                )
-            else:
-                result = process_scene(
-                    scene,
-                    self._recipe,
-                    self._store,
-                    meter=meter,
-                    read=_measured(read, meter),
-                    memory=self._memory,
-                )
-        return result, {**meter.done(), "attempts": attempts + 1}
-
-    def _slow_photo(self, scene: Scene, timeouts: list[TimedOut]) -> ImageRef | None:
-        """The photo whose decoding timed out, where only one attempt did: the scene is then processed without it."""
-        if len(timeouts) != 1:
-            return None
-        photos = (*scene.ground_truths, *scene.noisy)
-        return next((ref for ref in photos if ref.sha1 == timeouts[0].sha1), None)
-
-    def _timed_out(self, ref: ImageRef) -> SourceError:
-        return SourceError(Reason.TIMEOUT, f"{ref.filename}: not decoded after {self._scene_timeout:g} s")
-
-
-def _has_photo(scene: Scene) -> bool:
-    """Whether any of a scene's files may be there; where none is, nothing of the scene can end its worker."""
-    return any(is_uri(ref.path) or Path(ref.path).exists() for ref in (*scene.ground_truths, *scene.noisy))
-
-
-def _measured(read: Callable[[ImageRef], Photo], meter: Meter) -> Callable[[ImageRef], Photo]:
-    """`read` that adds each file's size to `read_bytes`."""
-
-    def measured(ref: ImageRef) -> Photo:
-        with contextlib.suppress(OSError):  # `read` reports what is wrong with the file
-            meter.add("read_bytes", (photo_stat(ref.path) or (0,))[0])
-        return read(ref)
-
-    return measured
 
 
 def trouble_of(row: dict[str, Any]) -> RawnindError | None:

@@ -1,7 +1,5 @@
 """What a worker does about scenes that end workers."""
 
-from pathlib import Path
-
 import pyarrow as pa
 import pytest
 import ray
@@ -73,19 +71,19 @@ def is_dead(bridge):
 
 def committed(work):
     """The one result that the bridge has."""
-    ((_, result),) = ray.get(work._bridge.since.remote(0))
+    ((_, result),) = ray.get(work._link._bridge.since.remote(0))
     return result
 
 
-def test_a_worker_that_starts_in_a_folder_that_took_the_place_of_the_runs_writes_nothing(worker):
+def test_a_worker_that_starts_in_a_folder_that_took_the_place_of_the_runs_writes_nothing(worker, small_set):
     work, cat, ledger = worker
     other = SceneWorker(
         output=work._store.uri,
         lock=RunLock(run="run", file="run.lock"),
         run="run",
-        root=str(work._root),
+        root=str(small_set),
         recipe=RECIPE,
-        bridge=work._bridge,
+        bridge=work._link._bridge,
         scene_timeout=60,
         memory=4e9,
     )
@@ -144,26 +142,26 @@ def test_a_scene_that_times_out_twice_fails(worker):
 
 def test_a_worker_whose_bridge_was_ended_for_good_begins_no_scene_and_ends_quietly(worker):
     work, cat, ledger = worker
-    ray.kill(work._bridge)
-    poll(lambda: is_dead(work._bridge))
+    ray.kill(work._link._bridge)
+    poll(lambda: is_dead(work._link._bridge))
     assert answer(work, cat) == {"scenes": 0, "trouble": ""}
     assert ledger.begin() == 0
 
 
 @pytest.mark.parametrize(("worker", "parts"), [(32, 1), (5, 1), (2, 3), (1, 5)], indirect=["worker"])
 def test_small_scenes_are_committed_together_as_far_as_max_scenes_allows_and_leave_no_mark(
-    worker, parts, monkeypatch
+    worker, small_set, parts, monkeypatch
 ):
     monkeypatch.setattr(timing, "COMMIT_GROUP", 60.0)
     work, _, _ = worker
-    scenes = load_index(work._root).scenes
-    for path in Path(work._root).glob("*.dng"):
+    scenes = load_index(small_set).scenes
+    for path in small_set.glob("*.dng"):
         path.unlink()
-    (Path(work._root) / "readme.txt").touch()  # an empty source counts as one that is not mounted
+    (small_set / "readme.txt").touch()  # an empty source counts as one that is not mounted
     work(pa.Table.from_pylist([scene_row(scene) for scene in scenes]))
-    results = [result for _, result in ray.get(work._bridge.since.remote(0))]
+    results = [result for _, result in ray.get(work._link._bridge.since.remote(0))]
     assert {result.outcome for result in results} == {Outcome.FAILED}
     assert len(results) == len(scenes)
     assert len(work._store.list("parts")) == parts
-    assert ray.get(work._bridge.snapshot.remote()).peak_in_flight == -(-len(scenes) // parts)
+    assert ray.get(work._link._bridge.snapshot.remote()).peak_in_flight == -(-len(scenes) // parts)
     assert work._store.list("attempts") == []

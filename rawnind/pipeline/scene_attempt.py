@@ -1,0 +1,142 @@
+"""One attempt of a worker to process a scene, after those that ended their worker."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rawnind.errors import SourceError, WorkersDyingError
+from rawnind.imaging.photo import Photo
+from rawnind.locations import is_uri
+from rawnind.outcomes import whole_scene_result
+from rawnind.output.attempts import Ledger, TimedOut
+from rawnind.output.store import Store
+from rawnind.pipeline.scene import Meter, process_scene
+from rawnind.pipeline.scene_subprocess import process_isolated
+from rawnind.pipeline.watchdog import Watchdog
+from rawnind.reasons import Reason
+from rawnind.recipe import Recipe
+from rawnind.records import ImageRef, Scene, SceneResult
+from rawnind.source.decode import decode
+from rawnind.source.decode_subprocess import decode_isolated
+from rawnind.source.lost import checking_source
+from rawnind.source.storage import photo_stat
+
+_DEATHS_BEFORE_FILES, _DEATHS_BEFORE_SCENE = 2, 4
+"""Deaths of a scene's worker after which its files are decoded in child processes, and after which all of it is processed in one."""
+
+_DEATHS_BEFORE_GIVING_UP = 8
+"""Deaths after which the run stops: no single file causes them, and further retries would not help."""
+
+
+class SceneAttempt:
+    """Processes a scene with more care the more workers it has ended.
+
+    Args:
+        store: the output folder.
+        run: the run's name.
+        root: the folder that the photos come from.
+        recipe: the parameters.
+        bridge: handle of the bridge actor.
+        scene_timeout: seconds after which a scene is given up; None: never.
+        memory: bytes that the worker may use.
+        overdue: called from another thread while a scene takes longer than expected.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        run: str,
+        root: str,
+        recipe: Recipe,
+        bridge: Any,
+        scene_timeout: float | None,
+        memory: float,
+        overdue: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._run = run
+        self._root = root
+        self._recipe = recipe
+        self._bridge = bridge
+        self._scene_timeout = scene_timeout
+        self._memory = memory
+        self._overdue = overdue
+
+    def __call__(self, scene: Scene, lost: Mapping[str, SourceError]) -> tuple[SceneResult, dict[str, float]]:
+        """A scene's result, and what was measured on the way.
+
+        Args:
+            scene: the scene.
+            lost: why photos could not be fetched, by file name.
+
+        Raises:
+            RawnindError: One of `FATAL`, which must stop the run.
+        """
+        ledger = Ledger(self._store, self._run, scene.key)
+        attempts = ledger.begin() if _has_photo(scene) else 0
+        timeouts = ledger.timeouts() if attempts else []
+        deaths = attempts - len(timeouts)
+        if deaths >= _DEATHS_BEFORE_GIVING_UP:
+            raise WorkersDyingError(
+                f"{scene.key} has ended its worker {deaths} times, and neither it nor one of its files does so by itself. "
+                "Memory may be too short: give each scene more with --cpus-per-scene, then run again to resume."
+            )
+        slow = self._slow_photo(scene, timeouts)
+        if timeouts and slow is None:
+            detail = f"gave up after {self._scene_timeout:g} s, in stage {timeouts[-1].stage}"
+            return whole_scene_result(scene, self._recipe, Reason.TIMEOUT, detail), {"attempts": attempts + 1}
+        decoder = decode if deaths < _DEATHS_BEFORE_FILES else decode_isolated
+        with Watchdog(self._bridge, scene.key, ledger, self._scene_timeout, self._overdue) as watchdog:
+            meter = Meter(watchdog.enter)
+
+            def read(ref: ImageRef) -> Photo:
+                if slow and ref.sha1 == slow.sha1:
+                    raise self._timed_out(ref)
+                if ref.filename in lost:
+                    raise lost[ref.filename]
+                with checking_source(self._root), watchdog.reading(ref):
+                    return Photo.from_visible(*decoder(ref, memory=self._memory))
+
+            if deaths >= _DEATHS_BEFORE_SCENE:
+                watchdog.enter("isolated", {})
+                result = process_isolated(
+                    scene, self._recipe, self._store, root=self._root, memory=self._memory
+                )
+            else:
+                result = process_scene(
+                    scene,
+                    self._recipe,
+                    self._store,
+                    meter=meter,
+                    read=_measured(read, meter),
+                    memory=self._memory,
+                )
+        return result, {**meter.done(), "attempts": attempts + 1}
+
+    def _slow_photo(self, scene: Scene, timeouts: list[TimedOut]) -> ImageRef | None:
+        """The photo whose decoding timed out, where only one attempt did: the scene is then processed without it."""
+        if len(timeouts) != 1:
+            return None
+        photos = (*scene.ground_truths, *scene.noisy)
+        return next((ref for ref in photos if ref.sha1 == timeouts[0].sha1), None)
+
+    def _timed_out(self, ref: ImageRef) -> SourceError:
+        return SourceError(Reason.TIMEOUT, f"{ref.filename}: not decoded after {self._scene_timeout:g} s")
+
+
+def _has_photo(scene: Scene) -> bool:
+    """Whether any of a scene's files may be there; where none is, nothing of the scene can end its worker."""
+    return any(is_uri(ref.path) or Path(ref.path).exists() for ref in (*scene.ground_truths, *scene.noisy))
+
+
+def _measured(read: Callable[[ImageRef], Photo], meter: Meter) -> Callable[[ImageRef], Photo]:
+    """`read` that adds each file's size to `read_bytes`."""
+
+    def measured(ref: ImageRef) -> Photo:
+        with contextlib.suppress(OSError):  # `read` reports what is wrong with the file
+            meter.add("read_bytes", (photo_stat(ref.path) or (0,))[0])
+        return read(ref)
+
+    return measured

@@ -1,0 +1,26 @@
+"""Errors in a worker or its child process that must stop the whole run, as text between processes."""
+
+import json
+
+from rawnind.errors import (
+    CodeMismatchError,
+    OutputError,
+    RawnindError,
+    SourceLostError,
+    StoppedEarlyError,
+    WorkersDyingError,
+)
+
+FATAL = (OutputError, StoppedEarlyError, SourceLostError, WorkersDyingError, CodeMismatchError)
+"""Errors that must stop the whole run."""
+
+
+def encode_trouble(error: RawnindError) -> str:
+    """A fatal error as JSON."""
+    return json.dumps([type(error).__name__, str(error)])
+
+
+def decode_trouble(text: str) -> RawnindError:
+    """A fatal error from JSON."""
+    name, message = json.loads(text)
+    return next(kind for kind in FATAL if kind.__name__ == name)(message)
