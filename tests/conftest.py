@@ -182,13 +182,25 @@ def photos(small_set):
 
 
 @pytest.fixture(scope="session")
-def undisturbed(cluster, sample_set, tmp_path_factory):
-    """Digests of what an undisturbed run makes of the five scenes."""
+def undisturbed_output(cluster, sample_set, tmp_path_factory):
+    """What an undisturbed run makes of the five scenes. Read only."""
     source = copy_small_set(sample_set, tmp_path_factory.mktemp("undisturbed") / "small")
     output = source.parent / "out"
     rawnind.prepare(source, output, **CROPS)
     assert leftovers(output) == []
-    return digests(output)
+    return output
+
+
+@pytest.fixture(scope="session")
+def undisturbed(undisturbed_output):
+    """Digests of what an undisturbed run makes of the five scenes."""
+    return digests(undisturbed_output)
+
+
+@pytest.fixture
+def finished(undisturbed_output, tmp_path):
+    """A copy of what an undisturbed run makes of the small set, as if it had been made of this one."""
+    return shutil.copytree(undisturbed_output, tmp_path / "out")
 
 
 @pytest.fixture

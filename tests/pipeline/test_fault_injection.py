@@ -29,38 +29,45 @@ def events(output, event):
     return [each for each in read_events(Store(str(output))) if each["event"] == event]
 
 
-def test_a_run_survives_a_worker_killed_in_the_middle_of_a_scene(start, faults, photos, tmp_path, is_whole):
+def test_a_run_survives_a_worker_that_is_killed_and_one_that_stops_in_the_middle_of_a_scene(
+    start, faults, photos, tmp_path, is_whole
+):
     faults.inject_on_read(photos.find("_cat_", "ISO65535"), "wait")
-    run = start()
+    faults.inject_on_read(photos.find("_tissue_", "ISO6400"), "freeze")  # no thread of the process runs
+    run = start(scene_timeout=8)
     os.kill(faults.wait_until_reached(), signal.SIGKILL)
     faults.release()
     run.result()
     assert is_whole(tmp_path / "out")
-    (cat,) = (line for line in events(tmp_path / "out", "commit") if line["scene"] == "bayer/cat")
-    assert cat["telemetry"]["attempts"] == 2
+    commits = events(tmp_path / "out", "commit")
+    attempts = {line["scene"]: line["telemetry"].get("attempts") for line in commits}
+    assert attempts["bayer/cat"] == attempts["x-trans/tissue"] == 2
 
 
-@pytest.mark.parametrize(
-    "place", ["publish-shards", "published-shards", "publish-attempts", "published-attempts"]
-)
-def test_a_run_survives_a_worker_killed_while_it_publishes_a_file(prepare, faults, tmp_path, is_whole, place):
-    faults.inject(place, "SIGKILL")
+def test_a_run_survives_workers_killed_while_they_publish_files(prepare, faults, tmp_path, is_whole):
+    places = ("publish-shards", "published-shards", "publish-attempts", "published-attempts")
+    for place in places:
+        faults.inject(place, "SIGKILL")
     prepare()
-    assert faults.triggered(place)
+    assert all(map(faults.triggered, places))
     assert is_whole(tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    "place", ["publish-parts", "published-parts", "publish-manifest", "published-manifest"]
-)
-def test_a_run_survives_a_bridge_killed_while_it_publishes_a_file(prepare, faults, tmp_path, is_whole, place):
-    faults.inject(place, "SIGKILL")
-    prepare()
-    assert faults.triggered(place)
+def test_a_run_survives_bridges_killed_while_they_publish_files_and_keeps_its_limit_of_scenes_in_flight(
+    prepare, faults, tmp_path, is_whole
+):
+    places = ("publish-parts", "published-parts", "publish-manifest", "published-manifest")
+    for place in places:
+        faults.inject(place, "SIGKILL")  # the bridge forgets who is at work
+    prepare(max_scenes=1)
+    assert all(map(faults.triggered, places))
     assert is_whole(tmp_path / "out")
     commits = events(tmp_path / "out", "commit")
     assert sorted(line["seq"] for line in commits) == list(range(5))  # each commit is one line
-    assert [line["to"] for line in events(tmp_path / "out", "state")] == ["collecting", "ready", "closed"]
+    assert max(line["in_flight"] for line in commits) == 1
+    states = events(tmp_path / "out", "state")
+    assert [line["to"] for line in states] == ["collecting", "ready", "closed"]
+    assert states[1]["peak_in_flight"] == 1
 
 
 def test_a_photo_that_kills_its_decoder_costs_only_itself(prepare, faults, photos, tmp_path, is_whole):
@@ -85,7 +92,11 @@ def test_a_photo_that_kills_its_decoder_costs_only_itself(prepare, faults, photo
     assert is_whole(output)
 
 
-def test_workers_that_die_before_they_begin_a_scene_end_the_run(prepare, faults, tmp_path, is_whole):
+def test_a_bridge_and_workers_that_never_start_end_the_run(prepare, faults, tmp_path, is_whole):
+    faults.inject("bridge", "SIGKILL", "always")
+    with pytest.raises(WorkersDyingError, match="the bridge, which commits results, ended 5 times"):
+        prepare()
+    faults.clear()
     faults.inject("worker", "SIGKILL", "always")
     with pytest.raises(WorkersDyingError, match="workers die before they begin a scene, 5 times in a row"):
         prepare(max_scenes=1)
@@ -94,47 +105,27 @@ def test_workers_that_die_before_they_begin_a_scene_end_the_run(prepare, faults,
     assert is_whole(tmp_path / "out")
 
 
-def test_a_bridge_that_never_starts_is_given_up(prepare, faults, tmp_path, is_whole):
-    faults.inject("bridge", "SIGKILL", "always")
-    with pytest.raises(WorkersDyingError, match="the bridge, which commits results, ended 5 times"):
-        prepare()
-    faults.clear()
-    prepare()
-    assert is_whole(tmp_path / "out")
-
-
-def test_a_decoder_that_stops_its_whole_process_is_stopped(prepare, faults, photos, tmp_path, is_whole):
-    faults.inject_on_read(photos.find("_cat_", "ISO1600"), "freeze")
-    prepare(scene_timeout=8)
-    assert is_whole(tmp_path / "out")
-
-
-def test_a_source_that_disappears_fails_no_file(
+def test_a_source_or_an_output_that_disappears_fails_no_file(
     start, prepare, faults, photos, small_set, tmp_path, is_whole
 ):
+    output, away = tmp_path / "out", tmp_path / "away"
     faults.inject_on_read(photos.find("_cat_", "GT"), "wait")
     run = start()
     faults.wait_until_reached()
-    small_set.rename(tmp_path / "away")
+    small_set.rename(away)
     faults.release()
     with pytest.raises(SourceLostError, match="bring it back"):
         run.result()
-    (tmp_path / "away").rename(small_set)
-    prepare()
-    assert is_whole(tmp_path / "out")
-
-
-def test_an_output_that_disappears_fails_no_file(start, prepare, faults, photos, tmp_path, is_whole):
-    output = tmp_path / "out"
+    away.rename(small_set)
     faults.inject_on_read(photos.find("_cat_", "ISO65535"), "wait")
     run = start()
     faults.wait_until_reached()
-    output.rename(tmp_path / "away")
+    output.rename(away)
     faults.release()
     with pytest.raises(OutputError, match="bring it back"):
         run.result()
     assert not output.exists()
-    (tmp_path / "away").rename(output)
+    away.rename(output)
     prepare()
     assert is_whole(output)
 
@@ -181,11 +172,3 @@ def test_a_run_that_exceeds_its_timeout_stops_cleanly_and_can_be_resumed(
     prepare()
     assert len(events(tmp_path / "out", "commit")) == 5
     assert is_whole(tmp_path / "out")
-
-
-def test_scenes_in_flight_never_exceed_the_limit(prepare, faults, tmp_path):
-    faults.inject("published-parts", "SIGKILL")  # the bridge forgets who is at work
-    prepare(max_scenes=1)
-    (ready,) = (line for line in events(tmp_path / "out", "state") if line["to"] == "ready")
-    assert ready["peak_in_flight"] == 1
-    assert max(line["in_flight"] for line in events(tmp_path / "out", "commit")) == 1

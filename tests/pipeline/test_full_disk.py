@@ -40,16 +40,16 @@ def disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-@pytest.mark.parametrize("place", ["publish-shards", "publish-parts", "publish-manifest"])
-def test_a_full_disk_stops_the_run_and_fails_no_file(start, prepare, faults, disk, is_whole, place):
+def test_a_full_disk_stops_the_run_and_fails_no_file(start, prepare, faults, disk, is_whole):
     """Whoever comes to the place waits until the disk is full; what is written next does not fit."""
-    faults.inject(place, "wait")
-    run = start(output=disk.out)
-    faults.wait_until_reached()
-    disk.fill()
-    faults.release()
-    with pytest.raises(OutputError, match="No space left on device"):
-        run.result()
-    disk.free()
+    for place in ("publish-shards", "publish-parts", "publish-manifest"):
+        faults.inject(place, "wait")
+        run = start(output=disk.out)
+        faults.wait_until_reached()
+        disk.fill()
+        faults.release()
+        with pytest.raises(OutputError, match="No space left on device"):
+            run.result()
+        disk.free()
     prepare(output=disk.out)
     assert is_whole(disk.out)

@@ -58,7 +58,7 @@ def listeners(process):
     }
 
 
-def test_a_local_run_imports_nothing_from_its_folder_and_listens_on_loopback_alone(
+def test_a_local_run_imports_nothing_from_its_folder_listens_on_loopback_and_is_resumed_after_its_driver_was_killed(
     local_run, faults, photos, tmp_path, is_whole
 ):
     folder = tmp_path / "current"
@@ -69,14 +69,16 @@ def test_a_local_run_imports_nothing_from_its_folder_and_listens_on_loopback_alo
     process = local_run(folder=folder)
     faults.wait_until_reached()
     assert listeners(process) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-    assert not [
-        child for child in psutil.Process(process.pid).children(recursive=True) if "ray-dashboard" in child.name()
-    ]  # fmt: skip
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert not [child for child in family if "ray-dashboard" in child.name()]
+    process.kill()
     faults.clear()
-    faults.release()
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == ExitCode.COMPLETE, said
+    again = local_run(folder=folder)
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == ExitCode.COMPLETE, said
     assert is_whole(tmp_path / "out")
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
 
 
 def test_workers_that_no_node_can_run_are_refused_at_once(prepare):
@@ -122,24 +124,24 @@ def test_a_text_that_is_no_address_is_refused():
         cluster_address("nonsense")
 
 
-@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_a_run_whose_ray_ends_can_be_resumed_and_leaves_no_process(
-    local_run, faults, photos, tmp_path, prepare, is_whole, name
+    local_run, faults, photos, tmp_path, prepare, is_whole
 ):
-    faults.inject_on_read(photos.find("_cat_", "ISO1600"), "wait")
-    process = local_run()
-    faults.wait_until_reached()
-    family = psutil.Process(process.pid).children(recursive=True)
-    next(child for child in family if child.name() == name).kill()
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == ExitCode.STOPPED, said
-    last = said.splitlines()[-1]
-    assert last.startswith("rawnind: Ray's ")
-    assert last.endswith("run the same command again to resume.")
-    assert "Traceback" not in said
-    _, alive = psutil.wait_procs(family, timeout=60)  # Ray's agents look for their parent now and then
-    assert not alive
-    faults.clear()
+    for name in ("raylet", "gcs_server"):
+        faults.inject_on_read(photos.find("_cat_", "ISO1600"), "wait")
+        process = local_run()
+        faults.wait_until_reached()
+        family = psutil.Process(process.pid).children(recursive=True)
+        next(child for child in family if child.name() == name).kill()
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == ExitCode.STOPPED, said
+        last = said.splitlines()[-1]
+        assert last.startswith("rawnind: Ray's ")
+        assert last.endswith("run the same command again to resume.")
+        assert "Traceback" not in said
+        _, alive = psutil.wait_procs(family, timeout=60)  # Ray's agents look for their parent now and then
+        assert not alive
+        faults.clear()
     prepare()
     assert is_whole(tmp_path / "out")
 

@@ -27,10 +27,9 @@ ALL = ["bayer/cameraman", "bayer/cat", "bayer/coins", "bayer/moon", "x-trans/tis
 
 
 def test_a_changed_photo_and_a_removed_shard_are_detected_and_only_their_scenes_are_processed_again(
-    prepare, photos, tmp_path, is_whole
+    prepare, photos, finished, is_whole
 ):
-    photo, output = photos.find("_cat_", "ISO1600"), tmp_path / "out"
-    prepare()
+    photo, output = photos.find("_cat_", "ISO1600"), finished
     good = photo.read_bytes()
     photo.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     summary = prepare()
@@ -67,9 +66,8 @@ def test_a_missing_file_is_detected_when_it_appears(prepare, photos, tmp_path, i
     assert is_whole(output)
 
 
-def test_retry_failed_takes_the_scenes_with_that_failure_and_no_other(prepare, tmp_path, is_whole):
-    output = tmp_path / "out"
-    prepare()
+def test_retry_failed_takes_the_scenes_with_that_failure_and_no_other(prepare, finished, is_whole):
+    output = finished
     prepare()
     assert commits(output) == [ALL]
     prepare(retry_failed="truncated")
