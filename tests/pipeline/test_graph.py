@@ -7,7 +7,8 @@ import pickle
 
 from ray._private.log import PlainRayHandler
 
-from rawnind.pipeline.graph import PickledPlan, quiet_ray_data
+from rawnind.pipeline.graph import quiet_ray_data
+from rawnind.pipeline.pickled_plan import PickledPlan
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.recipe import Recipe
 from rawnind.source.index import load_index
