@@ -147,10 +147,12 @@ class Bridge:
             worker: that asks; scenes of its earlier incarnations are no longer in flight.
 
         Returns:
-            True: start. None: the limit of scenes in flight is reached, ask again. False: the scene has an outcome, or the
-            run is stopping.
+            True: start. None: the limit of scenes in flight is reached, or the run has not begun; ask again. False: the scene has
+            an outcome, or the run is stopping.
         """
         self._startup_crashes.asked_for_scene(worker)
+        if self._state is State.INITIALIZED:
+            return None
         if self._stopping or not self._is_open(key):
             self._in_flight.remove(key)
             return False

@@ -85,7 +85,6 @@ class Driver:
         bridge = BridgeCalls(actor, watch)
         try:
             self._interrupts.listen(lambda: self._request_stop("stopped on request"))
-            bridge("begin")
             self._watch(bridge, build_pipeline(self._job, scenes, actor, pool=pool), watch)
             self._refuse_to_finish_early(bridge, versions)
             summary: Summary = bridge("finish", versions)
@@ -115,6 +114,7 @@ class Driver:
         """Executes the pipeline until every scene is done, or the run is to stop."""
         execution = Execution(rows)
         try:
+            bridge("begin")  # workers start meanwhile
             self._until_done(bridge, execution, watch)
         except RayLostError:
             execution.abandon()  # there is no Ray that could end anything

@@ -332,8 +332,9 @@ def test_a_late_result_changes_nothing(made, tmp_path):
     plan, results, prepared = made
     link_shards(prepared, tmp_path)
     bridge = Bridge(str(tmp_path), "run", plan, max_scenes=2)
-    bridge.begin()
     key, other = list(results)[:2]
+    assert bridge.admit(key, ("worker", "first incarnation")) is None  # workers start before the run begins
+    bridge.begin()
     assert bridge.admit(key, ("worker", "first incarnation"))
     assert bridge.admit(other, ("worker", "second incarnation"))  # the worker was restarted
     assert [item.key for item in bridge.snapshot().in_flight] == [other]
