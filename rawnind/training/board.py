@@ -55,3 +55,7 @@ class Board:
     def flush(self) -> None:
         """Writes what is buffered."""
         self._writer.flush()
+
+    def close(self) -> None:
+        """Writes what is buffered, and ends the writer's thread."""
+        self._writer.close()

@@ -166,6 +166,11 @@ class MetricsLog:
         if self._board:
             self._board.flush()
 
+    def close(self) -> None:
+        """Ends the thread that writes events; nothing is added afterwards."""
+        if self._board:
+            self._board.close()
+
 
 def read_metrics(storage: str) -> list[dict[str, Any]]:
     """The lines of `storage/metrics.jsonl`; empty where the file does not exist; damaged lines are skipped.

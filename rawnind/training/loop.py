@@ -97,7 +97,7 @@ def train(
     resumed_at = trainer.step
     metrics = MetricsLog(str(log_folder(path)), resumed_at)
     files = _Files(trainer, metrics, path, progress or log_progress, validated or log_scores)
-    with torch_cores(cores), Interrupts() as interrupts:
+    with torch_cores(cores), contextlib.closing(metrics), Interrupts() as interrupts:
         run = Run(trainer, progress_every)
         interrupts.listen(run.stop)
         scores = run.go(files)

@@ -1,6 +1,7 @@
 import logging
 import random
 import signal
+import threading
 
 import pytest
 import torch
@@ -58,6 +59,7 @@ def test_a_finished_training_is_only_reported(folder, tmp_path):
     for _ in range(2):
         report = train(folder.store.location, steps=3, checkpoint=tmp_path / "c.pt", progress=quiet, **SMALL)
     assert (report.steps, report.resumed_at, report.batches) == (3, 3, 0)
+    assert not [each for each in threading.enumerate() if "EventLogger" in type(each).__name__]
 
 
 def test_the_seed_decides_the_losses(folder, tmp_path):
