@@ -129,7 +129,7 @@ def _kill_a_rank_after_a_checkpoint(cluster, output, killed):
         snapshots = output.glob("train/run-*/checkpoint_manager_snapshot.json")
         return any('"checkpoint_2' in snapshot.read_text() for snapshot in snapshots)
 
-    poll(registered, timeout=100)
+    poll(registered, timeout=250)  # Ray may take minutes to start on a busy machine
     filters = [("state", "=", "ALIVE"), ("class_name", "=", "RayTrainWorker")]
     worker = list_actors(address=cluster, filters=filters)[0]
     os.kill(worker.pid, signal.SIGKILL)
