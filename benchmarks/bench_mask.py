@@ -33,6 +33,7 @@ from rawnind.recipe import Recipe
 from rawnind.records import Cfa
 from tests.imaging.changed_pairs import ISOS, Case, aligned, draw_case, draw_fresh, render
 from tests.imaging.rendered_pairs import prepared as ready
+from tests.imaging.simulation import noise_at
 
 PAIRS_PER_ISO = 18
 FRESH = 300
@@ -173,11 +174,21 @@ def judge_fresh(seed, job):
 
 
 def rejected(pair):
-    """Why the whole chain rejects a pair; empty where it collects it."""
+    """Why the whole chain rejects a pair; empty where it collects it, and where its ground truth is the noisier photo."""
     found = align_pair(*(ready(photo) for photo in (pair.gt_photo, pair.noisy_photo)), RECIPE)
     if isinstance(found, AlignedPair):
         found = finish_pair(found, RECIPE)
-    return str(found.reason) if isinstance(found, Rejection) else ""
+    if not isinstance(found, Rejection):
+        return ""
+    return "" if found.reason is Reason.ROLES_SWAPPED and is_swapped(pair.case) else str(found.reason)
+
+
+def is_swapped(case, level=0.05):
+    """Whether the ground truth has more than `max_noise_ratio` times the noise variance of the gain-matched noisy photo."""
+    truth, noisy = (noise_at(iso, case.row_noise, case.full_well) for iso in (case.gt_iso, case.iso))
+    own = level / truth.electrons + (truth.read / truth.electrons) ** 2
+    other = case.gain * level / noisy.electrons + (case.gain * noisy.read / noisy.electrons) ** 2
+    return own > Recipe().max_noise_ratio * other
 
 
 def fresh_study(seed, count):
