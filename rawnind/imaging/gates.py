@@ -114,7 +114,7 @@ _MOST_TEXTURE = 0.2
 def swapped_roles(truth: Prepared, noisy: Prepared, gain: float, level: float, limit: float | None) -> str:
     """By how much the GT is noisier than the noisy photo at the same level; empty within the limit.
 
-    Texture that the estimates contain is in both, and draws their ratio towards 1.
+    Both estimates contain texture. It may be all that the GT's shows: what two windows differ by counts as texture of the GT.
 
     Args:
         truth: the GT.
@@ -125,7 +125,8 @@ def swapped_roles(truth: Prepared, noisy: Prepared, gain: float, level: float, l
     """
     if limit is None or truth.noise is None or noisy.noise is None:
         return ""
-    own, other = truth.noise[1].variance(level), gain**2 * noisy.noise[1].variance(level / gain)
+    own = truth.noise[1].variance(level) * (1 - max(0.0, truth.noise[1].texture))
+    other = gain**2 * noisy.noise[1].variance(level / gain)
     if other <= 0 or own <= limit * other:
         return ""
     return f"at level {level:.3f} the GT has {own / other:.1f} times the noise variance of the noisy photo; at most {limit:g} is accepted"

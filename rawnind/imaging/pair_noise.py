@@ -191,7 +191,7 @@ def _fit(
             slope_error=float(np.hypot(errors[0], of_texture * line[0])),
             floor=float(line[1]),
             floor_error=float(errors[1]),
-            plain=True,
+            texture=0.0,
         ),
         level=float(level.mean()),
         texture=texture,

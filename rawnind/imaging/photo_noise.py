@@ -56,19 +56,20 @@ class ColorNoise:
         slope_error: its standard error.
         floor: in levels squared.
         floor_error: its standard error.
-        plain: whether texture is so little beside the noise that it may be told from it.
+        texture: how much more variance a smaller window's residuals show, as a share of the noise: about four times the texture
+            that the slope and the floor still contain.
     """
 
     slope: float
     slope_error: float
     floor: float
     floor_error: float
-    plain: bool
+    texture: float
 
     @property
     def measured(self) -> tuple[float | None, float | None]:
         """Slope and floor; None where texture or too small a range of levels keeps the error above about 5 %."""
-        if not self.plain:
+        if abs(self.texture) > _MOST_TEXTURE:
             return None, None
         return (
             self.slope if self.slope_error <= _LARGEST_ERROR * self.slope else None,
@@ -132,7 +133,7 @@ def _fit(level: NDArray[np.float64], small: NDArray[np.float64], large: NDArray[
         slope_error=float(errors[0]),
         floor=float(line[1]),
         floor_error=float(errors[1]),
-        plain=abs(float(np.mean(excess / fitted))) <= _MOST_TEXTURE,
+        texture=float(np.mean(excess / fitted)),
     )
 
 
