@@ -114,7 +114,8 @@ _MOST_TEXTURE = 0.2
 def swapped_roles(truth: Prepared, noisy: Prepared, gain: float, level: float, limit: float | None) -> str:
     """By how much the GT is noisier than the noisy photo at the same level; empty within the limit.
 
-    Both estimates contain texture. It may be all that the GT's shows: what two windows differ by counts as texture of the GT.
+    Both estimates contain texture, and it may be all that the GT's shows: what its two windows differ by is taken off, and twice the
+    standard error of either is allowed.
 
     Args:
         truth: the GT.
@@ -125,8 +126,11 @@ def swapped_roles(truth: Prepared, noisy: Prepared, gain: float, level: float, l
     """
     if limit is None or truth.noise is None or noisy.noise is None:
         return ""
-    own = truth.noise[1].variance(level) * (1 - max(0.0, truth.noise[1].texture))
-    other = gain**2 * noisy.noise[1].variance(level / gain)
+    of_truth, of_noisy = truth.noise[1], noisy.noise[1]
+    own = max(0.0, of_truth.variance(level) - 2 * of_truth.error(level)) * min(
+        1.0, max(0.0, 1 - of_truth.texture)
+    )
+    other = gain**2 * (of_noisy.variance(level / gain) + 2 * of_noisy.error(level / gain))
     if other <= 0 or own <= limit * other:
         return ""
     return f"at level {level:.3f} the GT has {own / other:.1f} times the noise variance of the noisy photo; at most {limit:g} is accepted"

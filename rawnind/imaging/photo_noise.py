@@ -80,6 +80,10 @@ class ColorNoise:
         """Of one site at a level, in levels squared; where texture is strong, an upper bound."""
         return self.slope * max(level, 0.0) + self.floor
 
+    def error(self, level: float) -> float:
+        """Standard error of `variance`, at most: the errors of slope and floor partly cancel."""
+        return float(np.hypot(self.slope_error * max(level, 0.0), self.floor_error))
+
 
 def photo_noise(photo: Photo) -> tuple[ColorNoise, ColorNoise, ColorNoise] | None:
     """The noise of red, green and blue; None where the photo has too few blocks that are not clipped."""
