@@ -158,7 +158,7 @@ def test_a_pipe_in_the_folder_is_not_waited_for(finished, tmp_path, name):
     assert list(read_events(finished)) == []
     with pytest.raises(OutputError, match="is not a regular file"):
         finished.read(name)
-    with pytest.raises(ConfigError, match="is not a checkpoint"):
+    with pytest.raises(ConfigError, match="does not exist or is no file"):
         read_checkpoint(path, torch.device("cpu"))
     if name == MANIFEST:
         with pytest.raises(RawnindError):
