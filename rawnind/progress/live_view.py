@@ -50,7 +50,7 @@ class LiveView:
     Args:
         console: to draw on; None: the terminal behind stderr.
         clock: the time in seconds; for tests.
-        verbose: whether also the harmless warning of Ray is printed.
+        verbose: whether also the harmless lines of Ray are printed.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ class Silent:
 
 
 class Quiet(Silent):
-    """Prints nothing, and filters one harmless Ray warning from stderr, for commands."""
+    """Prints nothing, and filters harmless lines of Ray from stderr, for commands."""
 
     def __init__(self) -> None:
         self._stderr = StderrFilter()
@@ -88,7 +88,7 @@ class Plain:
     Args:
         stream: to print to; None: stderr.
         clock: the time in seconds; for tests.
-        verbose: whether also the harmless warning of Ray is printed.
+        verbose: whether also the harmless lines of Ray are printed.
     """
 
     def __init__(

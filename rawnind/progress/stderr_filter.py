@@ -1,4 +1,4 @@
-"""Filters one harmless Ray warning from stderr, and redirects other lines above the live view.
+"""Filters harmless lines of Ray from stderr, and redirects other lines above the live view.
 
 Ray's C++ core writes to the file descriptor and not to Python's `sys.stderr`, in the middle of the live view.
 """
@@ -9,22 +9,25 @@ import threading
 from collections.abc import Callable
 from typing import TextIO
 
-_HARMLESS = b"has constructor arguments in the object store and max_restarts > 0"
-"""Ray warns that an actor with arguments in the object store may fail to restart (ray#53727): they could be freed before. Here
-the driver keeps references to them for as long as the actors exist: Ray Data to its own context and transform, in the object store
-for every pool of actors (ray#57733), and `graph.start_bridge` to the bridge's plan. `tests.pipeline` kills both kinds and they
-restart."""
+_HARMLESS = (
+    b"has constructor arguments in the object store and max_restarts > 0",
+    b"Failed to push error to driver for task",
+)
+"""The first: Ray warns that an actor with arguments in the object store may fail to restart (ray#53727): they could be freed
+before. Here the driver keeps references to them for as long as the actors exist: Ray Data to its own context and transform, in
+the object store for every pool of actors (ray#57733), and `graph.start_bridge` to the bridge's plan. `tests.pipeline` kills both
+kinds and they restart. The second: one line per task where Ray has ended, which the run says in a sentence of its own."""
 
 _END = b"\0end of stderr\n"
 
 
 class StderrFilter:
-    """Reads what is written to a file descriptor, and forwards it without the harmless warning.
+    """Reads what is written to a file descriptor, and forwards it without the harmless lines.
 
     Args:
         forward: called with each line without its end; None: lines are written where the descriptor pointed before.
         descriptor: 2 is stderr.
-        everything: whether the harmless warning is forwarded as well.
+        everything: whether the harmless lines are forwarded as well.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class StderrFilter:
                     if rest := line.removesuffix(_END):
                         self._forward_line(rest)
                     break
-                if self._everything or _HARMLESS not in line:
+                if self._everything or not any(words in line for words in _HARMLESS):
                     self._forward_line(line)
 
     def _forward_line(self, line: bytes) -> None:
