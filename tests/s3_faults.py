@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import sys
 import threading
 import time
 from collections import Counter
@@ -82,6 +83,10 @@ class FaultyProxy:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     proxy = None
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exception(), ConnectionError):  # a killed client is no trouble of the server
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -83,14 +83,14 @@ def test_every_node_works_and_one_that_crashes_and_one_that_is_added_change_no_b
 
 def test_a_run_survives_lost_and_late_rpcs(environment, small_set, tmp_path, is_whole):
     """Every kind of call that carries a commit, a result or an admission fails a few times, before or after it worked."""
-    lost = {"num_failures": 6, "req_failure_prob": 20, "resp_failure_prob": 20, "in_flight_failure_prob": 20}
+    lost = {"num_failures": 4, "req_failure_prob": 20, "resp_failure_prob": 20, "in_flight_failure_prob": 20}
     calls = (
         "CoreWorkerService.grpc_client.PushTask",
         "CoreWorkerService.grpc_client.ReportGeneratorItemReturns",
     )
     faults = {
         "RAY_testing_rpc_failure": json.dumps(dict.fromkeys(calls, lost)),
-        "RAY_testing_asio_delay_us": "CoreWorkerService.grpc_server.PushTask=0:100000",
+        "RAY_testing_asio_delay_us": "CoreWorkerService.grpc_server.PushTask=0:20000",
     }
     words = [sys.executable, "-m", "rawnind.cli", "prepare", str(small_set), "--output", str(tmp_path / "out"),
              "--crop-size", "64", "--stride", "96", "--address", "local"]  # fmt: skip
