@@ -2,6 +2,7 @@
 
 import json
 
+from rawnind import errors
 from rawnind.errors import (
     CodeMismatchError,
     OutputError,
@@ -12,7 +13,7 @@ from rawnind.errors import (
 )
 
 FATAL = (OutputError, StoppedEarlyError, SourceLostError, WorkersDyingError, CodeMismatchError)
-"""Errors that must stop the whole run."""
+"""Errors that must stop the whole run, and with them what is derived from them."""
 
 
 def encode_trouble(error: RawnindError) -> str:
@@ -23,4 +24,5 @@ def encode_trouble(error: RawnindError) -> str:
 def decode_trouble(text: str) -> RawnindError:
     """A fatal error from JSON."""
     name, message = json.loads(text)
-    return next(kind for kind in FATAL if kind.__name__ == name)(message)
+    error: RawnindError = getattr(errors, name)(message)
+    return error
