@@ -267,6 +267,7 @@ def _finish_without_workers(job: Job, store: Store, contents: str, progress: Pro
         )
         bridge.begin()
         summary = bridge.finish(versions())
+    attempts.remove_marks(store)  # a worker of a run that lost its lease may have left one later
     progress.finished(summary)
     return summary
 

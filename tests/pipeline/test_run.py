@@ -8,10 +8,12 @@ import yaml
 
 import rawnind
 from rawnind.errors import ConfigError, RecipeMismatchError
+from rawnind.output.attempts import Ledger
 from rawnind.output.events import read_events
 from rawnind.output.store import Store
 from rawnind.reasons import Reason
 from rawnind.source.index import index_to_yaml, load_index
+from tests.small_set import leftovers
 
 
 def commits(output):
@@ -99,6 +101,15 @@ def test_running_again_changes_nothing(prepared, sample_set):
     before = {path: path.stat().st_mtime_ns for path in prepared.rglob("*") if path.is_file()}
     rawnind.prepare(sample_set, prepared, crop_size=64, stride=96)
     assert {path: path.stat().st_mtime_ns for path in prepared.rglob("*") if path.is_file()} == before
+
+
+def test_running_again_removes_what_a_worker_left_after_its_run_had_lost_its_lease(
+    prepared, sample_set, tmp_path
+):
+    output = shutil.copytree(prepared, tmp_path / "out")
+    Ledger(Store(str(output)), "late", "bayer/cat").begin()
+    rawnind.prepare(sample_set, output, crop_size=64, stride=96)
+    assert leftovers(output) == []
 
 
 def test_files_of_the_manifest_that_are_damaged_or_missing_are_written_again(prepared, sample_set, tmp_path):
