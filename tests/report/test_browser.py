@@ -20,6 +20,7 @@ from rawnind.recipe import Recipe
 from rawnind.records import Cfa
 from rawnind.report.page import INDEX, report
 from tests.output.result_maker import collected, make_scene
+from tests.polling import poll
 
 DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not DRIVER, reason="chromedriver is not installed: the page is not opened")
@@ -123,7 +124,7 @@ def test_an_error_of_a_page_is_noticed(browser, tmp_path):
     page = tmp_path / "page.html"
     page.write_text("<script>undefinedName()</script>")
     browser.get(page.as_uri())
-    assert "undefinedName" in browser.get_log("browser")[0]["message"]
+    assert "undefinedName" in poll(lambda: browser.get_log("browser"))[0]["message"]
 
 
 def test_keys_filter_enlarge_and_change_the_theme(opened):

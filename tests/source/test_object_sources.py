@@ -111,19 +111,23 @@ def test_credentials_in_the_address_of_a_source_are_refused():
         load_index("s3://KEY:SECRET@bucket/photos")
 
 
-def require_few_requests(paths, scenes, shards):
-    """At most what docs/cluster.md says about requests that succeed; those for leases and events go by the clock."""
+def require_few_requests(paths, scenes, shards, failed):
+    """At most what docs/cluster.md says about requests that succeed; those for leases and events go by the clock.
+
+    One that failed may have others repeated that succeeded before it.
+    """
     kinds = Counter(
         ("LIST" if "list-type" in path else method, folder)
         for method, path in paths
         for folder in ("shards", "parts", "attempts", "locks", "events")
         if f"/{folder}/" in unquote(path)
     )
-    assert kinds["PUT", "shards"] == kinds["GET", "shards"] == shards
-    assert kinds["HEAD", "shards"] <= 2 * shards
+    assert kinds["PUT", "shards"] == shards
+    assert shards <= kinds["GET", "shards"] <= shards + failed
+    assert kinds["HEAD", "shards"] <= 2 * shards + failed
     assert kinds["PUT", "parts"] <= scenes
     by_clock = sum(count for (_, folder), count in kinds.items() if folder in {"locks", "events"})
-    assert len(paths) - by_clock <= 60 + 14 * scenes + 4 * shards
+    assert len(paths) - by_clock <= 60 + 14 * scenes + 4 * shards + failed
 
 
 def test_from_a_bucket_into_a_bucket_that_are_busy_the_manifest_has_the_same_bytes_as_locally(
@@ -136,12 +140,13 @@ def test_from_a_bucket_into_a_bucket_that_are_busy_the_manifest_has_the_same_byt
         far = [uri.replace(f"127.0.0.1:{port}", f"127.0.0.1:{proxy.port}") for uri in (uploaded, output)]
         summary = rawnind.prepare(*far, **CROPS)
     print(f"seed {seed}: {dict(proxy.happened)}")
-    assert sum(proxy.happened.values()) >= 3
     assert summary.scenes.open == 0
     store = Store(output)
     own = output.partition("?")[0].rpartition("/")[2]
     paths = [(method, path) for method, path in proxy.requests if own in path]
-    require_few_requests(paths, summary.scenes.planned, len(list(store.list("shards"))))
+    failed = sum(proxy.happened.values())
+    assert failed >= 3
+    require_few_requests(paths, summary.scenes.planned, len(list(store.list("shards"))), failed)
     for entry in store.list():
         target = tmp_path / "out" / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
