@@ -17,7 +17,7 @@ from rawnind.locations import is_uri, join, local_path
 from rawnind.records import Cfa, ImageRef
 from rawnind.source import parquet_index
 from rawnind.source.collector import Collector, Index, SkippedFiles
-from rawnind.source.dataverse import parse_address
+from rawnind.source.dataverse import RAWNIND, parse_address
 from rawnind.source.entries import EntryReader, SceneEntry, problems, scene_entry
 from rawnind.source.locate import Locator, list_folder
 from rawnind.source.names import (
@@ -88,6 +88,8 @@ def require_source(source: str | Path) -> Path:
     path = Path(os.path.abspath(local_path(str(source))))  # noqa: PTH100 - resolve() would follow links and change the user's spelling
     with _reading(path):
         if not path.exists():
+            if str(source).lower().startswith("doi:"):
+                raise IndexInvalidError(f"{source} is not a DOI; one looks like {RAWNIND}")
             raise IndexInvalidError(f"{path} does not exist")
     return path
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rawnind.cli import main
 from rawnind.errors import ConfigError, IndexInvalidError
 from rawnind.records import Cfa
-from rawnind.source.index import INDEX_NAME, SkippedFiles, index_to_yaml, load_index
+from rawnind.source.index import INDEX_NAME, SkippedFiles, check_source, index_to_yaml, load_index
 from rawnind.source.parquet_index import write_parquet_index
 from tests.source.index_maker import entry, listed, name, sha1, touch, why
 
@@ -390,3 +390,9 @@ def test_the_real_index_holds_a_photo_that_is_both_clean_and_noisy():
     (scene,) = (scene for scene in real_index().scenes if scene.key == "x-trans/Homarus-americanus")
     shared = {ref.sha1 for ref in scene.ground_truths} & {ref.sha1 for ref in scene.noisy}
     assert len(shared) == 1
+
+
+@pytest.mark.parametrize("source", ["doi:", "doi:../../etc", "DOI:10.1/x$(id)"])
+def test_what_only_begins_like_a_doi_is_no_path(source):
+    with pytest.raises(IndexInvalidError, match="is not a DOI; one looks like doi:10"):
+        check_source(source)
