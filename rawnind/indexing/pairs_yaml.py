@@ -14,7 +14,7 @@ from rawnind.indexing.roles import Choice
 from rawnind.locations import is_uri, join, local_path
 from rawnind.output.atomic_file import atomic_file
 from rawnind.source.entries import LEFT_OUT
-from rawnind.source.index import ROOT, read_layout
+from rawnind.source.index_file import ROOT, read_layout
 from rawnind.source.names import CFA_FOLDERS
 from rawnind.source.storage import photo_stat
 

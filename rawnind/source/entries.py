@@ -7,9 +7,8 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from rawnind.errors import printable
 from rawnind.source.collector import Collector
-from rawnind.source.locate import Locator
+from rawnind.source.locate import Locator, ObjectLocator
 from rawnind.source.names import PhotoName, Refused, StatedFlags, parse_name
-from rawnind.source.object_index import ObjectLocator
 from rawnind.source.sha1_cache import sha1s_of
 
 LEFT_OUT = "out"

@@ -2,24 +2,20 @@
 
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
-from rawnind.documents import LISTING, read_yaml
 from rawnind.errors import ConfigError, IndexInvalidError, printable
-from rawnind.locations import is_uri, join, local_path
-from rawnind.records import Cfa, ImageRef
-from rawnind.source import parquet_index
+from rawnind.locations import is_uri, local_path
+from rawnind.records import ImageRef
 from rawnind.source.collector import Collector, Index, SkippedFiles
 from rawnind.source.dataverse import RAWNIND, parse_address
-from rawnind.source.entries import EntryReader, SceneEntry, problems, scene_entry
-from rawnind.source.locate import Locator, list_folder
+from rawnind.source.index_file import INDEX_NAME, ROOT, collect, listed_scenes
+from rawnind.source.locate import Locator, ObjectLocator, list_folder
 from rawnind.source.names import (
     CFA_FOLDERS,
     EXAMPLE,
@@ -27,32 +23,13 @@ from rawnind.source.names import (
     FileKind,
     Refused,
     StatedFlags,
-    cfa_of_folder,
     kind_of,
     parse_name,
-    parse_scene,
 )
-from rawnind.source.object_index import ObjectLocator, read_objects
-from rawnind.source.storage import list_objects, open_photo, require_no_secrets
+from rawnind.source.object_index import load_objects
+from rawnind.source.storage import list_objects, require_no_secrets
 
 __all__ = ["INDEX_NAME", "Index", "Refused", "SkippedFiles", "index_to_yaml", "load_index"]
-
-INDEX_NAME = "dataset_index.yaml"
-ROOT = "root"
-"""Key of an index YAML, beside Bayer and X-Trans: the folder that its file names are relative to, itself relative to the
-YAML's own folder or absolute; without it they are relative to that folder."""
-_ROLES = {"clean_images": True, "noisy_images": False}
-
-
-_NO_CFA = "the index's first level must be Bayer or X-Trans"
-
-_Scenes = Iterator[tuple[Any, Any, Any]]
-"""CFA, scene, and what the index says about it, as the file has them."""
-
-_PHOTOS = (2, scene_entry)
-"""Scenes lie on the second level of an index YAML; each is read as soon as it ends."""
-
-_LAYOUT: TypeAdapter[dict[str, dict[str, Any]]] = TypeAdapter(dict[str, dict[str, Any]])
 
 
 def check_source(source: str) -> None:
@@ -129,7 +106,7 @@ def load_index(source: str | Path, root: Path | str | None = None, *, follow_lin
     """
     _refuse_published(str(source))
     if is_uri(str(source)):
-        index = _load_objects(str(source), root)
+        index = load_objects(str(source), root)
         if not index.scenes:
             raise IndexInvalidError(_nothing_found(source, index))
         return index
@@ -170,12 +147,12 @@ def _load(path: Path, root: Path | str | None, *, follow_links: bool) -> Index:
     listed = path / INDEX_NAME if path.is_dir() else path
     collector = Collector(follow_links=follow_links)
     if listed.exists():
-        scenes, stated = _listed_scenes(listed, collector)
+        scenes, stated = listed_scenes(listed, collector)
         chosen = str(root or stated or "")
         if is_uri(chosen):
-            return _collect(scenes, ObjectLocator(chosen), collector).index(chosen)
+            return collect(scenes, ObjectLocator(chosen), collector).index(chosen)
         folder = Path(os.path.abspath(root or listed.parent / local_path(stated or ".")))  # noqa: PTH100
-        _collect(scenes, Locator(folder, follow_links=follow_links), collector)
+        collect(scenes, Locator(folder, follow_links=follow_links), collector)
     elif root is not None:
         raise ConfigError(
             f"--root names the folder of an index YAML's files, and {path} is a folder without one"
@@ -184,22 +161,6 @@ def _load(path: Path, root: Path | str | None, *, follow_links: bool) -> Index:
         folder = path
         _read_folder(path, path, collector)
     return collector.index(folder)
-
-
-def _listed_scenes(path: Path, collector: Collector) -> tuple[_Scenes, str | None]:
-    """The scenes of a YAML or Parquet file, and its `root`."""
-    if path.suffix.lower() == parquet_index.SUFFIX and path.is_file():
-        return _of_parquet(_bytes(path), str(path))
-    layout, stated = read_layout(path, condense=_PHOTOS)
-    return _of_layout(layout, collector), stated
-
-
-def _of_parquet(data: bytes, name: str) -> tuple[_Scenes, str | None]:
-    if len(data) > LISTING:
-        raise IndexInvalidError(f"{name} has more than the {LISTING} bytes that are read")
-    index = parquet_index.ParquetIndex(data, name)
-    _check_root(index.root, name)
-    return index.scenes(), index.root
 
 
 def camera_named(folder: Path) -> str | None:
@@ -263,137 +224,6 @@ def _nothing_found(path: Path | str, index: Index) -> str:
         f"{path} holds no RAW photo that can be used. Files should be called like {EXAMPLE}, in the folder itself or in "
         f"Bayer/kitchen/gt/; or lie beside a {INDEX_NAME}.{seen}"
     )
-
-
-def _load_objects(uri: str, root: Path | str | None) -> Index:
-    """The scenes of a folder or an index YAML on an object store."""
-    collector = Collector()
-    folder, options = uri.partition("?")[0], uri[len(uri.partition("?")[0]) :]
-    if folder.endswith((".yaml", ".yml", parquet_index.SUFFIX)):
-        listed, base = uri, folder.rpartition("/")[0] + options
-    else:
-        listed, base = join(uri, INDEX_NAME), uri
-    locator = ObjectLocator(str(root or base))
-    if listed == uri or INDEX_NAME in locator.names:
-        if folder.endswith(parquet_index.SUFFIX):
-            scenes, stated = _of_parquet(_object_bytes(listed), listed)
-        else:
-            layout, stated = _layout_of(_object_bytes(listed), listed, condense=_PHOTOS)
-            scenes = _of_layout(layout, collector)
-        if stated and not root:
-            locator = ObjectLocator(stated if is_uri(stated) else join(base, stated))
-        return _collect(scenes, locator, collector).index(locator.root)
-    read_objects(locator, collector)
-    return collector.index(uri)
-
-
-def _object_bytes(uri: str) -> bytes:
-    try:
-        with open_photo(uri) as file:
-            return bytes(file.read(LISTING + 1))
-    except OSError as error:
-        raise IndexInvalidError(f"cannot read {uri}: {error.strerror or error}") from error
-
-
-def _of_layout(layout: dict[str, dict[str, Any]], collector: Collector) -> _Scenes:
-    """The scenes of a YAML's layout, which is emptied on the way: a large one would fill memory twice."""
-    for key, scenes in layout.items():
-        if cfa_of_folder(key) is None:
-            collector.refuse(key, _NO_CFA)
-            continue
-        for scene in list(scenes):
-            yield key, scene, scenes.pop(scene)
-
-
-def _collect(scenes: _Scenes, locator: Locator | ObjectLocator, collector: Collector) -> Collector:
-    reader = EntryReader(locator, collector)
-    for key, scene, entry in scenes:
-        cfa = cfa_of_folder(str(key))
-        if cfa is None:
-            collector.refuse(f"{key}/{scene}", _NO_CFA)
-        else:
-            _read_scene(cfa, str(scene), entry, reader, collector)
-    reader.fill()
-    return collector
-
-
-def read_layout(
-    path: Path, *, condense: tuple[int, Callable[[Any], Any]] | None = None
-) -> tuple[dict[str, dict[str, Any]], str | None]:
-    """An index YAML's two upper levels, checked, with the text of all below; and its `root`, None where it has none.
-
-    Args:
-        path: of the YAML.
-        condense: as `read_yaml` takes it.
-
-    Raises:
-        IndexInvalidError: It is no index.
-        OSError: It cannot be read.
-    """
-    if path.suffix.lower() == ".json":
-        raise IndexInvalidError(
-            f"{path} is JSON. Where it is a saved Dataverse reply, run `rawnind fetch {path} --root DIR` first, then use DIR"
-        )
-    if path.suffix.lower() not in {".yaml", ".yml"}:
-        raise IndexInvalidError(
-            f"{path} is neither a folder nor an index YAML; pass the folder that holds the RAW files"
-        )
-    if not path.is_file():  # a pipe would be waited for forever
-        raise IndexInvalidError(f"{path} is not a file; pass a folder of RAW files or an index YAML")
-    return _layout_of(_bytes(path), str(path), condense=condense)
-
-
-def _layout_of(
-    data: bytes, path: str, *, condense: tuple[int, Callable[[Any], Any]] | None
-) -> tuple[dict[str, dict[str, Any]], str | None]:
-    found = read_yaml(data, path, IndexInvalidError, most=LISTING, text_only=True, condense=condense)
-    root = found.pop(ROOT, None) if isinstance(found, dict) else None
-    _check_root(root, path)
-    try:
-        layout = _LAYOUT.validate_python(found)
-    except ValidationError as error:
-        raise IndexInvalidError(
-            f"{path} is not an index: {problems(error)}. Its levels are Bayer or X-Trans, then scene, then clean_images, "
-            "noisy_images, test_reserve and unknown_sensor."
-        ) from error
-    if not any(cfa_of_folder(key) for key in layout):
-        raise IndexInvalidError(f"{path} is not an index: its first level must be Bayer or X-Trans")
-    return layout, root
-
-
-def _check_root(root: Any, path: str) -> None:
-    if root is not None and not (isinstance(root, str) and root.isprintable() and "\\" not in root):
-        raise IndexInvalidError(f"{path} is not an index: its {ROOT} must be the path of a folder")
-
-
-def _bytes(path: Path) -> bytes:
-    """The file's bytes, at most one more than are read of an index."""
-    with path.open("rb") as file:
-        return file.read(
-            min(LISTING, os.fstat(file.fileno()).st_size) + 1
-        )  # read() takes memory for what it is told
-
-
-def _read_scene(cfa: Cfa, key: str, entry: Any, reader: EntryReader, collector: Collector) -> None:
-    label = f"{CFA_FOLDERS[cfa]}/{key}"
-    spelling = parse_scene(key)
-    scene = entry if isinstance(entry, SceneEntry | Refused) else scene_entry(entry)
-    if isinstance(spelling, Refused):
-        collector.refuse(label, spelling.why)
-        return
-    if isinstance(scene, Refused):
-        collector.refuse(label, scene.why)
-        return
-    spelling = replace(
-        spelling,
-        test_reserve=spelling.test_reserve or scene.test_reserve,
-        unknown_sensor=spelling.unknown_sensor or scene.unknown_sensor,
-    )
-    collector.add_scene(cfa, spelling)
-    for images, ground_truth in ((scene.clean_images, True), (scene.noisy_images, False)):
-        flags = StatedFlags(cfa=cfa, spelling=spelling, ground_truth=ground_truth)
-        for image in images:
-            reader.read(image, label, flags)
 
 
 def _read_folder(folder: Path, root: Path, collector: Collector, flags: StatedFlags = NO_FLAGS) -> None:

@@ -1,4 +1,4 @@
-"""Finds a data set's files; listings never leave the source folder."""
+"""Finds a data set's files, in folders or on an object store; listings never leave the source folder."""
 
 import os
 import stat
@@ -8,8 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rawnind.errors import printable
+from rawnind.locations import join
 from rawnind.records import Cfa
-from rawnind.source.names import FETCH_FOLDER, GT, SRC, PhotoName, Refused, cfa_of_folder, parse_scene
+from rawnind.source.names import (
+    FETCH_FOLDER,
+    GT,
+    SRC,
+    PhotoName,
+    Refused,
+    cfa_of_folder,
+    flags_of_folders,
+    parse_scene,
+)
+from rawnind.source.storage import list_objects
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,3 +142,33 @@ class Locator:
             except OSError:  # the error is reported when the file is read
                 self._listings[folder] = Listing(files=frozenset(), folders=(), refused={})
         return self._listings[folder]
+
+
+class ObjectLocator:
+    """Finds the objects that an index YAML names, as `Locator` finds files.
+
+    Args:
+        root: URI of the folder that names are relative to.
+
+    Raises:
+        IndexInvalidError: The store does not answer.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.names = tuple(sorted(list_objects(root)))
+        self._by_name: dict[str, list[str]] = defaultdict(list)
+        for path in self.names:
+            self._by_name[path.rpartition("/")[2]].append(path)
+
+    def find(self, name: PhotoName) -> str:
+        """A photo's address in a flat or nested layout; its address in a flat one if it is missing."""
+        for path in self._by_name[name.filename]:
+            flags = flags_of_folders(path)
+            if flags and not flags.contradicts(name):
+                return join(self.root, path)
+        return join(self.root, name.filename)
+
+    def in_folder(self, filename: str) -> str:
+        """The address of a file that is named with its folders."""
+        return join(self.root, filename)

@@ -1,44 +1,56 @@
-"""Finds photos on an object store, which has no folders and no links: all names of a source are listed once."""
+"""Scenes of a folder or an index file on an object store, which has no folders and no links: all names of a source are listed once."""
 
-from collections import defaultdict
+from pathlib import Path
 
-from rawnind.locations import join
-from rawnind.source.collector import Collector
-from rawnind.source.names import PhotoName, Refused, flags_of_folders, parse_name
-from rawnind.source.storage import list_objects
-
-
-class ObjectLocator:
-    """Finds the objects that an index YAML names, as `Locator` finds files.
-
-    Args:
-        root: URI of the folder that names are relative to.
-
-    Raises:
-        IndexInvalidError: The store does not answer.
-    """
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-        self.names = tuple(sorted(list_objects(root)))
-        self._by_name: dict[str, list[str]] = defaultdict(list)
-        for path in self.names:
-            self._by_name[path.rpartition("/")[2]].append(path)
-
-    def find(self, name: PhotoName) -> str:
-        """A photo's address in a flat or nested layout; its address in a flat one if it is missing."""
-        for path in self._by_name[name.filename]:
-            flags = flags_of_folders(path)
-            if flags and not flags.contradicts(name):
-                return join(self.root, path)
-        return join(self.root, name.filename)
-
-    def in_folder(self, filename: str) -> str:
-        """The address of a file that is named with its folders."""
-        return join(self.root, filename)
+from rawnind.documents import LISTING
+from rawnind.errors import IndexInvalidError
+from rawnind.locations import is_uri, join
+from rawnind.source import parquet_index
+from rawnind.source.collector import Collector, Index
+from rawnind.source.index_file import (
+    INDEX_NAME,
+    PHOTOS,
+    collect,
+    layout_of,
+    scenes_of_layout,
+    scenes_of_parquet,
+)
+from rawnind.source.locate import ObjectLocator
+from rawnind.source.names import Refused, flags_of_folders, parse_name
+from rawnind.source.storage import open_photo
 
 
-def read_objects(locator: ObjectLocator, collector: Collector) -> None:
+def load_objects(uri: str, root: Path | str | None) -> Index:
+    """The scenes of a folder or an index YAML on an object store."""
+    collector = Collector()
+    folder, options = uri.partition("?")[0], uri[len(uri.partition("?")[0]) :]
+    if folder.endswith((".yaml", ".yml", parquet_index.SUFFIX)):
+        listed, base = uri, folder.rpartition("/")[0] + options
+    else:
+        listed, base = join(uri, INDEX_NAME), uri
+    locator = ObjectLocator(str(root or base))
+    if listed == uri or INDEX_NAME in locator.names:
+        if folder.endswith(parquet_index.SUFFIX):
+            scenes, stated = scenes_of_parquet(_object_bytes(listed), listed)
+        else:
+            layout, stated = layout_of(_object_bytes(listed), listed, condense=PHOTOS)
+            scenes = scenes_of_layout(layout, collector)
+        if stated and not root:
+            locator = ObjectLocator(stated if is_uri(stated) else join(base, stated))
+        return collect(scenes, locator, collector).index(locator.root)
+    _read_objects(locator, collector)
+    return collector.index(uri)
+
+
+def _object_bytes(uri: str) -> bytes:
+    try:
+        with open_photo(uri) as file:
+            return bytes(file.read(LISTING + 1))
+    except OSError as error:
+        raise IndexInvalidError(f"cannot read {uri}: {error.strerror or error}") from error
+
+
+def _read_objects(locator: ObjectLocator, collector: Collector) -> None:
     """Collects the objects that are named as in RawNIND, in a flat or nested layout."""
     for path in locator.names:
         filename = path.rpartition("/")[2]
