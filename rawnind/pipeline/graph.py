@@ -25,7 +25,7 @@ from rawnind.errors import ConfigError, FolderInUseError, redacted
 from rawnind.installation import Installation, as_installation, describe
 from rawnind.options import Options
 from rawnind.pipeline.calls import translated
-from rawnind.pipeline.job import Job
+from rawnind.pipeline.job import Assignment, Job
 from rawnind.pipeline.metrics import RayMetrics
 from rawnind.pipeline.pickled_plan import PickledPlan
 from rawnind.pipeline.ray_cluster import NAMESPACE, listens_on_loopback, may_grow
@@ -171,18 +171,7 @@ def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, pool: Pool) 
         SceneWorker,
         batch_size=None,
         batch_format="pyarrow",
-        fn_constructor_kwargs={
-            "output": job.output,
-            "lock": job.lock,
-            "installation": job.installation,
-            "run": job.run,
-            "root": job.root,
-            "recipe": job.plan.recipe,
-            "bridge": bridge,
-            "scene_timeout": job.options.scene_timeout,
-            "memory": pool.memory,
-            "keep_raw": job.fetched is not None and job.fetched.keep,
-        },
+        fn_constructor_kwargs={"assignment": assignment(job, bridge, pool.memory)},
         compute=ActorPoolStrategy(
             min_size=1,
             max_size=pool.workers,
@@ -197,6 +186,28 @@ def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, pool: Pool) 
     )
     rows.set_name("scenes")  # for the dashboard
     return rows
+
+
+def assignment(job: Job, bridge: Any, memory: float) -> Assignment:
+    """What each worker of a run is given.
+
+    Args:
+        job: the run.
+        bridge: handle of the bridge actor.
+        memory: bytes that the worker may use.
+    """
+    return Assignment(
+        output=job.output,
+        run=job.run,
+        root=job.root,
+        recipe=job.plan.recipe,
+        bridge=bridge,
+        scene_timeout=job.options.scene_timeout,
+        memory=memory,
+        lock=job.lock,
+        installation=job.installation,
+        keep_raw=job.fetched is not None and job.fetched.keep,
+    )
 
 
 def rows_per_block(scenes: int, workers: int) -> int:

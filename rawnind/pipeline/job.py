@@ -1,12 +1,14 @@
 """What the processes of one run share."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from rawnind.fetch.on_demand import OnDemand
 from rawnind.installation import Installation
 from rawnind.options import Options
 from rawnind.output.lock import RunLock
 from rawnind.planning import Plan
+from rawnind.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,3 +36,32 @@ class Job:
     changed: frozenset[str] = frozenset()
     lock: RunLock | None = None
     installation: Installation | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assignment:
+    """What a worker of one run is given.
+
+    Attributes:
+        output: local path or URI of the output folder.
+        run: name of the run.
+        root: the folder that the photos come from.
+        recipe: the parameters.
+        bridge: handle of the bridge actor.
+        scene_timeout: seconds after which a scene is given up; None: never.
+        memory: bytes that the worker may use.
+        lock: of the run on the output folder; None: it is not checked.
+        installation: what the driver imports; None: it is not compared.
+        keep_raw: whether fetched photos stay once their scene is committed.
+    """
+
+    output: str
+    run: str
+    root: str
+    recipe: Recipe
+    bridge: Any
+    scene_timeout: float | None
+    memory: float
+    lock: RunLock | None = None
+    installation: Installation | None = None
+    keep_raw: bool = False

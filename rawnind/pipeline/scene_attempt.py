@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from rawnind.errors import SourceError, WorkersDyingError
 from rawnind.imaging.photo import Photo
@@ -11,11 +10,11 @@ from rawnind.locations import is_uri
 from rawnind.outcomes import whole_scene_result
 from rawnind.output.attempts import Ledger, TimedOut
 from rawnind.output.store import Store
+from rawnind.pipeline.job import Assignment
 from rawnind.pipeline.scene import Meter, process_scene
 from rawnind.pipeline.scene_subprocess import process_isolated
 from rawnind.pipeline.watchdog import Watchdog
 from rawnind.reasons import Reason
-from rawnind.recipe import Recipe
 from rawnind.records import ImageRef, Scene, SceneResult
 from rawnind.source.decode import decode
 from rawnind.source.decode_subprocess import decode_isolated
@@ -33,35 +32,14 @@ class SceneAttempt:
     """Processes a scene with more care the more workers it has ended.
 
     Args:
+        assignment: of the worker.
         store: the output folder.
-        run: the run's name.
-        root: the folder that the photos come from.
-        recipe: the parameters.
-        bridge: handle of the bridge actor.
-        scene_timeout: seconds after which a scene is given up; None: never.
-        memory: bytes that the worker may use.
         overdue: called from another thread while a scene takes longer than expected.
     """
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        run: str,
-        root: str,
-        recipe: Recipe,
-        bridge: Any,
-        scene_timeout: float | None,
-        memory: float,
-        overdue: Callable[[], None],
-    ) -> None:
+    def __init__(self, assignment: Assignment, *, store: Store, overdue: Callable[[], None]) -> None:
+        self._assignment = assignment
         self._store = store
-        self._run = run
-        self._root = root
-        self._recipe = recipe
-        self._bridge = bridge
-        self._scene_timeout = scene_timeout
-        self._memory = memory
         self._overdue = overdue
 
     def __call__(self, scene: Scene, lost: Mapping[str, SourceError]) -> tuple[SceneResult, dict[str, float]]:
@@ -74,7 +52,8 @@ class SceneAttempt:
         Raises:
             RawnindError: One of `FATAL`, which must stop the run.
         """
-        ledger = Ledger(self._store, self._run, scene.key)
+        given = self._assignment
+        ledger = Ledger(self._store, given.run, scene.key)
         attempts = ledger.begin() if _has_photo(scene) else 0
         timeouts = ledger.timeouts() if attempts else []
         deaths = attempts - len(timeouts)
@@ -85,10 +64,10 @@ class SceneAttempt:
             )
         slow = self._slow_photo(scene, timeouts)
         if timeouts and slow is None:
-            detail = f"gave up after {self._scene_timeout:g} s, in stage {timeouts[-1].stage}"
-            return whole_scene_result(scene, self._recipe, Reason.TIMEOUT, detail), {"attempts": attempts + 1}
+            detail = f"gave up after {given.scene_timeout:g} s, in stage {timeouts[-1].stage}"
+            return whole_scene_result(scene, given.recipe, Reason.TIMEOUT, detail), {"attempts": attempts + 1}
         decoder = decode if deaths < _DEATHS_BEFORE_FILES else decode_isolated
-        with Watchdog(self._bridge, scene.key, ledger, self._scene_timeout, self._overdue) as watchdog:
+        with Watchdog(given.bridge, scene.key, ledger, given.scene_timeout, self._overdue) as watchdog:
             meter = Meter(watchdog.enter)
 
             def read(ref: ImageRef) -> Photo:
@@ -96,22 +75,22 @@ class SceneAttempt:
                     raise self._timed_out(ref)
                 if ref.filename in lost:
                     raise lost[ref.filename]
-                with checking_source(self._root), watchdog.reading(ref):
-                    return Photo.from_visible(*decoder(ref, memory=self._memory))
+                with checking_source(given.root), watchdog.reading(ref):
+                    return Photo.from_visible(*decoder(ref, memory=given.memory))
 
             if deaths >= _DEATHS_BEFORE_SCENE:
                 watchdog.enter("isolated", {})
                 result = process_isolated(
-                    scene, self._recipe, self._store, root=self._root, memory=self._memory
+                    scene, given.recipe, self._store, root=given.root, memory=given.memory
                 )
             else:
                 result = process_scene(
                     scene,
-                    self._recipe,
+                    given.recipe,
                     self._store,
                     meter=meter,
                     read=_measured(read, meter),
-                    memory=self._memory,
+                    memory=given.memory,
                 )
         return result, {**meter.done(), "attempts": attempts + 1}
 
@@ -123,7 +102,9 @@ class SceneAttempt:
         return next((ref for ref in photos if ref.sha1 == timeouts[0].sha1), None)
 
     def _timed_out(self, ref: ImageRef) -> SourceError:
-        return SourceError(Reason.TIMEOUT, f"{ref.filename}: not decoded after {self._scene_timeout:g} s")
+        return SourceError(
+            Reason.TIMEOUT, f"{ref.filename}: not decoded after {self._assignment.scene_timeout:g} s"
+        )
 
 
 def _has_photo(scene: Scene) -> bool:

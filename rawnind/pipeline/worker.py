@@ -16,14 +16,13 @@ from rawnind import timing
 from rawnind.bridge.messages import Submission
 from rawnind.errors import RawnindError, SourceError
 from rawnind.fetch.on_demand import fetch_scene, remove_scene
-from rawnind.installation import Installation, this_installation
+from rawnind.installation import this_installation
 from rawnind.output.journal.journal import encode_result
-from rawnind.output.lock import RunLock
 from rawnind.output.store import Store
 from rawnind.pipeline.bridge_link import BridgeLink
+from rawnind.pipeline.job import Assignment
 from rawnind.pipeline.malloc import keep_freed_memory
 from rawnind.pipeline.trouble import FATAL, decode_trouble, encode_trouble
-from rawnind.recipe import Recipe
 from rawnind.records import Scene
 from rawnind.source.fingerprint import fingerprint
 from rawnind.source.remote import RemoteFile
@@ -59,54 +58,22 @@ class SceneWorker:
     one; only one processes.
 
     Args:
-        output: the output folder.
-        lock: of the run on that folder; None: it is not checked.
-        run: the run's name.
-        root: the folder that the photos come from.
-        recipe: the parameters.
-        bridge: handle of the bridge actor.
-        scene_timeout: seconds after which a scene is given up; None: never.
-        memory: bytes that the worker may use.
-        installation: what the driver imports; None: it is not compared.
-        keep_raw: whether fetched photos stay once their scene is committed.
+        assignment: the run, its bridge, and how to process.
     """
 
-    def __init__(
-        self,
-        *,
-        output: str,
-        lock: RunLock | None = None,
-        run: str,
-        root: str,
-        recipe: Recipe,
-        bridge: Any,
-        scene_timeout: float | None,
-        memory: float,
-        installation: Installation | None = None,
-        keep_raw: bool = False,
-    ) -> None:
+    def __init__(self, assignment: Assignment) -> None:
         incarnation = ray.get_runtime_context().get_actor_id(), uuid.uuid4().hex
-        self._link = BridgeLink(bridge, incarnation)  # before anything that may crash
+        self._link = BridgeLink(assignment.bridge, incarnation)  # before anything that may crash
         keep_freed_memory()
-        self._store = Store(output)
-        self._lock = lock
+        self._assignment = assignment
+        self._store = Store(assignment.output)
         self._is_open = False
-        self._installation = installation
-        self._keep_raw = keep_raw
+        self._is_compared = False
         self._turn = threading.Lock()
         # The driver imports this module too, and needs neither numba nor LibRaw.
         from rawnind.pipeline.scene_attempt import SceneAttempt
 
-        self._attempt = SceneAttempt(
-            store=self._store,
-            run=run,
-            root=root,
-            recipe=recipe,
-            bridge=bridge,
-            scene_timeout=scene_timeout,
-            memory=memory,
-            overdue=self._link.commit_in_background,
-        )
+        self._attempt = SceneAttempt(assignment, store=self._store, overdue=self._link.commit_in_background)
 
     def __call__(self, block: pa.Table) -> dict[str, list[Any]]:
         """Processes a block of `scene_row`s."""
@@ -143,7 +110,7 @@ class SceneWorker:
             self._turn.release()
         self._link.add(replace(done, telemetry={**done.telemetry, **fetched}))
         self._link.commit()
-        if not self._keep_raw:
+        if not self._assignment.keep_raw:
             remove_scene(scene, files)
         return True
 
@@ -181,9 +148,9 @@ class SceneWorker:
         return Submission(key=scene.key, data=encode_result(result), telemetry=telemetry, inputs=inputs)
 
     def _require_same_installation(self) -> None:
-        if self._installation:
-            self._installation.require_same(this_installation())
-            self._installation = None
+        if self._assignment.installation and not self._is_compared:
+            self._assignment.installation.require_same(this_installation())
+        self._is_compared = True
 
     def _open_output(self) -> None:
         """Pins the output folder before the first scene, after checking that no other folder has taken its place since the run began.
@@ -195,8 +162,8 @@ class SceneWorker:
         if self._is_open:
             return
         self._store.pin_root()
-        if self._lock:
-            self._lock.require(self._store)
+        if self._assignment.lock:
+            self._assignment.lock.require(self._store)
             self._store.require_root()
         self._is_open = True
 

@@ -18,7 +18,7 @@ from rawnind.fetch.on_demand import fetch_scene, on_demand, remove_scene
 from rawnind.options import Options
 from rawnind.output.events import read_events
 from rawnind.output.store import Store
-from rawnind.pipeline.graph import start_bridge
+from rawnind.pipeline.graph import assignment, start_bridge
 from rawnind.pipeline.job import Job
 from rawnind.pipeline.worker import SceneWorker, scene_row
 from rawnind.planning import SceneFilter, make_plan
@@ -162,7 +162,7 @@ def test_a_run_that_is_stopped_ends_its_downloads_and_keeps_what_came(
     Store(job.output).prepare_root()
     bridge = start_bridge(job, max_scenes=9)
     ray.get(bridge.begin.remote())
-    work = SceneWorker(output=job.output, run="run", root="", recipe=plan.recipe, bridge=bridge, scene_timeout=None, memory=4e9)  # fmt: skip
+    work = SceneWorker(assignment(job, bridge, 4e9))
     monkeypatch.setattr(timing, "HEARTBEAT_MIN", 0.01)
     server.pace = 0.2
     scene = scene_of(published.index, "cat")

@@ -1,5 +1,7 @@
 """What a worker does about scenes that end workers."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 import ray
@@ -12,7 +14,7 @@ from rawnind.output.attempts import Ledger
 from rawnind.output.events import read_events
 from rawnind.output.lock import RunLock
 from rawnind.output.store import Store
-from rawnind.pipeline.graph import start_bridge
+from rawnind.pipeline.graph import assignment, start_bridge
 from rawnind.pipeline.job import Job
 from rawnind.pipeline.worker import SceneWorker, scene_row, trouble_of
 from rawnind.planning import SceneFilter, make_plan
@@ -33,21 +35,13 @@ def worker(request, cluster, small_set, tmp_path):
         run="run",
         root=str(small_set),
         plan=plan,
-        options=Options(recipe=RECIPE),
+        options=Options(recipe=RECIPE, scene_timeout=60),
     )
     Store(job.output).prepare_root()
     bridge = start_bridge(job, max_scenes=getattr(request, "param", 32))
     ray.get(bridge.begin.remote())
     (cat,) = (scene for scene in plan.scenes if scene.name == "cat")
-    worker = SceneWorker(
-        output=job.output,
-        run=job.run,
-        root=job.root,
-        recipe=RECIPE,
-        bridge=bridge,
-        scene_timeout=60,
-        memory=4e9,
-    )
+    worker = SceneWorker(assignment(job, bridge, 4e9))
     yield worker, cat, Ledger(Store(job.output), job.run, cat.key)
     ray.kill(bridge)
 
@@ -75,18 +69,9 @@ def committed(work):
     return result
 
 
-def test_a_worker_that_starts_in_a_folder_that_took_the_place_of_the_runs_writes_nothing(worker, small_set):
+def test_a_worker_that_starts_in_a_folder_that_took_the_place_of_the_runs_writes_nothing(worker):
     work, cat, ledger = worker
-    other = SceneWorker(
-        output=work._store.uri,
-        lock=RunLock(run="run", file="run.lock"),
-        run="run",
-        root=str(small_set),
-        recipe=RECIPE,
-        bridge=work._link._bridge,
-        scene_timeout=60,
-        memory=4e9,
-    )
+    other = SceneWorker(replace(work._assignment, lock=RunLock(run="run", file="run.lock")))
     trouble = trouble_of(answer(other, cat))
     assert isinstance(trouble, OutputError)
     assert "run.lock of this run is not in it" in str(trouble)
