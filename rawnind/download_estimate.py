@@ -14,6 +14,7 @@ from rawnind.reasons import Reason
 from rawnind.records import Cfa, ImageRef, Scene
 from rawnind.source.catalog import Catalog, load_catalog
 from rawnind.source.decode import FrameSize
+from rawnind.source.http_client import HttpClient
 from rawnind.source.names import MAKERS
 from rawnind.source.remote import RemoteFile
 
@@ -113,19 +114,20 @@ class DownloadEstimate:
             )
 
 
-def estimate_download(source: str, options: Options) -> DownloadEstimate:
+def estimate_download(source: str, options: Options, client: HttpClient | None = None) -> DownloadEstimate:
     """Plans a run over a published data set; no photo is read.
 
     Args:
         source: a DOI or a saved Dataverse reply.
         options: of the run.
+        client: that the server is asked with.
 
     Raises:
         IndexInvalidError: The source lists no photo.
         DownloadError: The server cannot be reached.
         ConfigError: No scene is selected.
     """
-    catalog = load_catalog(source)
+    catalog = load_catalog(source, client)
     selection = SceneFilter(
         cfa=options.cfa, exclude_test_reserve=options.exclude_test_reserve, limit=options.limit
     )

@@ -23,6 +23,11 @@ def print_lines(lines: Iterable[str], *, err: bool = False) -> None:
         click.echo(_wrapped(text, columns) if columns else text, err=err)
 
 
+def told(line: str) -> None:
+    """Prints a line to stderr at once, for those who wait."""
+    print_lines([line], err=True)
+
+
 _LONGEST_LINE = 10_000
 
 

@@ -8,7 +8,7 @@ import click
 
 from rawnind.errors import first_of
 from rawnind.exit_codes import ExitCode
-from rawnind.printing import print_lines
+from rawnind.printing import print_lines, told
 from rawnind.records import Cfa
 
 
@@ -68,7 +68,7 @@ def fetch(
         isos=tuple(IsoRange.parse(each) for each in isos),
         cameras=cameras,
     )
-    client = HttpClient()
+    client = HttpClient() if progress == "none" else HttpClient(told=told)
     selection = files_of(source, wanted, client)
     print_lines(first_of(selection.notes), err=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

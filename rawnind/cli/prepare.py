@@ -9,7 +9,7 @@ from rawnind.cli.run_options import options_from, run_options
 from rawnind.errors import ConfigError
 from rawnind.exit_codes import ExitCode
 from rawnind.options import Options
-from rawnind.printing import describe, print_lines, uncollected
+from rawnind.printing import describe, print_lines, told, uncollected
 from rawnind.records import Summary
 
 if TYPE_CHECKING:
@@ -42,10 +42,11 @@ def plan(source: str, *, check: bool, **values: Any) -> None:
     options = options_from(values)
     if is_published(source):
         from rawnind.download_estimate import estimate_download
+        from rawnind.source.http_client import HttpClient
 
         if check:
             raise ConfigError("--check looks at pixels: fetch the photos first, and name their folder")
-        print_lines(estimate_download(source, options).lines())
+        print_lines(estimate_download(source, options, HttpClient(told=told)).lines())
         return
     estimated = estimate(source, options)
     print_lines(estimated.lines())

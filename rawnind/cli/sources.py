@@ -7,7 +7,7 @@ import click
 
 from rawnind.cli.run_options import FOLLOW_LINKS
 from rawnind.errors import ConfigError, IndexInvalidError, OutputError, first_of
-from rawnind.printing import print_lines
+from rawnind.printing import print_lines, told
 from rawnind.records import Cfa
 
 if TYPE_CHECKING:
@@ -111,10 +111,11 @@ def index(
 def _print_index(source: str, output: Path | None, *, follow_links: bool) -> None:
     """The counts of an index that stands in names, in a YAML, or in what a server answers."""
     from rawnind.source.catalog import is_published, load_catalog
+    from rawnind.source.http_client import HttpClient
     from rawnind.source.index import load_index
 
     if is_published(source):
-        catalog = load_catalog(source)
+        catalog = load_catalog(source, HttpClient(told=told))
         found = catalog.index
         print_lines(first_of(f"differs: {note}" for note in catalog.notes), err=True)
     else:

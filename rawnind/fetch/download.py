@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rawnind.errors import DownloadError
 from rawnind.fetch.target import Target
-from rawnind.source.http_client import BLOCK, HttpClient
+from rawnind.source.http_client import BLOCK, HttpClient, retrying
 from rawnind.source.remote import Digests, RemoteFile
 
 _WRONG_TIMES = 2
@@ -36,12 +36,15 @@ class Downloader:
         self._client = client
         self._stop = stop
 
-    def download(self, file: RemoteFile, received: Callable[[int], None]) -> None:
+    def download(
+        self, file: RemoteFile, received: Callable[[int], None], waits: Callable[[str], None]
+    ) -> None:
         """Downloads a file, with as many attempts as the client has patience for.
 
         Args:
             file: which one.
             received: is called with how many bytes have come or, below 0, were discarded.
+            waits: is called with a line for people before a pause, and with an empty one after it.
 
         Raises:
             DownloadError: It cannot be had.
@@ -64,8 +67,11 @@ class Downloader:
                 if error.final or wrong >= _WRONG_TIMES or fruitless >= self._client.patience.attempts:
                     _drop_empty(part)
                     raise DownloadError(error.reason, error.detail, final=error.final or wrong > 0) from error
-                if self._stop.wait(self._client.patience.pause(max(1, fruitless), error.wait)):
+                pause = self._client.patience.pause(max(1, fruitless), error.wait)
+                waits(retrying(error, pause))
+                if self._stop.wait(pause):
                     raise StoppedError from error
+                waits("")
             else:
                 return
 

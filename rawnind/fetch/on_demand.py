@@ -142,7 +142,7 @@ def _root_of(scene: Scene) -> Path:
 def fetch_scene(
     scene: Scene,
     files: tuple[RemoteFile, ...],
-    going_on: Callable[[], None],
+    going_on: Callable[[str], None],
     client: HttpClient | None = None,
 ) -> tuple[dict[str, SourceError], Counts]:
     """Fetches what is missing of a scene's photos; lengths and the server's checksums are checked, the decoder checks the SHA-1s.
@@ -150,7 +150,8 @@ def fetch_scene(
     Args:
         scene: of `OnDemand.index`.
         files: the scene's, of `OnDemand.files`.
-        going_on: called five times a second; may raise to stop, then what came stays for the next attempt.
+        going_on: called five times a second with why the fetch waits, empty where it does not; may raise to stop, then what came
+            stays for the next attempt.
         client: that servers are asked with; it is not shared with other threads.
 
     Returns:
@@ -173,13 +174,15 @@ def fetch_scene(
 
 
 def _fetch(
-    files: tuple[RemoteFile, ...], root: Path, going_on: Callable[[], None], client: HttpClient | None
+    files: tuple[RemoteFile, ...], root: Path, going_on: Callable[[str], None], client: HttpClient | None
 ) -> Fetched:
     while True:
         try:
-            return fetch(files, root, lambda _: going_on(), retry_failed=True, client=client)
+            return fetch(
+                files, root, lambda counts: going_on(counts.waiting), retry_failed=True, client=client
+            )
         except FolderInUseError:  # a worker that Ray takes for dead is about to end
-            going_on()
+            going_on("")
             time.sleep(timing.HEARTBEAT_MIN)
 
 

@@ -196,7 +196,11 @@ class _Run:
                 self._target.note_checked(file)
                 self._tally.is_here(file)
             else:
-                self._downloader.download(file, lambda count: self._tally.comes(file, count))
+                self._downloader.download(
+                    file,
+                    lambda count: self._tally.comes(file, count),
+                    lambda line: self._tally.waits(file, line),
+                )
                 self._tally.ends(file)
         except DownloadError as error:
             self._tally.ends(file, error, quarantined=error.reason in _FOR_GOOD)

@@ -37,6 +37,7 @@ class Counts:
         received: bytes of them that are on the disk, those of earlier runs included.
         transferred: bytes that came in this run.
         active: bytes of files that are being downloaded, by path.
+        waiting: why one of them is not, for now; empty where none waits.
     """
 
     files: int
@@ -47,6 +48,7 @@ class Counts:
     received: int
     transferred: int
     active: dict[str, int]
+    waiting: str = ""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -61,6 +63,7 @@ class Tally:
     transferred: int = 0
     failures: list[Failed] = field(default_factory=list)
     _active: dict[str, int] = field(default_factory=dict)
+    _waiting: dict[str, str] = field(default_factory=dict)
     _resumed: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -76,7 +79,19 @@ class Tally:
                 received=self.received,
                 transferred=self.transferred,
                 active=dict(self._active),
+                waiting=self._wait(),
             )
+
+    def _wait(self) -> str:
+        lines = list(self._waiting.values())
+        return "" if not lines else lines[-1] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")
+
+    def waits(self, file: RemoteFile, line: str) -> None:
+        """A download pauses, for the reason that the line says; or, with an empty line, does so no longer."""
+        with self._lock:
+            self._waiting.pop(file.path, None)
+            if line:
+                self._waiting[file.path] = line
 
     def is_here(self, file: RemoteFile, *, known: bool = False) -> None:
         """A file is there already.
@@ -116,6 +131,7 @@ class Tally:
         """
         with self._lock:
             self._active.pop(file.path, None)
+            self._waiting.pop(file.path, None)
             if error is None:
                 self.fetched += 1
             else:

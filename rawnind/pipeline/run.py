@@ -161,7 +161,7 @@ def _published(source: str, location: str, options: Options, progress: Progress)
                 f"--keep-raw and --disk-budget are for a SOURCE that is fetched, such as {RAWNIND}"
             )
         return None
-    client = HttpClient()
+    client = HttpClient(told=progress.noted)
     catalog = load_catalog(source, client)
     for note in first_of(catalog.notes):
         progress.noted(f"differs: {note}")

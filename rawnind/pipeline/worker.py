@@ -114,22 +114,25 @@ class SceneWorker:
             remove_scene(scene, files)
         return True
 
-    def _going_on(self, key: str, stage: str) -> Callable[[], None]:
-        """A function that reports a scene that is not processed yet, and raises _NoLongerWantedError where the run is stopping."""
+    def _going_on(self, key: str, stage: str) -> Callable[[str], None]:
+        """A function that reports a scene that is not processed yet, and raises _NoLongerWantedError where the run is stopping.
+
+        It takes why the stage waits, empty where it does not.
+        """
         reported = time.monotonic()
 
-        def going_on() -> None:
+        def going_on(waiting: str) -> None:
             nonlocal reported
             if time.monotonic() - reported >= timing.HEARTBEAT_MIN:
-                if not self._link.is_wanted(key, stage):
+                if not self._link.is_wanted(key, f"{stage}: {waiting}" if waiting else stage):
                     raise _NoLongerWantedError
                 reported = time.monotonic()
 
         return going_on
 
-    def _wait_for_turn(self, going_on: Callable[[], None]) -> None:
+    def _wait_for_turn(self, going_on: Callable[[str], None]) -> None:
         while not self._turn.acquire(timeout=timing.HEARTBEAT_MIN):
-            going_on()
+            going_on("")
 
     def process(self, scene: Scene, lost: Mapping[str, SourceError] = _NOTHING) -> Submission:
         """A scene's result, with the fingerprint of its files.

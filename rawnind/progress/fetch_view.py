@@ -67,8 +67,12 @@ class _Plain:
     def __init__(self) -> None:
         self._pace = _Pace()
         self._next = _FIRST
+        self._waiting, self._next_waiting = "", 0.0
 
     def show(self, counts: Counts) -> None:
+        if counts.waiting not in {"", self._waiting} and self._pace.elapsed >= self._next_waiting:
+            self._waiting, self._next_waiting = counts.waiting, self._pace.elapsed + _FIRST
+            print(f"Fetch: {printable(counts.waiting)}", file=sys.stderr, flush=True)  # noqa: T201
         if self._pace.elapsed >= self._next:
             self._next = self._pace.elapsed + min(_LATER, max(_FIRST, self._pace.elapsed / 4))
             print(f"Fetch: {_files(counts)}; {self._pace.line(counts)}", file=sys.stderr, flush=True)  # noqa: T201
@@ -97,6 +101,8 @@ class _Live:
             (bar, "green"), ("━" * (30 - len(bar)), "dim"), f" {share:4.0%}  {self._pace.line(counts)}\n"
         )
         text.append(_files(counts), style="red" if counts.failed else "")
+        if counts.waiting:
+            text.append(f"\n  {printable(counts.waiting)}", style="yellow")
         for path, count in list(counts.active.items())[:_SHOWN]:
             text.append(f"\n  {_size(count):>9}  {printable(path, 90)}", style="dim")
         return text

@@ -152,6 +152,8 @@ class _Frame:
             return
         if warning := self._eta.warning():
             yield warning
+        if self._snapshot and (waiting := text.waiting(self._snapshot)):
+            yield waiting
         if self._why:
             yield text.stopping(printable(self._why, most=2000))
 

@@ -15,6 +15,9 @@ from rawnind.progress.stderr_filter import StderrFilter
 from rawnind.records import Summary
 from rawnind.source.index import Index
 
+_BETWEEN_WAITS = 2.0
+"""Seconds between two lines that say why a fetch waits."""
+
 
 class Progress(Protocol):
     """Receives progress events, in this order; the counts of the last `update` or `finished` are the manifest's."""
@@ -101,6 +104,7 @@ class Plain:
         self._printed: dict[str, str] = {}
         self._next_print = 0.0
         self._warned = -timing.WATCHDOG
+        self._waiting, self._next_waiting = "", 0.0
         self._why = ""
 
     def planned(self, index: Index, plan: Plan, *, already: int) -> None:
@@ -125,6 +129,10 @@ class Plain:
             rate = text.rate(self._eta)
             for name in changed:
                 self._print(f"{name}: {lines[name]}" + (f"; {rate}" if rate and name == "Bridge" else ""))
+        waiting = text.waiting(snapshot)
+        if waiting not in {"", self._waiting} and now >= self._next_waiting:
+            self._waiting, self._next_waiting = waiting, now + _BETWEEN_WAITS
+            self._print(f"F{waiting[1:]}")
         if (warning := self._eta.warning()) and now - self._warned >= timing.WATCHDOG:
             self._warned = now
             self._print(warning)

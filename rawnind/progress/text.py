@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from rawnind.bridge.messages import LoaderReport
+from rawnind.bridge.messages import LoaderReport, Snapshot
 from rawnind.bridge.stages import StageCounts
 from rawnind.errors import first_of, printable
 from rawnind.planning import Plan
@@ -26,6 +26,11 @@ def opening(index: Index, plan: Plan, already: int) -> Iterator[str]:
         f"Refused: {printable(refused.file)}: {printable(refused.why)}" for refused in index.refused
     )
     yield f"{already} already collected, {len(plan.selected) - already} to do, {len(plan.left_out)} left out"
+
+
+def waiting(snapshot: Snapshot) -> str:
+    """Why the fetch of a scene in flight waits, after a colon; empty where none does."""
+    return next((printable(each.stage) for each in snapshot.in_flight if ": " in each.stage), "")
 
 
 def stopping(why: str) -> str:

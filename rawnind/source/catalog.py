@@ -93,7 +93,7 @@ def load_catalog(source: str, client: HttpClient | None = None) -> Catalog:
     try:
         listing = ask(address, client or HttpClient())
     except DownloadError as error:
-        if error.final:
+        if error.final and error.reason != "unreachable":
             raise IndexInvalidError(f"{printable(source)}: {error}") from error
         raise
     return _checked(from_listing(replace(listing, doi=address.doi)), source)

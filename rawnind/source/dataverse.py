@@ -123,7 +123,8 @@ def find_server(address: Address, client: HttpClient) -> str:
     """
     if address.server:
         return address.server
-    page = urlsplit(client.location(f"https://doi.org/{quote(address.doi.removeprefix('doi:'))}"))
+    link = f"https://doi.org/{quote(address.doi.removeprefix('doi:'))}"
+    page = urlsplit(client.persist(lambda: client.location(link)))
     return f"{page.scheme}://{page.netloc}"
 
 

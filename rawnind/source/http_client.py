@@ -9,10 +9,13 @@ import email.utils
 import os
 import random
 import re
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -32,6 +35,13 @@ _WATCHED, _SLOWEST = 30.0, 1024.0
 
 _LONGEST_WAIT = 600.0
 """Seconds; a server that asks for more is left alone."""
+
+_SILENCE = 2.0
+"""Seconds without an answer, after which people are told whom is waited for."""
+
+_NO_SUCH_HOST = {socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_FAIL}
+
+_Result = TypeVar("_Result")
 
 _RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 
@@ -65,6 +75,15 @@ class Patience:
         return asked + random.uniform(most / 2, most)  # noqa: S311 - only spreads requests
 
 
+def retrying(error: DownloadError, pause: float) -> str:
+    """A line for people who wait for the next attempt.
+
+    >>> retrying(DownloadError("server_error", "https://example.org/a: status 503"), 1.6)
+    'https://example.org/a: status 503; trying again in 1.6 s'
+    """
+    return f"{error.detail}; trying again in {pause:.1f} s"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Response:
     """What a server sends.
@@ -85,10 +104,14 @@ class HttpClient:
 
     Args:
         patience: how long it waits.
+        told: receives a line for people when a list is not read at once; downloads of files report in their own way.
     """
 
-    def __init__(self, patience: Patience | None = None) -> None:
+    def __init__(
+        self, patience: Patience | None = None, told: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.patience = patience or Patience()
+        self._told = told
         self._token = os.environ.get(TOKEN, "")
         self._local = threading.local()
         self._lock = threading.Lock()
@@ -126,7 +149,7 @@ class HttpClient:
                     raw.shutdown()
 
     def read(self, url: str, most: int) -> bytes:
-        """A whole small file, with one attempt after another.
+        """A whole small file, in one attempt.
 
         Args:
             url: where it is.
@@ -135,23 +158,28 @@ class HttpClient:
         Raises:
             DownloadError: It is longer, or cannot be had.
         """
+        data = bytearray()
+        with self._telling(url), self.open(url) as response:
+            for block in response.blocks:
+                data += block
+                if len(data) > most:
+                    raise DownloadError("too_long", f"{_named(url)} has more than {most} bytes", final=True)
+            if response.total is not None and len(data) < response.total:
+                raise DownloadError("cut", f"{_named(url)} broke off")
+        return bytes(data)
 
-        def attempt() -> bytes:
-            data = bytearray()
-            with self.open(url) as response:
-                for block in response.blocks:
-                    data += block
-                    if len(data) > most:
-                        raise DownloadError(
-                            "too_long", f"{_named(url)} has more than {most} bytes", final=True
-                        )
-                if response.total is not None and len(data) < response.total:
-                    raise DownloadError("cut", f"{_named(url)} broke off")
-            return bytes(data)
+    @contextlib.contextmanager
+    def _telling(self, url: str) -> Iterator[None]:
+        """Says whom it waits for, where that takes long."""
+        timer = threading.Timer(_SILENCE, self._told, [f"waiting for {_named(url)}"])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
-        return self.persist(attempt)
-
-    def persist(self, attempt: Callable[[], bytes]) -> bytes:
+    def persist(self, attempt: Callable[[], _Result]) -> _Result:
         """The result of an attempt that may be repeated.
 
         Raises:
@@ -163,7 +191,9 @@ class HttpClient:
             except DownloadError as error:
                 if error.final or fruitless == self.patience.attempts:
                     raise
-                time.sleep(self.patience.pause(fruitless, error.wait))
+                pause = self.patience.pause(fruitless, error.wait)
+                self._told(retrying(error, pause))
+                time.sleep(pause)
         raise AssertionError
 
     def location(self, url: str) -> str:
@@ -206,18 +236,42 @@ class HttpClient:
             requests.exceptions.InvalidURL,
             requests.exceptions.InvalidSchema,
             requests.exceptions.MissingSchema,
+            urllib3.exceptions.LocationParseError,
         ) as error:
             raise DownloadError(
                 "bad_address", f"{_named(url)} is not an address of a web server", final=True
             ) from error
-        except requests.exceptions.SSLError as error:
-            raise DownloadError(
-                "certificate", f"{_named(url)}: the certificate is not trusted", final=True
-            ) from error
         except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
             raise DownloadError("timeout", f"{_named(url)} did not answer in time") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError) as error:
-            raise DownloadError("unreachable", f"{_named(url)}: {_sentence(error)}") from error
+            raise _unreachable(url, error) from error
+
+
+def _unreachable(url: str, error: BaseException) -> DownloadError:
+    """What keeps a server from being reached, and whether another attempt may change that."""
+    causes = list(_causes(error))
+    through = " through the proxy" if isinstance(error, requests.exceptions.ProxyError) else ""
+    for cause in causes:
+        if isinstance(cause, socket.gaierror) and cause.errno in _NO_SUCH_HOST:
+            why = f"{through}: there is no server of this name; check its spelling and the network"
+            return DownloadError("unreachable", f"{_named(url)}{why}", final=True)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = f": its certificate is not trusted ({printable(cause.verify_message)}); REQUESTS_CA_BUNDLE names a file of certificates"
+            return DownloadError("unreachable", f"{_named(url)}{why}", final=True)
+        if isinstance(cause, ssl.SSLError):
+            ended = isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+            why = f": no encrypted connection ({printable(cause.reason or 'it ended')})"
+            return DownloadError("unreachable", f"{_named(url)}{why}", final=not ended)
+    why = getattr(causes[-1], "strerror", None) or type(causes[-1]).__name__
+    return DownloadError("unreachable", f"{_named(url)}{through}: {printable(why)}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it; the outer ones repeat the address with its query."""
+    cause: BaseException | None = error
+    while cause:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _origin(url: str) -> tuple[str, str]:
@@ -293,11 +347,3 @@ def _named(url: str) -> str:
     """An address for messages: without what may be secret in it."""
     parts = urlsplit(url)
     return printable(redacted(parts._replace(query="", fragment="").geturl()))
-
-
-def _sentence(error: BaseException) -> str:
-    """The innermost cause in a few words; the outer ones repeat the address with its query."""
-    cause = error
-    while cause.__cause__ or cause.__context__:
-        cause = cause.__cause__ or cause.__context__ or cause
-    return printable(getattr(cause, "strerror", None) or type(cause).__name__)

@@ -47,7 +47,7 @@ def published(server, tmp_path):
     return on_demand(load_catalog(server.page), str(tmp_path / "out"), HttpClient(HASTY), keep=False)
 
 
-def go_on():
+def go_on(waiting):
     """Does not stop."""
 
 
@@ -124,7 +124,7 @@ def test_a_scene_waits_until_another_worker_has_ended_its_fetch(server, publishe
     other.__enter__()
     waited = []
 
-    def going_on():
+    def going_on(waiting):
         waited.append(1)
         if len(waited) == 3:
             other.__exit__(None, None, None)

@@ -256,6 +256,21 @@ def test_plain_lines_do_not_repeat_what_has_not_changed():
     assert text.count("Stages: ") == 2
 
 
+def test_why_a_fetch_waits_is_told_once():
+    stream, now = io.StringIO(), [0.0]
+    plain = Plain(stream, clock=lambda: now[0])
+    view = LiveView(clock=lambda: now[0])
+    for second, stage in enumerate(["fetch", *["fetch: Refused; trying again in 4 s"] * 3, "decode"]):
+        now[0] = second / 2
+        seen = snapshot(
+            in_flight=(SceneInFlight(key="bayer/tea", stage=stage, started=0.0, last_heartbeat=1.0),)
+        )
+        plain.update(seen)
+        view.update(seen)
+        assert ("Refused; trying again in 4 s" in drawn(view)) == (": " in stage)
+    assert stream.getvalue().count("Fetch: Refused; trying again in 4 s\n") == 1
+
+
 def test_plain_lines_warn_once_a_minute(sample_set):
     clock, stream = Clock(), io.StringIO()
     plain = Plain(stream, clock)
