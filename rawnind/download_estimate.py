@@ -23,6 +23,9 @@ _BYTES_PER_SITE = {"arw": 2.0, "raf": 1.25, "cr2": 1.25, "nef": 1.2, "crw": 1.0}
 
 _OTHER_BYTES_PER_SITE = 1.0
 
+_ASSUMED_SITES = 24_000_000
+"""Of a photo whose file's length is not known."""
+
 _LINE = 12.5e6
 """Bytes per second of a line of 100 Mbit/s."""
 
@@ -62,6 +65,7 @@ class DownloadEstimate:
         plan: of the run.
         notes: differences between what is published and the data set's own index.
         files: that are downloaded.
+        unknown_lengths: how many of them have no length in the list of files.
         pairs: planned pairs of the selected scenes.
         crop_bytes: the most that their crops take.
         groups: by camera and ISO, sorted.
@@ -70,6 +74,7 @@ class DownloadEstimate:
     plan: Plan
     notes: tuple[str, ...]
     files: int
+    unknown_lengths: int
     pairs: int
     crop_bytes: float
     groups: tuple[PhotoGroup, ...]
@@ -103,6 +108,8 @@ class DownloadEstimate:
         yield (
             f"Download: {self.files} files, {_gb(self.download_bytes)}, about {_hours(self.download_bytes / _LINE)} at 100 Mbit/s"
         )
+        if self.unknown_lengths:
+            yield f"          {self.unknown_lengths} files have no length in the list and count as {_ASSUMED_SITES / 1e6:.0f} megapixels"
         yield f"Disk:     {_gb(self.download_bytes)} of photos, at most {_gb(self.crop_bytes)} of crops"
         yield f"Memory:   about {_gb(self.memory)} for each worker"
         yield f"Time:     about {_hours(self.seconds)} of CPU time, {_hours(self.seconds / cpus)} on this machine's {cpus:.0f} CPUs"
@@ -118,7 +125,7 @@ def estimate_download(source: str, options: Options, client: HttpClient | None =
     """Plans a run over a published data set; no photo is read.
 
     Args:
-        source: a DOI or a saved Dataverse reply.
+        source: as `load_catalog` takes it.
         options: of the run.
         client: that the server is asked with.
 
@@ -128,6 +135,7 @@ def estimate_download(source: str, options: Options, client: HttpClient | None =
         ConfigError: No scene is selected.
     """
     catalog = load_catalog(source, client)
+    catalog.require_scenes()
     selection = SceneFilter(
         cfa=options.cfa, exclude_test_reserve=options.exclude_test_reserve, limit=options.limit
     )
@@ -137,10 +145,12 @@ def estimate_download(source: str, options: Options, client: HttpClient | None =
     pairs = {scene.key: len(planned_pairs(scene, plan.recipe.pairing)) for scene in plan.selected}
     share = (options.recipe.crop_size / options.recipe.stride) ** 2 * _CROP_BYTES_PER_SITE
     sites = {scene.key: _largest(scene, catalog) for scene in plan.selected}
+    files = catalog.photos(plan.selected)
     return DownloadEstimate(
         plan=plan,
         notes=catalog.notes,
-        files=len(catalog.photos(plan.selected)),
+        files=len(files),
+        unknown_lengths=sum(file.size is None for file in files),
         pairs=sum(pairs.values()),
         crop_bytes=sum(pairs[key] * sites[key] * share for key in pairs),
         groups=_groups(plan.selected, catalog),
@@ -181,7 +191,7 @@ def estimated_sizes(
         files: key of a scene -> its files on the server.
     """
     for scene in scenes:
-        sizes = {file.filename: file.size or 0 for file in files[scene.key]}
+        sizes = {file.filename: _length(file) for file in files[scene.key]}
         for ref in (*scene.ground_truths, *scene.noisy):
             sites = _estimated_sites(ref.filename, sizes.get(_bare(ref.filename), 0))
             side = math.isqrt(sites)
@@ -204,7 +214,13 @@ def _bare(filename: str) -> str:
 
 def _size(ref: ImageRef, catalog: Catalog) -> int:
     file = catalog.file_of(ref)
-    return (file.size or 0) if file else 0
+    return _length(file) if file else 0
+
+
+def _length(file: RemoteFile) -> int:
+    if file.size is not None:
+        return file.size
+    return round(_ASSUMED_SITES * _BYTES_PER_SITE.get(_extension(file.filename), _OTHER_BYTES_PER_SITE))
 
 
 def _camera(filename: str) -> str:

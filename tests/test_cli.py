@@ -38,6 +38,42 @@ def everything(folder):
     return {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("doi:garbage", "doi:garbage is not a DOI; one looks like doi:10.14428/DVN/DEQCIM"),
+        (
+            "https://example.org/photos",
+            "https://example.org/photos is not the page of a data set on a Dataverse server",
+        ),
+        ("", "SOURCE is empty"),
+        ("gone", "gone does not exist"),
+        ("gone.yaml", "gone.yaml does not exist"),
+        ("gone.json", "gone.json does not exist"),
+        ("gone.txt", "gone.txt does not exist"),
+        ("words", "words, line 1: hello is no http address, checksum or length"),
+    ],
+)
+def test_a_source_that_is_none_is_one_sentence_whatever_the_command(
+    rawnind, tmp_path, monkeypatch, source, says
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words").write_text("hello world")
+    said = {
+        command: rawnind(command, source, *options)[:2]
+        for command, *options in (
+            ("index",),
+            ("plan",),
+            ("prepare", "--output", "out"),
+            ("fetch", "--root", "root"),
+        )
+    }
+    assert len(set(said.values())) == 1, said
+    code, line = said["fetch"]
+    assert (code, says in line) == (ExitCode.USAGE, True), line
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def out(prepared):
     """A prepared folder that must come out as it was."""

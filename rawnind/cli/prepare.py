@@ -86,7 +86,8 @@ def prepare(source: str, output: str, progress: str, *, quiet: bool, verbose: bo
     """Process the scenes of SOURCE; run it again to resume.
 
     Every scene of SOURCE, a folder of RAW files or an index YAML, here or on an object store, ends with an outcome. OUT/manifest.parquet lists the crops.
-    Of a DOI or a saved Dataverse reply, photos are fetched while others are processed, and removed when their scene is done.
+    Of a DOI, a saved Dataverse reply, a list of URLs, or an index YAML whose root is a DOI, photos are fetched while others are
+    processed, and removed when their scene is done.
 
     \b
     Examples:

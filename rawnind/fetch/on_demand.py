@@ -11,7 +11,6 @@ from rawnind import timing
 from rawnind.errors import (
     ConfigError,
     FolderInUseError,
-    IndexInvalidError,
     OutputError,
     SourceError,
     SourceLostError,
@@ -88,10 +87,7 @@ def on_demand(catalog: Catalog, output: str, client: HttpClient, *, keep: bool) 
         ConfigError: Photos are to be kept beside an output folder that is on an object store.
         DownloadError: doi.org cannot be reached.
     """
-    if not catalog.index.scenes:
-        raise IndexInvalidError(
-            "the files of this data set are not named by scene: run `rawnind fetch` first, then `rawnind index` on the folder"
-        )
+    catalog.require_scenes()
     if keep and is_uri(output):
         raise ConfigError(
             "--keep-raw keeps photos in a local output folder; for one on an object store run `rawnind fetch` first"

@@ -55,7 +55,7 @@ def prepare(
 
     Args:
         source: a folder of RAW files or an index YAML (see `rawnind.load_index`); or a DOI or a saved Dataverse reply, whose photos
-            are fetched as they are needed.
+            are fetched as they are needed, as are those of a list of URLs and of an index YAML whose root is a DOI.
         output: a local folder, or a URI that pyarrow.fs opens.
         progress: receives progress events; None: no reports.
         options: see `Options` and `Recipe`, e.g. `crop_size=512, limit=10`.
@@ -174,6 +174,12 @@ def _require_room(fetched: OnDemand, plan: Plan, options: Options) -> None:
     Raises:
         ConfigError: A scene's do not.
     """
+    if options.disk_budget is not None and any(
+        file.size is None for files in fetched.files.values() for file in files
+    ):
+        raise ConfigError(
+            "--disk-budget needs the length of every file; add it to the lines of the list of URLs"
+        )
     sizes = fetched.sizes()
     largest = max(plan.selected, key=lambda scene: sizes[scene.key], default=None)
     budget = options.disk_budget

@@ -2,24 +2,28 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from rawnind.documents import LISTING
 from rawnind.errors import DownloadError, IndexInvalidError, printable
+from rawnind.locations import is_uri, local_path
 from rawnind.records import ImageRef, Scene
 from rawnind.source.collector import Collector, Index
-from rawnind.source.dataverse import RAWNIND, Listing, ask, parse_address, parse_reply
+from rawnind.source.dataverse import RAWNIND, Address, Listing, ask, parse_address, parse_reply
 from rawnind.source.http_client import HttpClient
 from rawnind.source.index import INDEX_NAME, load_index
+from rawnind.source.index_file import INDEX_SUFFIXES, published_root
 from rawnind.source.names import FileKind, Refused, flags_of_folders, kind_of, parse_name
 from rawnind.source.remote import RemoteFile, unsafe_path
+from rawnind.source.storage import read_listing
+from rawnind.source.url_list import parse_url_list
 
 _OWN_INDEXES = (INDEX_NAME, "dataset.yaml")
 
 _NOT_INDEXED = {RAWNIND: ("x-trans/fabrics", "x-trans/kitchen", "x-trans/knives")}
 """Scenes whose photos are published, and which the data set's own index leaves out."""
 
-_SHOWN_URLS = 3
+_REPLY, _URLS = ".json", ".txt"
+"""How the names of saved replies and, mostly, of lists of URLs end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +54,17 @@ class Catalog:
         """A photo's file on the server; None where it is not published."""
         return self.files.get(_bare(ref.filename))
 
+    def require_scenes(self) -> None:
+        """Checks that names or an index say which scenes there are.
+
+        Raises:
+            IndexInvalidError: They do not.
+        """
+        if not self.index.scenes:
+            raise IndexInvalidError(
+                "the files of this data set are not named by scene: run `rawnind fetch` first, then `rawnind index` on the folder"
+            )
+
     @property
     def raw_files(self) -> tuple[RemoteFile, ...]:
         """Every RAW file, whatever it is called."""
@@ -62,20 +77,53 @@ def _bare(filename: str) -> str:
 
 
 def is_published(source: str) -> bool:
-    """Whether a source is a DOI, the page of a data set, or a saved reply, and no folder or index YAML.
+    """Whether the photos of a source are on a web server: it is a DOI, the page of a data set, a list of files, or an index whose root is such.
 
     >>> is_published("doi:10.14428/DVN/DEQCIM"), is_published("RawNIND")
     (True, False)
     """
-    return parse_address(source) is not None or source.lower().endswith(".json")
+    return parse_address(source) is not None or _is_list(source) or published_root(source) is not None
+
+
+def _is_list(source: str) -> bool:
+    """Whether a source is a saved reply or a list of URLs, by its name; or a file here whose name says nothing else."""
+    place = PurePosixPath(source.partition("?")[0] if is_uri(source) else source)
+    if is_uri(source):
+        return place.suffix.lower() in {_REPLY, _URLS}
+    path = Path(local_path(source))
+    if place.suffix.lower() in {_REPLY, _URLS}:
+        return not path.is_dir()
+    return (
+        place.suffix.lower() not in INDEX_SUFFIXES
+        and kind_of(place.name) is FileKind.OTHER
+        and path.is_file()
+    )
+
+
+def is_url_list(source: str) -> bool:
+    """Whether a source is a list of URLs."""
+    return parse_address(source) is None and _is_list(source) and not _is_reply(source)
+
+
+def _is_reply(source: str) -> bool:
+    return source.partition("?")[0].lower().endswith(_REPLY)
+
+
+def read_url_list(source: str) -> tuple[RemoteFile, ...]:
+    """The files of a list of URLs, here or on an object store.
+
+    Raises:
+        IndexInvalidError: It is no such list, or cannot be read.
+    """
+    return parse_url_list(read_listing(local_path(source)), source)
 
 
 def load_catalog(source: str, client: HttpClient | None = None) -> Catalog:
     """The catalog of a published data set.
 
     Args:
-        source: a DOI, the address of a data set's page, or a saved reply of a Dataverse server. A `dataset_index.yaml` beside the
-            reply decides which scenes there are.
+        source: a DOI, the address of a data set's page, a saved reply of a Dataverse server, a list of URLs, or an index whose root is a
+            DOI or such an address. A `dataset_index.yaml` beside the reply decides which scenes there are.
         client: that the server is asked with.
 
     Raises:
@@ -86,17 +134,26 @@ def load_catalog(source: str, client: HttpClient | None = None) -> Catalog:
         >>> len(load_catalog("reply.json").index.scenes)  # doctest: +SKIP
         307
     """
-    address = parse_address(source)
-    if address is None:
-        path = Path(source)
-        return _checked(from_listing(parse_reply(_bytes(path), str(path)), _own_index(path.parent)), source)
+    if address := parse_address(source):
+        return _checked(from_listing(_asked(address, client)), source)
+    if (root := published_root(source)) and (address := parse_address(root)):
+        own = replace(load_index(source, root=Path(source).parent), root=root)
+        return _checked(from_listing(_asked(address, client), own), root)
+    if not _is_reply(source):
+        return _checked(from_listing(Listing(doi="", files=read_url_list(source))), source)
+    data = read_listing(local_path(source))
+    own_index = None if is_uri(source) else _own_index(Path(local_path(source)).parent)
+    return _checked(from_listing(parse_reply(data, source), own_index), source)
+
+
+def _asked(address: Address, client: HttpClient | None) -> Listing:
     try:
         listing = ask(address, client or HttpClient())
     except DownloadError as error:
         if error.final and error.reason != "unreachable":
-            raise IndexInvalidError(f"{printable(source)}: {error}") from error
+            raise IndexInvalidError(f"{printable(address.doi)}: {error}") from error
         raise
-    return _checked(from_listing(replace(listing, doi=address.doi)), source)
+    return replace(listing, doi=address.doi)
 
 
 def from_listing(listing: Listing, own: Index | None = None) -> Catalog:
@@ -205,14 +262,3 @@ def _checked(catalog: Catalog, source: str) -> Catalog:
     if not catalog.raw_files:
         raise IndexInvalidError(f"{printable(source)} lists no RAW file")
     return catalog
-
-
-def _bytes(path: Path) -> bytes:
-    """The bytes of a saved reply, at most one more than are read."""
-    try:
-        if path.exists() and not path.is_file():
-            raise IndexInvalidError(f"{path} is not a file")
-        with path.open("rb") as file:
-            return file.read(LISTING + 1)
-    except OSError as error:
-        raise IndexInvalidError(f"cannot read {path}: {error.strerror or error}") from error

@@ -14,7 +14,7 @@ from rawnind.locations import is_uri, local_path
 from rawnind.records import ImageRef
 from rawnind.source.collector import Collector, Index, SkippedFiles
 from rawnind.source.dataverse import RAWNIND, parse_address
-from rawnind.source.index_file import INDEX_NAME, ROOT, collect, listed_scenes
+from rawnind.source.index_file import INDEX_NAME, ROOT, collect, listed_scenes, refuse_published
 from rawnind.source.locate import Locator, ObjectLocator, list_folder
 from rawnind.source.names import (
     CFA_FOLDERS,
@@ -38,19 +38,11 @@ def check_source(source: str) -> None:
     Raises:
         IndexInvalidError: It does not exist on this machine, or is a URI with credentials.
     """
-    _refuse_published(source)
+    refuse_published(source)
     if is_uri(source):
         require_no_secrets(source)
     else:
         require_source(source)
-
-
-def _refuse_published(source: str) -> None:
-    address = source if "://" in source else source.replace(":/", "://", 1)  # a Path has lost one slash
-    if parse_address(source) or parse_address(address):
-        raise IndexInvalidError(
-            f"the photos of {address} are not on this machine yet; run `rawnind fetch {address} --root DIR` first, then use DIR"
-        )
 
 
 def require_source(source: str | Path) -> Path:
@@ -59,7 +51,9 @@ def require_source(source: str | Path) -> Path:
     Raises:
         IndexInvalidError: It does not exist, or is a URI of an object store.
     """
-    _refuse_published(str(source))
+    refuse_published(str(source))
+    if not str(source):
+        raise IndexInvalidError("SOURCE is empty; name a folder, an index YAML or a DOI")
     if str(source).startswith(("s3:/", "gs:/")):  # a Path has lost one slash
         raise IndexInvalidError(f"{source} is a URI, which must be given as a string")
     path = Path(os.path.abspath(local_path(str(source))))  # noqa: PTH100 - resolve() would follow links and change the user's spelling
@@ -104,7 +98,7 @@ def load_index(source: str | Path, root: Path | str | None = None, *, follow_lin
         >>> len(load_index("dataset_index.yaml", root=Path("RawNIND")).scenes)  # doctest: +SKIP
         307
     """
-    _refuse_published(str(source))
+    refuse_published(str(source))
     if is_uri(str(source)):
         index = load_objects(str(source), root)
         if not index.scenes:
@@ -120,7 +114,7 @@ def load_index(source: str | Path, root: Path | str | None = None, *, follow_lin
 
 def index_to_yaml(index: Index) -> str:
     """The index in RawNIND's own layout, sorted, with the root of photos on an object store; `load_index` reads it back."""
-    layout: dict[str, Any] = {ROOT: index.root} if is_uri(index.root) else {}
+    layout: dict[str, Any] = {ROOT: index.root} if is_uri(index.root) or parse_address(index.root) else {}
     for scene in index.scenes:
         layout.setdefault(CFA_FOLDERS[scene.cfa], {})[scene.name] = {
             "clean_images": _listed(scene.ground_truths),
@@ -148,6 +142,8 @@ def _load(path: Path, root: Path | str | None, *, follow_links: bool) -> Index:
     collector = Collector(follow_links=follow_links)
     if listed.exists():
         scenes, stated = listed_scenes(listed, collector)
+        if stated and not root:
+            refuse_published(stated)
         chosen = str(root or stated or "")
         if is_uri(chosen):
             return collect(scenes, ObjectLocator(chosen), collector).index(chosen)
@@ -184,6 +180,7 @@ def is_own_photos(source: str | Path, output: Path | None) -> bool:
     Raises:
         IndexInvalidError: The source does not exist, or cannot be read.
     """
+    refuse_published(str(source))
     if is_uri(str(source)):
         return not str(source).partition("?")[0].endswith((".yaml", ".yml")) and _is_own_bucket(str(source))
     path = require_source(source)

@@ -1,6 +1,7 @@
 """Index files, YAML or Parquet: what they list, scene by scene."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from rawnind.documents import LISTING, read_yaml
-from rawnind.errors import IndexInvalidError
+from rawnind.errors import IndexInvalidError, printable, redacted
 from rawnind.records import Cfa
 from rawnind.source import parquet_index
 from rawnind.source.collector import Collector
+from rawnind.source.dataverse import parse_address
 from rawnind.source.entries import EntryReader, SceneEntry, problems, scene_entry
 from rawnind.source.locate import Locator, ObjectLocator
 from rawnind.source.names import CFA_FOLDERS, Refused, StatedFlags, cfa_of_folder, parse_scene
@@ -20,9 +22,11 @@ from rawnind.source.names import CFA_FOLDERS, Refused, StatedFlags, cfa_of_folde
 INDEX_NAME = "dataset_index.yaml"
 
 
+INDEX_SUFFIXES = frozenset({".yaml", ".yml", parquet_index.SUFFIX})
+
 ROOT = "root"
 """Key of an index YAML, beside Bayer and X-Trans: the folder that its file names are relative to, itself relative to the
-YAML's own folder or absolute; without it they are relative to that folder."""
+YAML's own folder or absolute, or a URI; without it they are relative to the YAML's folder. Or the DOI of the data set that has the files."""
 
 
 _NO_CFA = "the index's first level must be Bayer or X-Trans"
@@ -68,6 +72,49 @@ def scenes_of_layout(layout: dict[str, dict[str, Any]], collector: Collector) ->
             continue
         for scene in list(scenes):
             yield key, scene, scenes.pop(scene)
+
+
+def refuse_published(source: str) -> None:
+    """Refuses a source or a root that is on a web server.
+
+    Raises:
+        IndexInvalidError: It is the address of a data set, or of something else.
+    """
+    address = source if "://" in source else source.replace(":/", "://", 1)  # a Path has lost one slash
+    if parse_address(source) or parse_address(address):
+        raise IndexInvalidError(
+            f"the photos of {address} are not on this machine yet; run `rawnind fetch {address} --root DIR` first, then use DIR"
+        )
+    if source.lower().startswith(("http://", "https://")):
+        raise IndexInvalidError(
+            f"{printable(redacted(source))} is not the page of a data set on a Dataverse server, which ends with ?persistentId=doi:...; put the "
+            "addresses of files and their checksums into a list, which `rawnind fetch` takes"
+        )
+
+
+def published_root(source: str) -> str | None:
+    """The data set that an index on this machine names as its `root`: a DOI, or the address of its page.
+
+    No scene is read: a key of a YAML's first level begins a line.
+
+    Args:
+        source: an index, or a folder that may hold one.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path /= INDEX_NAME
+    suffix = path.suffix.lower()
+    if suffix not in INDEX_SUFFIXES or not path.is_file():
+        return None
+    if suffix == parquet_index.SUFFIX:
+        stated = parquet_index.stated_root(path)
+    else:
+        found = _PUBLISHED_ROOT.search(_bytes(path))
+        stated = found[1].decode("utf-8", "replace") if found else None
+    return stated if stated and parse_address(stated) else None
+
+
+_PUBLISHED_ROOT = re.compile(rb"""^root:[ \t]+["']?((?:doi:|https?://)[^"'\s]+)""", re.MULTILINE)
 
 
 def collect(scenes: _Scenes, locator: Locator | ObjectLocator, collector: Collector) -> Collector:

@@ -2,52 +2,45 @@
 
 from pathlib import Path
 
-from rawnind.documents import LISTING
-from rawnind.errors import IndexInvalidError
 from rawnind.locations import is_uri, join
 from rawnind.source import parquet_index
 from rawnind.source.collector import Collector, Index
 from rawnind.source.index_file import (
     INDEX_NAME,
+    INDEX_SUFFIXES,
     PHOTOS,
     collect,
     layout_of,
+    refuse_published,
     scenes_of_layout,
     scenes_of_parquet,
 )
 from rawnind.source.locate import ObjectLocator
 from rawnind.source.names import Refused, flags_of_folders, parse_name
-from rawnind.source.storage import open_photo
+from rawnind.source.storage import read_listing
 
 
 def load_objects(uri: str, root: Path | str | None) -> Index:
     """The scenes of a folder or an index YAML on an object store."""
     collector = Collector()
     folder, options = uri.partition("?")[0], uri[len(uri.partition("?")[0]) :]
-    if folder.endswith((".yaml", ".yml", parquet_index.SUFFIX)):
+    if folder.endswith(tuple(INDEX_SUFFIXES)):
         listed, base = uri, folder.rpartition("/")[0] + options
     else:
         listed, base = join(uri, INDEX_NAME), uri
     locator = ObjectLocator(str(root or base))
     if listed == uri or INDEX_NAME in locator.names:
         if folder.endswith(parquet_index.SUFFIX):
-            scenes, stated = scenes_of_parquet(_object_bytes(listed), listed)
+            scenes, stated = scenes_of_parquet(read_listing(listed), listed)
         else:
-            layout, stated = layout_of(_object_bytes(listed), listed, condense=PHOTOS)
+            layout, stated = layout_of(read_listing(listed), listed, condense=PHOTOS)
             scenes = scenes_of_layout(layout, collector)
         if stated and not root:
+            refuse_published(stated)
             locator = ObjectLocator(stated if is_uri(stated) else join(base, stated))
         return collect(scenes, locator, collector).index(locator.root)
     _read_objects(locator, collector)
     return collector.index(uri)
-
-
-def _object_bytes(uri: str) -> bytes:
-    try:
-        with open_photo(uri) as file:
-            return bytes(file.read(LISTING + 1))
-    except OSError as error:
-        raise IndexInvalidError(f"cannot read {uri}: {error.strerror or error}") from error
 
 
 def _read_objects(locator: ObjectLocator, collector: Collector) -> None:

@@ -13,6 +13,7 @@ from rawnind.errors import IndexInvalidError
 from rawnind.locations import is_uri
 from rawnind.records import ImageRef, Scene
 from rawnind.source.collector import Index
+from rawnind.source.dataverse import parse_address
 from rawnind.source.entries import SceneEntry, scene_entry
 from rawnind.source.names import CFA_FOLDERS, Refused
 
@@ -93,6 +94,14 @@ class ParquetIndex:
         return IndexInvalidError(f"{self._name} is not an index: {' '.join(why.split())[:200]}")
 
 
+def stated_root(path: Path) -> str | None:
+    """What the key `root` of an index says, whose rows are not read; None where it has none, or is no index."""
+    try:
+        return (pq.read_schema(path).metadata or {}).get(_ROOT, b"").decode("utf-8", "replace") or None
+    except (OSError, ValueError, pa.ArrowException):
+        return None
+
+
 def write_parquet_index(file: IO[bytes], index: Index, folder: Path) -> None:
     """Writes an index that `ParquetIndex` reads back.
 
@@ -102,7 +111,8 @@ def write_parquet_index(file: IO[bytes], index: Index, folder: Path) -> None:
         folder: where the file lies; the root is stored relative to it, so that both can be moved together.
     """
     beside = index.root == "."  # of photos that are still to be fetched
-    root = index.root if beside or is_uri(index.root) else os.path.relpath(index.root, folder)
+    elsewhere = is_uri(index.root) or parse_address(index.root)
+    root = index.root if beside or elsewhere else os.path.relpath(index.root, folder)
     schema = _SCHEMA.with_metadata({_ROOT: root.encode()})
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         rows: list[dict[str, Any]] = []

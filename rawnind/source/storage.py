@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from rawnind.documents import LISTING
 from rawnind.errors import IndexInvalidError, redacted
 from rawnind.locations import is_uri, open_location, open_object
 
@@ -53,6 +54,24 @@ def open_photo(path: str) -> Iterator[io.BufferedReader]:
         filesystem, place = open_object(path)
         with io.BufferedReader(filesystem.open_input_file(place), _BLOCK) as stream:
             yield stream
+
+
+def read_listing(place: str) -> bytes:
+    """The bytes of an index or another list of photos, here or on a store, at most one more than are read of one.
+
+    Raises:
+        IndexInvalidError: It is not there, is no file, or cannot be read.
+    """
+    try:
+        found = photo_stat(place)
+        if found is None:  # a pipe would be waited for forever
+            raise IndexInvalidError(f"{redacted(place)} is not a file")
+        with open_photo(place) as file:
+            return bytes(file.read(min(LISTING, found[0]) + 1))  # read() takes memory for what it is told
+    except FileNotFoundError:
+        raise IndexInvalidError(f"{redacted(place)} does not exist") from None
+    except OSError as error:
+        raise IndexInvalidError(f"cannot read {redacted(place)}: {error.strerror or error}") from error
 
 
 def header_source(path: str) -> str | BinaryIO:

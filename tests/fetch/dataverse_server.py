@@ -9,13 +9,14 @@ import threading
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
+from urllib.parse import unquote
 
 DOI = "doi:10.5072/FK2/SAMPLE"
 BLOCK = 64 << 10
 
 
 class DataverseServer:
-    """Serves `/api/datasets/:persistentId/` and `/api/access/datafile/ID`.
+    """Serves `/api/datasets/:persistentId/` and `/api/access/datafile/ID`, where ID may be a file's name.
 
     Attributes:
         faults: what is done to a file, by name: a list that is used up, or a single fault for ever.
@@ -95,8 +96,9 @@ class DataverseServer:
                 reply = self.reply_faults.pop(0)(reply)
             return self.send(request, reply)
         if request.path.startswith("/api/access/datafile/"):
-            name = self.files.get(int(request.path.rpartition("/")[2]))
-            if name is None:
+            asked = unquote(request.path.rpartition("/")[2])
+            name = self.files.get(int(asked)) if asked.isdecimal() else asked
+            if name not in self.files.values():
                 return self.status(request, 404)
             self.asked[name] += 1
             fault = self.faults[name]

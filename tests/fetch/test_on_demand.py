@@ -1,7 +1,9 @@
 """Scenes of a published data set whose photos are fetched while others are processed."""
 
 import contextlib
+import hashlib
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,8 @@ import ray
 import rawnind
 from rawnind import timing
 from rawnind.bridge.in_flight import DiskBudget, InFlightScenes
-from rawnind.errors import ConfigError, SourceLostError
+from rawnind.download_estimate import estimate_download
+from rawnind.errors import ConfigError, IndexInvalidError, SourceLostError
 from rawnind.fetch import on_demand as module
 from rawnind.fetch.on_demand import fetch_scene, on_demand, remove_scene
 from rawnind.options import Options
@@ -24,12 +27,13 @@ from rawnind.pipeline.worker import SceneWorker, scene_row
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
-from rawnind.source.catalog import load_catalog
+from rawnind.source.catalog import is_published, load_catalog
 from rawnind.source.decode import decode
 from rawnind.source.http_client import HttpClient, Patience
-from rawnind.source.index import load_index
+from rawnind.source.index import index_to_yaml, load_index
+from rawnind.source.parquet_index import write_parquet_index
 from tests.fetch import dataverse_server as faults
-from tests.fetch.dataverse_server import DataverseServer
+from tests.fetch.dataverse_server import DOI, DataverseServer
 from tests.polling import poll
 from tests.small_set import CROPS, digests
 
@@ -81,6 +85,39 @@ def test_a_scene_arrives_as_its_folder_has_it_and_is_removed_without_a_trace(pub
     for scene in published.index.scenes:
         remove_scene(scene, published.files[scene.key])
     assert files_below(tmp_path / "out") == ["raw/Bayer/cat/gt/notes.txt"]
+
+
+def test_a_list_of_urls_and_an_index_whose_root_is_the_data_set_are_fetched_as_the_data_set_is(
+    server, published, small_set, tmp_path, monkeypatch
+):
+    client = HttpClient(HASTY)
+    urls = tmp_path / "SHA1SUMS"
+    base = f"{server.url}/api/access/datafile"
+    sums = {name: hashlib.sha1(server.data(name)).hexdigest() for name in server.files.values()}
+    urls.write_text("".join(f"{sha1}  {base}/{name}\n" for name, sha1 in sums.items() if sha1 in name))
+    pairs = tmp_path / "pairs.yaml"
+    pairs.write_text(index_to_yaml(replace(load_index(small_set), root=server.page)))
+    table = tmp_path / "pairs.parquet"
+    with table.open("wb") as file:
+        write_parquet_index(file, load_catalog(str(pairs), client).index, tmp_path)
+    doi = tmp_path / "doi.yaml"
+    doi.write_text(pairs.read_text().replace(server.page, DOI))
+    monkeypatch.setenv("DATAVERSE_SERVER", server.url)
+    for source in (pairs, table, doi):
+        assert is_published(str(source))
+        found = on_demand(load_catalog(str(source), client), str(tmp_path / "out"), client, keep=False)
+        assert found.index.scenes == published.index.scenes
+        assert found.files == published.files
+        with pytest.raises(IndexInvalidError, match="are not on this machine yet; run `rawnind fetch"):
+            load_index(source)
+    listed = on_demand(load_catalog(str(urls), client), str(tmp_path / "out"), client, keep=False)
+    assert [scene.key for scene in listed.index.scenes] == [scene.key for scene in published.index.scenes]
+    scene = scene_of(listed.index, "cat")
+    lost, counts = fetch_scene(scene, listed.files[scene.key], go_on, client)
+    assert (lost, counts.fetched) == ({}, len(photos(scene)))
+    near = scene_of(load_index(small_set), "cat").ground_truths[0]
+    np.testing.assert_array_equal(decode(scene.ground_truths[0])[0], decode(near)[0])
+    assert "11 files have no length" in "\n".join(estimate_download(str(urls), Options(), client).lines())
 
 
 LOST = {

@@ -90,7 +90,7 @@ def test_a_reply_that_is_cut_or_reports_an_error_is_refused(tmp_path):
         parse_reply(b'{"status": "OK", "data": {"latestVersion": {"files": [', "reply.json")
     with pytest.raises(IndexInvalidError, match="reports ERROR: Dataset with ID x not found"):
         parse_reply(b'{"status": "ERROR", "message": "Dataset with ID x not found."}', "reply.json")
-    with pytest.raises(IndexInvalidError, match="cannot read"):
+    with pytest.raises(IndexInvalidError, match="does not exist"):
         load_catalog(str(tmp_path / "nothing.json"))
 
 

@@ -3,6 +3,7 @@
 import re
 from urllib.parse import unquote, urlsplit
 
+from rawnind.documents import LISTING
 from rawnind.errors import IndexInvalidError, printable
 from rawnind.source.remote import Checksums, RemoteFile
 
@@ -10,23 +11,27 @@ _DIGESTS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
 _HEX = re.compile(r"[0-9a-fA-F]+")
 
 
-def parse_url_list(text: str, name: str) -> tuple[RemoteFile, ...]:
+def parse_url_list(data: bytes, name: str) -> tuple[RemoteFile, ...]:
     """The files of a list: in each line a URL and, before or after it, checksums (MD5, SHA-1, SHA-256, SHA-512) and a length.
 
     What `sha1sum` prints, with URLs in place of names, is such a list. Empty lines and those that begin with # are comments.
 
     Args:
-        text: of the list.
+        data: the list.
         name: of the file, for messages.
 
     Raises:
-        IndexInvalidError: A line has no URL or no checksum, two files have the same name, or there is no file.
+        IndexInvalidError: It is no text, a line has no URL or no checksum, two files have the same name, or there is no file.
 
-    >>> parse_url_list("d41d8cd98f00b204e9800998ecf8427e  https://example.org/a%20b.dng", "urls.txt")[0].path
+    >>> parse_url_list(b"d41d8cd98f00b204e9800998ecf8427e  https://example.org/a%20b.dng", "urls.txt")[0].path
     'a b.dng'
     """
+    if len(data) > LISTING or b"\0" in data:
+        raise IndexInvalidError(
+            f"{name} is no list of URLs; give a DOI, a saved Dataverse reply, an index YAML or such a list"
+        )
     found: dict[str, RemoteFile] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         file = _parse_line(line, f"{name}, line {number}")
@@ -48,7 +53,9 @@ def _parse_line(line: str, where: str) -> RemoteFile:
         elif word.isascii() and word.isdecimal() and size is None and len(word) < 16:
             size = int(word)
         else:
-            raise IndexInvalidError(f"{where}: {printable(word, 80)} is no http address, checksum or length")
+            raise IndexInvalidError(
+                f"{where}: {printable(word, 80)} is no http address, checksum or length, which a list of URLs has"
+            )
     if not url or not sums:
         raise IndexInvalidError(f"{where}: it needs a URL and its MD5, SHA-1, SHA-256 or SHA-512")
     return RemoteFile(
