@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from rawnind.cli.interrupted import interrupted
+from rawnind.cli.interrupted import interrupted, noting_ctrl_c
 from rawnind.errors import RawnindError
 from rawnind.exit_codes import exit_code
 from rawnind.printing import print_lines
@@ -32,10 +32,15 @@ class CommandGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; an error of ours or Ctrl-C ends it with a sentence and an exit code."""
-        try:
-            return super().invoke(ctx)
-        except RawnindError as error:
-            print_lines([f"rawnind: {error}"], err=True)
-            ctx.exit(exit_code(error))
-        except KeyboardInterrupt:
-            interrupted()
+        with noting_ctrl_c() as pressed:
+            try:
+                return super().invoke(ctx)
+            except RawnindError as error:
+                print_lines([f"rawnind: {error}"], err=True)
+                ctx.exit(exit_code(error))
+            except KeyboardInterrupt:
+                interrupted()
+            except Exception:
+                if pressed():
+                    interrupted()
+                raise
