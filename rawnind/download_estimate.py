@@ -17,6 +17,7 @@ from rawnind.source.decode import FrameSize
 from rawnind.source.http_client import HttpClient
 from rawnind.source.names import MAKERS
 from rawnind.source.remote import RemoteFile
+from rawnind.words import counted
 
 _BYTES_PER_SITE = {"arw": 2.0, "raf": 1.25, "cr2": 1.25, "nef": 1.2, "crw": 1.0}
 """Bytes of a file per site of its sensor, the fewest that are usual: an ARW of RawNIND is not compressed, the others are."""
@@ -106,7 +107,7 @@ class DownloadEstimate:
         yield f"Pairs:    {self.pairs}"
         cpus = this_machine().cpus
         yield (
-            f"Download: {self.files} files, {_gb(self.download_bytes)}, about {_hours(self.download_bytes / _LINE)} at 100 Mbit/s"
+            f"Download: {counted(self.files, 'file')}, {_gb(self.download_bytes)}, about {_hours(self.download_bytes / _LINE)} at 100 Mbit/s"
         )
         if self.unknown_lengths:
             yield f"          {self.unknown_lengths} files have no length in the list and count as {_ASSUMED_SITES / 1e6:.0f} megapixels"

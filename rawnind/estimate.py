@@ -15,6 +15,7 @@ from rawnind.reasons import Reason
 from rawnind.records import Cfa, ImageRef
 from rawnind.source.exif import read_exif
 from rawnind.source.index import load_index
+from rawnind.words import counted
 
 _CROP_BYTES_PER_SITE = 10.125
 """Bytes in a shard: noisy_raw 2, gt_raw 2, gt_rgb 6, and one bit of mask."""
@@ -70,7 +71,7 @@ class Estimate:
         for size in self.too_large[:_MOST_NAMED]:
             yield f"         this machine has too little memory for {printable(str(size))}"
         if len(self.too_large) > _MOST_NAMED:
-            yield f"         and for {len(self.too_large) - _MOST_NAMED} other photos"
+            yield f"         and for {counted(len(self.too_large) - _MOST_NAMED, 'other photo')}"
         for words, files in sorted(self.unusable.items()):
             yield f"Unusable: {len(files)} {words}: {_some(files)}"
         if self.other_iso:

@@ -8,6 +8,7 @@ from rawnind import api
 from rawnind.errors import first_of, redacted
 from rawnind.exit_codes import ExitCode
 from rawnind.printing import print_lines
+from rawnind.words import counted
 
 
 @click.command()
@@ -52,7 +53,7 @@ def verify(output: str) -> None:
     problems = api.verify(output)
     print_lines(first_of(problems), err=True)
     click.echo(
-        f"{redacted(output)}: {f'{len(problems)} problems' if problems else 'everything is as it was written'}"
+        f"{redacted(output)}: {counted(len(problems), 'problem') if problems else 'everything is as it was written'}"
     )
     if missing := incompleteness(Store(output)):
         click.echo(missing)

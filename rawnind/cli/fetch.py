@@ -10,6 +10,7 @@ from rawnind.errors import first_of
 from rawnind.exit_codes import ExitCode
 from rawnind.printing import print_lines, told
 from rawnind.records import Cfa
+from rawnind.words import counted
 
 
 @click.command()
@@ -81,7 +82,7 @@ def fetch(
     )
     counts = done.counts
     click.echo(
-        f"{counts.files} files: {counts.here} were there, {counts.fetched} fetched ({counts.transferred / 1e6:.1f} MB), "
+        f"{counted(counts.files, 'file')}: {counts.here} were there, {counts.fetched} fetched ({counts.transferred / 1e6:.1f} MB), "
         f"{counts.failed} failed"
     )
     if done.quarantine:

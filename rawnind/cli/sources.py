@@ -9,6 +9,7 @@ from rawnind.cli.run_options import FOLLOW_LINKS
 from rawnind.errors import ConfigError, IndexInvalidError, OutputError, first_of
 from rawnind.printing import print_lines, told
 from rawnind.records import Cfa
+from rawnind.words import counted
 
 if TYPE_CHECKING:
     from rawnind.indexing.grouping import Grouping
@@ -42,7 +43,7 @@ def sample(out: Path, seed: int, height: int, width: int, scenes: int) -> None:
 
     truth = make_sample(out, seed=seed, height=height, width=width, scenes=scenes)
     click.echo(
-        f"{out}: {len(truth.scenes)} scenes, {len(truth.files)} files; truth.json holds their true shifts, gains and noise"
+        f"{out}: {counted(len(truth.scenes), 'scene')}, {counted(len(truth.files), 'file')}; truth.json holds their true shifts, gains and noise"
     )
 
 
@@ -121,9 +122,13 @@ def _print_index(source: str, output: Path | None, *, follow_links: bool) -> Non
     else:
         found = load_index(source, follow_links=follow_links)
     print_lines(first_of(f"refused: {refused.file}: {refused.why}" for refused in found.refused), err=True)
-    click.echo(f"{len(found.scenes)} scenes: {', '.join(f'{found.count(cfa)} {cfa}' for cfa in Cfa)}")
+    click.echo(
+        f"{counted(len(found.scenes), 'scene')}: {', '.join(f'{found.count(cfa)} {cfa}' for cfa in Cfa)}"
+    )
     click.echo(f"{found.test_reserve} test-reserve, {found.unknown_sensor} unknown-sensor")
-    click.echo(f"{found.ground_truths} ground-truth and {found.noisy} noisy photos; {found.skipped_files}")
+    click.echo(
+        f"{found.ground_truths} ground-truth and {counted(found.noisy, 'noisy photo')}; {found.skipped_files}"
+    )
     if output:
         _write_index(output, found)
 
@@ -155,7 +160,9 @@ def _index_own(
     print_lines(summary(found))
     if merged := found.merged:
         kept = len(found.choices) - len(merged.added)
-        print_lines([f"{output}: {len(merged.added)} photos added, {kept} kept as they are listed"])
+        print_lines(
+            [f"{output}: {counted(len(merged.added), 'photo')} added, {kept} kept as they are listed"]
+        )
         print_lines(f"moved: {old} is now {new}" for old, new in merged.moved)
         print_lines(first_of(f"listed and not there: {name}" for name in merged.missing))
         click.echo(f"Next: rawnind plan {output}")

@@ -14,6 +14,7 @@ from rawnind.documents import SETTINGS, read_yaml
 from rawnind.errors import ConfigError, ManifestError, printable
 from rawnind.output.manifest import MANIFEST, read_head
 from rawnind.output.store import Store
+from rawnind.words import counted
 
 UNKNOWN = "unknown"
 DATA_CARD = "README.md"
@@ -93,7 +94,7 @@ def _counts(store: Store) -> str:
     pairs, scenes = (pc.count_distinct(table[name]).as_py() for name in ("pair_id", "scene"))
     named = ", ".join(printable(camera) for camera in cameras if camera) or UNKNOWN
     return (
-        f"{table.num_rows} crops of {pairs} noisy photos in {scenes} scenes, ISO {isos['min']} to {isos['max']}, "
+        f"{counted(table.num_rows, 'crop')} of {counted(pairs, 'noisy photo')} in {counted(scenes, 'scene')}, ISO {isos['min']} to {isos['max']}, "
         f"cameras: {named}; prepared by rawnind with recipe {head['recipe'].get('digest', UNKNOWN)}"
     )
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from rawnind.words import counted
+
 DATASET, CLEAN, RESERVE = "dataset.yaml", "clean.yaml", "test_reserve.yaml"
 MAX_LOSS, MIN_MASK_MEAN = 0.035, 0.8
 """The research code's loaders pass over pairs beyond these by default."""
@@ -121,10 +123,10 @@ def describe_export(report: ExportReport, to: str | Path, problems: int) -> str:
         to: the folder of the export.
         problems: how many problems `check` found.
     """
-    found = f"{problems} problems" if problems else "the check found no problem"
+    found = counted(problems, "problem") if problems else "the check found no problem"
     lines = (
         [
-            f"{report.left_out} noisy pairs are left out: the loaders accept an alignment loss of at most {MAX_LOSS}."
+            f"left out: {counted(report.left_out, 'noisy pair')}; the loaders accept an alignment loss of at most {MAX_LOSS}."
         ]
         if report.left_out
         else []
@@ -133,7 +135,7 @@ def describe_export(report: ExportReport, to: str | Path, problems: int) -> str:
         [
             *lines,
             *unserved(report),
-            f"{report.crops} crops of {report.pairs} pairs in {to}, {report.test_pairs} of them of the test reserve; {found}.",
+            f"{counted(report.crops, 'crop')} of {counted(report.pairs, 'pair')} in {to}, {report.test_pairs} of them of the test reserve; {found}.",
             *_advice(report, to),
         ]
     )

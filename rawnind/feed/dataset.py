@@ -33,6 +33,7 @@ from rawnind.output.shard_reader import ShardReader
 from rawnind.output.store import Store
 from rawnind.records import Cfa
 from rawnind.rules import require
+from rawnind.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +143,8 @@ class CropDataset(Dataset[Batch]):
         iso = f"ISO {isos['min']} to {isos['max']}" if isos["min"] is not None else "ISO unknown"
         removed = ", ".join(f"{name} {count}" for name, count in self.rows.left_out if count)
         return (
-            f"CropDataset of {', '.join(store.location for store in self._stores)}: split {self._split}, {len(self)} crops of "
-            f"{len(pairs)} pairs, {scenes} scenes, cameras {', '.join(sorted(pairs['camera'].unique().to_pylist()))}, {iso}; "
+            f"CropDataset of {', '.join(store.location for store in self._stores)}: split {self._split}, {counted(len(self), 'crop')} of "
+            f"{counted(len(pairs), 'pair')}, {counted(scenes, 'scene')}, cameras {', '.join(sorted(pairs['camera'].unique().to_pylist()))}, {iso}; "
             f"{options.num_crops} x {options.crop_size} sites, input {options.input}, pairing {options.pairing}"
             + (f", extras {', '.join(options.extras)}" if options.extras else "")
             + (f"; rows removed: {removed}" if removed else "")

@@ -10,6 +10,7 @@ from rich.text import Text
 from rawnind.errors import printable
 from rawnind.indexing.build import OwnPhotos
 from rawnind.indexing.roles import Choice
+from rawnind.words import counted
 
 _MOST_ROWS = 300
 """Rows of the table; of more photos, those that are doubted and the ground truths."""
@@ -30,7 +31,8 @@ def print_table(console: Console, choices: Sequence[Choice]) -> None:
         console.print(_table(photos, width))
     if len(shown) < len(choices):
         console.print(
-            f"... and {len(choices) - len(shown)} more photos; the YAML lists all of them", markup=False
+            f"... and {counted(len(choices) - len(shown), 'more photo')}; the YAML lists all of them",
+            markup=False,
         )
 
 
@@ -96,7 +98,7 @@ def summary(found: OwnPhotos) -> Iterator[str]:
     scenes = {(choice.cfa, choice.scene) for choice in found.choices}
     truths = sum(choice.ground_truth for choice in found.choices)
     noisy = len(found.choices) - truths
-    yield f"{len(scenes)} scenes: {truths} ground-truth and {noisy} noisy photos{_set_aside(found)}"
+    yield f"{counted(len(scenes), 'scene')}: {truths} ground-truth and {counted(noisy, 'noisy photo')}{_set_aside(found)}"
     for words, group in groupby(
         sorted(found.scan.unusable, key=lambda each: each[::-1]), key=lambda each: each[1]
     ):
@@ -108,7 +110,7 @@ def summary(found: OwnPhotos) -> Iterator[str]:
     if found.ungrouped:
         yield _listed("in no scene", found.ungrouped)
     if doubts := sum(len(choice.doubts) for choice in found.choices):
-        yield f"{doubts} doubts, marked with ?"
+        yield f"{counted(doubts, 'doubt')}, marked with ?"
 
 
 _MOST_NAMED = 10

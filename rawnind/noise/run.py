@@ -10,6 +10,7 @@ from rawnind.noise.samples import Progress, samples_of_dark_frames, samples_of_o
 from rawnind.output.manifest import MANIFEST_YAML
 from rawnind.output.store import Store
 from rawnind.source.index import require_source
+from rawnind.words import counted
 
 
 def noise(
@@ -78,4 +79,4 @@ def _number(value: Value | None) -> str:
 
 
 def _origin(value: Value | None) -> str:
-    return f"{value.photos} {value.method}{'s' * (value.photos > 1)}, {value.confidence}" if value else ""
+    return f"{counted(value.photos, value.method)}, {value.confidence}" if value else ""

@@ -19,6 +19,7 @@ from rawnind.output.store import Store
 from rawnind.recipe import Recipe
 from rawnind.records import SceneResult, Summary
 from rawnind.splits import held_out_cameras, validation_scenes
+from rawnind.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ _PIXELS = """- config_name: pixels
 _TEXT = """
 # RAW photo pairs for training denoisers
 
-{crops} crops of {size} x {size} sites from {pairs} pairs of a clean and a noisy RAW photo, {scenes} scenes; prepared by rawnind:
+{crops} of {size} x {size} sites from {pairs} of a clean and a noisy RAW photo, {scenes}; prepared by rawnind:
 aligned, masked, scored and cropped. {complete}
 
 | Config | File | One row is |
@@ -191,10 +192,10 @@ def _card(contents: Contents, summary: Summary, recipe: Recipe) -> str:
     val_crops = sum(scenes[name] for name in validation)
     front = _FRONT.format(size=_size_category(summary.crops), pixels=_PIXELS if summary.crops else "")
     return front + _TEXT.format(
-        crops=summary.crops,
+        crops=counted(summary.crops, "crop"),
         size=recipe.crop_size,
-        pairs=summary.pairs.collected,
-        scenes=summary.scenes.collected,
+        pairs=counted(summary.pairs.collected, "pair"),
+        scenes=counted(summary.scenes.collected, "scene"),
         complete=summary.incomplete.capitalize() + "." * bool(summary.incomplete) or "Complete.",
         where="path/to/this/folder",
         scene_sum=_sum(summary.scenes),
@@ -297,7 +298,7 @@ def _croissant(summary: Summary, recipe: Recipe, files: Mapping[str, str]) -> by
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": "rawnind-pairs",
-        "description": f"{summary.crops} aligned, masked and scored crops of {summary.pairs.collected} pairs of a clean and a "
+        "description": f"{counted(summary.crops, 'aligned, masked and scored crop')} of {counted(summary.pairs.collected, 'pair')} of a clean and a "
         "noisy RAW photo, for training denoisers. The record set pixels has the bytes of each crop: how to decode them is said in "
         "the metadata of the files' schema.",
         "identifier": f"{_IDENTIFIER}{summary.manifest_sha256}",

@@ -16,6 +16,7 @@ from rawnind.output.manifest import read_entries, read_summary
 from rawnind.output.store import Store
 from rawnind.reasons import Outcome, Reason
 from rawnind.records import PairResult, SceneResult, Summary
+from rawnind.words import counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +36,7 @@ class Failure:
     attempts: int
 
     def __str__(self) -> str:
-        attempts = f" [{self.attempts} attempt{'s' if self.attempts > 1 else ''}]" if self.attempts else ""
+        attempts = f" [{counted(self.attempts, 'attempt')}]" if self.attempts else ""
         return f"{self.reason}: {self.scene}: {self.detail}{attempts}"
 
 
@@ -122,15 +123,17 @@ class Status:
         yield f"Recipe:    {self.recipe}, see recipe.yaml"
         if self.run:
             yield f"Last run:  {self.run}"
-            if self.run.scenes is not None:
-                yield f"Planned:   {self.run.scenes} scenes, {self.run.pairs} pairs; {self.open} scenes have no outcome yet"
+            scenes, pairs = self.run.scenes, self.run.pairs
+            if scenes is not None and pairs is not None and self.open is not None:
+                planned = f"{counted(scenes, 'scene')}, {counted(pairs, 'pair')}"
+                yield f"Planned:   {planned}; {counted(self.open, 'scene')} without an outcome yet"
         total = sum(count for _, count in self.scenes)
         committed = ", ".join(f"{count} {outcome}" for outcome, count in self.scenes if count)
-        yield f"Committed: {total} scenes ({committed}), {self.crops} crops"
+        yield f"Committed: {counted(total, 'scene')} ({committed}), {counted(self.crops, 'crop')}"
         yield f"Manifest:  {self._manifest()}"
         yield from self.uncollected()
         for reason, keys in self.filtered:
-            yield f"Left out: {len(keys)} scenes, {reason}: {reason.sentence}"
+            yield f"Left out: {counted(len(keys), 'scene')}, {reason}: {reason.sentence}"
             yield from (f"  {', '.join(keys[first : first + 10])}" for first in range(0, len(keys), 10))
         for whole, title in ((True, "Failed scenes without a file as the cause"), (False, "Failed files")):
             failures = [failure for failure in self.failures if failure.whole_scene is whole]
@@ -140,7 +143,7 @@ class Status:
         if self.retry:
             reasons = ", ".join(f"{count} for {reason}" for reason, count in self.retry)
             yield (
-                f"`rawnind prepare ... --retry-failed` would process {self.retried_scenes} scenes again: {reasons}; "
+                f"`rawnind prepare ... --retry-failed` would process {counted(self.retried_scenes, 'scene')} again: {reasons}; "
                 "--retry-failed REASON only those with that reason"
             )
 
@@ -149,7 +152,7 @@ class Status:
             return "not written yet; run `rawnind prepare` again to resume"
         counts = self.summary
         listed = counts.scenes.planned - counts.scenes.open
-        found = f"{listed} scenes, {counts.pairs.collected} pairs, {counts.crops} crops"
+        found = f"{counted(listed, 'scene')}, {counted(counts.pairs.collected, 'pair')}, {counted(counts.crops, 'crop')}"
         return f"{found}; {counts.incomplete}" if counts.incomplete else found
 
     def uncollected(self, most: int | None = None) -> Iterator[str]:

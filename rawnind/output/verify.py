@@ -28,6 +28,7 @@ from rawnind.output.tables import SCHEMAS, open_table, require_no_nulls
 from rawnind.reasons import Outcome
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa, PairResult, SceneResult
+from rawnind.words import counted
 
 _Row = dict[str, Any]
 _ROWS_AT_ONCE = 1024
@@ -176,7 +177,7 @@ class _Comparison:
         for column, _ in _different([row], [pair_row(result, pair)], PAIRS_SCHEMA):
             yield f"{where}: {column} in {PAIRS} is not what was committed"
         if len(listed) != len(pair.crops):
-            yield f"{where} has {len(listed)} crops in {MANIFEST}, {len(pair.crops)} were committed"
+            yield f"{where} has {counted(len(listed), 'crop')} in {MANIFEST}, {len(pair.crops)} were committed"
         expected = [
             crop_row(result, pair, number, crop, self._recipe.crop_size)
             for number, crop in enumerate(pair.crops)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rawnind.output.manifest import PAIRS
 from rawnind.output.store import Store
 from rawnind.output.tables import open_table, require_sealed, require_sound
+from rawnind.words import counted
 
 MOST_DIFFERENCE = 0.02
 _COLUMNS = ("camera", "white_level", "white_level_data")
@@ -35,6 +36,6 @@ def white_level_warnings(store: Store) -> Iterator[str]:
         data = statistics.median(values)
         if abs(data / white - 1) > MOST_DIFFERENCE:
             yield (
-                f"{camera}: the data of {len(values)} photos clip at {data:g}, LibRaw's white level is {white:g} "
+                f"{camera}: the data clip at {data:g} in {counted(len(values), 'photo')}, LibRaw's white level is {white:g} "
                 f"({data / white - 1:+.1%}); overexposure is taken from the data"
             )

@@ -17,6 +17,7 @@ from rawnind.progress.redrawn_block import RedrawnBlock
 from rawnind.progress.stderr_filter import StderrFilter
 from rawnind.records import Counts, Summary
 from rawnind.source.index import Index
+from rawnind.words import counted
 
 _NARROW = 66
 """Terminal columns below which headings are abbreviated: the table of stages has so many."""
@@ -139,13 +140,13 @@ class _Frame:
     def _summary_line(self, crops: int) -> str:
         elapsed = duration(self._eta.elapsed)
         if self._summary:
-            return f"{crops} crops, finished after {elapsed}"
+            return f"{counted(crops, 'crop')}, finished after {elapsed}"
         if self._closed:
-            return f"{crops} crops, stopped after {elapsed}"
+            return f"{counted(crops, 'crop')}, stopped after {elapsed}"
         flight = ""
         if self._snapshot:
             flight = f"{len(self._snapshot.in_flight)} in flight (at most {self._snapshot.peak_in_flight})"
-        return ", ".join(filter(None, [f"{crops} crops", flight, elapsed, text.rate(self._eta)]))
+        return ", ".join(filter(None, [counted(crops, "crop"), flight, elapsed, text.rate(self._eta)]))
 
     def _notes(self) -> Iterator[str]:
         if self._summary or self._closed:
@@ -181,7 +182,7 @@ def _loader_table(reports: Sequence[LoaderReport], *, narrow: bool) -> Table:
     table = _table("DataLoader", (*names, "waiting"), narrow=narrow)
     shown = [(printable(report.consumer), [report]) for report in reports]
     if len(reports) > _MAX_CONSUMERS:
-        shown = [(f"{len(reports)} consumers", list(reports))]
+        shown = [(counted(len(reports), "consumer"), list(reports))]
     for label, some in shown:
         sums = (str(sum(getattr(report, name) for report in some)) for name in names)
         table.add_row(Text(label), *sums, duration(sum(report.wait_seconds for report in some)))

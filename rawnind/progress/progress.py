@@ -14,6 +14,7 @@ from rawnind.progress.redrawn_block import is_interactive
 from rawnind.progress.stderr_filter import StderrFilter
 from rawnind.records import Summary
 from rawnind.source.index import Index
+from rawnind.words import counted
 
 _BETWEEN_WAITS = 2.0
 """Seconds between two lines that say why a fetch waits."""
@@ -143,7 +144,7 @@ class Plain:
 
     def finished(self, summary: Summary) -> None:
         """Prints the final counts."""
-        self._print(f"Bridge: {text.outcomes(summary.scenes)}; {summary.crops} crops")
+        self._print(f"Bridge: {text.outcomes(summary.scenes)}; {counted(summary.crops, 'crop')}")
 
     def close(self) -> None:
         """Prints what is pending, and restores stderr."""
@@ -160,7 +161,7 @@ class Plain:
 
 
 def _lines(snapshot: Snapshot) -> dict[str, str]:
-    lines = {"Bridge": f"{text.outcomes(snapshot.scenes)}; {snapshot.crops} crops"}
+    lines = {"Bridge": f"{text.outcomes(snapshot.scenes)}; {counted(snapshot.crops, 'crop')}"}
     if snapshot.stages:
         lines["Stages"] = text.stages(snapshot.stages)
     if snapshot.loaders:

@@ -10,6 +10,7 @@ from rawnind.progress.eta import Eta, duration
 from rawnind.reasons import Outcome
 from rawnind.records import Counts
 from rawnind.source.index import Index
+from rawnind.words import counted
 
 
 def opening(index: Index, plan: Plan, already: int) -> Iterator[str]:
@@ -20,8 +21,8 @@ def opening(index: Index, plan: Plan, already: int) -> Iterator[str]:
         plan: of the run.
         already: scenes that have an outcome from an earlier run.
     """
-    photos = f"{index.ground_truths} GT and {index.noisy} noisy photos"
-    yield f"Source: {len(plan.scenes)} scenes, {photos}; {printable(str(index.skipped_files), most=2000)}"
+    photos = f"{index.ground_truths} GT and {counted(index.noisy, 'noisy photo')}"
+    yield f"Source: {counted(len(plan.scenes), 'scene')}, {photos}; {printable(str(index.skipped_files), most=2000)}"
     yield from first_of(
         f"Refused: {printable(refused.file)}: {printable(refused.why)}" for refused in index.refused
     )
@@ -42,7 +43,7 @@ def outcomes(counts: Counts) -> str:
     """Scenes by outcome."""
     done = counts.planned - counts.open
     parts = ", ".join(f"{getattr(counts, outcome)} {outcome}" for outcome in Outcome)
-    return f"{done} of {counts.planned} scenes ({parts})"
+    return f"{done} of {counted(counts.planned, 'scene')} ({parts})"
 
 
 def rate(eta: Eta) -> str:
@@ -70,4 +71,4 @@ def loaders(reports: Sequence[LoaderReport]) -> str:
         f"{sum(getattr(report, name) for report in reports)} {name}"
         for name in ("scenes", "crops", "batches")
     )
-    return f"{sums} to {len(reports)} consumers, {waited} waiting"
+    return f"{sums} to {counted(len(reports), 'consumer')}, {waited} waiting"

@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from rawnind.words import counted
+
 LEAST_ISOS = 4
 """Different ISOs of a camera's noisy photos; a noise model that is fitted to fewer is a guess between them."""
 
@@ -42,7 +44,7 @@ class Coverage:
     def lines(self) -> Iterator[str]:
         """What is missing, a sentence each."""
         if len(self.noisy) < LEAST_ISOS:
-            yield f"{self.camera}: noisy photos at {len(self.noisy)} ISOs, at least {LEAST_ISOS} should be there"
+            yield f"{self.camera}: noisy photos at {counted(len(self.noisy), 'ISO')}, at least {LEAST_ISOS} should be there"
         if self.gaps:
             yield f"{self.camera}: no noisy photo at ISO {', '.join(map(str, self.gaps))}"
         if self.high_truths:

@@ -9,6 +9,7 @@ from rich.text import Text
 from rawnind.errors import printable
 from rawnind.shooting.cameras import Coverage, coverage
 from rawnind.shooting.check import SceneCheck, Verdict
+from rawnind.words import counted
 
 
 def print_checks(console: Console, checks: Sequence[SceneCheck]) -> None:
@@ -22,7 +23,9 @@ def print_checks(console: Console, checks: Sequence[SceneCheck]) -> None:
     verdicts = [verdict for check in checks for verdict in check.verdicts]
     lost = sum(verdict.pair.reason is not None for verdict in verdicts)
     better = sum(verdict.pair.reason is None and bool(verdict.advice) for verdict in verdicts)
-    console.print(f"{len(verdicts)} pairs: {lost} would be lost, {better} could be better", markup=False)
+    console.print(
+        f"{counted(len(verdicts), 'pair')}: {lost} would be lost, {better} could be better", markup=False
+    )
 
 
 def _pairs(checks: Sequence[SceneCheck]) -> Table:

@@ -16,6 +16,7 @@ from rawnind.source.names import FileKind, Refused, flags_of_folders, kind_of, p
 from rawnind.source.remote import RemoteFile, unsafe_path
 from rawnind.source.storage import read_listing
 from rawnind.source.url_list import parse_url_list
+from rawnind.words import counted
 
 _OWN_INDEXES = (INDEX_NAME, "dataset.yaml")
 
@@ -180,7 +181,7 @@ def from_listing(listing: Listing, own: Index | None = None) -> Catalog:
         index = _as_in(own, index)
     elif left_out := set(_NOT_INDEXED.get(listing.doi, ())):
         notes = [
-            f"{scene.key}: {len(scene.ground_truths) + len(scene.noisy)} photos are published and not in the data set's own index; left out"
+            f"{scene.key}: {counted(len(scene.ground_truths) + len(scene.noisy), 'published photo')} not in the data set's own index; left out"
             for scene in index.scenes
             if scene.key in left_out
         ]
@@ -220,21 +221,21 @@ def differences(own: Index, published: Index, files: dict[str, RemoteFile]) -> I
         refs = (*scene.ground_truths, *scene.noisy)
         missing = [ref.filename for ref in refs if _bare(ref.filename) not in files]
         if missing:
-            yield f"{scene.key}: {len(missing)} photos of the index are not published, such as {missing[0]}"
+            yield f"{scene.key}: {counted(len(missing), 'photo')} of the index not published, such as {missing[0]}"
         other = by_key.pop(scene.key, None)
         if other is None:
             continue
         listed = {_bare(ref.filename) for ref in refs}
         extra = [ref.filename for ref in (*other.ground_truths, *other.noisy) if ref.filename not in listed]
         if extra:
-            yield f"{scene.key}: {len(extra)} published photos are not in the index, such as {extra[0]}; left out"
+            yield f"{scene.key}: {counted(len(extra), 'published photo')} not in the index, such as {extra[0]}; left out"
         for flag in ("test_reserve", "unknown_sensor"):
             stated, named = getattr(scene, flag), getattr(other, flag)
             if stated != named:
                 yield f"{scene.key}: the index has {flag} {stated}, the names say {named}; it counts as {stated or named}"
     for key, scene in by_key.items():
         count = len(scene.ground_truths) + len(scene.noisy)
-        yield f"{key}: {count} photos are published and not in the data set's own index; left out"
+        yield f"{key}: {counted(count, 'published photo')} not in the data set's own index; left out"
 
 
 def _as_in(own: Index, published: Index) -> Index:

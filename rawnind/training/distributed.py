@@ -30,6 +30,7 @@ from rawnind.training.loop import Run, best_path, checkpoint_path, log_progress,
 from rawnind.training.options import TrainKeywords, TrainOptions, split_keywords, trained_cfa
 from rawnind.training.trainer import Trainer, TrainingError
 from rawnind.training.validation import CropScore, Scores, Validator
+from rawnind.words import counted
 
 __all__ = ["ray_dataset", "read_metrics", "train_distributed"]
 
@@ -179,7 +180,7 @@ def _require_crops(crops: CropDataset, workers: int, batch_size: int) -> None:
         raise ConfigError(f"workers and batch_size must be at least 1, got {workers} and {batch_size}")
     if len(crops) < workers * batch_size:
         raise ConfigError(
-            f"{workers} workers with batches of {batch_size} need {workers * batch_size} crops, there are {len(crops)}"
+            f"{counted(workers, 'worker')} with batches of {batch_size}: {workers * batch_size} crops are needed, there are {len(crops)}"
         )
 
 

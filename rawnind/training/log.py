@@ -15,6 +15,7 @@ from rawnind.rules import is_whole
 from rawnind.training.board import Board
 from rawnind.training.pictures import png
 from rawnind.training.validation import Scores, verdict
+from rawnind.words import counted
 
 if TYPE_CHECKING:
     from rawnind.training.trainer import Trainer
@@ -68,10 +69,12 @@ class TrainReport:
         nothing = "no step was left" if self.resumed_at == self.steps else none
         found = verdict(self.scores) if self.scores else f"Nothing was validated: {nothing}."
         live = (
-            "" if self.seen_live is None else f"It had seen {self.seen_live} crops when production ended.\n"
+            ""
+            if self.seen_live is None
+            else f"It had seen {counted(self.seen_live, 'crop')} when production ended.\n"
         )
         return (
-            f"Trained {self.steps} steps{before}, {self.crops} crops in {self.batches} batches, {self.seconds:.1f} s "
+            f"Trained {counted(self.steps, 'step')}{before}, {counted(self.crops, 'crop')} in {self.batches} batch{'es' * (self.batches != 1)}, {self.seconds:.1f} s "
             f"(waited {self.waited:.1f} s for data) on {self.device}.\n"
             f"Loss {self.first_loss:.4f} -> {self.last_loss:.4f} ({-change:+.0%}); {self.parameters} parameters in "
             f"{self.checkpoint}\n{live}{found}"

@@ -15,6 +15,7 @@ from rawnind.training.losses import masked_ms_ssim, masked_psnr
 from rawnind.training.model import NetworkConfig
 from rawnind.training.options import GainMatch
 from rawnind.training.prediction import Prediction, plainly_demosaiced, predict
+from rawnind.words import counted
 
 TOLERANCE = 0.1
 """dB; a network counts as worse than its input where its mean PSNR is lower by more than this."""
@@ -250,7 +251,7 @@ def verdict(scores: Scores) -> str:
         for row in scores.by_iso
         if psnr_gain(row) < -TOLERANCE
     ]
-    where = f"the plainly demosaiced input on {scores.total['crops']} held-out crops: {gain:+.2f} dB PSNR"
+    where = f"the plainly demosaiced input on {counted(scores.total['crops'], 'held-out crop')}: {gain:+.2f} dB PSNR"
     not_worse = "equals" if gain >= -TOLERANCE and not worse else "does NOT beat"
     word = "beats" if gain > TOLERANCE else not_worse
     rest = f"worse at {', '.join(worse)}" if worse else "worse at no ISO"

@@ -301,7 +301,7 @@ def test_pairs_that_the_loaders_would_pass_over_are_left_out_and_counted(tmp_pat
     assert (report.pairs, report.crops, report.left_out) == (1, 1, 1)
     assert set(entries(tmp_path / "research")) == {"quiet"}
     assert list(check(tmp_path / "research")) == []
-    assert "1 noisy pairs are left out" in describe_export(report, tmp_path, 0)
+    assert "left out: 1 noisy pair;" in describe_export(report, tmp_path, 0)
 
 
 def test_the_command_exports_what_prepare_made(prepared, tmp_path):

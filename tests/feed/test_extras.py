@@ -108,6 +108,6 @@ def test_a_data_set_says_what_is_in_it(output):
     text = repr(
         CropDataset(output, crop_size=32, min_msssim=0.5, iso=(100, 6400), extras=("iso",), split="all")
     )
-    assert "2 crops of 1 pairs, 1 scenes, cameras Sony A7, ISO 3200 to 3200" in text
+    assert "2 crops of 1 pair, 1 scene, cameras Sony A7, ISO 3200 to 3200" in text
     assert "1 x 32 sites" in text
     assert "extras iso; rows removed: iso 1" in text

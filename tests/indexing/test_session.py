@@ -91,7 +91,7 @@ def test_running_index_again_keeps_edits_and_adds_what_is_new(photos, tmp_path):
     (tmp_path / "late.ARW").rename(late)
     (photos / "clinic" / "DSCF0017.RAF").rename(photos / "clinic" / "renamed.RAF")
     said = run("index", photos, "-o", pairs)
-    assert "1 photos added, 15 kept as they are listed" in said
+    assert "1 photo added, 15 kept as they are listed" in said
     assert "moved: clinic/DSCF0017.RAF is now clinic/renamed.RAF" in said
     again = yaml.safe_load(pairs.read_text())
     assert again["Bayer"]["garage"]["clean_images"][0]["note"] == "the lamp flickered"
@@ -124,7 +124,7 @@ def test_photos_in_a_bucket_are_indexed_as_those_in_a_folder(photos, tmp_path, s
     store.remove("clinic/DSCF0017.RAF")
     (photos / "clinic/DSCF0017.RAF").unlink()
     said = run("index", uri, "-o", there)
-    assert "1 photos added, 14 kept as they are listed" in said
+    assert "1 photo added, 14 kept as they are listed" in said
     assert "listed and not there: clinic/DSCF0017.RAF" in said
     there.unlink()
     run("index", uri, "-o", there)
@@ -162,7 +162,7 @@ def test_a_download_cache_of_links_is_read_on_request(photos, tmp_path):
     (snapshot / "around").symlink_to(snapshot)
     assert "--follow-links reads it" in run("index", snapshot, code=2)
     pairs = tmp_path / "pairs.yaml"
-    assert "1 scenes: 1 ground-truth and 2 noisy photos" in run(
+    assert "1 scene: 1 ground-truth and 2 noisy photos" in run(
         "index", snapshot, "-o", pairs, "--follow-links"
     )
     (scene,) = load_index(pairs, follow_links=True).scenes

@@ -103,7 +103,7 @@ def test_the_last_run_its_plan_and_its_recipe_are_named(tmp_path):
         bridge.commit(result.scene.key, encode_result(result))
     found = text(Store(str(tmp_path)))
     assert f"Recipe:    {RECIPE.digest}, see recipe.yaml" in found
-    assert "Planned:   4 scenes, 8 pairs; 2 scenes have no outcome yet" in found
+    assert "Planned:   4 scenes, 8 pairs; 2 scenes without an outcome yet" in found
     now = time.strftime("%Y-%m-%d", time.gmtime())
     assert f"Last run:  run7 began {now}" in found
     assert "has not ended (or was killed), collecting since" in found

@@ -8,5 +8,5 @@ def test_a_camera_whose_data_clip_elsewhere_is_named_and_one_that_agrees_is_not(
     maker.finish()
     (warning,) = white_level_warnings(maker.store)
     assert warning == (
-        "Sony A7: the data of 1 photos clip at 12160, LibRaw's white level is 16000 (-24.0%); overexposure is taken from the data"
+        "Sony A7: the data clip at 12160 in 1 photo, LibRaw's white level is 16000 (-24.0%); overexposure is taken from the data"
     )

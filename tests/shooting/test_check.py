@@ -128,7 +128,7 @@ def test_the_table_of_isos_shows_gaps(scenes):
         "A: no noisy photo at ISO 800, 3200, 12800",
         "A: ground truths above ISO 100 alone in t: shoot them at base ISO",
     ]
-    assert next(other.lines()) == "B: noisy photos at 1 ISOs, at least 4 should be there"
+    assert next(other.lines()) == "B: noisy photos at 1 ISO, at least 4 should be there"
 
 
 @settings(max_examples=25, deadline=None)

@@ -53,7 +53,7 @@ def test_differences_are_listed(alone, beside):
         "x-trans/kitchen",
         "x-trans/knives",
     ]
-    assert all("5 photos" in note for note in catalog.notes)
+    assert all("5 published photos" in note for note in catalog.notes)
 
 
 @needs_data

@@ -142,7 +142,7 @@ def test_more_workers_than_the_cluster_has_are_refused_at_once(cluster, folder):
 
 
 def test_too_few_crops_for_all_ranks_are_refused(cluster, folder):
-    with pytest.raises(ConfigError, match="2 workers with batches of 99 need 198 crops, there are 30"):
+    with pytest.raises(ConfigError, match="2 workers with batches of 99: 198 crops are needed, there are 30"):
         train_distributed(folder.store.location, steps=1, workers=2, crop_size=32, batch_size=99)
 
 

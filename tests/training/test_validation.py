@@ -85,7 +85,7 @@ def test_ranks_share_the_crops(folder):
 def test_the_verdict_names_what_is_worse():
     better, worse = score(6400, "A", 30.0, 34.0), score(100, "B", 40.0, 39.5)
     assert verdict(Scores.of(1, [better])) == (
-        "The network beats the plainly demosaiced input on 1 held-out crops: +4.00 dB PSNR; worse at no ISO."
+        "The network beats the plainly demosaiced input on 1 held-out crop: +4.00 dB PSNR; worse at no ISO."
     )
     assert "beats" in verdict(Scores.of(1, [better, worse]))
     assert "worse at ISO 100 (-0.50 dB)" in verdict(Scores.of(1, [better, worse]))
