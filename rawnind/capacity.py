@@ -21,6 +21,9 @@ _OBJECT_STORE = 0.3
 _MOST_HEADERS = 4000
 """Photos whose headers are read before a run, 0.2 ms each on a local disk; of more photos, evenly spread ones."""
 
+_MOST_GROWN = 1000
+"""Workers of a pool on a cluster that an autoscaler enlarges: it does not publish how far. A driver feeds no more, see docs/cluster.md."""
+
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -130,7 +133,9 @@ def fits(size: PhotoSize, nodes: Sequence[Node]) -> bool:
     return worker_bytes(size.sites) <= max(node.worker_memory for node in nodes)
 
 
-def find_pool(nodes: Sequence[Node], options: Options, scenes: int, sizes: Iterable[PhotoSize]) -> Pool:
+def find_pool(
+    nodes: Sequence[Node], options: Options, scenes: int, sizes: Iterable[PhotoSize], *, grows: bool = False
+) -> Pool:
     """The most workers that the machines have room for.
 
     Photos that no machine has enough memory for do not count: they fail.
@@ -140,6 +145,7 @@ def find_pool(nodes: Sequence[Node], options: Options, scenes: int, sizes: Itera
         options: of the run.
         scenes: number of open scenes.
         sizes: of their photos.
+        grows: whether an autoscaler may add machines; then those of today do not bound the pool.
     """
     fitting = [size for size in sizes if fits(size, nodes)]
     largest = max(fitting, key=lambda size: worker_bytes(size.sites, size.truths), default=None)
@@ -147,8 +153,11 @@ def find_pool(nodes: Sequence[Node], options: Options, scenes: int, sizes: Itera
     needed = min(worker_bytes(largest.sites, largest.truths), room) if largest else worker_bytes(0)
     slots = [node.slots(options, needed) for node in nodes]
     wanted = min(scenes, options.max_scenes or scenes)
-    by_cpus = max(1, min(wanted, sum(each for each, _ in slots)))
-    workers = max(1, min(wanted, sum(each for _, each in slots)))
+    room_by_cpus, room_by_memory = (sum(counts) for counts in zip(*slots, strict=True))
+    if grows:
+        room_by_cpus = room_by_memory = max(_MOST_GROWN, room_by_memory)
+    by_cpus = max(1, min(wanted, room_by_cpus))
+    workers = max(1, min(wanted, room_by_memory))
     shares = [
         node.worker_memory / min(count, workers)
         for node, (_, count) in zip(nodes, slots, strict=True)

@@ -50,6 +50,12 @@ CONNECT = 30.0
 RAY_CHECK = 1.0
 """How often the driver tries whether Ray's own processes still listen. Ray ends a driver ten seconds after its raylet."""
 
+NODE_CHECK = 2.0
+"""How often the driver asks the head of a cluster for its nodes."""
+
+WORKER_WAIT = 6.0
+"""Without a scene in flight for so long, a run on a cluster says what its workers wait for."""
+
 FIRST_SCENE = 60.0
 """--timeout counts from the first scene's start, or from so long after the pipeline is built: a cluster that grows may take longer."""
 
@@ -92,6 +98,7 @@ _ORDERED = (
     ("ADMISSION_RETRY_MIN", "ADMISSION_RETRY_MAX", "HEARTBEAT"),
     ("COMMIT_GROUP", "DRIVER_POLL", "HEARTBEAT"),
     ("RAY_CHECK", "CONNECT"),
+    ("NODE_CHECK", "WORKER_WAIT", "WATCHDOG"),
     ("SHUTDOWN", "WORKER_EXPIRY", "STOP_GRACE"),  # dead workers expire before the wait for them is over
     ("LOCK_RENEWAL", "LOCK_EXPIRY"),
     ("FEED_POLL", "FEED_REPORT", "FEED_LISTING", "FEED_REQUEST", "RANK_TIMEOUT", "CONSUMER_EXPIRY"),

@@ -1,5 +1,7 @@
 """How many workers have room in the memory of machines."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +58,19 @@ def test_a_photo_that_no_machine_can_hold_leaves_the_workers_of_the_others():
     sane = find_pool([node], Options(), 100, [photo(24)])
     assert find_pool([node], Options(), 100, [photo(24), photo(1000)]) == sane
     assert sane.workers == 8
+
+
+def test_a_cluster_that_grows_has_workers_for_every_scene_up_to_what_a_driver_feeds():
+    none = Node(cpus=0, memory=math.inf)
+    for nodes in ([none], [Node(cpus=16, memory=32e9)]):
+        for scenes, options, workers in (
+            (300, Options(), 300),
+            (20_000, Options(), 1000),
+            (300, Options(max_scenes=5), 5),
+        ):
+            pool = find_pool(nodes, options, scenes, [photo(24)], grows=True)
+            assert (pool.workers, pool.needed, pool.reduced) == (workers, worker_bytes(24_000_000), "")
+    assert find_pool([none], Options(), 300, [photo(24)]).workers == 1
 
 
 @pytest.mark.parametrize(("truths", "kept"), [(2e9, 4), (1.5e9, 2), (1.0e9, 1), (0, 1)])

@@ -128,6 +128,7 @@ class Bridge:
                 open_scenes=self._ledger.scene_counts.open,
             )
             self._transition(State.COLLECTING)
+            self._observe_in_flight(time.monotonic())  # none: shown also while no worker has started
         return self.open_scenes()
 
     def _require_lock(self) -> None:
@@ -323,6 +324,10 @@ class Bridge:
         """Ends the run with an error, which consumers get as the reason; changes nothing once the run is finished."""
         if State.ERROR in TRANSITIONS[self._state]:
             self._transition(State.ERROR, why=why)
+
+    def note(self, sentence: str) -> None:
+        """Logs what people should know about the run: why it waits, which nodes come and go."""
+        self._events.add("note", text=sentence)
 
     def finish(self, versions: Mapping[str, str]) -> Summary:
         """Removes files of unfinished scenes, writes the manifest, and sets the state READY.

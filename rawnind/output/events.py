@@ -5,6 +5,7 @@ is computed from it. The events:
 
 `begin`: a run begins to collect; `format`, the version of these lines, `next_seq`, the sequence number of its first commit,
 `planned_scenes`, `planned_pairs`, and `open_scenes`, those without an outcome.
+`note`: `text`, a sentence for people: why the run waits, which nodes come and go.
 `state`: `from`, `to`; with `error` comes `why`, with `ready` comes `peak_in_flight`.
 `commit`: `seq`, `scene`, `outcome`, `reason`, `pairs` (by outcome), `crops`, `in_flight` (the scenes in flight, this one
 among them), `telemetry` (seconds, bytes and counts by stage, and `attempts`); `recovered` where the bridge died before it
@@ -145,7 +146,7 @@ class NewestEvent:
 
     Args:
         store: the output folder.
-        event: its name; `begin` or `state`.
+        event: its name; not `commit`.
     """
 
     def __init__(self, store: Store, event: str) -> None:
@@ -221,6 +222,7 @@ class _Line(BaseModel):
     open_scenes: Place = 0
     seq: Place = 0
     scene: str = ""
+    text: str = ""
     telemetry: dict[str, float] = {}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rawnind.errors import NotPreparedError, first_of
+from rawnind.errors import NotPreparedError, first_of, printable
 from rawnind.output.events import NewestEvent, read_events
 from rawnind.output.journal.commits import OUTCOMES, REASONS, Rows
 from rawnind.output.journal.journal import Journal
@@ -71,6 +71,7 @@ class LastRun:
         pairs: planned pairs.
         open: scenes that had no outcome when it began.
         first_seq: sequence number of its first commit.
+        note: what it last said about its workers and the cluster's nodes; empty where it said nothing or has ended.
     """
 
     name: str
@@ -81,6 +82,7 @@ class LastRun:
     pairs: int | None
     open: int | None
     first_seq: int
+    note: str
 
     def __str__(self) -> str:
         return f"{self.name} began {_date(self.began)}, {self.state} {_date(self.changed)}"
@@ -91,7 +93,7 @@ class Status:
     """What was committed to an output folder.
 
     Attributes:
-        recipe: digest of the recipe of the last commit.
+        recipe: digest of the recipe of the last commit; empty where nothing was committed.
         run: the last run; None where events.jsonl does not say.
         open: planned scenes of the last run without an outcome; None where events.jsonl does not say.
         scenes: (outcome, number of committed scenes) for each outcome.
@@ -120,15 +122,17 @@ class Status:
 
     def lines(self) -> Iterator[str]:
         """The text that `rawnind status` prints."""
-        yield f"Recipe:    {self.recipe}, see recipe.yaml"
+        yield f"Recipe:    {self.recipe}, see recipe.yaml" if self.recipe else "Recipe:    see recipe.yaml"
         if self.run:
             yield f"Last run:  {self.run}"
+            if self.run.note:
+                yield f"Last note: {printable(self.run.note, most=500)}"
             scenes, pairs = self.run.scenes, self.run.pairs
             if scenes is not None and pairs is not None and self.open is not None:
                 planned = f"{counted(scenes, 'scene')}, {counted(pairs, 'pair')}"
                 yield f"Planned:   {planned}; {counted(self.open, 'scene')} without an outcome yet"
         total = sum(count for _, count in self.scenes)
-        committed = ", ".join(f"{count} {outcome}" for outcome, count in self.scenes if count)
+        committed = ", ".join(f"{count} {outcome}" for outcome, count in self.scenes if count) or "none yet"
         yield f"Committed: {counted(total, 'scene')} ({committed}), {counted(self.crops, 'crop')}"
         yield f"Manifest:  {self._manifest()}"
         yield from self.uncollected()
@@ -171,11 +175,12 @@ def read_status(store: Store) -> Status:
     """What the journal, the events and the manifest say.
 
     Raises:
-        NotPreparedError: No scene was committed there.
+        NotPreparedError: No run has begun there.
         ManifestError: The journal or the manifest is damaged.
     """
     journal = Journal(store)
-    if not journal.latest:
+    run = _last_run(store)
+    if not journal.latest and run is None:
         raise NotPreparedError(
             f"{store.location} holds no committed scene; is it the --output of `rawnind prepare`?"
         )
@@ -189,9 +194,9 @@ def read_status(store: Store) -> Status:
         scenes += _scene(result)
         pairs += _pairs(result)
         failures += _failures(result, attempts[result.scene.key])
-    summary, run = _summary(store), _last_run(store)
+    summary = _summary(store)
     return Status(
-        recipe=journal.at(journal.next_seq - 1).recipe,
+        recipe=journal.at(journal.next_seq - 1).recipe if journal.latest else "",
         run=run,
         open=None if run is None or run.open is None else max(run.open - journal.next_seq + run.first_seq, 0),
         scenes=tuple((outcome, outcomes[outcome]) for outcome in Outcome),
@@ -283,9 +288,10 @@ def _filtered(store: Store) -> tuple[tuple[Reason, tuple[str, ...]], ...]:
 
 
 def _last_run(store: Store) -> LastRun | None:
-    begin, state = (NewestEvent(store, event).read() for event in ("begin", "state"))
+    begin, state, note = (NewestEvent(store, event).read() for event in ("begin", "state", "note"))
     if begin is None or state is None:
         return None
+    goes_on = state.get("to") == "collecting"
     return LastRun(
         name=str(begin["run"]),
         began=begin["time"],
@@ -295,6 +301,9 @@ def _last_run(store: Store) -> LastRun | None:
         pairs=begin.get("planned_pairs"),
         open=begin.get("open_scenes"),
         first_seq=begin.get("next_seq", 0),
+        note=f"{_date(note['time'])}: {note.get('text', '')}"
+        if note and goes_on and note["run"] == begin["run"]
+        else "",
     )
 
 

@@ -20,15 +20,15 @@ from rawnind.fetch.on_demand import remove_scene
 from rawnind.output.store import Store
 from rawnind.pipeline.bridge_link import MOST_HELD
 from rawnind.pipeline.calls import BridgeCalls, RayWatch
+from rawnind.pipeline.cluster_nodes import Head, NodeWatch, may_grow, nodes, require_resources
 from rawnind.pipeline.execution import Execution
 from rawnind.pipeline.graph import (
     build_pipeline,
-    nodes,
-    require_resources,
     require_same_installation,
     start_bridge,
 )
 from rawnind.pipeline.job import Job
+from rawnind.pipeline.ray_cluster import is_local
 from rawnind.pipeline.signals import Interrupts
 from rawnind.pipeline.worker import trouble_of
 from rawnind.progress.progress import Progress
@@ -76,7 +76,7 @@ class Driver:
         scenes = self._scenes(todo)
         fetched = self._job.fetched
         sizes = estimated_sizes(scenes, fetched.files) if fetched else photo_sizes(scenes)
-        pool = find_pool(nodes(), self._job.options, len(scenes), sizes)
+        pool = find_pool(nodes(), self._job.options, len(scenes), sizes, grows=may_grow())
         if pool.reduced:
             self._progress.noted(pool.reduced)
         max_scenes = self._job.options.max_scenes or pool.workers * (1 + MOST_HELD)
@@ -85,7 +85,8 @@ class Driver:
         bridge = BridgeCalls(actor, watch)
         try:
             self._interrupts.listen(lambda: self._request_stop("stopped on request"))
-            self._watch(bridge, build_pipeline(self._job, scenes, actor, pool=pool), watch)
+            node_watch = None if is_local() else NodeWatch(self._job.options, pool, Head())
+            self._watch(bridge, build_pipeline(self._job, scenes, actor, pool=pool), watch, node_watch)
             self._refuse_to_finish_early(bridge, versions)
             summary: Summary = bridge("finish", versions)
             self._progress.update(bridge("snapshot"))
@@ -110,12 +111,14 @@ class Driver:
         wanted = set(keys)
         return [scene for scene in self._job.plan.selected if scene.key in wanted]
 
-    def _watch(self, bridge: BridgeCalls, rows: Dataset, watch: RayWatch) -> None:
+    def _watch(
+        self, bridge: BridgeCalls, rows: Dataset, watch: RayWatch, node_watch: NodeWatch | None
+    ) -> None:
         """Executes the pipeline until every scene is done, or the run is to stop."""
         execution = Execution(rows)
         try:
             bridge("begin")  # workers start meanwhile
-            self._until_done(bridge, execution, watch)
+            self._until_done(bridge, execution, watch, node_watch)
         except RayLostError:
             execution.abandon()  # there is no Ray that could end anything
             raise
@@ -124,7 +127,9 @@ class Driver:
             raise
         execution.end()
 
-    def _until_done(self, bridge: BridgeCalls, execution: Execution, watch: RayWatch) -> None:
+    def _until_done(
+        self, bridge: BridgeCalls, execution: Execution, watch: RayWatch, node_watch: NodeWatch | None
+    ) -> None:
         built = time.monotonic()
         while True:
             if self._is_timed_out(built) and self._stopped_at is None:
@@ -134,6 +139,9 @@ class Driver:
             done = self._is_last(execution, watch)
             snapshot: Snapshot = bridge("snapshot")
             self._progress.update(snapshot)
+            for sentence in node_watch.sentences(snapshot) if node_watch else ():
+                self._progress.noted(sentence)
+                bridge("note", sentence)
             self._check(snapshot)
             self._check_lock()
             watch.check()

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import math
 import re
 import time
 import weakref
@@ -20,15 +19,14 @@ import rawnind.installation
 from rawnind import timing
 from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.in_flight import DiskBudget
-from rawnind.capacity import Node, Pool
-from rawnind.errors import ConfigError, FolderInUseError, redacted
+from rawnind.capacity import Pool
+from rawnind.errors import FolderInUseError, redacted
 from rawnind.installation import Installation, as_installation, describe
-from rawnind.options import Options
 from rawnind.pipeline.calls import translated
 from rawnind.pipeline.job import Assignment, Job
 from rawnind.pipeline.metrics import RayMetrics
 from rawnind.pipeline.pickled_plan import PickledPlan
-from rawnind.pipeline.ray_cluster import NAMESPACE, listens_on_loopback, may_grow
+from rawnind.pipeline.ray_cluster import NAMESPACE, is_local, listens_on_loopback
 from rawnind.pipeline.worker import SceneWorker, scene_row
 from rawnind.records import Scene
 
@@ -63,11 +61,16 @@ def start_bridge(job: Job, *, max_scenes: int) -> Any:
         time.sleep(timing.DRIVER_POLL)
 
 
+_HEAD = "node:__internal_head__"
+"""A resource of the head node alone. Other nodes may come and go, and the bridge with them."""
+
+
 def _bridge(job: Job, max_scenes: int) -> Any:
     actor = ray.remote(Bridge).options(
         name=bridge_name(job.output),
         namespace=NAMESPACE,
         num_cpus=0,
+        resources={_HEAD: 0.001},
         max_restarts=-1,
         max_task_retries=-1,
     )
@@ -93,30 +96,6 @@ def _disk_budget(job: Job) -> DiskBudget | None:
     if job.fetched is None or job.options.disk_budget is None:
         return None
     return DiskBudget(limit=job.options.disk_budget * 1e9, sizes=job.fetched.sizes())
-
-
-def require_resources(options: Options) -> None:
-    """Refuses a run of which no node could start a worker, unless an autoscaler may add larger nodes.
-
-    Raises:
-        ConfigError: No node has so many CPUs.
-    """
-    cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    if options.cpus_per_scene <= max(cpus) or may_grow():
-        return
-    raise ConfigError(
-        f"no node can run a worker with --cpus-per-scene {options.cpus_per_scene:g}: the largest of {len(cpus)} has "
-        f"{max(cpus):g} CPUs. Lower it."
-    )
-
-
-def nodes() -> list[Node]:
-    """The cluster's machines with CPUs. Ray's figure of a node's memory leaves its object store out.
-
-    Where there is none yet, its memory counts as unlimited: an autoscaler adds it later.
-    """
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    return [Node(cpus=each["CPU"], memory=each.get("memory", math.inf)) for each in found or [{"CPU": 0.0}]]
 
 
 def require_same_installation(installation: Installation | None) -> None:
@@ -180,9 +159,8 @@ def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, pool: Pool) 
             enable_true_multi_threading=bool(job.fetched),
         ),
         num_cpus=job.options.cpus_per_scene,
-        memory=pool.needed
-        if len(nodes()) > 1
-        else None,  # so that Ray does not place too many workers on one node
+        # so that Ray does not place too many workers on one node, and an autoscaler sees what they need
+        memory=None if is_local() else pool.needed,
     )
     rows.set_name("scenes")  # for the dashboard
     return rows

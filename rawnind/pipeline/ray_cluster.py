@@ -1,7 +1,6 @@
 """Connects a run to a Ray cluster, or starts Ray on this machine."""
 
 import contextlib
-import json
 import logging
 import os
 import socket
@@ -16,7 +15,6 @@ from typing import Any
 import ray
 from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants, services
-from ray.experimental.internal_kv import _internal_kv_get
 from ray.job_config import JobConfig
 
 from rawnind import timing
@@ -199,16 +197,9 @@ def _job_config() -> JobConfig | None:
     return JobConfig(_client_job=True, _py_driver_sys_path=[] if installed else [_PACKAGE_FOLDER])
 
 
-def may_grow() -> bool:
-    """Whether an autoscaler may add nodes to the connected cluster, or that cannot be found out.
-
-    An autoscaler publishes its nodes by type; where there is none, the type of a node is `node_` and its id.
-    """
-    if all(map(listens_on_loopback, ray.nodes())):
-        return False
-    status = json.loads(_internal_kv_get("__autoscaling_status") or "{}")
-    types = status.get("autoscaler_report", {}).get("active_nodes", {})
-    return not types or not all(name.startswith("node_") for name in types)
+def is_local() -> bool:
+    """Whether the connected Ray is one that `connected` started for one run on this machine."""
+    return all(map(listens_on_loopback, ray.nodes()))
 
 
 def listens_on_loopback(node: Mapping[str, Any]) -> bool:

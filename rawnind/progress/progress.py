@@ -33,7 +33,7 @@ class Progress(Protocol):
         """
 
     def noted(self, sentence: str) -> None:
-        """Something that people should know before the first scene begins."""
+        """Something that people should know, such as why the run waits."""
 
     def update(self, snapshot: Snapshot) -> None:
         """A new snapshot of the bridge."""

@@ -99,6 +99,11 @@ def test_the_last_run_its_plan_and_its_recipe_are_named(tmp_path):
     plan = make_plan([result.scene for result in RESULTS], SceneFilter(), RECIPE)
     bridge = Bridge(str(tmp_path), "run7", plan, max_scenes=1)
     bridge.begin()
+    bridge.note("No worker runs.")
+    waits = text(Store(str(tmp_path)))
+    assert f"Last note: {time.strftime('%Y-%m-%d', time.gmtime())}" in waits
+    assert "UTC: No worker runs.\nPlanned:   4 scenes, 8 pairs; 4 scenes without an outcome yet" in waits
+    assert "Committed: 0 scenes (none yet), 0 crops" in waits
     for result in (RESULTS[1], RESULTS[3]):
         bridge.commit(result.scene.key, encode_result(result))
     found = text(Store(str(tmp_path)))
@@ -108,7 +113,9 @@ def test_the_last_run_its_plan_and_its_recipe_are_named(tmp_path):
     assert f"Last run:  run7 began {now}" in found
     assert "has not ended (or was killed), collecting since" in found
     bridge.fail("it burns")
-    assert "UTC, failed (it burns) 2" in text(Store(str(tmp_path)))
+    ended = text(Store(str(tmp_path)))
+    assert "UTC, failed (it burns) 2" in ended
+    assert "note" not in ended
 
 
 def test_status_says_what_a_retry_would_do(committed):

@@ -1,4 +1,4 @@
-"""Nodes that crash and are added, and calls that get lost, each on a Ray of its own in a process of its own."""
+"""Nodes that are added, drained and that crash, and calls that get lost, each on a Ray of its own in a process of its own."""
 
 import json
 import subprocess
@@ -15,15 +15,24 @@ from concurrent.futures import ThreadPoolExecutor
 import ray
 from ray.cluster_utils import Cluster
 import rawnind
+from rawnind.output.events import read_events
+from rawnind.output.store import Store
+from rawnind.pipeline.cluster_nodes import Head
+from rawnind.pipeline.graph import bridge_name
 
-source, output, marks = sys.argv[1:]
+source, output, marks, log = sys.argv[1:]
 marks = pathlib.Path(marks)
 health = {"health_check_period_ms": 1000}  # a dead node is noticed after five
-cluster = Cluster(
-    initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": health}
-)
-nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
+# Nobody says that there is no autoscaler, so nodes may come.
+head_node = {"num_cpus": 0, "include_dashboard": False, "no_monitor": True, "_system_config": health}
+cluster = Cluster(initialize_head=True, head_node_args=head_node)
 ray.init(address=cluster.address, namespace="rawnind", log_to_driver=False, logging_level="ERROR")
+nodes = []
+PREEMPTION = 2
+
+def happened(what):
+    with open(log, "a") as file:  # Ray prints between lines
+        file.write(what + "\\n")
 
 def waiting():  # the mark of each worker that waits, by its node
     raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
@@ -43,41 +52,82 @@ def until(condition):
             sys.exit("the run ended before")
         time.sleep(0.02)
 
+def said(event, text):
+    lines = [line for line in read_events(Store(output)) if line["event"] == event]
+    return [line for line in lines if text in line.get("text", "") + line.get("scene", "")]
+
+def commits():
+    return len(said("commit", ""))
+
+def crash(node):
+    mark = waiting()[node]
+    cluster.remove_node(node, allow_graceful=False)
+    mark.unlink()
+    (marks / mark.name.removeprefix("waiting-").rpartition("-")[0]).write_text("wait once")
+
+def restarts():
+    return ray._private.state.actors(ray.get_actor(bridge_name(output))._actor_id.hex())["NumRestarts"]
+
 run = ThreadPoolExecutor().submit(rawnind.prepare, source, output, crop_size=64, stride=96)
+until(lambda: said("note", "no node has CPUs"))
+(demand,) = Head()().demands
+happened(f"a worker asks for {demand['CPU']:g} CPU, and memory: {demand['memory'] > 1e8}")
+nodes += [cluster.add_node(num_cpus=1) for _ in range(3)]
 until(lambda: len(waiting()) == 3)
-print("every node works", flush=True)
-lost, mark = next(iter(waiting().items()))
-cluster.remove_node(lost, allow_graceful=False)
-mark.unlink()
-print("one crashed", flush=True)
-(marks / mark.name.removeprefix("waiting-").rpartition("-")[0]).write_text("wait once")
+happened("every node works")
+lost = next(iter(waiting()))
+crash(lost)
+happened("one crashed")
 nodes[nodes.index(lost)] = added = cluster.add_node(num_cpus=1)
 until(lambda: added in waiting())
-print("the new one works", flush=True)
+until(lambda: said("note", f"({lost.node_id[:6]}) left the cluster"))
+happened("the new one works")
+spot = next(node for node in waiting() if node is not added)
+deadline = int(1000 * time.time()) + 60_000
+assert ray._private.worker.global_worker.gcs_client.drain_node(spot.node_id, PREEMPTION, "spot", deadline)[0]
+until(lambda: said("note", "will leave the cluster soon"))
+before = commits()
+waiting()[spot].unlink()
+until(lambda: commits() > before)
+happened("the one that leaves finished its scene")
+if spot in waiting():
+    crash(spot)
+else:
+    cluster.remove_node(spot, allow_graceful=False)
+nodes.remove(spot)
 for fault in marks.glob("imread-*"):
     fault.unlink(missing_ok=True)
+happened(f"restarts of the bridge: {restarts()}")
 while not run.done():
     for mark in marks.glob("waiting-*"):
         mark.unlink()
     time.sleep(0.05)
-print(f"\\ncollected: {run.result().scenes.collected}", flush=True)
+happened(f"collected: {run.result().scenes.collected}")
 ray.shutdown()
 cluster.shutdown()
 """
 
+HAPPENED = [
+    "a worker asks for 1 CPU, and memory: True",
+    "every node works",
+    "one crashed",
+    "the new one works",
+    "the one that leaves finished its scene",
+    "restarts of the bridge: 0",
+    "collected: 4",
+]
 
-def test_every_node_works_and_one_that_crashes_and_one_that_is_added_change_no_byte(
+
+def test_nodes_that_are_added_that_crash_and_that_leave_with_notice_change_no_byte(
     environment, faults, photos, small_set, tmp_path, is_whole
 ):
+    """The run begins before the first node is there, grows to three, loses one, gets another one, and one is drained."""
     for scene in SCENES:
         faults.inject_on_read(photos.find(f"_{scene}_GT_"), "wait")
-    words = [sys.executable, "-c", NODES, str(small_set), str(tmp_path / "out"), str(faults.folder)]
+    words = [sys.executable, "-c", NODES, small_set, tmp_path / "out", faults.folder, tmp_path / "log"]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    lines = done.stdout.splitlines()  # Ray may print in between, without ending its line
-    happened = ["every node works", "one crashed", "the new one works"]
-    assert [line for line in lines if line in happened] == happened
-    assert "collected: 4" in lines
+    assert (tmp_path / "log").read_text().splitlines() == HAPPENED
     assert is_whole(tmp_path / "out")
 
 
