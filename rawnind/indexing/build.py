@@ -13,6 +13,7 @@ from rawnind.indexing.grouping import Grouping
 from rawnind.indexing.pairs_yaml import Merged, PairsFile, merge, read_pairs, write_pairs
 from rawnind.indexing.roles import Choice, choose_roles
 from rawnind.indexing.scan import Report, Scan, scan, scan_objects
+from rawnind.indexing.spool import Spool
 from rawnind.locations import is_uri
 from rawnind.records import ImageRef
 from rawnind.source.decode import decode
@@ -67,10 +68,11 @@ def index_photos(
         OutputError: The YAML cannot be written.
     """
     target = Path(os.path.abspath(output)) if output else None  # noqa: PTH100
-    pairs, found = _scanned(folders, target, report, follow_links=follow_links)
-    placed = grouping(found.photos)
-    known = {entry["filename"] for _, _, entry in pairs.entries()}
-    choices = _with_clipping(choose_roles(placed), known, report)
+    with Spool() as spool:
+        pairs, found = _scanned(folders, target, report, spool, follow_links=follow_links)
+        placed = grouping(found.photos)
+        known = {entry["filename"] for _, _, entry in pairs.entries()}
+        choices = _with_clipping(choose_roles(placed), known, report, spool)
     merged = None
     if target:
         merged = merge(pairs, choices)
@@ -86,7 +88,7 @@ def index_photos(
 
 
 def _scanned(
-    folders: Sequence[Path | str], target: Path | None, report: Report, *, follow_links: bool
+    folders: Sequence[Path | str], target: Path | None, report: Report, spool: Spool, *, follow_links: bool
 ) -> tuple[PairsFile, Scan]:
     """The YAML as it is, and what the folders hold. Errors as in `index_photos`."""
     if any(is_uri(str(folder)) for folder in folders):
@@ -95,7 +97,7 @@ def _scanned(
             raise ConfigError("a folder of an object store is indexed by itself: name one SOURCE")
         pairs = read_pairs(target, uri) if target else PairsFile(root=uri)
         _require_root(uri, str(pairs.root) == uri, pairs, target)
-        return pairs, scan_objects(uri, report)
+        return pairs, scan_objects(uri, report, spool)
     absolute = [Path(os.path.abspath(folder)) for folder in folders]  # noqa: PTH100 - keeps the user's spelling
     root = _root(absolute, target)
     pairs = read_pairs(target, root) if target else PairsFile(root=root)
@@ -120,20 +122,21 @@ def _root(folders: Sequence[Path], target: Path | None) -> Path:
     return Path(os.path.commonpath(folders))
 
 
-def _with_clipping(choices: Sequence[Choice], known: set[str], report: Report) -> list[Choice]:
+def _with_clipping(choices: Sequence[Choice], known: set[str], report: Report, spool: Spool) -> list[Choice]:
     """Decodes ground truths that are new, and doubts those that are clipped or cannot be decoded."""
     new = [choice for choice in choices if choice.ground_truth and choice.photo.name not in known]
     doubts: dict[str, tuple[str, ...]] = defaultdict(tuple)
     for done, choice in enumerate(new, 1):
-        doubts[choice.photo.name] = _clipping(choice)
+        doubts[choice.photo.name] = _clipping(choice, spool)
         report("ground truths", done, len(new))
     return [replace(choice, doubts=(*choice.doubts, *doubts[choice.photo.name])) for choice in choices]
 
 
-def _clipping(choice: Choice) -> tuple[str, ...]:
+def _clipping(choice: Choice, spool: Spool) -> tuple[str, ...]:
     photo = choice.photo
+    path = spool.place(photo.path) if is_uri(photo.path) else photo.path
     ref = ImageRef(
-        cfa=choice.cfa, scene=choice.scene, ground_truth=True, iso=None, sha1=photo.sha1, filename=photo.name, path=photo.path
+        cfa=choice.cfa, scene=choice.scene, ground_truth=True, iso=None, sha1=photo.sha1, filename=photo.name, path=path
     )  # fmt: skip
     try:
         visible, sensor = decode(ref, delay=0)

@@ -1,18 +1,23 @@
 """Finds the RAW files of folder trees and reads their headers and SHA-1s."""
 
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from rawnind.errors import IndexInvalidError, SourceError
+from rawnind.indexing.spool import Spool
 from rawnind.locations import join
 from rawnind.source.locate import list_folder
 from rawnind.source.names import FileKind, Refused, kind_of
 from rawnind.source.photo_header import PhotoHeader, read_photo_header
-from rawnind.source.sha1_cache import sha1s_of
-from rawnind.source.storage import list_objects
+from rawnind.source.sha1_cache import Key, sha1_memory, sha1s_of
+from rawnind.source.storage import object_stats, require_no_secrets
+
+_SECOND = 1_000_000_000
+"""In nanoseconds; a store's answer about one object has its time to the second."""
 
 Report = Callable[[str, int, int], None]
 """Receives what is done, how many files are done, and how many there are."""
@@ -72,34 +77,83 @@ def scan(folders: Sequence[Path], root: Path, report: Report, *, follow_links: b
     tree = _Tree(root, follow_links=follow_links)
     for folder in folders:
         tree.walk(folder)
-    return _read(tree, report)
+    found = _Read()
+    for done, path in enumerate(tree.raw, 1):
+        found.read_header(path, path, tree)
+        report("headers", done, len(tree.raw))
+    found.sha1s = sha1s_of(found.headers, progress=lambda done, total: report("SHA-1", done, total))
+    return _scan(tree, found)
 
 
-def scan_objects(uri: str, report: Report) -> Scan:
-    """Reads a folder of an object store. Arguments as in `scan`.
+def scan_objects(uri: str, report: Report, spool: Spool) -> Scan:
+    """Reads a folder of an object store: each photo once, and only the header of one whose SHA-1 is remembered.
+
+    Args:
+        uri: of the folder.
+        report: told about progress.
+        spool: what was read, for those who look at pixels.
 
     Raises:
         IndexInvalidError: The store does not answer.
     """
-    return _read(_Objects(uri), report)
+    tree = _Objects(uri)
+    found = _Read()
+    with sha1_memory() as memory, ThreadPoolExecutor(_AHEAD) as pool:
+        known = {path: memory.find(key) for path, key in tree.keys.items()}
+        fetching = _ahead(pool, lambda path: known[path] or spool.fetch(path), tree.raw)
+        for done, (path, fetched) in enumerate(fetching, 1):
+            try:
+                found.sha1s[path] = sha1 = fetched.result()
+                found.read_header(path, spool.place(path), tree)
+                memory.note(tree.keys[path], sha1)
+                if path in found.headers and not known[path]:
+                    spool.keep(path, found.headers[path].capture.iso)
+            except OSError as error:
+                found.unusable.append((tree.name(path), error.strerror or str(error)))
+            if path not in found.headers:
+                spool.drop(path)
+            report("photos", done, len(tree.raw))
+    return _scan(tree, found)
 
 
-def _read(tree: "_Tree | _Objects", report: Report) -> Scan:
-    """Reads the headers and SHA-1s of RAW files."""
-    headers: dict[str, PhotoHeader] = {}
-    unusable = []
-    for done, path in enumerate(tree.raw, 1):
+_AHEAD = 4
+"""Objects that are read while the header of one is looked at."""
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, fetch: Callable[[str], str], paths: Iterable[str]
+) -> Iterator[tuple[str, "Future[str]"]]:
+    """Each path with the call of `fetch` for it, of which only a few run ahead."""
+    running: deque[tuple[str, Future[str]]] = deque()
+    for path in paths:
+        running.append((path, pool.submit(fetch, path)))
+        if len(running) > _AHEAD:
+            yield running.popleft()
+    yield from running
+
+
+@dataclass(slots=True)
+class _Read:
+    """What was read of RAW files, by path."""
+
+    headers: dict[str, PhotoHeader] = field(default_factory=dict)
+    sha1s: dict[str, str | OSError] = field(default_factory=dict)
+    unusable: list[tuple[str, str]] = field(default_factory=list)
+
+    def read_header(self, path: str, place: str, tree: "_Tree | _Objects") -> None:
+        """Reads a header, from a place that may be another than the path."""
         try:
-            headers[path] = read_photo_header(path)
+            self.headers[path] = read_photo_header(place)
         except SourceError as error:
             words = error.detail.removeprefix(f"{PurePosixPath(tree.name(path)).name}: ")
-            unusable.append((tree.name(path), words))
-        report("headers", done, len(tree.raw))
-    sha1s = sha1s_of(headers, progress=lambda done, total: report("SHA-1", done, total))
+            self.unusable.append((tree.name(path), words))
+
+
+def _scan(tree: "_Tree | _Objects", found: _Read) -> Scan:
     photos: dict[str, Found] = {}
-    duplicates = []
-    for path, header in headers.items():
-        sha1 = sha1s[path]
+    unusable, duplicates = list(found.unusable), []
+    for path, header in found.headers.items():
+        sha1 = found.sha1s[path]
         if isinstance(sha1, OSError):
             unusable.append((tree.name(path), sha1.strerror or str(sha1)))
         elif sha1 in photos:
@@ -176,6 +230,7 @@ class _Objects:
 
     Attributes:
         raw: address of a RAW file -> its name below the folder.
+        keys: address of a RAW file -> what its SHA-1 is remembered by.
     """
 
     def __init__(self, uri: str) -> None:
@@ -183,12 +238,16 @@ class _Objects:
         self.raw: dict[str, str] = {}
         self.kinds: Counter[FileKind] = Counter()
         self.refused: list[Refused] = []
-        for name in sorted(list_objects(uri)):
+        self.keys: dict[str, Key] = {}
+        require_no_secrets(uri)
+        for name, (size, time) in sorted(object_stats(uri, must_exist=True).items()):
             parts = name.split("/")
             kind = FileKind.OTHER if any(part.startswith(".") for part in parts) else kind_of(parts[-1])
             self.kinds[kind] += 1
             if kind is FileKind.RAW:
-                self.raw[join(uri, name)] = name
+                path = join(uri, name)
+                self.raw[path] = name
+                self.keys[path] = path, size, time // _SECOND * _SECOND
 
     def name(self, path: str) -> str:
         return self.raw[path]

@@ -24,7 +24,8 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS sha1 (path TEXT PRIMARY KEY, size INTEGER,
 _READ = "SELECT sha1 FROM sha1 WHERE path = ? AND size = ? AND mtime_ns = ?"
 _WRITE = "INSERT OR REPLACE INTO sha1 VALUES (?, ?, ?, ?)"
 
-_Key = tuple[str, int, int]
+Key = tuple[str, int, int]
+"""Path or URI of a file, its length, and its time in nanoseconds."""
 
 
 def sha1s_of(
@@ -40,38 +41,35 @@ def sha1s_of(
     """
     wanted = list(dict.fromkeys(paths))
     found: dict[str, str | OSError] = {}
-    with _memory() as memory:
-        todo: list[_Key] = []
+    with sha1_memory() as memory:
+        todo: list[Key] = []
         for path in wanted:
             try:
                 key = _key(path)
             except OSError as error:
                 found[path] = error
                 continue
-            if known := memory.execute(_READ, key).fetchone():
-                found[path] = known[0]
+            if known := memory.find(key):
+                found[path] = known
             else:
                 todo.append(key)
         progress(len(found), len(wanted))
         for key, sha1 in _computed(todo):
             found[key[0]] = sha1
-            if isinstance(sha1, str) and time.time() - key[2] / 1e9 > _SETTLED:
-                with suppress(
-                    sqlite3.Error
-                ):  # another process writes, or the disk is full: computed again next time
-                    memory.execute(_WRITE, (*key, sha1))
+            if isinstance(sha1, str):
+                memory.note(key, sha1)
             progress(len(found), len(wanted))
     return found
 
 
-def _key(path: str) -> _Key:
+def _key(path: str) -> Key:
     found = photo_stat(path)
     if found is None:
         raise OSError("not a regular file")
     return path, *found
 
 
-def _computed(todo: list[_Key]) -> Iterator[tuple[_Key, str | OSError]]:
+def _computed(todo: list[Key]) -> Iterator[tuple[Key, str | OSError]]:
     pool = ThreadPoolExecutor(_THREADS)
     try:
         running = {pool.submit(_sha1, key): key for key in todo}
@@ -81,7 +79,7 @@ def _computed(todo: list[_Key]) -> Iterator[tuple[_Key, str | OSError]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _sha1(key: _Key) -> str | OSError:
+def _sha1(key: Key) -> str | OSError:
     """The file's SHA-1; an error where it cannot be read or changes meanwhile."""
     try:
         with open_photo(key[0]) as file:
@@ -99,8 +97,28 @@ def cache_folder() -> Path:
     return Path(base) / "rawnind"
 
 
+class Sha1Memory:
+    """The SHA-1s that are remembered."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def find(self, key: Key) -> str | None:
+        """The SHA-1 of a file that is as it was."""
+        found = self._connection.execute(_READ, key).fetchone()
+        return str(found[0]) if found else None
+
+    def note(self, key: Key, sha1: str) -> None:
+        """Remembers a SHA-1, unless the file was written a moment ago."""
+        if time.time() - key[2] / 1e9 > _SETTLED:
+            with suppress(
+                sqlite3.Error
+            ):  # another process writes, or the disk is full: computed again next time
+                self._connection.execute(_WRITE, (*key, sha1))
+
+
 @contextmanager
-def _memory() -> Iterator[sqlite3.Connection]:
+def sha1_memory() -> Iterator[Sha1Memory]:
     """The remembered SHA-1s; those of this call alone where the cache folder cannot be used."""
     folder = cache_folder()
     try:
@@ -112,4 +130,4 @@ def _memory() -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(":memory:", isolation_level=None)
         connection.execute(_SCHEMA)
     with closing(connection):
-        yield connection
+        yield Sha1Memory(connection)

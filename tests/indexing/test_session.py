@@ -2,7 +2,9 @@
 
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +17,7 @@ from rawnind.output.store import Store
 from rawnind.source.decode import decode
 from rawnind.source.index import load_index
 from tests.indexing.card import SCENES, shoot
+from tests.s3_faults import FaultyProxy
 from tests.small_set import CROPS
 
 
@@ -108,7 +111,13 @@ def test_running_index_again_keeps_edits_and_adds_what_is_new(photos, tmp_path):
 
 
 def test_photos_in_a_bucket_are_indexed_as_those_in_a_folder(photos, tmp_path, s3):
-    uri = f"s3://bucket/{tmp_path.name}/photos?{s3}"
+    port = s3.partition("127.0.0.1:")[2].partition("&")[0]
+    with FaultyProxy(int(port), seed=0, share=0) as proxy:
+        uri = f"s3://bucket/{tmp_path.name}/photos?{s3.replace(port, str(proxy.port))}"
+        index_a_bucket_as_a_folder(uri, proxy, photos, tmp_path)
+
+
+def index_a_bucket_as_a_folder(uri, proxy, photos, tmp_path):
     store = Store(uri)
     (photos / "sofa" / "page.arw").write_text("<html>404")
     late = photos / "sofa" / "_DSC0018.ARW"
@@ -117,7 +126,11 @@ def test_photos_in_a_bucket_are_indexed_as_those_in_a_folder(photos, tmp_path, s
             store.write(path.relative_to(photos).as_posix(), path.read_bytes())
     assert f"run `rawnind index '{uri}' -o pairs.yaml` first" in run("plan", uri, code=2)
     there, here = tmp_path / "there.yaml", photos / "here.yaml"
+    proxy.requests.clear()
     said = run("index", uri, "-o", there)
+    asked = Counter((method, unquote(path)) for method, path in proxy.requests if "list-type" not in path)
+    assert set(asked.values()) == {1}
+    assert len(asked) == 2 * 16  # HEAD and GET of fifteen photos and a web page
     assert "4 scenes: 5 ground-truth and 10 noisy photos; set aside: 16 xmp, 16 image" in said
     assert "unusable, a web page (HTML)" in said
     store.write("sofa/_DSC0018.ARW", late.read_bytes())
