@@ -19,10 +19,12 @@ class Prepared:
 
     Args:
         photo: the decoded photo, a ground truth (GT) or a noisy one.
+        is_cut: whether `cut_to` has made it of a larger one, for one pair.
     """
 
-    def __init__(self, photo: Photo) -> None:
+    def __init__(self, photo: Photo, *, is_cut: bool = False) -> None:
         self.photo = photo
+        self.is_cut = is_cut
 
     @cached_property
     def features(self) -> Features:
@@ -73,7 +75,7 @@ class Prepared:
         if self.photo.mosaic.shape == shape:
             return self
         mosaic = np.ascontiguousarray(self.photo.mosaic[: shape[0], : shape[1]])
-        return Prepared(Photo(mosaic=mosaic, sensor=self.photo.sensor))
+        return Prepared(Photo(mosaic=mosaic, sensor=self.photo.sensor), is_cut=True)
 
     def release_rgb(self) -> None:
         """Frees the demosaiced photo; its next use computes it again."""

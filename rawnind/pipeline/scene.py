@@ -220,7 +220,7 @@ class _SceneRun:
         if best is None:
             return self._pair(ref, candidates[0], noisy)
         _, truth, aligned = best
-        if isinstance(aligned, AlignedPair):
+        if isinstance(aligned, AlignedPair) and not aligned.truth.is_cut:
             self._keep(truth, aligned.truth)
         return self._finish(ref, truth, aligned)
 
