@@ -143,7 +143,7 @@ def find_pool(
     Args:
         nodes: the machines.
         options: of the run.
-        scenes: number of open scenes.
+        scenes: number of open scenes; each chunk of a large one counts.
         sizes: of their photos.
         grows: whether an autoscaler may add machines; then those of today do not bound the pool.
     """

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rawnind.capacity import Node, PhotoSize, Pool, find_pool, fits, photo_sizes, this_machine
+from rawnind.chunks import chunks_of
 from rawnind.errors import ConfigError, SourceError, printable
 from rawnind.options import Options
 from rawnind.outcomes import planned_pairs
@@ -139,7 +140,7 @@ def estimate(source: str | Path, options: Options) -> Estimate:
         pairs=pairs,
         crops=crops,
         disk_bytes=crops * options.recipe.crop_size**2 * _CROP_BYTES_PER_SITE,
-        pool=find_pool([machine], options, len(plan.selected), sizes),
+        pool=find_pool([machine], options, sum(len(chunks_of(scene)) for scene in plan.selected), sizes),
         missing=missing,
         too_small=too_small,
         too_large=tuple(size for size in sizes if not fits(size, [machine])),

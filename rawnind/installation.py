@@ -37,6 +37,11 @@ class Installation:
     digest: str
     versions: tuple[tuple[str, str], ...]
 
+    @property
+    def name(self) -> str:
+        """Names code and libraries; the same on every host."""
+        return hashlib.sha256(repr((self.digest, self.versions)).encode()).hexdigest()[:16]
+
     def require_same(self, other: "Installation") -> None:
         """Refuses another process whose code or libraries differ.
 

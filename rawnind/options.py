@@ -70,7 +70,7 @@ class Options:
         limit: scenes in all; None: every one.
         timeout: seconds from the start of the first scene after which the run stops cleanly and can be resumed; None:
             no limit.
-        scene_timeout: seconds after which one scene fails; None: no limit.
+        scene_timeout: seconds after which one scene fails, or a large one of which a chunk took so long; None: no limit.
         cfa: only scenes with this CFA; None: all.
         exclude_test_reserve: leave out the scenes that are reserved for testing.
         follow_links: read files that links in the source lead to, outside of it too.

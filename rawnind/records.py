@@ -114,6 +114,10 @@ class Scene:
         return f"{self.cfa}/{self.name}"
 
 
+SeenFiles = tuple[tuple[str, int, int] | tuple[str], ...]
+"""Of each photo of a scene, ground truths first: SHA-1, and size and time (ns) of its file where there is one."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capture:
     """How a photo was taken, as the camera wrote it into the file; None where the file does not say.

@@ -10,6 +10,7 @@ the command must have ended with documented exit codes and printed nothing but s
 """
 
 import argparse
+import hashlib
 import os
 import random
 import shutil
@@ -38,6 +39,9 @@ from tests.s3_faults import FaultyProxy
 from tests.small_set import CROPS, SAMPLE_SIZE, SCENES, copy_small_set, digests, leftovers
 
 EXPECTED = {Reason.SHA1_MISMATCH, Reason.TRUNCATED}
+LARGE = 26
+"""Noisy photos of one scene besides: it is processed in chunks."""
+
 PATIENCE = 300
 """Seconds for one command."""
 
@@ -177,7 +181,7 @@ def check(output, expected, *, remote=False):
     assert left == [], left
     assert {reason for reason, _ in read_summary(store).reasons} == EXPECTED
     commits = [line["scene"].rpartition("/")[2] for line in read_events(store) if line["event"] == "commit"]
-    assert sorted(commits) == sorted(SCENES), commits
+    assert sorted(commits) == sorted([*SCENES, "large"]), commits
 
 
 def mounted(stack, folder):
@@ -230,10 +234,21 @@ def undisturbed(source, folder):
     return expected
 
 
+def add_large_scene(source):
+    """A scene of one ground truth and many noisy photos: those of the cat, with other bytes behind the end of each file."""
+    for kind, count in (("GT_ISO100", 1), ("ISO1600", LARGE)):
+        (photo,) = source.glob(f"*_cat_{kind}_*")
+        for number in range(1, count + 1):
+            data = photo.read_bytes() + bytes(number)
+            sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+            (source / f"Bayer_large_{kind}_sha1={sha1}.dng").write_bytes(data)
+
+
 def chaos(folder, runs, seed, *, first=0):
     """Raises AssertionError when a run loses a scene, commits it twice, harms another file, or says what nobody can read."""
     make_sample(folder / "sample", **SAMPLE_SIZE)
     source = copy_small_set(folder / "sample", folder / "source")
+    add_large_scene(source)
     total, sentences = Counter(), Counter()
     with ExitStack() as stack:
         expected = undisturbed(source, folder / "undisturbed")

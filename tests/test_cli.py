@@ -278,7 +278,7 @@ def test_a_quiet_run_prints_nothing_and_errors_are_printed_all_the_same(rawnind,
 def test_a_verbose_summary_lists_all_and_the_other_one_twenty():
     each = Uncollected(scene="bayer/tea", outcome=Outcome.FAILED, reason=Reason.TRUNCATED, detail="cup.dng")
     status = Status(
-        recipe="", run=None, open=None, scenes=(), crops=0, summary=None, uncollected_scenes=(),
+        recipe="", run=None, open=None, unfinished=(), scenes=(), crops=0, summary=None, uncollected_scenes=(),
         uncollected_pairs=(each,) * 25, filtered=(), failures=(), retry=(), retried_scenes=0,
     )  # fmt: skip
     assert len(list(status.uncollected())) == 26

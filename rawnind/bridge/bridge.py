@@ -22,6 +22,7 @@ from rawnind.bridge.messages import (
 )
 from rawnind.bridge.observer import Observer
 from rawnind.bridge.validate import validated
+from rawnind.chunks import scene_key
 from rawnind.errors import OutputError
 from rawnind.installation import Installation, this_installation
 from rawnind.output.cleanup import remove_leftovers
@@ -141,10 +142,10 @@ class Bridge:
         self._startup_crashes.started(worker)
 
     def admit(self, key: str, worker: WorkerIncarnation | None = None) -> bool | None:
-        """Whether a worker may start a scene.
+        """Whether a worker may start a scene, or a chunk of it.
 
         Args:
-            key: the scene.
+            key: the scene, or `Chunk.name`.
             worker: that asks; scenes of its earlier incarnations are no longer in flight.
 
         Returns:
@@ -164,7 +165,7 @@ class Bridge:
         return admitted or None
 
     def _is_open(self, key: str) -> bool:
-        return self._state is State.COLLECTING and self._ledger.is_open(key)
+        return self._state is State.COLLECTING and self._ledger.is_open(scene_key(key))
 
     def _expire(self, now: float, worker: WorkerIncarnation | None = None) -> None:
         for key in self._in_flight.expire(now, worker):
@@ -174,7 +175,7 @@ class Bridge:
         """A worker reports progress; only the display and the expiry of dead workers' scenes depend on it.
 
         Args:
-            key: the scene.
+            key: the scene, or `Chunk.name`.
             stage: that the worker is in.
             counts: photos and pairs done so far, by the names of `stages.result_counts`.
         """
@@ -182,6 +183,18 @@ class Bridge:
         if self._is_open(key) and self._in_flight.heartbeat(key, stage, now):
             self._observe_in_flight(now)
             self._stages.report(key, counts or {})
+
+    def finished_chunk(self, name: str, counts: Mapping[str, int]) -> None:
+        """A worker has stored a chunk of a scene, which is committed when all of them are; only display and admission depend on it.
+
+        Args:
+            name: of the chunk.
+            counts: its photos and pairs, by the names of `stages.result_counts`.
+        """
+        self._in_flight.remove(name)
+        self._startup_crashes.reset()
+        if self._is_open(name):
+            self._stages.report(name, counts)
 
     def loader_report(
         self, consumer: str, *, scenes: int, crops: int, batches: int, wait_seconds: float
@@ -247,7 +260,7 @@ class Bridge:
             self._commit_new(list(reversed(new.values())))
             self._startup_crashes.reset()
         for each in submissions:
-            self._in_flight.remove(each.key)
+            self._in_flight.remove_chunks(each.key)
         return [self._journal.latest[each.key].seq for each in submissions]
 
     def _commit_new(self, new: Sequence[Submission]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rawnind import timing
 from rawnind.bridge.messages import SceneInFlight, WorkerIncarnation
+from rawnind.chunks import scene_key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +24,9 @@ class DiskBudget:
 
 class InFlightScenes:
     """Scenes between their admission and their commit, never more than a limit.
+
+    Each chunk of a large scene that workers process counts as a scene. One that is finished does not: it waits in the store until
+    the others are, and a worker that waits for room keeps none of them.
 
     Args:
         limit: the most scenes at once.
@@ -56,7 +60,7 @@ class InFlightScenes:
         """Adds a scene, unless the limit is reached or workers may not have reported yet after a restart.
 
         Args:
-            key: the scene.
+            key: the scene, or `Chunk.name`, as for all methods.
             worker: that asks.
             now: the bridge's clock, in seconds.
 
@@ -103,8 +107,13 @@ class InFlightScenes:
         self.peak = max(self.peak, len(self._scenes))
 
     def remove(self, key: str) -> None:
-        """A scene is no longer in flight."""
+        """A scene or a chunk is no longer in flight."""
         self._scenes.pop(key, None)
+
+    def remove_chunks(self, key: str) -> None:
+        """No chunk of a scene is in flight any more, nor the scene."""
+        for name in [name for name in self._scenes if scene_key(name) == key]:
+            del self._scenes[name]
 
     def expire(self, now: float, worker: WorkerIncarnation | None = None) -> list[str]:
         """Removes scenes whose worker sent no heartbeat for too long or was restarted.

@@ -111,7 +111,7 @@ class SceneInFlight:
     """A scene between its admission and its commit.
 
     Attributes:
-        key: the scene.
+        key: the scene, or `Chunk.name` of a part of it.
         stage: the stage of its last heartbeat.
         started: when it was admitted, by the bridge's clock, in seconds.
         last_heartbeat: when its worker last sent one, by the same clock.

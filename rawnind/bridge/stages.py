@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from rawnind.chunks import scene_key
 from rawnind.reasons import Outcome, Reason
 from rawnind.records import SceneResult
 
@@ -86,6 +87,21 @@ def result_counts(result: SceneResult) -> Counter[str]:
     return counts
 
 
+def chunk_counts(result: SceneResult, number: int) -> Counter[str]:
+    """What a finished chunk adds to the counts; the first one has the scene's ground truths.
+
+    Args:
+        result: of the scene with the chunk's noisy photos alone.
+        number: of the chunk, from 0.
+    """
+    counts = result_counts(result)
+    if number:
+        failed = sum(file.photo.ground_truth for file in result.failed_files)
+        counts[ended(Stage.DECODE, Outcome.FAILED)] -= failed
+        counts[passed(Stage.DECODE)] -= len(result.scene.ground_truths) - failed
+    return counts
+
+
 def _photos(result: SceneResult) -> tuple[object, ...]:
     return (*result.scene.ground_truths, *result.scene.noisy)
 
@@ -109,12 +125,13 @@ class StageTally:
         self._partial: dict[str, Mapping[str, int]] = {}
 
     def report(self, key: str, counts: Mapping[str, int]) -> None:
-        """Sets the counts of a scene in flight."""
+        """Sets the counts of a scene in flight, or of a chunk of it, in flight or finished."""
         self._partial[key] = counts
 
     def settle(self, result: SceneResult) -> None:
         """Replaces what was reported of a scene by the counts of its result."""
-        self.discard(result.scene.key)
+        for name in [name for name in self._partial if scene_key(name) == result.scene.key]:
+            self.discard(name)
         self.add(result_counts(result))
 
     def add(self, counts: Mapping[str, int]) -> None:
@@ -122,7 +139,7 @@ class StageTally:
         self._settled.update(counts)
 
     def discard(self, key: str) -> None:
-        """Removes what was reported of a scene."""
+        """Removes what was reported of a scene or a chunk."""
         self._partial.pop(key, None)
 
     def counts(self, running: Iterable[str]) -> tuple[StageCounts, ...]:

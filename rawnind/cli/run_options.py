@@ -36,7 +36,7 @@ _RUN_OPTIONS = (
     click.option("--limit", type=int, metavar="N", help="Number of scenes to process.  [default: all]"),
     click.option("--timeout", type=int, metavar="SECONDS",
                  help="Stop cleanly that long after the first scene started; run again to resume.  [default: none]"),
-    click.option("--scene-timeout", type=float, metavar="SECONDS", help="Fail a scene that takes longer.  [default: none]"),
+    click.option("--scene-timeout", type=float, metavar="SECONDS", help="Fail a scene that takes longer, or of which a chunk does.  [default: none]"),
     click.option("--cfa", type=click.Choice([str(cfa) for cfa in Cfa]), help="Only scenes with this CFA."),
     click.option("--exclude-test-reserve", is_flag=True, default=None, help="Leave out scenes reserved for testing."),
     FOLLOW_LINKS,

@@ -10,6 +10,7 @@ import numpy as np
 
 from rawnind.errors import NotPreparedError, first_of, printable
 from rawnind.output.events import NewestEvent, read_events
+from rawnind.output.finished_chunks import SceneProgress, unfinished_scenes
 from rawnind.output.journal.commits import OUTCOMES, REASONS, Rows
 from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import read_entries, read_summary
@@ -96,6 +97,7 @@ class Status:
         recipe: digest of the recipe of the last commit; empty where nothing was committed.
         run: the last run; None where events.jsonl does not say.
         open: planned scenes of the last run without an outcome; None where events.jsonl does not say.
+        unfinished: large scenes that are not committed, of which chunks are finished.
         scenes: (outcome, number of committed scenes) for each outcome.
         crops: number of committed crops.
         summary: the manifest's counts; None until a manifest is written.
@@ -110,6 +112,7 @@ class Status:
     recipe: str
     run: LastRun | None
     open: int | None
+    unfinished: tuple[SceneProgress, ...]
     scenes: tuple[tuple[Outcome, int], ...]
     crops: int
     summary: Summary | None
@@ -131,6 +134,7 @@ class Status:
             if scenes is not None and pairs is not None and self.open is not None:
                 planned = f"{counted(scenes, 'scene')}, {counted(pairs, 'pair')}"
                 yield f"Planned:   {planned}; {counted(self.open, 'scene')} without an outcome yet"
+        yield from (f"Begun:     {each}" for each in self.unfinished)
         total = sum(count for _, count in self.scenes)
         committed = ", ".join(f"{count} {outcome}" for outcome, count in self.scenes if count) or "none yet"
         yield f"Committed: {counted(total, 'scene')} ({committed}), {counted(self.crops, 'crop')}"
@@ -198,6 +202,7 @@ def read_status(store: Store) -> Status:
     return Status(
         recipe=journal.at(journal.next_seq - 1).recipe if journal.latest else "",
         run=run,
+        unfinished=tuple(unfinished_scenes(store, journal.latest)),
         open=None if run is None or run.open is None else max(run.open - journal.next_seq + run.first_seq, 0),
         scenes=tuple((outcome, outcomes[outcome]) for outcome in Outcome),
         crops=int(rows["crops"].sum()),

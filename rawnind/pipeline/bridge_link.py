@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -45,11 +46,15 @@ class BridgeLink:
         except RayError as error:
             raise translated(error) from error
 
-    def admitted(self, key: str) -> bool:
-        """Waits until a scene may start; False when it has an outcome already, or the run is stopping."""
+    def admitted(self, name: str) -> bool:
+        """Waits until a scene or a chunk may start; False when it has an outcome already, or the run is stopping.
+
+        Args:
+            name: `Chunk.name`.
+        """
         pause = timing.ADMISSION_RETRY_MIN
         while True:
-            answer = self._call("admit", key, self._worker)
+            answer = self._call("admit", name, self._worker)
             if answer is not None:
                 return bool(answer)
             if self._held:
@@ -64,6 +69,15 @@ class BridgeLink:
             return False
         self._bridge.heartbeat.remote(key, stage)
         return True
+
+    def finished_chunk(self, name: str, counts: Mapping[str, int]) -> None:
+        """Reports that a chunk is stored, and that this worker processes no more of it.
+
+        Args:
+            name: of the chunk.
+            counts: its photos and pairs, by the names of `stages.result_counts`.
+        """
+        self._call("finished_chunk", name, counts)
 
     def add(self, submission: Submission) -> None:
         """Commits a result, now or with those that follow. Errors as in `commit`."""

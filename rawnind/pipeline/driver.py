@@ -26,6 +26,7 @@ from rawnind.pipeline.graph import (
     build_pipeline,
     require_same_installation,
     start_bridge,
+    work_of,
 )
 from rawnind.pipeline.job import Job
 from rawnind.pipeline.ray_cluster import is_local
@@ -76,7 +77,8 @@ class Driver:
         scenes = self._scenes(todo)
         fetched = self._job.fetched
         sizes = estimated_sizes(scenes, fetched.files) if fetched else photo_sizes(scenes)
-        pool = find_pool(nodes(), self._job.options, len(scenes), sizes, grows=may_grow())
+        work = work_of(self._job, scenes)
+        pool = find_pool(nodes(), self._job.options, len(work), sizes, grows=may_grow())
         if pool.reduced:
             self._progress.noted(pool.reduced)
         max_scenes = self._job.options.max_scenes or pool.workers * (1 + MOST_HELD)
@@ -86,7 +88,7 @@ class Driver:
         try:
             self._interrupts.listen(lambda: self._request_stop("stopped on request"))
             node_watch = None if is_local() else NodeWatch(self._job.options, pool, Head())
-            self._watch(bridge, build_pipeline(self._job, scenes, actor, pool=pool), watch, node_watch)
+            self._watch(bridge, build_pipeline(self._job, work, actor, pool=pool), watch, node_watch)
             self._refuse_to_finish_early(bridge, versions)
             summary: Summary = bridge("finish", versions)
             self._progress.update(bridge("snapshot"))

@@ -20,6 +20,7 @@ from rawnind import timing
 from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.in_flight import DiskBudget
 from rawnind.capacity import Pool
+from rawnind.chunks import Chunk, chunks_of
 from rawnind.errors import FolderInUseError, redacted
 from rawnind.installation import Installation, as_installation, describe
 from rawnind.pipeline.calls import translated
@@ -131,21 +132,35 @@ def require_same_installation(installation: Installation | None) -> None:
         installation.require_same(as_installation(described))
 
 
-def build_pipeline(job: Job, todo: Sequence[Scene], bridge: Any, *, pool: Pool) -> Dataset:
+def work_of(job: Job, todo: Sequence[Scene]) -> list[Chunk]:
+    """What workers take at a time, in order: scenes, and chunks of large ones.
+
+    A scene whose photos are fetched is not divided: its worker fetches them together, and removes them when it is committed.
+
+    Args:
+        job: the run.
+        todo: the open scenes.
+    """
+    if job.fetched:
+        return [Chunk(scene=scene) for scene in todo]
+    return [chunk for scene in todo for chunk in chunks_of(scene)]
+
+
+def build_pipeline(job: Job, todo: Sequence[Chunk], bridge: Any, *, pool: Pool) -> Dataset:
     """A data set of scenes, and after it one row per block of them, in the order in which the blocks are done.
 
     The pool may shrink to one worker, so that it cannot deadlock on CPUs which it holds itself (ray#44687).
 
     Args:
         job: the run.
-        todo: the open scenes.
+        todo: from `work_of`.
         bridge: handle of the bridge actor.
         pool: the most workers, and the memory of each.
     """
     quiet_ray_data()
     blocks = -(-len(todo) // rows_per_block(len(todo), pool.workers))
     files = job.fetched.files if job.fetched else {}
-    items = [scene_row(scene, files.get(scene.key)) for scene in todo]
+    items = [scene_row(chunk, files.get(chunk.scene.key)) for chunk in todo]
     rows = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
         SceneWorker,
         batch_size=None,
@@ -189,7 +204,7 @@ def assignment(job: Job, bridge: Any, memory: float) -> Assignment:
 
 
 def rows_per_block(scenes: int, workers: int) -> int:
-    """Scenes that a worker takes at once: each block costs Ray 11 ms, but at the end of a run one worker may have a whole one.
+    """Scenes (or chunks) that a worker takes at once: each block costs Ray 11 ms, but at the end of a run one worker may have a whole one.
 
     >>> [rows_per_block(scenes, 2) for scenes in (1, 307, 1000, 20_000)]
     [1, 1, 5, 64]

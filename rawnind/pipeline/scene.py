@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import cv2
@@ -25,6 +25,9 @@ from rawnind.output.store import Store
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Pairing, Recipe
 from rawnind.records import FailedFile, ImageRef, PairResult, Scene, SceneResult, Shard, pair_id
+
+Truths = OrderedDict[str, Prepared]
+"""Decoded ground truths of a scene by SHA-1, the last used one last."""
 
 
 class Meter:
@@ -78,6 +81,8 @@ def process_scene(
     meter: Meter,
     read: Callable[[ImageRef], Photo],
     memory: float = math.inf,
+    truths: Truths | None = None,
+    counted: Iterable[ImageRef] = (),
 ) -> SceneResult:
     """A scene's result; its shards are complete in the store once this returns.
 
@@ -90,13 +95,16 @@ def process_scene(
         meter: receives seconds, bytes and counts.
         read: decodes a photo or raises SourceError.
         memory: bytes that the process may use. Fewer ground truths are kept where it is short; results do not change.
+        truths: ground truths of the scene that are decoded already; those that are kept at the end are left there.
+        counted: photos that `meter` does not count, because another chunk of the scene does.
 
     Raises:
         OutputError: The storage refuses.
     """
     try:
         with _opencv_memory_errors():
-            return _SceneRun(scene, recipe, store, meter, read, memory).result()
+            run = _SceneRun(scene, recipe, store, meter, read, memory, Truths() if truths is None else truths)
+            return run.result(counted)
     except MemoryError as error:
         detail = f"memory ran out in stage {meter.entered}: {str(error) or 'no figure is known'}"
         return whole_scene_result(scene, recipe, Reason.TOO_LARGE, detail)
@@ -121,6 +129,7 @@ class _SceneRun:
         meter: Meter,
         read: Callable[[ImageRef], Photo],
         memory: float,
+        truths: Truths,
     ) -> None:
         self._scene = scene
         self._recipe = recipe
@@ -128,12 +137,13 @@ class _SceneRun:
         self._meter = meter
         self._read = read
         self._memory = memory
-        self._truths: OrderedDict[str, Prepared] = OrderedDict()  # last used last
+        self._truths = truths
         self._counted_photos: set[ImageRef] = set()
         self._broken: dict[str, SourceError] = {}
         self._failed: list[FailedFile] = []
 
-    def result(self) -> SceneResult:
+    def result(self, counted: Iterable[ImageRef]) -> SceneResult:
+        self._counted_photos.update(counted)
         for ref in self._scene.ground_truths if self._scene.noisy else ():
             self._truth(ref)
         pairs = [self._counted(pair) for ref in self._scene.noisy for pair in self._pairs(ref)]

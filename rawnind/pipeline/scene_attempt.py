@@ -2,8 +2,10 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from rawnind.chunks import Chunk
 from rawnind.errors import SourceError, WorkersDyingError
 from rawnind.imaging.photo import Photo
 from rawnind.locations import is_uri
@@ -11,13 +13,14 @@ from rawnind.outcomes import whole_scene_result
 from rawnind.output.attempts import Ledger, TimedOut
 from rawnind.output.store import Store
 from rawnind.pipeline.job import Assignment
-from rawnind.pipeline.scene import Meter, process_scene
+from rawnind.pipeline.scene import Meter, Truths, process_scene
 from rawnind.pipeline.scene_subprocess import process_isolated
 from rawnind.pipeline.watchdog import Watchdog
 from rawnind.reasons import Reason
-from rawnind.records import ImageRef, Scene, SceneResult
+from rawnind.records import ImageRef, Scene, SceneResult, SeenFiles
 from rawnind.source.decode import decode
 from rawnind.source.decode_subprocess import decode_isolated
+from rawnind.source.fingerprint import seen_files
 from rawnind.source.lost import checking_source
 from rawnind.source.storage import photo_stat
 
@@ -29,7 +32,7 @@ _DEATHS_BEFORE_GIVING_UP = 8
 
 
 class SceneAttempt:
-    """Processes a scene with more care the more workers it has ended.
+    """Processes a scene, or a chunk of it, with more care the more workers it has ended.
 
     Args:
         assignment: of the worker.
@@ -41,25 +44,27 @@ class SceneAttempt:
         self._assignment = assignment
         self._store = store
         self._overdue = overdue
+        self._kept = Truths()
+        self._kept_of: tuple[str, SeenFiles] | None = None
 
-    def __call__(self, scene: Scene, lost: Mapping[str, SourceError]) -> tuple[SceneResult, dict[str, float]]:
-        """A scene's result, and what was measured on the way.
+    def __call__(self, chunk: Chunk, lost: Mapping[str, SourceError]) -> tuple[SceneResult, dict[str, float]]:
+        """The result of the scene with a chunk's noisy photos alone, and what was measured on the way.
 
         Args:
-            scene: the scene.
+            chunk: the whole scene, or a chunk of it.
             lost: why photos could not be fetched, by file name.
 
         Raises:
             RawnindError: One of `FATAL`, which must stop the run.
         """
-        given = self._assignment
-        ledger = Ledger(self._store, given.run, scene.key)
+        given, scene, truths = self._assignment, chunk.part, self._kept_truths(chunk)
+        ledger = Ledger(self._store, given.run, scene.key, chunk.number if chunk.count > 1 else None)
         attempts = ledger.begin() if _has_photo(scene) else 0
         timeouts = ledger.timeouts() if attempts else []
         deaths = attempts - len(timeouts)
         if deaths >= _DEATHS_BEFORE_GIVING_UP:
             raise WorkersDyingError(
-                f"{scene.key} has ended its worker {deaths} times, and neither it nor one of its files does so by itself. "
+                f"{chunk.name} has ended its worker {deaths} times, and neither it nor one of its files does so by itself. "
                 "Memory may be too short: give each scene more with --cpus-per-scene, then run again to resume."
             )
         slow = self._slow_photo(scene, timeouts)
@@ -67,7 +72,7 @@ class SceneAttempt:
             detail = f"gave up after {given.scene_timeout:g} s, in stage {timeouts[-1].stage}"
             return whole_scene_result(scene, given.recipe, Reason.TIMEOUT, detail), {"attempts": attempts + 1}
         decoder = decode if deaths < _DEATHS_BEFORE_FILES else decode_isolated
-        with Watchdog(given.bridge, scene.key, ledger, given.scene_timeout, self._overdue) as watchdog:
+        with Watchdog(given.bridge, chunk.name, ledger, given.scene_timeout, self._overdue) as watchdog:
             meter = Meter(watchdog.enter)
 
             def read(ref: ImageRef) -> Photo:
@@ -80,6 +85,7 @@ class SceneAttempt:
 
             if deaths >= _DEATHS_BEFORE_SCENE:
                 watchdog.enter("isolated", {})
+                truths.clear()  # the child needs the memory
                 result = process_isolated(
                     scene, given.recipe, self._store, root=given.root, memory=given.memory
                 )
@@ -91,8 +97,18 @@ class SceneAttempt:
                     meter=meter,
                     read=_measured(read, meter),
                     memory=given.memory,
+                    truths=truths,
+                    counted=scene.ground_truths if chunk.number else (),
                 )
         return result, {**meter.done(), "attempts": attempts + 1}
+
+    def _kept_truths(self, chunk: Chunk) -> Truths:
+        """The ground truths that are kept of the last chunk, where it was one of the same scene; else none."""
+        files = (chunk.scene.key, seen_files(replace(chunk.scene, noisy=()))) if chunk.count > 1 else None
+        if files is None or files != self._kept_of:
+            self._kept = Truths()
+        self._kept_of = files
+        return self._kept
 
     def _slow_photo(self, scene: Scene, timeouts: list[TimedOut]) -> ImageRef | None:
         """The photo whose decoding timed out, where only one attempt did: the scene is then processed without it."""

@@ -14,6 +14,8 @@ from ray.exceptions import RayActorError
 
 from rawnind import timing
 from rawnind.bridge.messages import Submission
+from rawnind.bridge.stages import chunk_counts
+from rawnind.chunks import Chunk
 from rawnind.errors import RawnindError, SourceError
 from rawnind.fetch.on_demand import fetch_scene, remove_scene
 from rawnind.installation import this_installation
@@ -22,6 +24,7 @@ from rawnind.output.store import Store
 from rawnind.pipeline.bridge_link import BridgeLink
 from rawnind.pipeline.job import Assignment
 from rawnind.pipeline.malloc import keep_freed_memory
+from rawnind.pipeline.scene_chunk import process_chunk
 from rawnind.pipeline.trouble import FATAL, decode_trouble, encode_trouble
 from rawnind.records import Scene
 from rawnind.source.fingerprint import fingerprint
@@ -37,21 +40,25 @@ class _NoLongerWantedError(Exception):
     """The run is stopping; what was fetched of a scene stays for the next one."""
 
 
-def scene_row(scene: Scene, files: tuple[RemoteFile, ...] | None = None) -> dict[str, bytes]:
-    """A scene as a Ray Data row: paths and hashes, never pixels.
+def scene_row(chunk: Chunk, files: tuple[RemoteFile, ...] | None = None) -> dict[str, Any]:
+    """A scene or a chunk of one as a Ray Data row: paths and hashes, never pixels.
 
     Args:
-        scene: the scene.
-        files: where its photos are fetched from; None: they are there.
+        chunk: what a worker takes.
+        files: where the scene's photos are fetched from; None: they are there.
     """
-    row = {"scene": _SCENE.dump_json(scene)}
+    row = {"scene": _SCENE.dump_json(chunk.scene), "number": chunk.number, "count": chunk.count}
     return row if files is None else row | {"files": _FILES.dump_json(files)}
 
 
-class SceneWorker:
-    """Processes the scenes of a block, one after the other, and commits their results to the bridge; never raises for bad data.
+def _chunk(row: Mapping[str, Any]) -> Chunk:
+    return Chunk(scene=_SCENE.validate_json(row["scene"]), number=row["number"], count=row["count"])
 
-    It returns one row: `scenes`, the number of those that it has processed, and `trouble` (JSON; an error that must stop the run,
+
+class SceneWorker:
+    """Processes the scenes of a block, or chunks of large ones, and commits results to the bridge; never raises for bad data.
+
+    It returns one row: `scenes`, the number of those whose results it has committed, and `trouble` (JSON; an error that must stop the run,
     else empty).
 
     Ray may call it in two threads. Where photos are fetched, one of them fetches the next scene while the other processes the present
@@ -80,9 +87,9 @@ class SceneWorker:
         done, trouble = 0, ""
         try:
             for row in block.to_pylist():
-                scene = _SCENE.validate_json(row["scene"])
-                if self._link.admitted(scene.key):
-                    done += self._serve(scene, row.get("files"))
+                chunk = _chunk(row)
+                if self._link.admitted(chunk.name):
+                    done += self._serve(chunk, row.get("files"))
             self._link.commit()
         except FATAL as error:
             trouble = encode_trouble(error)
@@ -90,12 +97,17 @@ class SceneWorker:
             pass  # the driver has ended, and the bridge with it: nobody waits for these results
         return {"scenes": [done], "trouble": [trouble]}
 
-    def _serve(self, scene: Scene, listed: bytes | None) -> bool:
-        """Processes an admitted scene and commits its result; False where the run was stopped before."""
+    def _serve(self, chunk: Chunk, listed: bytes | None) -> bool:
+        """Processes what was admitted and commits its scene's result; False where there is none yet, or the run was stopped before."""
         if listed is None:
             with self._turn:
-                self._link.add(self.process(scene))
-            return True
+                done = self.process(chunk.scene) if chunk.count == 1 else self._process_chunk(chunk)
+            if done:
+                self._link.add(done)
+            return done is not None
+        return self._fetch_and_process(chunk.scene, listed)
+
+    def _fetch_and_process(self, scene: Scene, listed: bytes) -> bool:
         files = _FILES.validate_json(listed)
         try:
             began = time.monotonic()
@@ -147,8 +159,18 @@ class SceneWorker:
         inputs = fingerprint(scene)  # before the files are read: a later change then shows
         self._require_same_installation()
         self._open_output()
-        result, telemetry = self._attempt(scene, lost)
+        result, telemetry = self._attempt(Chunk(scene=scene), lost)
         return Submission(key=scene.key, data=encode_result(result), telemetry=telemetry, inputs=inputs)
+
+    def _process_chunk(self, chunk: Chunk) -> Submission | None:
+        """The scene's result, where this was its last unfinished chunk, or where it ends the scene; else None."""
+        self._require_same_installation()
+        self._open_output()
+        done = process_chunk(chunk, self._assignment, store=self._store, attempt=self._attempt)
+        if isinstance(done, Submission):
+            return done
+        self._link.finished_chunk(chunk.name, chunk_counts(done.result, chunk.number))
+        return None
 
     def _require_same_installation(self) -> None:
         if self._assignment.installation and not self._is_compared:

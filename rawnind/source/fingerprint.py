@@ -4,13 +4,22 @@ import hashlib
 import json
 
 from rawnind.reasons import Reason
-from rawnind.records import ImageRef, Scene, SceneResult
+from rawnind.records import ImageRef, Scene, SceneResult, SeenFiles
 from rawnind.source.storage import open_photo, photo_stat
 
 
 def fingerprint(scene: Scene) -> bytes:
     """Sixteen bytes that change when one of the scene's files appears, goes, or changes its size or its time."""
-    seen = [_stat(ref) for ref in _photos(scene)]
+    return fingerprint_of(seen_files(scene))
+
+
+def seen_files(scene: Scene) -> SeenFiles:
+    """What a fingerprint is made from."""
+    return tuple(_stat(ref) for ref in _photos(scene))
+
+
+def fingerprint_of(seen: SeenFiles) -> bytes:
+    """The fingerprint of a scene, from its `seen_files`."""
     return hashlib.sha256(json.dumps(seen).encode()).digest()[:16]
 
 

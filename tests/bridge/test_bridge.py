@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 
 from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.messages import State
+from rawnind.chunks import scene_key
 from rawnind.cli import main
 from rawnind.errors import OutputError
 from rawnind.exporters.research_yaml import export
@@ -53,6 +54,8 @@ def link_shards(prepared, output):
 
 
 KEYS = st.integers(0, 10)
+CHUNKS = st.sampled_from(["", "", " [1 of 2]", " [2 of 2]"])
+"""What the name of a chunk adds to its scene's key; nothing where the scene is not divided."""
 
 
 class BridgeMachine(RuleBasedStateMachine):
@@ -124,19 +127,26 @@ class BridgeMachine(RuleBasedStateMachine):
         numbers=st.lists(KEYS, min_size=1, max_size=6),
         worker=st.integers(0, 2),
         incarnation=st.integers(0, 1),
+        chunk=CHUNKS,
     )
-    def asks_for_admission(self, numbers, worker, incarnation):
+    def asks_for_admission(self, numbers, worker, incarnation, chunk):
         for number in numbers:
             key = self.keys[number]
-            answer = self.bridge.admit(key, (str(worker), str(incarnation)))
+            answer = self.bridge.admit(key + chunk, (str(worker), str(incarnation)))
             if key in self.settled or self.state is not State.COLLECTING:
                 assert answer is False
             else:
                 assert answer in (True, None)
 
-    @rule(number=KEYS)
-    def sends_a_heartbeat(self, number):
-        self.bridge.heartbeat(self.keys[number], "decode", {})
+    @rule(number=KEYS, chunk=CHUNKS)
+    def sends_a_heartbeat(self, number, chunk):
+        self.bridge.heartbeat(self.keys[number] + chunk, "decode", {})
+
+    @rule(number=KEYS, chunk=CHUNKS.filter(bool))
+    def finishes_a_chunk(self, number, chunk):
+        name = self.keys[number] + chunk
+        self.bridge.finished_chunk(name, {"decode_done": 1})
+        assert name not in {item.key for item in self.bridge.snapshot().in_flight}
 
     @rule()
     def restarts(self):
@@ -205,7 +215,7 @@ class BridgeMachine(RuleBasedStateMachine):
         snapshot = self.bridge.snapshot()
         assert snapshot.peak_in_flight <= 3
         assert snapshot.state is self.state
-        assert not {item.key for item in snapshot.in_flight} & set(self.settled)
+        assert not {scene_key(item.key) for item in snapshot.in_flight} & set(self.settled)
 
     @invariant()
     def each_commit_is_logged_once(self):

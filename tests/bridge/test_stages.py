@@ -1,11 +1,14 @@
 """Counts of photos and pairs by stage: every planned one is counted once, from the first heartbeat to the last commit."""
 
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.ledger import OutcomeGroup, estimated_counts
-from rawnind.bridge.stages import Stage, StageTally, result_counts
+from rawnind.bridge.stages import Stage, StageTally, chunk_counts, result_counts
+from rawnind.chunks import Chunk, merged
 from rawnind.outcomes import scene_result, uncollected_pair, whole_scene_result
 from rawnind.output.journal.journal import commit_of, encode_result
 from rawnind.planning import SceneFilter, make_plan
@@ -85,6 +88,39 @@ def test_the_counts_of_a_commit_leave_out_no_photo_and_no_pair(data):
             estimate[f"align_{outcome}"] + estimate[f"mask_{outcome}"]
             == exact[f"align_{outcome}"] + exact[f"mask_{outcome}"]
         )
+
+
+@given(data=st.data())
+def test_chunks_of_a_scene_count_each_photo_and_pair_once(data):
+    count = data.draw(st.integers(2, 4))
+    whole = make_scene("tea", noisy=count + data.draw(st.integers(0, 4)))
+    reasons = st.sampled_from([reason for reason in Reason if reason.outcome is not Outcome.FILTERED])
+    damaged = data.draw(st.booleans())
+    results = []
+    for number in range(count):
+        part = Chunk(scene=whole, number=number, count=count).part
+        pairs = [uncollected_pair(noisy, part.ground_truths[0], data.draw(reasons)) for noisy in part.noisy]
+        truth = FailedFile(photo=part.ground_truths[0], reason=Reason.TRUNCATED, detail="")
+        lost = FailedFile(photo=part.noisy[0], reason=Reason.TRUNCATED, detail="")
+        results.append(scene_result(part, Recipe(), pairs, [lost, *([truth] if damaged else [])]))
+    chunks = sum((chunk_counts(result, number) for number, result in enumerate(results)), Counter())
+    assert chunks == +result_counts(merged(whole, Recipe(), results))
+
+
+def test_a_finished_chunk_is_shown_until_its_scene_is_committed_and_leaves_room_for_another(tmp_path):
+    scene = make_scene("s0", noisy=4)
+    bridge = Bridge(str(tmp_path), "run", make_plan([scene], SceneFilter(), Recipe()), max_scenes=1)
+    bridge.begin()
+    first, second = (chunk.name for chunk in (Chunk(scene=scene, number=n, count=2) for n in range(2)))
+    assert bridge.admit(first)
+    assert bridge.admit(second) is None
+    bridge.finished_chunk(first, {"decode_done": 3, "align_done": 2, "mask_done": 2, "write_done": 2})
+    assert bridge.admit(second)
+    bridge.heartbeat(second, "mask", {"decode_done": 1})
+    assert [(row.waiting, row.done) for row in bridge.snapshot().stages] == [(1, 4), (2, 2), (1, 2), (2, 2)]
+    bridge.commit(scene.key, encode_result(whole_scene_result(scene, Recipe(), Reason.TIMEOUT)))
+    assert bridge.snapshot().in_flight == ()
+    assert [(row.waiting, row.done) for row in bridge.snapshot().stages] == [(0, 0)] * 4
 
 
 def test_heartbeats_move_the_stages_before_anything_is_committed(tmp_path):

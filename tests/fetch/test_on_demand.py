@@ -14,6 +14,7 @@ import ray
 import rawnind
 from rawnind import timing
 from rawnind.bridge.in_flight import DiskBudget, InFlightScenes
+from rawnind.chunks import Chunk
 from rawnind.download_estimate import estimate_download
 from rawnind.errors import ConfigError, IndexInvalidError, SourceLostError
 from rawnind.fetch import on_demand as module
@@ -204,7 +205,7 @@ def test_a_run_that_is_stopped_ends_its_downloads_and_keeps_what_came(
     server.pace = 0.2
     scene = scene_of(published.index, "cat")
     threading.Thread(target=lambda: poll(lambda: server.asked) and ray.get(bridge.stop.remote())).start()
-    row = work(pa.Table.from_pylist([scene_row(scene, published.files[scene.key])]))
+    row = work(pa.Table.from_pylist([scene_row(Chunk(scene=scene), published.files[scene.key])]))
     assert row == {"scenes": [0], "trouble": [""]}
     assert not ray.get(bridge.snapshot.remote()).in_flight
     assert [path for path in (tmp_path / "out/raw").rglob("parts/*") if path.stat().st_size]

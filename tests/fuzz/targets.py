@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from rawnind.bridge.leases import LeasedCrop, LeaseEntry, LeaseLog, consumer_states
+from rawnind.chunks import Chunk
 from rawnind.errors import RawnindError
 from rawnind.exporters.check import check
 from rawnind.exporters.research_yaml import export
@@ -22,6 +23,7 @@ from rawnind.options import Options, load_config
 from rawnind.output.attempts import Ledger
 from rawnind.output.cleanup import remove_leftovers
 from rawnind.output.events import NAME, CommitLog, EventLog, NewestEvent
+from rawnind.output.finished_chunks import FinishedChunk, FinishedChunks
 from rawnind.output.journal.journal import Journal, commit_of
 from rawnind.output.manifest import MANIFEST, MANIFEST_YAML, PAIRS, write_manifest
 from rawnind.output.shards import write_shard
@@ -137,6 +139,9 @@ def _make_output(store):
     ledger = Ledger(store, "run", "bayer/cat")
     ledger.begin()
     ledger.mark_timeout("mask", "0" * 40)
+    chunk = Chunk(scene=make_scene("large", noisy=4), count=2)
+    finished = FinishedChunk(result=make_result(chunk.part), seen=(("0" * 40, 1, 2),), code="", photos=4, telemetry={"attempts": 1})  # fmt: skip
+    FinishedChunks(store, "run", chunk.scene.key, 2).add(0, finished)
     assert list(verify(store)) == []
     assert commit_of(results[0], 0).crops
 
@@ -159,6 +164,15 @@ def _damage_one(*patterns):
         path.write_bytes(damaged(path.read_bytes(), chance))
 
     return damage
+
+
+def _reseal_chunk(work, chance):
+    """Damages a finished chunk and puts the digest of the damaged one into its name."""
+    (path,) = work.glob("out/attempts/chunks/*/*")
+    data = damaged(path.read_bytes(), chance)
+    path.unlink()
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    path.with_name(f"{path.name.rpartition('-')[0]}-{digest}").write_bytes(data)
 
 
 def _either(*damages):
@@ -331,6 +345,7 @@ TARGETS = {
     "events": Target(part="out", damage=_damage_one(f"out/{NAME}"), calls=(_STATUS, _events), writes=_OUT),
     "leases": Target(part="out", damage=_damage_one("out/leases/*"), calls=(_history,)),
     "attempts": Target(part="out", damage=_either(_damage_one("out/attempts/*/*/*/*"), _disturb("out/attempts")), calls=(lambda work: Ledger(_store(work), "run", "bayer/cat").timeouts(), _clean), writes=_OUT),
+    "chunks": Target(part="out", damage=_either(_damage_one("out/attempts/chunks/*/*"), _reseal_chunk, _disturb("out/attempts/chunks")), calls=(lambda work: list(FinishedChunks(_store(work), "next", "bayer/large", 2).of_earlier_runs(0)), _STATUS, _clean), writes=_OUT),
     "checkpoint": Target(part="checkpoint", damage=_either(_damage_one("checkpoint/*"), _foreign_checkpoint), calls=(_load_checkpoint, _load_network)),
     "export": Target(part="export", damage=_moved_export, calls=(lambda work: check(work / "export"),)),
     "folder": Target(part="out", damage=_disturb("out"), calls=(_STATUS, _VERIFY, _samples, _history, _events, _append, _clean, _EXPORT), writes=frozenset({"out", "to"})),

@@ -6,8 +6,12 @@ import pytest
 
 from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.ledger import OutcomeLedger
+from rawnind.chunks import Chunk
 from rawnind.errors import ManifestError, NotPreparedError
 from rawnind.outcomes import whole_scene_result
+from rawnind.output.attempts import remove_marks
+from rawnind.output.events import EventLog
+from rawnind.output.finished_chunks import FinishedChunk, FinishedChunks
 from rawnind.output.journal.journal import Journal, encode_result
 from rawnind.output.manifest import read_summary, write_manifest
 from rawnind.output.status import read_status
@@ -93,6 +97,33 @@ def test_scenes_that_were_left_out_are_named_by_reason(committed):
     assert f"Left out: 2 scenes, scene_filter: {Reason.SCENE_FILTER.sentence}\n  bayer/x, bayer/y" in text(
         committed
     )
+
+
+def finished_chunk(chunk):
+    result = make_result(chunk.part)
+    return FinishedChunk(result=result, seen=(), code="", photos=len(chunk.scene.noisy), telemetry={})
+
+
+def test_how_far_large_scenes_are_is_shown_until_they_are_committed(store):
+    kitchen, attic = make_scene("kitchen", noisy=20), make_scene("attic", noisy=9)
+    for scene, run, number in (
+        (kitchen, "run1", 0),
+        (kitchen, "run2", 0),
+        (kitchen, "run2", 2),
+        (attic, "run2", 1),
+    ):
+        chunk = Chunk(scene=scene, number=number, count=3)
+        FinishedChunks(store, run, scene.key, 3).add(number, finished_chunk(chunk))
+    EventLog(store, "run2").add("begin", next_seq=0, planned_scenes=2, planned_pairs=29, open_scenes=2)
+    EventLog(store, "run2").add("state", **{"from": "initialized", "to": "collecting"})
+    assert "Begun:     bayer/attic: 3 of 9 noisy photos are done\nBegun:     bayer/kitchen: 13 of 20" in text(
+        store
+    )
+    Journal(store).append([make_result(attic)])
+    assert text(store).count("Begun: ") == 1
+    assert "Begun:     bayer/kitchen: 13 of 20 noisy photos are done" in text(store)
+    remove_marks(store)
+    assert "Begun: " not in text(store)
 
 
 def test_the_last_run_its_plan_and_its_recipe_are_named(tmp_path):

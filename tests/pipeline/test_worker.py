@@ -8,10 +8,12 @@ import ray
 from ray.exceptions import RayActorError
 
 from rawnind import timing
+from rawnind.chunks import Chunk
 from rawnind.errors import OutputError, WorkersDyingError
 from rawnind.options import Options
 from rawnind.output.attempts import Ledger
 from rawnind.output.events import read_events
+from rawnind.output.journal.journal import Journal
 from rawnind.output.lock import RunLock
 from rawnind.output.store import Store
 from rawnind.pipeline.graph import assignment, start_bridge
@@ -46,9 +48,10 @@ def worker(request, cluster, small_set, tmp_path):
     ray.kill(bridge)
 
 
-def answer(work, scene):
-    """The row that a worker returns for a block of one scene."""
-    return {name: value for name, (value,) in work(pa.Table.from_pylist([scene_row(scene)])).items()}
+def answer(work, scene, number=0, count=1):
+    """The row that a worker returns for a block of one scene, or of one chunk of it."""
+    row = scene_row(Chunk(scene=scene, number=number, count=count))
+    return {name: value for name, (value,) in work(pa.Table.from_pylist([row])).items()}
 
 
 def newest_event(work):
@@ -104,6 +107,20 @@ def test_a_scene_has_the_same_result_when_child_processes_decode_its_files_or_pr
         assert Store(str(prepared)).digest(pair.shard.path) == pair.shard.sha256
 
 
+@pytest.mark.parametrize("worker", [1], indirect=True)
+def test_a_scene_is_committed_with_its_last_chunk_and_each_chunk_counts_its_own_attempts(worker, prepared):
+    work, cat, _ = worker
+    Ledger(work._store, "run", cat.key, 1).begin()
+    assert answer(work, cat, 0, 2) == {"scenes": 0, "trouble": ""}
+    assert [row.done for row in ray.get(work._link._bridge.snapshot.remote()).stages] == [2, 1, 1, 1]
+    assert answer(work, cat, 1, 2) == {"scenes": 1, "trouble": ""}
+    whole = Journal(Store(str(prepared))).read(cat.key)
+    assert [pair.shard for pair in committed(work).pairs] == [pair.shard for pair in whole.pairs]
+    assert newest_event(work)["telemetry"]["attempts"] == 2
+    assert newest_event(work)["telemetry"]["decode_done"] == 3
+    assert ray.get(work._link._bridge.snapshot.remote()).peak_in_flight == 1
+
+
 def test_the_photo_being_read_when_a_scene_times_out_is_left_out(worker):
     work, cat, ledger = worker
     ledger.begin()
@@ -143,7 +160,7 @@ def test_small_scenes_are_committed_together_as_far_as_max_scenes_allows_and_lea
     for path in small_set.glob("*.dng"):
         path.unlink()
     (small_set / "readme.txt").touch()  # an empty source counts as one that is not mounted
-    work(pa.Table.from_pylist([scene_row(scene) for scene in scenes]))
+    work(pa.Table.from_pylist([scene_row(Chunk(scene=scene)) for scene in scenes]))
     results = [result for _, result in ray.get(work._link._bridge.since.remote(0))]
     assert {result.outcome for result in results} == {Outcome.FAILED}
     assert len(results) == len(scenes)
