@@ -127,7 +127,7 @@ def test_a_cluster_may_have_more_cpus_than_this_machine(source):
         "crop_size": 96,
         "stride": 96,
         "cpus_per_scene": 2 * (os.cpu_count() or 1),
-        "address": "ray://head:10001",
+        "address": "10.0.0.1:6379",
     }
     assert estimate(source, Options.from_dict(options)).pool.workers == 1
 

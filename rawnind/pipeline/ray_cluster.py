@@ -74,10 +74,14 @@ def cluster_address(address: str | None) -> str | None:
     """Address of the cluster that `ray.init(address)` would connect to; None where it would start Ray on this machine.
 
     Raises:
-        ConfigError: The text is no address.
+        ConfigError: The text is no address, or that of a server through which a run cannot connect.
     """
-    if address and "://" in address:
-        return address
+    if "://" in (named := address or os.environ.get("RAY_ADDRESS", "")):
+        raise ConfigError(
+            f"{named} is the address of {'Ray Client' if named.startswith('ray:') else 'a job server'}, and rawnind connects to "
+            "the head itself. Name that, such as --address 10.0.0.1:6379, on a machine of the cluster; from outside it, submit "
+            "the run with `ray job submit`. For a Ray on this machine alone, --address local."
+        )
     try:
         with loopback():
             found: str | None = services.canonicalize_bootstrap_address(address)
@@ -119,7 +123,7 @@ def connect(address: str | None, target: str) -> None:
 def is_reachable(target: str) -> bool:
     """Whether a process listens at `host:port`; True for addresses of other forms."""
     host, _, port = target.rpartition(":")
-    if not port.isdecimal() or "/" in host:
+    if not port.isdecimal():
         return True
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=timing.DRIVER_POLL):

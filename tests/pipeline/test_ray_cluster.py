@@ -119,9 +119,16 @@ def test_a_server_that_is_no_cluster_is_given_up_soon(monkeypatch):
             connect(address, address)
 
 
-def test_a_text_that_is_no_address_is_refused():
+def test_a_text_that_is_no_address_of_a_head_is_refused(monkeypatch):
     with pytest.raises(ConfigError, match="nonsense is not a Ray cluster: Invalid address format"):
         cluster_address("nonsense")
+    with pytest.raises(
+        ConfigError, match=r"ray://head:10001 is the address of Ray Client, .* `ray job submit`"
+    ):
+        cluster_address("ray://head:10001")
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")  # for `ray job submit`
+    with pytest.raises(ConfigError, match=r"http://127\.0\.0\.1:8265 is the address of a job server"):
+        cluster_address(None)
 
 
 def test_a_run_whose_ray_ends_can_be_resumed_and_leaves_no_process(
