@@ -1,16 +1,21 @@
 """The files that a cluster is started from: what a job uploads, cluster.yaml, the container, KubeRay's job, Grafana's board."""
 
+import gzip
 import json
 import re
 import shutil
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.runtime_env import RuntimeEnv
 
+from rawnind.capacity import Node
 from rawnind.memory import worker_bytes
+from rawnind.options import Options
 from tests.test_docs import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -67,6 +72,43 @@ def test_the_cluster_starts_the_version_of_ray_that_is_pinned():
     assert job["spec"]["rayClusterSpec"]["rayVersion"] == pinned
 
 
+def closed(schema):
+    """A schema in which no object has fields that are not listed: Kubernetes would drop them without a word."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: closed(value) for key, value in schema.items()}
+    is_open = schema.get("x-kubernetes-preserve-unknown-fields") or "properties" not in schema
+    return found if is_open else {"additionalProperties": False, **found}
+
+
+def test_the_job_on_kubernetes_is_what_kuberay_accepts():
+    """The schema is that of KubeRay's resource definition of a RayJob, ray.io/v1 (Apache-2.0), without its descriptions."""
+    published = ROOT / "tests/rayjob-crd-kuberay-1.7.0.json.gz"
+    schema = closed(json.loads(gzip.decompress(published.read_bytes())))
+    schema["properties"]["metadata"] = {"type": "object"}
+    job = yaml.safe_load((DEPLOY / "kuberay.yaml").read_text())
+    kuberay = jsonschema.Draft202012Validator(schema)  # the schema itself is not checked: that takes seconds
+    kuberay.validate(job)
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    job["spec"]["restartLimit"] = 3
+    with pytest.raises(jsonschema.ValidationError, match="'restartLimit' was unexpected"):
+        kuberay.validate(job)
+
+
+def test_the_runtime_environment_of_the_page_installs_the_uploaded_project_with_its_pinned_versions():
+    page = (ROOT / "docs/cluster.md").read_text()
+    (text,) = re.findall(r"--runtime-env-json '(\{.*?\})' --", page, re.DOTALL)
+    environment = RuntimeEnv(**json.loads(text))
+    assert environment.has_pip()
+    assert environment["config"]["setup_timeout_seconds"] >= 600
+    constraints, _, project = (line.rpartition(" ")[2] for line in environment.pip_config()["packages"])
+    folder = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
+    assert (constraints, project) == (f"{folder}/constraints.txt", folder)
+    assert {"constraints.txt", "pyproject.toml"} <= set(INSTALLED)
+
+
 def test_the_job_on_kubernetes_mounts_what_it_names():
     spec = yaml.safe_load((DEPLOY / "kuberay.yaml").read_text())["spec"]["rayClusterSpec"]
     groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
@@ -102,10 +144,12 @@ def test_the_board_asks_for_metrics_that_exist_and_shows_each_of_them():
 
 
 def test_the_page_says_how_much_memory_a_worker_needs():
-    page = " ".join((ROOT / "docs/cluster.md").read_text().split())
-    stated = "0.8 GB for 12 megapixels, 1.2 for 24, 1.9 for 45, 2.4 for 60 and 3.8 for 100"
-    assert stated in page
-    numbers = re.findall(r"([\d.]+)(?: GB)? for (\d+)", stated)
-    assert [float(size) for size, _ in numbers] == [
-        round(worker_bytes(int(side) * 10**6) / 1e9, 1) for _, side in numbers
-    ]
+    page = (ROOT / "docs/cluster.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) GB \| ([\d.]+) GB \| (\d+) \|", page, re.MULTILINE)
+    assert [int(side) for side, *_ in rows] == [12, 24, 45, 60, 100]
+    for side, one, more, workers in rows:
+        photo = int(side) * 10**6
+        assert float(one) == round(worker_bytes(photo) / 1e9, 1)
+        assert float(more) == round(worker_bytes(photo, 5) / 1e9, 1)
+        node = Node(cpus=16, memory=32e9 * 0.7)
+        assert int(workers) == node.slots(Options(), worker_bytes(photo))[1]

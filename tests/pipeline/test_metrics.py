@@ -1,5 +1,6 @@
 """What Ray's metrics port shows is what the manifest says."""
 
+import json
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
 from rawnind.source.index import load_index
 from tests.polling import poll
+from tests.test_docs import ROOT
 
 SAMPLE = re.compile(r"^ray_(rawnind_\w+)\{(.*)\} ([\d.e+-]+)$", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -91,7 +93,7 @@ def test_bytes_and_seconds_are_those_of_the_events(prepared):
 
 
 def test_counts_survive_a_restart_of_the_bridge_and_gauges_show_the_current_state(
-    cluster, sample_set, tmp_path
+    cluster, prepared, sample_set, tmp_path
 ):
     plan = make_plan(load_index(sample_set).scenes, SceneFilter(limit=3), Recipe())
     output = str(tmp_path)
@@ -126,6 +128,21 @@ def test_counts_survive_a_restart_of_the_bridge_and_gauges_show_the_current_stat
     assert total(series, "rawnind_in_flight_scenes") == 1
     assert total(series, "rawnind_loader_batches_total") == 5
     assert total(series, "rawnind_loader_wait_seconds") == 1.5
+    shown = {name for name, _, _ in series}
+    shown |= {
+        name
+        for name, _, _ in scraped(
+            bridge_name(str(prepared)), lambda found: total(found, "rawnind_bytes_written_total") > 0
+        )
+    }
+    board = json.loads((ROOT / "deploy/grafana.json").read_text())
+    asked = {
+        name
+        for panel in board["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"ray_(rawnind_\w+)", target["expr"])
+    }
+    assert asked <= shown
     (oldest,) = [value for name, _, value in series if name == "rawnind_oldest_in_flight_seconds"]
     assert oldest > 0
 
