@@ -1,6 +1,7 @@
-"""What a scene costs besides its pixels: `rawnind prepare` on 20,000 scenes whose photos are missing, and on 1,000 with tiny photos.
+"""What a scene costs besides its pixels: on 20,000 scenes whose photos are missing, on 1,000 with tiny photos, and with workers that sleep.
 
-python benchmarks/bench_small_scenes.py SCENES [tiny]     one run of the command, as JSON
+python benchmarks/bench_small_scenes.py SCENES [tiny]        one run of the command, as JSON
+python benchmarks/bench_small_scenes.py RATE sleep [ROWS]    workers that sleep instead of processing, RATE scenes a second
 """
 
 import hashlib
@@ -21,6 +22,9 @@ import pytest
 from rawnind.sample import make_sample
 
 SCENES, TINY, SMALL = 20_000, 1_000, 20
+RATES, SLEEPERS, SECONDS = (10, 100, 1000), 4, 10
+"""Scenes a second that sleeping workers ask for, how many workers, and for how long."""
+
 KINDS = {"ray::MapWorker": "workers", "ray::Bridge": "bridge", "raylet": "raylet", "gcs_server": "GCS"}
 
 
@@ -55,6 +59,56 @@ def write_photos(folder, count):
     return folder / "source"
 
 
+def sleep_on(source, output, seconds, rows):
+    """`rawnind.prepare` with workers that sleep for some seconds in place of each scene; run it in a process of its own.
+
+    Driver, bridge, journal and the workers' calls are those of every run.
+
+    Args:
+        source: the index.
+        output: the output folder.
+        seconds: of each scene.
+        rows: scenes in a block of Ray Data; 0: as many as a run would have.
+    """
+    import uuid
+
+    import ray
+
+    import rawnind
+    from rawnind.bridge.messages import Submission
+    from rawnind.outcomes import whole_scene_result
+    from rawnind.output.journal.journal import encode_result
+    from rawnind.pipeline import graph, worker
+    from rawnind.pipeline.bridge_link import BridgeLink
+    from rawnind.reasons import Reason
+
+    class Sleeper:
+        def __init__(self, assignment):
+            self._recipe = assignment.recipe
+            self._link = BridgeLink(
+                assignment.bridge, (ray.get_runtime_context().get_actor_id(), uuid.uuid4().hex)
+            )
+
+        def __call__(self, block):
+            for row in block.to_pylist():
+                scene = worker._SCENE.validate_json(row["scene"])
+                if self._link.admitted(scene.key):
+                    time.sleep(seconds)
+                    data = encode_result(whole_scene_result(scene, self._recipe, Reason.TIMEOUT))
+                    self._link.add(Submission(key=scene.key, data=data))
+            self._link.commit()
+            return {"scenes": [block.num_rows], "trouble": [""]}
+
+    graph.SceneWorker = Sleeper
+    if rows:
+        graph.rows_per_block = lambda *_: rows
+    ray.init(
+        address="local", num_cpus=SLEEPERS, namespace="rawnind", include_dashboard=False, log_to_driver=False
+    )
+    rawnind.prepare(source, output)
+    ray.shutdown()
+
+
 class Watch(threading.Thread):
     """Samples CPU seconds and memory of a command and the processes below it."""
 
@@ -63,6 +117,7 @@ class Watch(threading.Thread):
         self.root = psutil.Process(pid)
         self.cpu = defaultdict(float)
         self.peak = defaultdict(int)
+        self.history = []
         self.start()
 
     def run(self):
@@ -71,6 +126,7 @@ class Watch(threading.Thread):
                 for process in [self.root, *self.root.children(recursive=True)]:
                     with suppress(psutil.Error):
                         self._sample(process)
+            self.history.append((time.time(), self.seconds()))
             time.sleep(0.2)
 
     def _sample(self, process):
@@ -90,6 +146,11 @@ class Watch(threading.Thread):
             found[kind] += seconds
         return dict(found)
 
+    def between(self, first, last):
+        """CPU seconds by kind between two times: without the start and the end of a run."""
+        before, after = ([found for when, found in self.history if when <= end][-1] for end in (first, last))
+        return {kind: seconds - before.get(kind, 0.0) for kind, seconds in after.items()}
+
 
 def measure(count, *, tiny=False):
     """One run of the command: scenes a second, and each kind of process's CPU time and peak of memory."""
@@ -101,15 +162,31 @@ def measure(count, *, tiny=False):
             write_index(source, count)
         words = [sys.executable, "-m", "rawnind.cli", "prepare", str(source), "--output", str(output), "--address", "local",
                  "--crop-size", "64", "--stride", "96", "--quiet"]  # fmt: skip
-        begun = time.perf_counter()
-        process = subprocess.Popen(words)
-        watch = Watch(process.pid)
-        code = process.wait()
-        wall = time.perf_counter() - begun
-        watch.join()
-        assert code == (0 if tiny else 4), code  # nothing is collected where nothing is there
-        lines = map(json.loads, (output / "events.jsonl").read_text().splitlines())
-        times = [line["time"] for line in lines if line["event"] == "commit"]
+        return watched(words, output, count, 0 if tiny else 4)  # nothing is collected where nothing is there
+
+
+def measure_sleeping(rate, *, rows=0, seconds=SECONDS):
+    """Some seconds of sleeping workers: `rate` scenes a second, in blocks of so many rows."""
+    count = max(round(rate * seconds), SLEEPERS)
+    with tempfile.TemporaryDirectory() as folder:
+        source, output = Path(folder) / "index.yaml", Path(folder) / "out"
+        write_index(source, count)
+        call = f"bench_small_scenes.sleep_on({str(source)!r}, {str(output)!r}, {SLEEPERS / rate}, {rows})"
+        words = [sys.executable, "-c", f"from benchmarks import bench_small_scenes; {call}"]
+        return {"asked_for_per_s": rate, "rows": rows} | watched(words, output, count, 0)
+
+
+def watched(words, output, count, expected):
+    """A process that commits so many scenes: scenes a second, and each kind of process's CPU time and peak of memory."""
+    begun = time.perf_counter()
+    process = subprocess.Popen(words)
+    watch = Watch(process.pid)
+    code = process.wait()
+    wall = time.perf_counter() - begun
+    watch.join()
+    assert code == expected, code
+    lines = map(json.loads, (output / "events.jsonl").read_text().splitlines())
+    times = [line["time"] for line in lines if line["event"] == "commit"]
     assert len(times) == count
     commits = max(times) - min(times)
     return {
@@ -119,17 +196,42 @@ def measure(count, *, tiny=False):
         "scenes_per_s": round(count / wall, 1),
         "first_to_last_commit_s": round(commits, 1),
         "cpu_ms_per_scene": {kind: round(1000 * each / count, 2) for kind, each in watch.seconds().items()},
+        "after_start": {
+            kind: round(1000 * each / count, 2)
+            for kind, each in watch.between(min(times), max(times)).items()
+        },
         "peak_MB": {kind: round(peak / 1e6) for kind, peak in watch.peak.items()},
     }
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("tiny", [False, True])
-def test_small_scenes(benchmark, tiny):
-    count = (TINY if tiny else SCENES) if benchmark.enabled else SMALL
-    found = benchmark.pedantic(measure, args=(count,), kwargs={"tiny": tiny}, rounds=1)
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", ["missing", "tiny", "sleep"])
+def test_small_scenes(benchmark, kind):
+    if kind == "sleep":
+        rates = RATES if benchmark.enabled else (RATES[1],)
+        found = [
+            benchmark.pedantic(
+                measure_sleeping,
+                args=(rates[0],),
+                kwargs={"seconds": SECONDS if benchmark.enabled else 0.2},
+                rounds=1,
+            ),
+            *(measure_sleeping(rate, rows=rows) for rate in rates[1:] for rows in (1, 0)),
+        ]
+    elif (
+        benchmark.enabled or kind == "tiny"
+    ):  # as a plain test, sleeping workers stand for photos that are missing
+        count = {"tiny": TINY, "missing": SCENES}[kind] if benchmark.enabled else SMALL
+        found = benchmark.pedantic(measure, args=(count,), kwargs={"tiny": kind == "tiny"}, rounds=1)
+    else:
+        pytest.skip("takes as long as sleeping workers")
     print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(int(sys.argv[1]), tiny="tiny" in sys.argv), indent=2))
+    first, *rest = sys.argv[1:]
+    if rest[:1] == ["sleep"]:
+        print(json.dumps(measure_sleeping(float(first), rows=int(rest[1]) if rest[1:] else 0), indent=2))
+    else:
+        print(json.dumps(measure(int(first), tiny="tiny" in rest), indent=2))
