@@ -22,9 +22,10 @@ from rawnind.bridge.messages import (
 )
 from rawnind.bridge.observer import Observer
 from rawnind.bridge.validate import validated
-from rawnind.chunks import scene_key
+from rawnind.chunks import chunks_of, scene_key
 from rawnind.errors import OutputError
 from rawnind.installation import Installation, this_installation
+from rawnind.output.attempts import CHUNKS
 from rawnind.output.cleanup import remove_leftovers
 from rawnind.output.events import CommitLog, EventLog
 from rawnind.output.journal.journal import Journal
@@ -347,11 +348,16 @@ class Bridge:
 
         Raises:
             ValueError: A planned scene has no outcome yet.
-            OutputError: The storage refuses; the old manifest, if any, is still there.
+            OutputError: The storage refuses, or somebody has removed finished chunks; the old manifest, if any, is still there.
+            StoppedEarlyError: Another run has taken the folder over.
         """
-        if missing := self.open_scenes():
-            raise ValueError(f"{len(missing)} planned scenes have no outcome yet, the first is {missing[0]}")
         self._require_lock()
+        if missing := self.open_scenes():
+            if all(len(chunks_of(self._ledger.selected[key])) > 1 for key in missing):
+                raise OutputError(
+                    f"finished chunks of {missing[0]} are gone from {self._store.location}/{CHUNKS}; run the same command again"
+                )
+            raise ValueError(f"{len(missing)} planned scenes have no outcome yet, the first is {missing[0]}")
         remove_leftovers(self._store, self._journal)
         summary = self._write_manifest(versions)
         if self._state is State.COLLECTING:

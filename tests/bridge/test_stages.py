@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.ledger import OutcomeGroup, estimated_counts
 from rawnind.bridge.stages import Stage, StageTally, chunk_counts, result_counts
 from rawnind.chunks import Chunk, merged
+from rawnind.errors import OutputError
 from rawnind.outcomes import scene_result, uncollected_pair, whole_scene_result
 from rawnind.output.journal.journal import commit_of, encode_result
 from rawnind.planning import SceneFilter, make_plan
@@ -121,6 +123,19 @@ def test_a_finished_chunk_is_shown_until_its_scene_is_committed_and_leaves_room_
     bridge.commit(scene.key, encode_result(whole_scene_result(scene, Recipe(), Reason.TIMEOUT)))
     assert bridge.snapshot().in_flight == ()
     assert [(row.waiting, row.done) for row in bridge.snapshot().stages] == [(0, 0)] * 4
+
+
+def test_a_run_that_misses_finished_chunks_says_so(tmp_path):
+    large, small = make_scene("large", noisy=25), make_scene("small")
+    for scenes, error, sentence in (
+        ([large], OutputError, "finished chunks of bayer/large are gone from .*; run the same command again"),
+        ([large, small], ValueError, "2 planned scenes have no outcome yet"),
+    ):
+        plan = make_plan(scenes, SceneFilter(), Recipe())
+        bridge = Bridge(str(tmp_path), f"run{len(scenes)}", plan, max_scenes=1)
+        bridge.begin()
+        with pytest.raises(error, match=sentence):
+            bridge.finish({})
 
 
 def test_heartbeats_move_the_stages_before_anything_is_committed(tmp_path):
