@@ -22,7 +22,7 @@ from rawnind.imaging.crops import AlignedPair
 from rawnind.imaging.jit import kernel
 from rawnind.imaging.levels import site_lines, tile_colors
 from rawnind.imaging.photo_noise import ColorNoise, residual
-from rawnind.imaging.warp import warp_row
+from rawnind.imaging.warp import Mesh, warp_row
 from rawnind.records import Cfa
 
 _STEP, _TILE, _SIDE = (
@@ -83,7 +83,7 @@ def pair_noise(pair: AlignedPair, usable: NDArray[np.bool_]) -> tuple[PairNoise,
         site_lines(pair.noisy.photo.sensor),
         rgb.values,
         (np.float32(1 / rgb.scale / pair.gain), np.float32(-rgb.offset / rgb.scale / pair.gain)),
-        pair.warp.nodes,
+        pair.warp.mesh,
         tile_colors(cfa),
         blocks,
         np.stack(np.meshgrid(starts, starts, indexing="ij"), axis=-1).reshape(-1, 2),
@@ -228,7 +228,7 @@ def _measure(  # noqa: PLR0917
     lines: NDArray[np.float32],
     values: NDArray[Any],
     encoding: tuple[np.float32, np.float32],
-    nodes: NDArray[np.float64],
+    mesh: Mesh,
     colors: NDArray[np.intp],
     blocks: NDArray[np.int64],
     at: NDArray[np.int64],
@@ -244,7 +244,7 @@ def _measure(  # noqa: PLR0917
         lines: (2, period, period) factors and biases from them to levels.
         values: (3, H, W) of the ground truth.
         encoding: factor and bias from these to the noisy photo's levels.
-        nodes: (ny, nx, 2) of the warp.
+        mesh: of the warp.
         colors: (period, period) of the tile.
         blocks: (N, 2) first sites, on whole tiles.
         at: (n, 2) where in a block the windows begin.
@@ -267,7 +267,7 @@ def _measure(  # noqa: PLR0917
         cut_off = False
         for y in range(_SIDE):
             v = y % period
-            warp_row(values, nodes, (top + y, left), (colors[v].min(), colors[v].max() + 1), rgb)
+            warp_row(values, mesh, (top + y, left), (colors[v].min(), colors[v].max() + 1), rgb)
             for x in range(_SIDE):
                 value, u = mosaic[top + y, left + x], x % period
                 cut_off |= value == 0

@@ -8,6 +8,7 @@ the GT's edge its outermost sites are repeated. The noisy mosaic is never resamp
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,22 @@ from rawnind.records import Cfa
 Float64s = NDArray[np.float64]
 Float32s = NDArray[np.float32]
 
-NODE_SPACING = 128
-"""Sites between two nodes of the mesh."""
+NODE_SPACINGS = (128, 64, 32)
+"""Sites between two nodes of the mesh: the first at which it follows the displacement, else the last."""
+_FOLLOWS = 0.01
+"""Sites by which the mesh may miss the displacement halfway between nodes."""
+
+
+class Mesh(NamedTuple):
+    """A warp as the kernels take it.
+
+    Attributes:
+        nodes: (ny, nx, 2) of the warp.
+        spacing: sites between them.
+    """
+
+    nodes: Float64s
+    spacing: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -29,11 +44,13 @@ class Warp:
     """Where the GT shows what the noisy photo shows.
 
     Attributes:
-        nodes: (ny, nx, 2) float64 displacement (dy, dx) in sites at noisy site (128 i, 128 j): GT position
+        nodes: (ny, nx, 2) float64 displacement (dy, dx) in sites at noisy site (spacing i, spacing j): GT position
             (y + dy, x + dx) shows what noisy site (y, x) shows.
+        spacing: sites between two nodes along each axis.
     """
 
     nodes: Float64s
+    spacing: int
 
     @classmethod
     def of(cls, shape: tuple[int, int], displacement: Callable[[Float64s], Float64s]) -> "Warp":
@@ -43,9 +60,19 @@ class Warp:
             shape: (H, W) of the noisy frame.
             displacement: of (n, 2) float64 positions (y, x) in sites from the frame's first site; (n, 2) in sites.
         """
-        axes = [np.arange(-(-(length - 1) // NODE_SPACING) + 1) * float(NODE_SPACING) for length in shape]
-        at = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-        return cls(nodes=displacement(at.reshape(-1, 2)).reshape(at.shape))
+        for spacing in NODE_SPACINGS:
+            axes = [np.arange(-(-(length - 1) // spacing) + 1) * float(spacing) for length in shape]
+            at = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+            warp = cls(nodes=displacement(at.reshape(-1, 2)).reshape(at.shape), spacing=spacing)
+            between = (at[:-1, :-1] + spacing / 2).reshape(-1, 2)
+            if np.abs(warp.at(between) - displacement(between)).max(initial=0) <= _FOLLOWS:
+                break
+        return warp
+
+    @property
+    def mesh(self) -> Mesh:
+        """What kernels take."""
+        return Mesh(nodes=self.nodes, spacing=self.spacing)
 
     @classmethod
     def constant(cls, shape: tuple[int, int], displacement: tuple[float, float]) -> "Warp":
@@ -59,7 +86,7 @@ class Warp:
     def at(self, positions: NDArray[np.floating] | NDArray[np.integer]) -> Float64s:
         """(n, 2) displacements at (n, 2) positions (y, x) in sites of the noisy frame."""
         last = np.array(self.nodes.shape[:2]) - 1
-        place = np.clip(np.asarray(positions, np.float64) / NODE_SPACING, 0, last)
+        place = np.clip(np.asarray(positions, np.float64) / self.spacing, 0, last)
         cell = np.minimum(place.astype(np.int64), np.maximum(last - 1, 0))
         (i, j), (v, u) = cell.T, (place - cell).T[:, :, None]
         below, right = np.minimum(i + 1, last[0]), np.minimum(j + 1, last[1])
@@ -140,14 +167,14 @@ def warped_planes(rgb: CameraRgb, warp: Warp, cfa: Cfa, rect: Rect) -> Float32s:
     out = np.empty((len(cfa.plane_colors), rect.height // cfa.cell, rect.width // cfa.cell), np.float32)
     sample = _bayer_planes if cfa is Cfa.BAYER else _xtrans_planes
     encoding = np.float32(1 / rgb.scale), np.float32(-rgb.offset / rgb.scale)
-    sample(rgb.values, warp.nodes, (rect.top, rect.left), encoding, out)
+    sample(rgb.values, warp.mesh, (rect.top, rect.left), encoding, out)
     return out
 
 
 def warped_rgb(rgb: CameraRgb, warp: Warp, rect: Rect) -> CameraRgb:
     """The GT at the noisy sites of a rectangle: (3, rect.height, rect.width) float32 values, encoded as in `rgb`."""
     out = np.empty((3, rect.height, rect.width), np.float32)
-    _warp_rect(rgb.values, warp.nodes, rect.top, rect.left, out)
+    _warp_rect(rgb.values, warp.mesh, rect.top, rect.left, out)
     return CameraRgb(values=out, offset=rgb.offset, scale=rgb.scale)
 
 
@@ -196,26 +223,26 @@ def _set_ranges(first: NDArray[np.int64], last: NDArray[np.int64], out: NDArray[
 
 
 @kernel
-def _warp_rect(values: NDArray[np.uint16], nodes: Float64s, top: int, left: int, out: Float32s) -> None:
+def _warp_rect(values: NDArray[np.uint16], mesh: Mesh, top: int, left: int, out: Float32s) -> None:
     """`warp_row` of each row of a rectangle.
 
     Args:
         values: (3, H, W) of the GT.
-        nodes: (ny, nx, 2) of the warp.
+        mesh: of the warp.
         top: first row in the noisy frame.
         left: its first column.
         out: (3, h, w), written.
     """
     row = np.empty((3, out.shape[2]), np.float32)
     for y in range(out.shape[1]):
-        warp_row(values, nodes, (top + y, left), (0, 3), row)
+        warp_row(values, mesh, (top + y, left), (0, 3), row)
         out[:, y] = row
 
 
 @kernel
 def _bayer_planes(
     values: NDArray[np.uint16],
-    nodes: Float64s,
+    mesh: Mesh,
     corner: tuple[int, int],
     encoding: tuple[np.float32, np.float32],
     out: Float32s,
@@ -224,7 +251,7 @@ def _bayer_planes(
 
     Args:
         values: (3, H, W) of the GT.
-        nodes: (ny, nx, 2) of the warp.
+        mesh: of the warp.
         corner: first (y, x) of the rectangle in the noisy frame.
         encoding: factor and bias from values to levels.
         out: (4, h, w) levels, written.
@@ -233,7 +260,7 @@ def _bayer_planes(
     row = np.empty((3, 2 * out.shape[2]), np.float32)
     for y in range(2 * out.shape[1]):
         first = y % 2  # red and green, then green and blue
-        warp_row(values, nodes, (corner[0] + y, corner[1]), (first, first + 2), row)
+        warp_row(values, mesh, (corner[0] + y, corner[1]), (first, first + 2), row)
         for column in range(2):
             target, source = out[2 * first + column, y // 2], row[first + column]
             for x in range(len(target)):
@@ -243,7 +270,7 @@ def _bayer_planes(
 @kernel
 def _xtrans_planes(
     values: NDArray[np.uint16],
-    nodes: Float64s,
+    mesh: Mesh,
     corner: tuple[int, int],
     encoding: tuple[np.float32, np.float32],
     out: Float32s,
@@ -254,7 +281,7 @@ def _xtrans_planes(
     red, green, blue = rows[:, 0], rows[:, 1], rows[:, 2]
     for y in range(out.shape[1]):
         for i in range(3):
-            warp_row(values, nodes, (corner[0] + 3 * y + i, corner[1]), (0, 3), rows[i])
+            warp_row(values, mesh, (corner[0] + 3 * y + i, corner[1]), (0, 3), rows[i])
         for x in range(out.shape[2]):
             i = 3 * x
             total = green[0, i] + green[0, i + 1] + green[1, i] + green[1, i + 1] + green[2, i + 2]
@@ -270,7 +297,7 @@ def _xtrans_planes(
 @kernel
 def warp_row(
     values: NDArray[np.uint16],
-    nodes: Float64s,
+    mesh: Mesh,
     start: tuple[int, int],
     colors: tuple[int, int],
     out: Float32s,
@@ -279,30 +306,31 @@ def warp_row(
 
     Args:
         values: (3, H, W) of the GT.
-        nodes: (ny, nx, 2) of the warp.
+        mesh: of the warp.
         start: (y, x) of the first noisy site.
         colors: first colour, and the one after the last.
         out: (3, n) values, written for these colours.
     """
     y, left = start
     right = left + out.shape[1]
-    i = min(y // NODE_SPACING, max(nodes.shape[0] - 2, 0))
+    nodes, spacing = mesh.nodes, mesh.spacing
+    i = min(y // spacing, max(nodes.shape[0] - 2, 0))
     below = min(i + 1, nodes.shape[0] - 1)
-    v = y / NODE_SPACING - i
-    weights, taps = np.empty((8, NODE_SPACING), np.float32), np.empty((4, NODE_SPACING + 3), np.float32)
+    v = y / spacing - i
+    weights, taps = np.empty((8, spacing), np.float32), np.empty((4, spacing + 3), np.float32)
     x = left
     while x < right:
-        j = min(x // NODE_SPACING, max(nodes.shape[1] - 2, 0))
-        end = right if j >= nodes.shape[1] - 2 else min(right, (j + 1) * NODE_SPACING)
+        j = min(x // spacing, max(nodes.shape[1] - 2, 0))
+        end = right if j >= nodes.shape[1] - 2 else min(right, (j + 1) * spacing)
         next_node = min(j + 1, nodes.shape[1] - 1)
         dy = (1 - v) * nodes[i, j, 0] + v * nodes[below, j, 0]
         dx = (1 - v) * nodes[i, j, 1] + v * nodes[below, j, 1]
-        slope_y = ((1 - v) * nodes[i, next_node, 0] + v * nodes[below, next_node, 0] - dy) / NODE_SPACING
-        slope_x = ((1 - v) * nodes[i, next_node, 1] + v * nodes[below, next_node, 1] - dx) / NODE_SPACING
+        slope_y = ((1 - v) * nodes[i, next_node, 0] + v * nodes[below, next_node, 0] - dy) / spacing
+        slope_x = ((1 - v) * nodes[i, next_node, 1] + v * nodes[below, next_node, 1] - dx) / spacing
         while x < end:
-            along = x - j * NODE_SPACING
+            along = x - j * spacing
             at_y, at_x = y + dy + slope_y * along, dx + slope_x * along
-            count = min(end - x, _sites_within(at_y, slope_y), _sites_within(at_x, slope_x))
+            count = min(end - x, _sites_within(at_y, slope_y, spacing), _sites_within(at_x, slope_x, spacing))
             whole_y, whole_x = np.floor(at_y), np.floor(at_x)
             _weights(at_y - whole_y, slope_y, weights[:4])
             _weights(at_x - whole_x, slope_x, weights[4:])
@@ -313,18 +341,19 @@ def warp_row(
 
 
 @kernel
-def _sites_within(at: float, slope: float) -> int:
+def _sites_within(at: float, slope: float, most: int) -> int:
     """Sites from the first on whose position has its whole part.
 
     Args:
         at: position of the first.
         slope: its increase per site.
+        most: of them.
     """
     whole = np.floor(at)
     if slope == 0:
-        return NODE_SPACING
+        return most
     steps = (whole + 1 - at) / slope if slope > 0 else (whole - at) / slope
-    return min(NODE_SPACING, max(1, int(np.floor(steps))))
+    return min(most, max(1, int(np.floor(steps))))
 
 
 @kernel(fastmath={"contract", "nsz"})

@@ -84,16 +84,15 @@ def test_rolled_and_zoomed_pairs_are_aligned_at_every_valid_pixel(cfa, changes):
 
 @pytest.mark.parametrize("cfa", Cfa)
 @pytest.mark.parametrize(
-    ("field", "amplitude", "share"),
-    [("ramp", 1.0, 0.6), ("shear", 2.0, 0.6), ("radial", 2.0, 0.6), ("sine", 0.6, 0.3)],
+    ("field", "amplitude"), [("ramp", 1.0), ("shear", 2.0), ("radial", 2.0), ("sine", 0.6), ("sine", 1.5)]
 )
-def test_smooth_local_shifts_are_followed(cfa, field, amplitude, share):
+def test_smooth_local_shifts_are_followed(cfa, field, amplitude):
     made = render_warp(case(cfa, field=field, amplitude=amplitude))
     done = finished(made)
     assert isinstance(done, FinishedPair)
     off = errors(done, made)
-    assert np.mean(np.array(off) < 0.15) > share
-    assert max(off) < 0.6
+    assert np.mean(np.array(off) < 0.15) > 0.95
+    assert max(off) < 0.2
 
 
 @pytest.mark.parametrize("changes", [{}, {"rotation": 0.5}, {"field": "shear", "amplitude": 1.5}], ids=str)

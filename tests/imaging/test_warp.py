@@ -9,7 +9,7 @@ from rawnind.imaging.coordinates import Rect, grid
 from rawnind.imaging.demosaic.camera_rgb import CameraRgb, demosaic
 from rawnind.imaging.levels import mosaic, planes, site_planes
 from rawnind.imaging.photo import Photo
-from rawnind.imaging.warp import NODE_SPACING, Warp, cells_under, warped_planes, warped_rgb
+from rawnind.imaging.warp import NODE_SPACINGS, Warp, cells_under, warped_planes, warped_rgb
 from rawnind.records import Cfa
 from tests.imaging.simulation import make_sensor
 
@@ -202,9 +202,28 @@ def test_between_nodes_the_displacement_is_linear_along_each_axis():
     at = np.random.default_rng(0).uniform(0, 299, (50, 2))
     expected = at @ np.array([[0.01, 0.002], [-0.003, 0.02]]) + [1, -2]
     np.testing.assert_allclose(warp.at(at), expected, atol=1e-9)
-    assert warp.nodes.shape == (-(-299 // NODE_SPACING) + 1, -(-399 // NODE_SPACING) + 1, 2)
+    assert warp.spacing == NODE_SPACINGS[0]
+    assert warp.nodes.shape == (-(-299 // warp.spacing) + 1, -(-399 // warp.spacing) + 1, 2)
     distance = warp.distance(Rect(40, 80, 64, 64), (1, -2))
     exact = np.hypot(*(warp.at(np.argwhere(np.ones((64, 64))) + np.array([40, 80])) - [1, -2]).T).reshape(
         64, 64
     )
     np.testing.assert_allclose(distance, exact, atol=0.12)  # the same within 8 x 8 sites
+
+
+@pytest.mark.parametrize(("period", "spacing"), [(6000, 128), (2000, 64), (960, 32), (200, 32)])
+def test_the_mesh_is_as_fine_as_the_displacement_needs(period, spacing):
+    def wave(at):
+        return 1.5 * np.sin(2 * np.pi * at[:, ::-1] / period)
+
+    warp = Warp.of((1000, 1500), wave)
+    assert warp.spacing == spacing
+    at = np.random.default_rng(0).uniform(0, 999, (2000, 2))
+    error = np.abs(warp.at(at) - wave(at)).max()
+    assert error <= (0.03 if period > 200 else 0.3)
+    rect = Rect(100, 300, 4, 500)
+    values = np.broadcast_to(np.arange(1500, dtype=np.uint16) * 8, (3, 1000, 1500)).copy()
+    shown = warped_rgb(CameraRgb(values=values, offset=0, scale=1), warp, rect).values[0]
+    sites = np.argwhere(np.ones((4, 500))) + np.array([rect.top, rect.left])
+    expected = 8 * (sites[:, 1] + warp.at(sites)[:, 1]).reshape(4, 500)
+    np.testing.assert_allclose(shown, expected, atol=0.02)

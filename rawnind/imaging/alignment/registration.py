@@ -42,6 +42,7 @@ MAX_SITE_ITERATIONS = 8
 CONVERGED = 0.1  # sites that the corners move between two fits
 FIELD_ITERATIONS = 5
 FIELD_CONVERGED = 0.1  # sites
+STEEPNESS_GRID = 17  # places down and across
 AGREES = 0.5  # sites; and within 3 standard errors: a patch that the transform explains
 WARP_DIGITS = 6  # of a site: sums whose order depends on the number of threads give the same bits
 SURE = 0.7  # share of patches that agree, below which a wider search is made
@@ -197,9 +198,18 @@ def _bend(ground_truth: Features, noisy: Features, found: _Fit) -> _Fit:
     return best
 
 
-def _steepness(values: Float64s) -> float:
-    """Change of the displacement per site of a similarity transform."""
-    return float(np.hypot(values[2], values[3]))
+def _steepness(model: _Model, shape: tuple[int, ...]) -> float:
+    """Change of the displacement per site: of a similarity transform, or a high one among the places of a bent one."""
+    if model.field is None:
+        return float(np.hypot(*model.values[2:]))
+    lines = (np.linspace(-0.5, 0.5, STEEPNESS_GRID) * length for length in shape)
+    at = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1)
+    moves = model.at(at.reshape(-1, 2)).reshape(at.shape)
+    steep = [
+        np.hypot(*np.moveaxis(np.diff(moves, axis=axis), -1, 0)) * (STEEPNESS_GRID - 1) / shape[axis]
+        for axis in (0, 1)
+    ]
+    return float(max(np.quantile(each, 0.9) for each in steep))
 
 
 def _largest_move(model: _Model, before: _Model, shape: tuple[int, ...]) -> float:
@@ -256,7 +266,7 @@ def _site_shifts(ground_truth: Features, noisy: Features, model: _Model) -> Loca
         Positions and shifts in sites.
     """
     shape = noisy.photo.mosaic.shape
-    largest = min(SITE_PATCH, round(MOST_WITHIN_PATCH / max(_steepness(model.values), 1e-9)))
+    largest = min(SITE_PATCH, round(MOST_WITHIN_PATCH / max(_steepness(model, shape), 1e-9)))
     corners, patch = _patch_corners(shape, model, max(largest, LEAST_SITE_PATCH), 1, margin=4)
     at = corners + (patch - 1) / 2 - (np.array(shape) - 1) / 2
     offsets = np.rint(model.at(at)).astype(np.int64)
