@@ -1,4 +1,4 @@
-"""Masks of drawn pairs, of 108 fixed ones and of 300 still and 300 changed ones of a fresh seed (`--seed` repeats one).
+"""Masks of drawn pairs, of 108 fixed ones and of 370 still and 370 changed ones of a fresh seed (`--seed` repeats one).
 
 The fixed ones are compared with the research code's rule and the Trio pipeline's, and the time for 24 MP.
 
@@ -36,7 +36,7 @@ from tests.imaging.rendered_pairs import prepared as ready
 from tests.imaging.simulation import noise_at
 
 PAIRS_PER_ISO = 18
-FRESH = 300
+FRESH = 370  # of which some 310 can be compared
 WORST = 5
 MIN_USABLE = 1 - Recipe().max_bad_exposure
 RECIPE = Recipe(crop_size=256, stride=256)
@@ -209,11 +209,14 @@ def test_masks_of_freshly_drawn_pairs(benchmark, capsys, request):
     by_iso = {iso: [row for row in rows if row.case.iso == iso] for iso in ISOS}
     reasons = Counter(row.reason for row in rows if row.reason)
     with capsys.disabled():
-        print(f"\nseed {seed}\n{'ISO':>6} {'pairs':>6} {'loss %':>7} {'> 2 %':>6} {'recall %':>9}")
+        print(
+            f"\nseed {seed}\n{'ISO':>6} {'pairs':>6} {'loss %':>7} {'worst %':>8} {'> 2 %':>6} {'recall %':>9}"
+        )
         for iso, mine in by_iso.items():
             losses, area = np.array([row.loss for row in mine]), sum(row.area for row in mine)
             recall = sum(row.hit for row in mine) / area if area else np.nan
-            print(f"{iso:>6} {len(mine):>6} {100 * losses.mean() if len(mine) else np.nan:>7.2f} "
+            worst = max((row.loss for row in mine), default=np.nan)
+            print(f"{iso:>6} {len(mine):>6} {100 * losses.mean() if len(mine) else np.nan:>7.2f} {100 * worst:>8.2f} "
                   f"{(losses > 0.02).sum():>6} {100 * recall:>9.1f}")  # fmt: skip
         for row in sorted(rows, key=lambda row: -row.loss)[:WORST]:
             kind = "still" if row.still else "changed"
@@ -221,7 +224,7 @@ def test_masks_of_freshly_drawn_pairs(benchmark, capsys, request):
         print(
             f"still pairs rejected: {', '.join(f'{n} {reason}' for reason, n in reasons.items()) or 'none'}"
         )
-    assert len(rows) >= (1.7 * FRESH if full else 1)
+    assert len(rows) >= (550 if full else 1)
     if full:
         assert not reasons.keys() & FALSE_ALARMS
         assert all(np.mean([row.loss for row in mine]) <= 0.01 for mine in by_iso.values())

@@ -42,6 +42,7 @@ STEPS = (
     15871  # sensor values between black and white, so that STEPS / full_well are DN per electron at ISO 100
 )
 OPTICS = 0.7  # standard deviation in sites of what a lens and its low-pass filter blur
+CLIPPED = 0.99  # level from which a site is overexposed
 GAP = 16  # sites around a change that belong neither to it nor to the still area
 
 
@@ -202,6 +203,9 @@ def render(case: Case) -> MaskPair:
     contrast = through_filters((noisy_light - gt_light)[INNER], case.cfa) / _sigma(
         light, case, gt_noise, noise
     )
+    # what is overexposed shows no change, however much its light falls
+    for seen in (gt_light[INNER], noisy_seen):
+        contrast[through_filters(seen, case.cfa) >= CLIPPED] = 0
     changes = tuple(_measured(place, case, contrast, cells) for place in places)
     near = np.zeros(shape, np.uint8)
     for _, _, mask in places:

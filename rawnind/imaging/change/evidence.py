@@ -1,13 +1,14 @@
 """The tests for a change: statistics of boxes of 1 to 17 blocks a side against what noise and systematic errors explain.
 
     mean        sum of the residuals of a box: an object or a shadow; as the sum over planes and as a chi-square
+    shade       the same, each block weighted by its level: a shadow over stars, or half over a black wall
     energy      squared residuals of its blocks: texture that moved
     excess      variance within its blocks beyond noise: fine texture that appeared or vanished
 
 Each is a normal deviate over its threshold. Boxes grow from small to large; what a size detects is dropped before the next,
 so that a small strong change does not raise the statistic of every large box around it. Systematic errors: FLOOR times the
 level and the slow part of line noise (`floor`, fully correlated within a box), and a residual displacement times the gradient
-(`rough`, correlated along an edge only).
+(`rough`, of one sign over some `_ALIKE` blocks: farther apart, the errors of stars or of both edges of a branch cancel).
 
 The loops of the kernels run row by row and plane by plane over contiguous arrays, so that LLVM vectorises them.
 """
@@ -29,7 +30,13 @@ from rawnind.imaging.jit import kernel
 # standard deviations; above _MEAN: the tails of a sum of squares are heavier than normal
 _ENERGY = np.float32(8.0)
 _EXCESS = np.float32(5.0)  # standard deviations, on top of the two errors below
+_TINY = np.float32(1e-20)  # keeps 0 / 0 out
 _CAP = np.float32(40.0)  # largest contribution of one block to the energy of a box, in variances
+_ALIKE = 3  # blocks over which errors along an edge keep their sign
+_STANDS_OUT = np.float32(4.0)  # deviations of a block's mean: the least level by which a block shows shade
+# FLOOR for shade: it sums stars, whose levels are less certain than even ones
+_SHADE_FLOOR = np.float32(0.03)
+_MOST_SHADE = np.float32(3.0)  # deviations that one block adds: a single wrong star is no shadow
 _VARIANCE_ERROR = np.float32(0.15)  # relative error of the noise model's variance
 _TEXTURE_ERROR = np.float32(4.0)  # error of the excess of textured blocks, relative to its typical value
 
@@ -78,7 +85,7 @@ def fill_maps(  # noqa: PLR0917
     rough: NDArray[np.float32],
     rest: NDArray[np.float32],
 ) -> None:
-    """Fills the maps of `_Maps` from moments, residuals and noise.
+    """Fills the maps of `_Maps`, except `shade`, from moments, residuals and noise.
 
     Args:
         n: (hb, wb) usable cells.
@@ -143,6 +150,54 @@ def fill_maps(  # noqa: PLR0917
 
 
 @kernel(fastmath={"contract"})
+def fill_shade(  # noqa: PLR0917
+    n: NDArray[np.float32],
+    residual: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    wider: NDArray[np.float32],
+    g: NDArray[np.float32],
+    coarse: NDArray[np.float32],
+    left: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    """Fills `shade` of `_Maps`.
+
+    With the least variance, the share by which all levels of a box fell is a sum of residuals times levels over variances.
+
+    Args:
+        n: (hb, wb) usable cells.
+        residual: (P, hb, wb) mean differences without nuisance terms, in levels.
+        variance: (P, hb, wb) noise variance of a cell about its block.
+        wider: (P,) factor from it to that of block means, from `block_noise`.
+        g: (P, hb, wb) levels.
+        coarse: (P, hb, wb) squared error of mean differences along edges, in levels squared.
+        left: (P,) variance of the slow part of line noise.
+        out: (3, hb, wb), written.
+    """
+    planes, height, width = residual.shape
+    zero, one, all_planes = np.float32(0), np.float32(1), np.float32(planes)
+    least, share = _STANDS_OUT**2, _SHADE_FLOOR**2
+    out[:] = 0
+    for y in range(height):
+        count, dim, spread, error = n[y], out[0, y], out[1, y], out[2, y]
+        for p in range(planes):
+            d, v, level, edges = residual[p, y], variance[p, y], g[p, y], coarse[p, y]
+            factor, lines = wider[p], left[p]
+            for x in range(width):
+                noise = factor * v[x] / max(count[x], one)
+                square = level[x] * level[x]
+                each = one / (noise + edges[x]) if square > least * noise and count[x] > 0 else zero
+                weight = level[x] * each
+                dim[x] += weight * d[x]
+                spread[x] += weight * weight * (noise + all_planes * edges[x])
+                # the ground truth's noise is in level and residual: their product is up to `noise` on average
+                error[x] += abs(weight) * np.sqrt(share * square + lines) + noise * each
+        for x in range(width):
+            most = _MOST_SHADE * np.sqrt(spread[x])
+            dim[x] = min(max(dim[x], -most), most)
+
+
+@kernel(fastmath={"contract"})
 def _cube_root(x: np.float32) -> np.float32:
     """Cube root of x >= 1 by Halley's iteration from x^(5/16); unlike the library's it has no branches, so LLVM vectorises it."""
     fourth = np.sqrt(np.sqrt(x))
@@ -160,6 +215,7 @@ def box_scores(  # noqa: PLR0917
     cells: NDArray[np.float32],
     floor: NDArray[np.float32],
     rough: NDArray[np.float32],
+    shade: NDArray[np.float32],
     rest: NDArray[np.float32],
     least: np.float32,
     threshold: np.float32,
@@ -171,6 +227,7 @@ def box_scores(  # noqa: PLR0917
     With w_p = white, n = cells, P planes and the variances N = P n of noise and S = P (floor^2 + rough) of systematic errors:
 
         mean, one sign     |sum_p w_p| / sqrt(N + P S)
+        shade              |H| / sqrt(Q + R^2), the sums of `shade`
         mean, any signs    chi^2 = sum_p w_p^2 / (n + S / P) with P degrees of freedom, as a normal deviate
         energy             (E - f) / sqrt(2 f) of the f squared normalised residuals of blocks and planes, E their sum
         excess             (V - X) / v / sqrt(2 / v + _VARIANCE_ERROR^2 + (_TEXTURE_ERROR X / v)^2)
@@ -180,11 +237,12 @@ def box_scores(  # noqa: PLR0917
     its cube root (E. B. Wilson and M. M. Hilferty 1931): ((chi^2 / P)^(1/3) - (1 - 2 / (9 P))) / sqrt(2 / (9 P)).
 
     Args:
-        usable: (hb, wb) box sums, see `_Maps`; as are the next five.
+        usable: (hb, wb) box sums, see `_Maps`; as are the next six.
         white: (P, hb, wb) box sums.
         cells: (hb, wb) box sums.
         floor: (hb, wb) box sums.
-        rough: (hb, wb) box sums times the box's side.
+        rough: (hb, wb) box sums times the side of the box, at most `_ALIKE`.
+        shade: (3, hb, wb) box sums.
         rest: (5, hb, wb) box sums.
         least: smallest number of usable cells.
         threshold: of the means, in standard deviations.
@@ -209,6 +267,8 @@ def box_scores(  # noqa: PLR0917
             # the planes' noise is independent, their systematic errors are not
             noisy, still = planes * count[x], planes * (floor[y, x] * floor[y, x] + rough[y, x])
             z[x] = abs(total[x]) / np.sqrt(noisy + planes * still) / threshold
+            error = np.sqrt(max(shade[1, y, x] + shade[2, y, x] ** 2, _TINY))
+            z[x] = max(z[x], abs(shade[0, y, x]) / error / threshold)
             chi[x] /= noisy + still
         if texture:
             energy, known, excess, explained = rest[0, y], rest[1, y], rest[2, y], rest[3, y]
@@ -234,6 +294,7 @@ _TEXTURE_BOXES = (3, 5, 9)
 _MIN_CELLS = 6  # usable cells of a block's 16; with fewer the block is ignored
 _MIN_SHARE = 0.25  # of a box's cells that must be usable
 _MEAN = np.float32(6.0)  # standard deviations; half a million unchanged blocks stay below 5.3
+_NEAR = 5  # blocks a side: boxes up to this show what belongs to a change that such boxes show
 _RELAXATION = {
     1: 1.0,
     3: 0.9,
@@ -243,8 +304,11 @@ _RELAXATION = {
 }  # of the threshold: larger boxes are fewer independent tests
 _WEAK = np.float32(0.5)  # of the threshold: smallest statistic of a block within the extent of a detection
 # of the local maximum: a box filter's response falls to a half on the edge of an object
-_EXTENT = np.float32(0.4)
+_EXTENT = np.float32(0.5)
 _WEAK_BESIDE = np.float32(0.5)  # low threshold of the hysteresis, relative to the high one
+_WEAK_BESIDE_LARGE = np.float32(
+    0.7
+)  # the same beside what only large boxes show: noise reaches a half over whole boxes
 _QUIET = np.float32(0.25)  # of the threshold, below which no test indicates a change
 
 
@@ -271,6 +335,9 @@ def changed_blocks(
     deviations(n, variance, moments.g, fine, sigma)
     left = subtract_lines(residual, sigma, variance, n)
     between, leaked = errors_between(moments, leak, variance, residual)
+    if between > shift:
+        # what moves a block's mean moves its cells
+        fine += np.float32(between - shift) * moments.gradient
     coarse = np.float32(max(shift, between)) * moments.gradient + leaked[:, None, None] * leak
     wider = block_noise(n, residual, variance, moments.g, coarse)
     maps = _Maps(n, len(residual))
@@ -278,11 +345,13 @@ def changed_blocks(
         n, residual, variance, wider, moments.g, moments.dd, coarse, fine, left, maps.white, maps.cells, maps.level, maps.floor,
         maps.rough, maps.rest,
     )  # fmt: skip
+    fill_shade(n, residual, variance, wider, moments.g, coarse, left, maps.shade)
     # elsewhere systematic errors dominate the noise, and a single block already separates a change from none
     noisy = maps.cells > maps.floor**2 + maps.rough
     rest = maps.copy()
-    found, score = _search(maps)
-    found = hysteresis(found, (score >= _WEAK_BESIDE) & noisy)
+    found, score, near, large = _search(maps)
+    found = hysteresis(found, (near >= _WEAK_BESIDE) & noisy)
+    found |= hysteresis(large, (score >= _WEAK_BESIDE_LARGE) & noisy)
     if found.any():
         rest.drop(found)
         odds = Odds(planes=len(residual), white=rest.white.sum(axis=0), cells=rest.cells, level=rest.level,
@@ -304,13 +373,15 @@ class _Maps:
         level: (hb, wb) weighted cells times the level, in standard deviations of a cell, mean over planes.
         floor: (hb, wb) weighted cells times the systematic error by level and by line noise, in standard deviations of a cell,
             mean over planes; fully correlated within a box.
-        rough: (hb, wb) squared weighted cells times the systematic error by gradient, in the same unit; correlated along an
-            edge, not between edges.
+        rough: (hb, wb) squared weighted cells times the systematic error by gradient, in the same unit; of one
+            sign over some `_ALIKE` blocks.
+        shade: (3, hb, wb): sum over planes of residual times level over the variance of a block's mean, of blocks bright
+            enough to show a shadow; its variance; its systematic error, fully correlated within a box.
         rest: (5, hb, wb): energy of the block; 1 where it is usable; variance beyond the noise's, in units of it; the part of
             that which a residual shift of the texture explains; degrees of freedom.
     """
 
-    _NAMES = ("usable", "white", "cells", "level", "floor", "rough", "rest")
+    _NAMES = ("usable", "white", "cells", "level", "floor", "rough", "shade", "rest")
 
     def __init__(self, n: NDArray[np.float32], planes: int) -> None:
         self.usable = n
@@ -319,6 +390,7 @@ class _Maps:
         self.level = np.empty_like(n)
         self.floor = np.empty_like(n)
         self.rough = np.empty_like(n)
+        self.shade = np.empty((3, *n.shape), np.float32)
         self.rest = np.empty((5, *n.shape), np.float32)
 
     def copy(self) -> "_Maps":
@@ -341,27 +413,35 @@ class _Maps:
         least = max(_MIN_CELLS, _MIN_SHARE * 16 * size * size)
         z = np.empty_like(self.cells)
         box_scores(
-            _box(self.usable, size), _box(self.white, size), _box(self.cells, size), _box(self.floor, size), size * _box(self.rough, size), rest,
-            np.float32(least), _MEAN * np.float32(_RELAXATION[size]), texture, z,
+            _box(self.usable, size), _box(self.white, size), _box(self.cells, size), _box(self.floor, size), min(size, _ALIKE) * _box(self.rough, size),
+            _box(self.shade, size), rest, np.float32(least), _MEAN * np.float32(_RELAXATION[size]), texture, z,
         )  # fmt: skip
         return z
 
 
-def _search(maps: _Maps) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+def _search(
+    maps: _Maps,
+) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     """Tests boxes of growing size, dropping what each size detects.
 
     Returns:
-        (hb, wb) bool detected blocks; (hb, wb) float32 largest statistic over its threshold.
+        (hb, wb) bool detected blocks; (hb, wb) float32 largest statistic over its threshold, of all boxes and of those up to
+        `_NEAR`; (hb, wb) bool blocks that only larger boxes detected.
     """
-    found, score = np.zeros(maps.cells.shape, np.bool_), np.zeros(maps.cells.shape, np.float32)
+    found, large = np.zeros((2, *maps.cells.shape), np.bool_)
+    score, near = np.zeros((2, *maps.cells.shape), np.float32)
     for size in _BOXES:
         z = maps.scores(size)
         np.maximum(score, z, out=score)
         new = _extent(z, size)
+        if size <= _NEAR:
+            np.maximum(near, z, out=near)
+        else:
+            large |= new
         if new.any():
             found |= new
             maps.drop(cv2.dilate(new.view(np.uint8), np.ones((3, 3), np.uint8)).view(np.bool_))
-    return found, score
+    return found, score, near, large
 
 
 def _box(map_: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rawnind.imaging.change.moments import Moments
 from rawnind.imaging.change.noise import FLOOR, NoiseModel, robust_fit
 from rawnind.imaging.change.patches import Patches
+from rawnind.imaging.coordinates import BLOCK
 from rawnind.imaging.jit import kernel
 
 _LINES = 17  # lines of blocks; line noise is the difference from their mean
@@ -22,7 +23,7 @@ _MEDIAN_SQUARE = 0.455  # median of a chi-square with 1 degree of freedom
 _PRIOR = (0.005, 0.05, 0.02)  # standard deviation of the terms of the response: offset, factor, exponent
 _DARK = np.float32(1e-3)  # level below which ln(g) is held constant
 _EDGE = 0.1**2  # cells squared: a displacement that leaves errors along edges
-_LARGEST_FACTOR, _LARGEST_OFFSET = 0.6, 5e-4  # by which levels may differ without a change
+_LARGEST_FACTOR, _LARGEST_OFFSET = 0.6, 1e-4  # by which levels may differ without a change
 _DRIFT = 5  # terms of a second-order surface without its constant
 _EXPECTED_DRIFT = 0.05  # relative change of the light from the centre to the edge, standard deviation
 _INDEPENDENT = 200  # effective number of independent patches: errors of neighbouring patches are correlated
@@ -54,17 +55,38 @@ def fit_smooth(moments: Moments, noise: NoiseModel) -> Smooth:
     """Fits the response and the drift of the light robustly to patches of blocks.
 
     In a patch, a change above the limit of detection stands out of the noise and loses its weight. In a single block it does
-    not: a faint shadow over a twelfth of the frame bent the surface by a quarter of its own depth.
+    not: a faint shadow over a twelfth of the frame bent the surface by a quarter of its own depth. Each patch counts twice:
+    its even blocks, and its blocks with edges, so that the response is measured also where only stars are bright.
 
     Args:
         moments: of the frame.
         noise: variance of the difference.
     """
     planes, terms = len(moments.g), len(_PRIOR)
-    patches = Patches.of(moments.n, _trust(moments, noise))
-    count = len(patches.cells)
+    trust = _trust(moments, noise)
+    even, edged = (Patches.of(moments.n, share) for share in (trust, 1 - trust))
+    parts = [_samples(patches, moments, noise) for patches in (even, edged)]
+    design, target, scale = (np.concatenate(each) for each in zip(*parts, strict=True))
+    prior = np.concatenate([np.tile(_PRIOR, planes), np.full(_DRIFT, _EXPECTED_DRIFT)])
+    prior *= min(1.0, (_INDEPENDENT / max(len(even.cells), 1)) ** 0.5)
+    result = robust_fit(design, target, scale, prior).astype(np.float32)
+    return Smooth(response=result[: terms * planes].reshape(planes, terms), drift=result[terms * planes :])
+
+
+def _samples(
+    patches: Patches, moments: Moments, noise: NoiseModel
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """What patches say of response and drift: (N, K) design, (N,) mean differences, (N,) their standard deviations.
+
+    Args:
+        patches: of the frame.
+        moments: of the frame.
+        noise: variance of the difference.
+    """
+    planes, terms, count = len(moments.g), len(_PRIOR), len(patches.cells)
     design = np.zeros((planes, count, terms * planes + _DRIFT))
     target, variance, most = np.empty((3, planes, count))
+    alike = np.maximum(np.sqrt(patches.cells / BLOCK**2), 1)  # edges are partly of one sign
     for plane in range(planes):
         level = patches.means(moments.g[plane])
         curve = patches.means(_curved(moments.g[plane]))
@@ -74,16 +96,12 @@ def fit_smooth(moments: Moments, noise: NoiseModel) -> Smooth:
         design[plane, :, terms * planes :] = level[:, None] * patches.surface
         target[plane] = patches.means(moments.d[plane])
         own = noise.slope[plane] * np.maximum(level, 0) + noise.floor[plane]
-        edges = _EDGE * patches.means(moments.gradient[plane]) / patches.side  # of one sign along a line
+        edges = _EDGE * patches.means(moments.gradient[plane]) / alike
         most[plane] = _LARGEST_FACTOR * np.abs(level) + _LARGEST_OFFSET
         variance[plane] = own / patches.cells + (0.25 * FLOOR * level) ** 2 + edges + 1e-10
-    prior = np.concatenate([np.tile(_PRIOR, planes), np.full(_DRIFT, _EXPECTED_DRIFT)])
-    prior *= min(1.0, (_INDEPENDENT / max(count, 1)) ** 0.5)
     scale = np.sqrt(variance)
     kept = np.tile(_plausible(patches, np.abs(target) > most + 5 * scale), planes)
-    rows = design.reshape(-1, design.shape[2])[kept]
-    result = robust_fit(rows, target.ravel()[kept], scale.ravel()[kept], prior).astype(np.float32)
-    return Smooth(response=result[: terms * planes].reshape(planes, terms), drift=result[terms * planes :])
+    return design.reshape(-1, design.shape[2])[kept], target.ravel()[kept], scale.ravel()[kept]
 
 
 def _trust(moments: Moments, noise: NoiseModel) -> NDArray[np.float32]:

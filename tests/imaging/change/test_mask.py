@@ -89,7 +89,7 @@ def test_what_is_no_motion_is_not_masked(trouble, iso, cfa):
 def test_saturated_colours_whose_dark_planes_are_demosaiced_are_not_masked(seed, cfa, shift):
     case = Case(seed=seed, cfa=cfa, iso=6400, scene=Scene.SATURATED, shift=shift)
     pair, usable, _, change = judge(case)
-    assert lost(pair, usable, change) <= 0.02
+    assert lost(pair, usable, change) <= 0.005
 
 
 @pytest.mark.parametrize(
