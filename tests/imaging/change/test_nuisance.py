@@ -67,13 +67,14 @@ def test_a_faint_shadow_in_deep_noise_does_not_bend_the_light():
     assert abs(bent).max() < 0.15 * shadow.max()
 
 
-def test_bright_objects_that_moved_do_not_determine_the_response_of_a_dark_scene():
+@pytest.mark.parametrize("contrast", [0.0048, 8e-4])
+def test_objects_that_moved_do_not_determine_the_response_of_a_dark_scene(contrast):
     rng = np.random.default_rng(5)
     shape, noise = (3, 60, 90), NoiseModel(slope=np.zeros(3, np.float32), floor=np.full(3, 1e-8, np.float32))
     level, moved = np.full(shape, 2e-4, np.float32), np.zeros(shape, np.float32)
-    level[:, 10:30, 10:40] = 0.005  # 11 % of the frame: here only in the ground truth,
-    moved[:, 10:30, 10:40] = 0.0048
-    moved[:, 35:55, 50:80] = -0.0048  # and there only in the noisy photo
+    level[:, 12:28, 12:36] += contrast  # 7 % of the frame: here only in the ground truth,
+    moved[:, 12:28, 12:36] = contrast
+    moved[:, 36:52, 52:76] = -contrast  # and there only in the noisy photo
     moments = Moments(
         n=np.full(shape[1:], 16, np.float32),
         g=level,
@@ -86,7 +87,28 @@ def test_bright_objects_that_moved_do_not_determine_the_response_of_a_dark_scene
     subtract_smooth(moments.d, moments.g, smooth.response, smooth.drift, residual)
     taken = moments.d - residual
     assert abs(taken[moved == 0]).max() < 4e-6
-    assert abs(taken).max() < 0.01 * 0.0048
+    assert abs(taken).max() < 0.01 * contrast
+
+
+def test_the_response_holds_at_the_levels_of_stars():
+    rng = np.random.default_rng(7)
+    shape, noise = (3, 60, 90), NoiseModel(slope=np.zeros(3, np.float32), floor=np.full(3, 1e-8, np.float32))
+    stars = rng.random(shape[1:]) < 0.05
+    level = np.where(stars, rng.exponential(0.02, shape[1:]), 3e-4).astype(np.float32) * np.ones(
+        (3, 1, 1), np.float32
+    )
+    response = 0.03 * level
+    moments = Moments(
+        n=np.full(shape[1:], 16, np.float32),
+        g=level,
+        d=response + rng.normal(0, 1e-4 / 4, shape).astype(np.float32),
+        dd=np.full(shape, 15e-8, np.float32),
+        gradient=(10 * level**2 * stars).astype(np.float32),
+    )
+    smooth = fit_smooth(moments, noise)
+    residual = np.empty_like(moments.d)
+    subtract_smooth(moments.d, moments.g, smooth.response, smooth.drift, residual)
+    assert abs(residual[:, stars].mean()) < 0.3 * response[:, stars].mean()
 
 
 @pytest.mark.parametrize("axis", [1, 2])
