@@ -84,7 +84,7 @@ def index(
       rawnind index doi:10.14428/DVN/DEQCIM
       rawnind index pairs.yaml -o pairs.parquet
     """
-    from rawnind.indexing.grouping import by_csv, by_folder, by_regex, parse_gap
+    from rawnind.indexing.grouping import CsvTable, by_folder, by_regex, parse_gap
     from rawnind.indexing.grouping import by_time as by_gap
     from rawnind.source.catalog import is_published
     from rawnind.source.index import is_own_photos
@@ -103,7 +103,7 @@ def index(
     if by_time is not None:
         grouping = by_gap(parse_gap(by_time))
     elif table is not None:
-        grouping = by_csv(table)
+        grouping = CsvTable(table)
     elif scene_regex is not None:
         grouping = by_regex(scene_regex)
     _index_own(sources, output, grouping, follow_links=bool(follow_links))

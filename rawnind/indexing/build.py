@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rawnind.errors import ConfigError, SourceError
-from rawnind.indexing.grouping import Grouping
+from rawnind.indexing.grouping import CsvTable, Grouping
 from rawnind.indexing.pairs_yaml import Merged, PairsFile, merge, read_pairs, write_pairs
 from rawnind.indexing.roles import Choice, choose_roles
 from rawnind.indexing.scan import Report, Scan, scan, scan_objects
@@ -32,6 +32,7 @@ class OwnPhotos:
     Attributes:
         choices: every photo that has a scene.
         ungrouped: photos that the grouping gave no scene.
+        unknown: files that a table lists and that are not there.
         merged: what was new beside the YAML; None where none was written.
         roots: the folder that names are relative to.
     """
@@ -39,6 +40,7 @@ class OwnPhotos:
     scan: Scan
     choices: tuple[Choice, ...]
     ungrouped: tuple[str, ...]
+    unknown: tuple[str, ...]
     merged: Merged | None
     root: str
 
@@ -74,7 +76,7 @@ def index_photos(
         known = {entry["filename"] for _, _, entry in pairs.entries()}
         choices = _with_clipping(choose_roles(placed), known, report, spool)
     merged = None
-    if target:
+    if target and (choices or target.exists()):  # an index without a scene cannot be read back
         merged = merge(pairs, choices)
         write_pairs(target, pairs)
     grouped = {each.photo.name for each in placed}
@@ -82,6 +84,7 @@ def index_photos(
         scan=found,
         choices=tuple(choices),
         ungrouped=tuple(photo.name for photo in found.photos if photo.name not in grouped),
+        unknown=grouping.unknown if isinstance(grouping, CsvTable) else (),
         merged=merged,
         root=str(pairs.root),
     )

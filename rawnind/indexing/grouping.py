@@ -115,36 +115,53 @@ def by_regex(pattern: str) -> Grouping:
     return group
 
 
-def by_csv(path: Path) -> Grouping:
+class CsvTable:
     """A table with the columns `file`, `scene` and, where wanted, `role` (`gt` or `noisy`); a file's folders may be left out.
 
-    Raises:
-        ConfigError: It cannot be read, or lacks a column.
+    Attributes:
+        unknown: files that it lists and that are not among the photos of the last call.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"--csv {path} cannot be read: {error}") from error
-    listed: dict[str, tuple[str, str]] = {}
-    for number, row in enumerate(rows, 2):
-        file_name, scene, role = (str(row.get(key) or "").strip() for key in ("file", "scene", "role"))
-        if not file_name or not scene or role not in _CSV_ROLES:
-            raise ConfigError(
-                f"--csv {path}, line {number}: each line needs a file and a scene, and a role of gt, noisy or nothing; "
-                "the first line must be file,scene,role"
-            )
-        listed[file_name] = scene, role
 
-    def group(photos: Sequence[Found]) -> list[Placed]:
+    def __init__(self, path: Path) -> None:
+        """Reads the table.
+
+        Raises:
+            ConfigError: It cannot be read, or lacks a column.
+        """
+        self._name = path.name
+        self._listed: dict[str, tuple[str, str]] = {}
+        self.unknown: tuple[str, ...] = ()
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                table = csv.DictReader(file)
+                rows = list(table)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            why = (
+                error.strerror if isinstance(error, OSError) else None
+            ) or f"it is no table in UTF-8 ({error})"
+            raise ConfigError(f"--csv {path} cannot be read: {why}") from error
+        if not {"file", "scene"} <= set(table.fieldnames or ()):
+            raise ConfigError(f"--csv {path}, line 1: it must be file,scene,role, or file,scene")
+        for number, row in enumerate(rows, 2):
+            file_name, scene, role = (str(row.get(key) or "").strip() for key in ("file", "scene", "role"))
+            if not file_name or not scene or role not in _CSV_ROLES:
+                raise ConfigError(
+                    f"--csv {path}, line {number}: each line needs a file and a scene, and a role of gt, noisy or nothing"
+                )
+            self._listed[file_name] = scene, role
+
+    def __call__(self, photos: Sequence[Found]) -> list[Placed]:
+        """The photos that it lists, in their scenes."""
         placed = []
+        unknown = dict.fromkeys(self._listed)
         for photo in photos:
             names = (photo.name, photo.below, photo.name.rpartition("/")[2])
-            if row := next((listed[name] for name in names if name in listed), None):
-                placed.append(_placed(photo, row[0], role=_CSV_ROLES[row[1]], why=f"in {path.name}"))
+            if found := next((name for name in names if name in self._listed), None):
+                scene, role = self._listed[found]
+                unknown.pop(found, None)
+                placed.append(_placed(photo, scene, role=_CSV_ROLES[role], why=f"in {self._name}"))
+        self.unknown = tuple(unknown)
         return placed
-
-    return group
 
 
 _CSV_ROLES = {"gt": True, "noisy": False, "": None}

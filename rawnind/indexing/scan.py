@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from rawnind.errors import IndexInvalidError, SourceError
 from rawnind.indexing.spool import Spool
 from rawnind.locations import join
+from rawnind.source.entries import unsafe_in_index
 from rawnind.source.locate import list_folder
 from rawnind.source.names import FileKind, Refused, kind_of
 from rawnind.source.photo_header import PhotoHeader, read_photo_header
@@ -206,9 +207,14 @@ class _Tree:
             for name in sorted(listing.files):
                 kind = FileKind.OTHER if name.startswith(".") else kind_of(name)  # ._DSC1.ARW is no photo
                 self.kinds[kind] += 1
-                if kind is FileKind.RAW:
+                if kind is FileKind.RAW and not self._refuses(str(folder / name)):
                     self.raw.setdefault(str(folder / name), top)
             todo += [folder / name for name in reversed(listing.folders) if not name.startswith(".")]
+
+    def _refuses(self, path: str) -> bool:
+        if why := unsafe_in_index(self.name(path)):
+            self.refused.append(Refused(file=self.name(path), why=f"{why}; rename it"))
+        return bool(why)
 
     def name(self, path: str) -> str:
         return Path(path).relative_to(self._root).as_posix()
@@ -244,7 +250,9 @@ class _Objects:
             parts = name.split("/")
             kind = FileKind.OTHER if any(part.startswith(".") for part in parts) else kind_of(parts[-1])
             self.kinds[kind] += 1
-            if kind is FileKind.RAW:
+            if kind is FileKind.RAW and (why := unsafe_in_index(name)):
+                self.refused.append(Refused(file=name, why=why))
+            elif kind is FileKind.RAW:
                 path = join(uri, name)
                 self.raw[path] = name
                 self.keys[path] = path, size, time // _SECOND * _SECOND

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,7 +25,9 @@ def print_table(console: Console, choices: Sequence[Choice]) -> None:
     shown = list(choices)
     if len(shown) > _MOST_ROWS:
         shown = [choice for choice in choices if choice.doubts or choice.ground_truth][:_MOST_ROWS]
-    width = min(max((len(choice.photo.name) for choice in shown), default=0), console.width // 2)
+    width = min(
+        max((cell_len(printable(choice.photo.name)) for choice in shown), default=0), console.width // 2
+    )
     for (cfa, scene), group in groupby(shown, key=lambda choice: (choice.cfa, choice.scene)):
         photos = list(group)
         console.print(Text(scene, style="bold").append(f"  {cfa}, {_cameras(photos)}", style="not bold"))
@@ -103,12 +106,16 @@ def summary(found: OwnPhotos) -> Iterator[str]:
         sorted(found.scan.unusable, key=lambda each: each[::-1]), key=lambda each: each[1]
     ):
         yield _listed(f"unusable, {words}", [name for name, _ in group])
-    for refused in found.scan.refused[:_MOST_NAMED]:
-        yield f"refused: {refused.file}: {refused.why}"
+    for why, refused in groupby(
+        sorted(found.scan.refused, key=lambda each: (each.why, each.file)), key=lambda each: each.why
+    ):
+        yield _listed(f"refused, {why}", [each.file for each in refused])
     if found.scan.duplicates:
         yield _listed("the same bytes as another file", found.scan.duplicates)
     if found.ungrouped:
         yield _listed("in no scene", found.ungrouped)
+    if found.unknown:
+        yield _listed("in the table and not among the photos", found.unknown)
     if doubts := sum(len(choice.doubts) for choice in found.choices):
         yield f"{counted(doubts, 'doubt')}, marked with ?"
 

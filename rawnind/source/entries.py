@@ -141,7 +141,7 @@ class EntryReader:
 
     def _placed(self, image: ImageEntry, flags: StatedFlags) -> tuple[PhotoName, str] | Refused:
         """The photo as its entry describes it, with an empty SHA-1 where that is not known, and its path."""
-        if danger := _unsafe(image.filename):
+        if danger := unsafe_in_index(image.filename):
             return Refused(file=printable(image.filename), why=danger)
         sha1 = image.sha1.lower() if image.sha1 else ""
         name = parse_name(image.filename.rpartition("/")[2])
@@ -175,7 +175,12 @@ def _any_name(image: ImageEntry, sha1: str, flags: StatedFlags) -> PhotoName:
     )
 
 
-def _unsafe(filename: str) -> str | None:
+def unsafe_in_index(filename: str) -> str | None:
+    """Why a name with its folders must not stand in an index; None where it may.
+
+    >>> unsafe_in_index("kitchen/DSC00017.ARW"), unsafe_in_index("../DSC00017.ARW")
+    (None, "the name holds a path that is not below the index's root")
+    """
     if not filename.isprintable():
         return "the name holds a control character or a broken encoding"
     if "\\" in filename or any(part in {"", ".", ".."} for part in filename.split("/")):

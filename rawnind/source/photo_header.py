@@ -74,6 +74,6 @@ def read_photo_header(path: str) -> PhotoHeader:
 def _whole(path: str) -> str | BinaryIO:
     """What LibRaw reads a whole photo from."""
     if not is_uri(path):
-        return path
+        return header_source(path)
     with open_photo(path) as file:
         return io.BytesIO(file.read())

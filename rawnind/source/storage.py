@@ -77,6 +77,10 @@ def read_listing(place: str) -> bytes:
 def header_source(path: str) -> str | BinaryIO:
     """What LibRaw reads a photo's header from: the file itself, or the beginning of an object. Errors as in `photo_stat`."""
     if not is_uri(path):
+        try:
+            path.encode()
+        except UnicodeEncodeError:  # a name that is no UTF-8, which rawpy does not take
+            return io.BytesIO(Path(path).read_bytes())
         return path
     with open_photo(path) as file:
         return io.BytesIO(file.read(_HEADER))

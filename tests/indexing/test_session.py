@@ -1,5 +1,6 @@
 """The photographer's session: a folder of camera names, from `index` to crops."""
 
+import os
 import re
 import shutil
 from collections import Counter
@@ -157,10 +158,19 @@ def test_files_that_cannot_be_used_are_counted_by_what_they_are(photos, tmp_path
     (photos / "sofa" / "other.nef").write_bytes(b"\xff\xd8\xff\xe1" + bytes(501))
     (photos / "sofa" / "._DSC0017.ARW").write_bytes(b"of another system")
     shutil.copy(photos / "sofa" / "_DSC0017.ARW", photos / "garage" / "copy.ARW")
+    for name in (b"two\nlines.ARW", b"caf\xe9.ARW"):
+        shutil.copy(photos / "clinic" / "DSCF0017.RAF", os.fsencode(photos / "garage") + b"/" + name)
     said = run("index", photos)
+    assert (
+        "refused, the name holds a control character or a broken encoding; rename it: 2: garage/caf\\udce9.ARW, garage/two\\nlines.ARW"
+        in said
+    )
     assert "unusable, an ordinary JPEG, not a RAW: 2: sofa/other.nef, sofa/small.nef" in said
     assert "unusable, a web page (HTML)" in said
     assert "the same bytes as another file: 1: sofa/_DSC0017.ARW" in said
+    table = tmp_path / "scenes.csv"
+    table.write_text("file,scene\n_DSC0018.ARW,a\ngone.ARW,a\n")
+    assert "in the table and not among the photos: 1: gone.ARW" in run("index", photos, "--csv", table)
     assert not (tmp_path / "pairs.yaml").exists()
 
 
@@ -173,8 +183,8 @@ def test_a_download_cache_of_links_is_read_on_request(photos, tmp_path):
         path.rename(blobs / path.stem)
         target.symlink_to(blobs / path.stem)
     (snapshot / "around").symlink_to(snapshot)
-    assert "--follow-links reads it" in run("index", snapshot, code=2)
     pairs = tmp_path / "pairs.yaml"
+    assert "--follow-links reads it" in run("index", snapshot, "-o", pairs, code=2)
     assert "1 scene: 1 ground-truth and 2 noisy photos" in run(
         "index", snapshot, "-o", pairs, "--follow-links"
     )
