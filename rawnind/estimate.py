@@ -8,14 +8,14 @@ from pathlib import Path
 
 from rawnind.capacity import Node, PhotoSize, Pool, find_pool, fits, photo_sizes, this_machine
 from rawnind.chunks import chunks_of
-from rawnind.errors import ConfigError, SourceError, printable
+from rawnind.errors import ConfigError, SourceError, first_of, printable
 from rawnind.options import Options
 from rawnind.outcomes import planned_pairs
 from rawnind.planning import Plan, SceneFilter, make_plan
 from rawnind.reasons import Reason
 from rawnind.records import Cfa, ImageRef
 from rawnind.source.exif import read_exif
-from rawnind.source.index import load_index
+from rawnind.source.index import Refused, load_index
 from rawnind.words import counted
 
 _CROP_BYTES_PER_SITE = 10.125
@@ -39,6 +39,7 @@ class Estimate:
         too_large: photos for which this machine has too little memory; they will fail.
         unusable: file names by what makes these files unusable, such as "an ordinary JPEG, not a RAW"; they will fail.
         other_iso: a sentence for each photo whose ISO in the index is not that of its file.
+        refused: what the index has and a run leaves out, with the reason.
     """
 
     plan: Plan
@@ -51,6 +52,7 @@ class Estimate:
     too_large: tuple[PhotoSize, ...]
     unusable: Mapping[str, tuple[str, ...]]
     other_iso: tuple[str, ...]
+    refused: tuple[Refused, ...]
 
     def lines(self) -> Iterator[str]:
         """The text that `rawnind plan` prints."""
@@ -75,6 +77,7 @@ class Estimate:
             yield f"         and for {counted(len(self.too_large) - _MOST_NAMED, 'other photo')}"
         for words, files in sorted(self.unusable.items()):
             yield f"Unusable: {len(files)} {words}: {_some(files)}"
+        yield from first_of(f"Refused: {each.file}: {each.why}" for each in self.refused)
         if self.other_iso:
             yield f"ISO:     {len(self.other_iso)} contradict their files: {_some(self.other_iso)}"
 
@@ -122,7 +125,8 @@ def estimate(source: str | Path, options: Options) -> Estimate:
     selection = SceneFilter(
         cfa=options.cfa, exclude_test_reserve=options.exclude_test_reserve, limit=options.limit
     )
-    plan = make_plan(load_index(source, follow_links=options.follow_links).scenes, selection, options.recipe)
+    index = load_index(source, follow_links=options.follow_links)
+    plan = make_plan(index.scenes, selection, options.recipe)
     pairs = crops = missing = too_small = 0
     sizes: list[PhotoSize] = []
     unusable = _Unusable()
@@ -146,6 +150,7 @@ def estimate(source: str | Path, options: Options) -> Estimate:
         too_large=tuple(size for size in sizes if not fits(size, [machine])),
         unusable={words: tuple(files) for words, files in unusable.files.items()},
         other_iso=tuple(text for size in sizes if (text := _other_iso(size.photo))),
+        refused=index.refused,
     )
     _refuse(estimated, machine, all_too_large=bool(sizes) and len(estimated.too_large) == len(sizes))
     return estimated
