@@ -91,7 +91,7 @@ class Tally:
         with self._lock:
             self._waiting.pop(file.path, None)
             if line:
-                self._waiting[file.path] = line
+                self._waiting[file.path] = f"{file.filename}: {line}"
 
     def is_here(self, file: RemoteFile, *, known: bool = False) -> None:
         """A file is there already.

@@ -54,13 +54,14 @@ class _Pace:
         return time.monotonic() - self._began
 
     def line(self, counts: Counts) -> str:
-        """Bytes, rate and time left."""
-        text = f"{_size(counts.received)} of {_size(counts.expected)}"
+        """Bytes, rate and, where the lengths of the files are known, time left."""
+        is_known = counts.expected >= counts.received
+        text = _size(counts.received) + (f" of {_size(counts.expected)}" if is_known else "")
         if not counts.transferred or self.elapsed < 1:
             return text
         rate = counts.transferred / self.elapsed
-        left = max(0, counts.expected - counts.received) / rate
-        return f"{text}, {_size(rate)}/s, {duration(left)} left"
+        left = f", {duration((counts.expected - counts.received) / rate)} left" if is_known else ""
+        return f"{text}, {_size(rate)}/s{left}"
 
 
 class _Plain:
@@ -95,7 +96,9 @@ class _Live:
         counts = self._counts
         if counts is None:
             return Text("looking at what is there", style="dim")
-        share = min(1.0, counts.received / counts.expected) if counts.expected else 1.0
+        done = counts.here + counts.fetched + counts.failed, counts.files
+        part, whole = (counts.received, counts.expected) if counts.expected > counts.received else done
+        share = part / whole if whole else 1.0
         bar = "━" * round(30 * share)
         text = Text.assemble(
             (bar, "green"), ("━" * (30 - len(bar)), "dim"), f" {share:4.0%}  {self._pace.line(counts)}\n"

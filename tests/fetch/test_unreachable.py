@@ -108,4 +108,6 @@ def test_a_download_that_waits_says_why_in_the_view(small_set, tmp_path, capsys)
         files = files_of(server.page, Wanted(scenes=SceneFilter()), client).files
         assert fetch(files, tmp_path / "root", show, client=client).is_complete
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"Fetch: {server.url}/api/access/datafile/100: status 503; trying again in 0.")
+    assert line.startswith(
+        f"Fetch: {name}: {server.url}/api/access/datafile/100: status 503; trying again in 0."
+    )
