@@ -192,11 +192,13 @@ def test_a_download_cache_of_links_is_read_on_request(photos, tmp_path):
     assert scene.name == "sofa"
 
 
-def test_an_iso_that_is_not_the_file_s_is_told(photos, tmp_path):
+def test_an_iso_that_is_not_the_file_s_and_a_role_that_is_none_are_told(photos, tmp_path):
     pairs = tmp_path / "pairs.yaml"
     run("index", photos / "sofa", "-o", pairs)
-    pairs.write_text(pairs.read_text().replace("iso: 1600", "iso: 6400"))
+    edited = pairs.read_text().replace("iso: 1600", "iso: 6400")
+    pairs.write_text("role: blurred".join(edited.rsplit("role: noisy", 1)))
     said = run("plan", pairs, "--crop-size", 64)
+    assert "Refused: Bayer/sofa: role: Input should be 'gt', 'noisy' or 'out'" in said
     assert "ISO:     1 contradict their files: photos/sofa/_DSC0018.ARW (index 6400, file 1600)" in said
 
 
