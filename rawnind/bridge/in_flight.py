@@ -25,8 +25,8 @@ class DiskBudget:
 class InFlightScenes:
     """Scenes between their admission and their commit, never more than a limit.
 
-    Each chunk of a large scene that workers process counts as a scene. One that is finished does not: it waits in the store until
-    the others are, and a worker that waits for room keeps none of them.
+    A chunk of a large scene counts as a scene while a worker processes it. A finished one, which waits in the store for the others, does
+    not: with a limit below the number of chunks, workers would otherwise wait for each other.
 
     Args:
         limit: the most scenes at once.
