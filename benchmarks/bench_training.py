@@ -1,17 +1,16 @@
-"""Training: by how much a denoiser beats the plainly demosaiced input, and what the kind of network, more scenes, masks, thresholds
-and alignment are worth in dB.
+"""Training: by how much a denoiser beats the plainly demosaiced input, and what the kind of network, more scenes, alignment, masks
+and the choice of pairs are worth in dB.
 
-A set is drawn anew at each call: `rawnind sample --scenes N`, in which a further noisy photo of every third scene is one of
-another scene under that scene's name. Networks are measured on a camera that training does not see, which photographed what no
-other camera did, always on crops and masks of the default recipe. `RAWNIND_BENCH_SEED` repeats a call; RAWNIND_BENCH_SCENES,
-RAWNIND_BENCH_STEPS and RAWNIND_BENCH_FUNIT set its size. It runs on the GPU where there is one, else a small version on the CPU.
+A set is drawn anew at each call: `rawnind sample --scenes N`, and for the choice of pairs folders of `training_pairs`. Networks
+are measured on a camera that training does not see, which photographed what no other camera did. `RAWNIND_BENCH_SEED` repeats a
+call; RAWNIND_BENCH_SCENES, RAWNIND_BENCH_STEPS, RAWNIND_BENCH_FUNIT and RAWNIND_BENCH_DRAWS set its size. It runs on the GPU
+where there is one, else a small version on the CPU.
 """
 
 import functools
 import hashlib
 import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -20,6 +19,7 @@ import pytest
 import torch
 
 import rawnind
+from benchmarks.training_pairs import RenderedCrops, draw_folder, write_unchecked
 from rawnind.feed import CropLoader
 from rawnind.sample import make_sample
 from rawnind.training.crops import training_crops, validation_crops
@@ -29,7 +29,7 @@ from rawnind.training.trainer import Trainer
 from rawnind.training.validation import Scores, Validator, psnr_gain, table
 from tests.feed.folder_maker import FolderMaker
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = pytest.mark.timeout(7200)
 HELD_OUT = {"bayer": "Panasonic DC-G90", "x-trans": "FUJIFILM X-T30"}
 CROPS = {"crop_size": 256, "stride": 256}
 NO_THRESHOLD = {
@@ -37,14 +37,16 @@ NO_THRESHOLD = {
     "max_color_deviation": None, "max_noise_ratio": None, "max_residual": None, "max_light_drift": None,
     "max_level_offset": None,
 }  # fmt: skip
-RECIPES = {"default": {}, "no thresholds": NO_THRESHOLD, "integer": {"gt_alignment": "integer"}}
-VARIANTS = (  # name, recipe, whether the mask is used
-    ("as prepared by default", "default", True),
+WAYS = (  # name, the folder that is trained on, whether its mask is used
+    ("default", "default", True),
+    ("ground truth shifted by whole sites", "whole sites", True),
     ("mask ignored", "default", False),
-    ("thresholds at 0: wrong pairs let in", "no thresholds", True),
+    ("thresholds at 0", "no thresholds", True),
     ("thresholds at 0, mask ignored", "no thresholds", False),
-    ("ground truth shifted by whole sites", "integer", True),
+    ("a script: whole shift, no check, no mask", "script", False),
+    ("the same without the shift", "as they lie", False),
 )
+RECIPES = {"default": {}, "no thresholds": NO_THRESHOLD, "whole sites": {"gt_alignment": "integer"}}
 NETWORKS = (  # name, options
     ("unet, the published one", {"model": "unet"}),
     ("residual", {"model": "residual"}),
@@ -63,78 +65,46 @@ class Unmasked(Trainer):
         return batch
 
 
-def trained(output, judged, *, kind="bayer", masked=True, scenes=None, device="cpu", **options):
-    """Scores of a network that was trained on one folder, on the held-out camera's crops of another.
+def trained(output, judged=None, *, kind="bayer", masked=True, rows=None, device="cpu", **options):
+    """Scores of a network that was trained on a folder.
 
     Args:
         output: to train on.
-        judged: to measure on.
+        judged: crops to measure on; None: the held-out camera's of the same folder.
         kind: of the network's input and of the camera that is held out.
         masked: whether the mask is used.
-        scenes: names of those to train on; None: all.
+        rows: of the manifest to train on; None: all.
         device: torch's name.
         options: of the training.
     """
     wanted = {"hold_out_camera": HELD_OUT[kind], "input": "raw" if kind == "bayer" else "rgb", **options}
     chosen, crops = split_keywords(wanted)
-    learned = crops if scenes is None else crops | {"expression": pc.field("scene").isin(scenes)}
+    learned = crops if rows is None else crops | {"expression": rows}
     place = torch.device(device)
     loader = CropLoader(training_crops(output, chosen, learned), chosen.batch_size, workers=1, device=place)
     trainer = (Trainer if masked else Unmasked)(loader, chosen, cfa=trained_cfa(crops))
     with torch_cores(1):
         while trainer.step < chosen.steps:
             trainer.advance()
-        held_out = validation_crops(judged, chosen, crops)
+        held_out = validation_crops(output, chosen, crops) if judged is None else judged
         network = trainer.validated_network()
         found = Validator(held_out, trainer.config, chosen.gain, place).measure(network)
     return Scores.of(trainer.step, found)
 
 
-def swap_photos(folder: Path, truth):
-    """Adds to every third scene a noisy photo of another scene of the same CFA; how many."""
-    noisy = [file for file in truth.files if not file.ground_truth and file.damage is None]
-    scenes = sorted({(file.scene, file.cfa) for file in noisy})
-    count = 0
-    for number, (scene, cfa) in enumerate(scenes):
-        others = [file for file in noisy if file.cfa == cfa and file.scene != scene]
-        if number % 3 or not others:
-            continue
-        other = others[number % len(others)]
-        data = (folder / other.filename).read_bytes() + b"\0"  # another file, and so another SHA-1
-        digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-        prefix = "Bayer" if cfa == "bayer" else "X-Trans"
-        (folder / f"{prefix}_{scene}_ISO{other.iso}_sha1={digest}.dng").write_bytes(data)
-        count += 1
-    return count
-
-
-class DrawnSet:
-    """Photos that are drawn anew, and what `prepare` makes of them.
-
-    Attributes:
-        moving: names of the scenes in which an object moves between the photos.
-    """
-
-    def __init__(self, folder, seed, scenes):
-        self._folder, self._source = folder, folder / "pairs"
-        truth = make_sample(self._source, seed=seed, scenes=scenes)
-        self.moving = sorted({pair.scene for pair in truth.pairs if pair.motion})
-        wrong = swap_photos(self._source, truth)
-        print(f"\n{scenes} scenes, {wrong} wrong pairs, RAWNIND_BENCH_SEED={seed}")
-
-    def output(self, name="default"):
-        """The folder that one of `RECIPES` gives."""
-        output = self._folder / name
-        if not output.exists():
-            summary = rawnind.prepare(self._source, output, **CROPS, **RECIPES[name])
-            print(f"  prepared, {name}: {summary.pairs.collected} pairs, {summary.crops} crops")
-        return output
+def drawn_set(folder, seed, scenes):
+    """What `prepare` makes of a sample that is drawn anew."""
+    make_sample(folder / "pairs", seed=seed, scenes=scenes)
+    summary = rawnind.prepare(folder / "pairs", folder / "out", address="local", **CROPS)
+    print(f"\n{scenes} scenes, {summary.pairs.collected} pairs, RAWNIND_BENCH_SEED={seed}")
+    return folder / "out"
 
 
 def setting(name, default):
     return int(os.environ.get(f"RAWNIND_BENCH_{name}", default))
 
 
+SEED = setting("SEED", time.time_ns() % 2**31)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LARGE = DEVICE == "cuda"
 OPTIONS = {
@@ -145,22 +115,21 @@ OPTIONS = {
 @pytest.fixture(scope="module")
 def draw(tmp_path_factory):
     """Gives the set, which is drawn at the first call."""
-    seed, scenes = setting("SEED", time.time_ns() % 2**31), setting("SCENES", 40)
-    return functools.cache(lambda: DrawnSet(tmp_path_factory.mktemp("drawn"), seed, scenes))
+    return functools.cache(lambda: drawn_set(tmp_path_factory.mktemp("drawn"), SEED, setting("SCENES", 40)))
 
 
 @pytest.fixture
 def small(tmp_path):
     """A folder of two scenes and the options of the shortest training, to see that the benchmark runs."""
     folder = FolderMaker(tmp_path / "out").scene("a").scene("b", camera=HELD_OUT["bayer"]).finish()
-    return functools.partial(trained, folder, folder, steps=2, funit=4, crop_size=32, batch_size=2)
+    return functools.partial(trained, folder, steps=2, funit=4, crop_size=32, batch_size=2)
 
 
 def test_a_denoiser_beats_the_input(benchmark, draw, small):
     if benchmark.enabled:
         for kind, camera in HELD_OUT.items():
-            output, started = draw().output(), time.process_time()
-            scores = trained(output, output, kind=kind, **OPTIONS)
+            output, started = draw(), time.process_time()
+            scores = trained(output, kind=kind, **OPTIONS)
             seconds = time.process_time() - started
             print(f"\n{kind}, {camera} held out, {OPTIONS}, {seconds:.0f} CPU s")
             print("\n".join(table(scores)))
@@ -176,10 +145,8 @@ def test_what_the_kind_of_network_is_worth(benchmark, draw, small):
                 f"\n{kind}, {camera} held out, {OPTIONS}, {SEEDS} seeds: PSNR over input, all and worst ISO"
             )
             for name, options in NETWORKS:
-                output, started = draw().output(), time.process_time()
-                found = [
-                    trained(output, output, kind=kind, **OPTIONS, **options, seed=n) for n in range(SEEDS)
-                ]
+                output, started = draw(), time.process_time()
+                found = [trained(output, kind=kind, **OPTIONS, **options, seed=n) for n in range(SEEDS)]
                 seconds = (time.process_time() - started) / SEEDS
                 print(f"  {name:40}{gains(found)}, {seconds:.0f} CPU s each")
     else:
@@ -190,17 +157,17 @@ def test_what_the_kind_of_network_is_worth(benchmark, draw, small):
 
 def test_what_more_scenes_are_worth(benchmark, draw, small):
     if benchmark.enabled:
-        output = draw().output()
+        output = draw()
         names = learnable(output)
         print(
             f"\nscenes, {HELD_OUT['bayer']} held out, {OPTIONS}, {SEEDS} draws: PSNR over input, all and worst ISO"
         )
         for count in (count for count in COUNTS if count <= len(names)):
             drawn = [np.random.default_rng(n).permutation(names)[:count].tolist() for n in range(SEEDS)]
-            found = [trained(output, output, scenes=scenes, **OPTIONS) for scenes in drawn]
+            found = [trained(output, rows=pc.field("scene").isin(scenes), **OPTIONS) for scenes in drawn]
             print(f"  {count:4d} scenes {gains(found)}")
     else:
-        assert small(scenes=["a"]).total["crops"] == 4
+        assert small(rows=pc.field("scene") == "a").total["crops"] == 4
     benchmark(lambda: None)
 
 
@@ -220,23 +187,76 @@ def gains(found):
     return f"{total:+7.2f} dB {worst:+7.2f} dB"
 
 
-def test_what_the_choice_of_pairs_is_worth(benchmark, draw, small):
-    if benchmark.enabled:
-        drawn = draw()
-        for title, scenes in (("all scenes", None), ("scenes in which an object moves", drawn.moving)):
-            print(
-                f"\n{title}, {HELD_OUT['bayer']} held out, {OPTIONS}, {SEEDS} seeds: PSNR over input, all and worst ISO"
-            )
-            for name, recipe, masked in VARIANTS:
-                place = drawn.output(recipe)
-                found = [
-                    trained(place, drawn.output(), masked=masked, scenes=scenes, **OPTIONS, seed=n)
-                    for n in range(SEEDS)
-                ]
-                print(f"  {name:40}{gains(found)}")
-    else:
-        assert small(masked=False).total["crops"] == 4
+def test_what_the_choice_of_pairs_is_worth(benchmark, tmp_path, small):
+    if not benchmark.enabled:
+        assert small(RenderedCrops(0, isos=(800,)), masked=False).total["crops"] == 6
+        benchmark(lambda: None)
+        return
+    found = {}
+    for seed in (SEED + number for number in range(setting("DRAWS", 3))):
+        place = tmp_path / str(seed)
+        place.mkdir()
+        photos = draw_folder(place / "photos", seed, setting("FOLDER", 24))
+        judged, started = RenderedCrops(seed), time.process_time()
+        right = ~pc.field("noisy_sha1").isin(photos.wrong)
+        kinds = {
+            "still": pc.field("scene").isin(photos.still) & right,
+            "moving": pc.field("scene").isin(photos.moving),
+            "wrong": pc.field("scene").isin(photos.still),
+        }
+        print(
+            f"\n{len(photos.still)} still and {len(photos.moving)} moving scenes, {len(photos.wrong)} photos of other scenes, "
+            f"{OPTIONS}, RAWNIND_BENCH_SEED={seed}"
+        )
+        same = {}
+        for name, recipe, masked in WAYS:
+            folder = prepared(place, photos.source, recipe)
+            for kind, rows in kinds.items():
+                data = masked, digest(folder, rows)  # the same data give the same network
+                if data not in same:
+                    same[data] = trained(folder, judged, masked=masked, rows=rows, **OPTIONS, seed=seed)
+                scores = same[data].total
+                found.setdefault((name, kind), []).append(scores)
+                print(
+                    f"  {name:42}{kind:8}{psnr_gain(scores):+6.2f} dB  MS-SSIM {scores['output_msssim']:.4f}",
+                    flush=True,
+                )
+        print(f"  {time.process_time() - started:.0f} CPU s")
+    print(
+        f"\nPSNR over input in dB, mean and standard deviation over draws, and MS-SSIM\n{'':42}"
+        + "".join(f"{kind:>23}" for kind in kinds)
+    )
+    for name, _, _ in WAYS:
+        print(f"{name:42}" + "".join(f"{spread(found[name, kind]):>23}" for kind in kinds))
     benchmark(lambda: None)
+
+
+def prepared(place, source, recipe):
+    """The folder that `prepare` makes of photos with one of RECIPES, or a script without checks."""
+    folder = place / recipe
+    if not folder.exists():
+        if recipe in RECIPES:
+            rawnind.prepare(source, folder, address="local", **CROPS, **RECIPES[recipe])
+        else:
+            write_unchecked(source, folder, shifted=recipe == "script")
+        rows = pq.read_table(folder / "manifest.parquet", columns=["noisy_sha1"])["noisy_sha1"]
+        print(f"  {recipe}: {len(set(rows.to_pylist()))} photos, {len(rows)} crops")
+    return folder
+
+
+def digest(folder, rows):
+    """Of the shards of some rows of a manifest."""
+    table = pq.read_table(folder / "manifest.parquet", columns=["scene", "noisy_sha1", "shard"]).filter(rows)
+    whole = hashlib.sha256()
+    for shard in sorted(set(table["shard"].to_pylist())):
+        whole.update((folder / shard).read_bytes())
+    return whole.digest()
+
+
+def spread(found):
+    """Gain in dB with its standard deviation over draws, and MS-SSIM."""
+    dB = [psnr_gain(scores) for scores in found]
+    return f"{np.mean(dB):+.2f} +-{np.std(dB, ddof=min(len(dB) - 1, 1)):.2f}  {np.mean([scores['output_msssim'] for scores in found]):.4f}"
 
 
 if __name__ == "__main__":
