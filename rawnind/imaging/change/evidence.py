@@ -335,10 +335,10 @@ def changed_blocks(
     deviations(n, variance, moments.g, fine, sigma)
     left = subtract_lines(residual, sigma, variance, n)
     between, leaked = errors_between(moments, leak, variance, residual)
-    if between > shift:
-        # what moves a block's mean moves its cells
-        fine += np.float32(between - shift) * moments.gradient
-    coarse = np.float32(max(shift, between)) * moments.gradient + leaked[:, None, None] * leak
+    # what moves a block's mean moves its cells
+    shift, share = max(shift, between), np.maximum(share, leaked)
+    fine = np.float32(shift) * moments.gradient + share[:, None, None] * leak
+    coarse = np.float32(shift) * moments.gradient + leaked[:, None, None] * leak
     wider = block_noise(n, residual, variance, moments.g, coarse)
     maps = _Maps(n, len(residual))
     fill_maps(
