@@ -34,7 +34,8 @@ def write_scene(folder):
 
 
 def measure(workers):
-    """One run: its seconds, those from the start of the first worker to the commit, CPU time of all workers, and photos decoded."""
+    """One run: its seconds, those from the start of the first worker to the commit, CPU time of all workers and of the one that took
+    most, which other load on the machine does not change, and photos decoded."""
     with tempfile.TemporaryDirectory() as folder:
         source, output = write_scene(Path(folder)), Path(folder) / "out"
         words = [sys.executable, "-m", "rawnind.cli", "prepare", str(source), "--output", str(output), "--address", "local",
@@ -55,6 +56,9 @@ def measure(workers):
         "wall_s": round(wall, 1),
         "begin_to_commit_s": round(commit["time"] - begin["time"], 1),
         "worker_cpu_s": round(watch.seconds()["workers"], 1),
+        "busiest_worker_cpu_s": round(
+            max(each for (kind, _), each in watch.cpu.items() if kind == "workers"), 1
+        ),
         "photos_decoded": round(commit["telemetry"]["decoded_bytes"] / (2 * HEIGHT * WIDTH)),
     }
 
