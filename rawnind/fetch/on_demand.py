@@ -1,15 +1,20 @@
 """Fetches the photos of a published data set scene by scene, when a run needs them."""
 
+import contextlib
 import hashlib
+import os
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rawnind import timing
 from rawnind.errors import (
     ConfigError,
+    DownloadError,
     FolderInUseError,
     OutputError,
     SourceError,
@@ -20,16 +25,19 @@ from rawnind.fetch.tally import Counts, Failed
 from rawnind.fetch.target import Target
 from rawnind.locations import is_uri
 from rawnind.reasons import Reason
-from rawnind.records import Scene
+from rawnind.records import ImageRef, Scene, SceneResult
 from rawnind.source.catalog import Catalog
 from rawnind.source.collector import Index
 from rawnind.source.dataverse import Listing, with_server
 from rawnind.source.http_client import HttpClient
-from rawnind.source.names import CFA_FOLDERS, GT
+from rawnind.source.names import CFA_FOLDERS, FETCH_FOLDER, GT
 from rawnind.source.remote import RemoteFile
 
 RAW_FOLDER = "raw"
 """Folder of a local output folder that photos are fetched into."""
+
+_SHARED = f"{FETCH_FOLDER}/shared"
+"""Below the raw folder: files that more than one scene has; each scene's folder has links to them."""
 
 _REASONS = {
     "not_found": Reason.MISSING_FILE,
@@ -51,11 +59,13 @@ class OnDemand:
         index: its scenes; their photos have the paths that they will be fetched to.
         files: key of a scene -> its files, whose paths are relative to the scene's folder.
         keep: whether the photos stay there once the scene is committed.
+        shared: addresses of the files that more than one scene has.
     """
 
     index: Index
     files: Mapping[str, tuple[RemoteFile, ...]]
     keep: bool
+    shared: frozenset[str] = frozenset()
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each scene's files, by the scene's key."""
@@ -109,7 +119,45 @@ def on_demand(catalog: Catalog, output: str, client: HttpClient, *, keep: bool) 
         index=replace(catalog.index, scenes=tuple(scenes), root=root),
         files=files,
         keep=keep,
+        shared=frozenset(url for url, count in _addresses(files.values()).items() if count > 1),
     )
+
+
+def _addresses(files: Iterable[tuple[RemoteFile, ...]]) -> Counter[str]:
+    return Counter(file.url for each in files for file in each)
+
+
+def on_this_machine(scene: Scene, root: str, output: str) -> Scene:
+    """A scene with its photos in this machine's raw folder, whose place depends on TMPDIR where the output is on an object store.
+
+    Args:
+        scene: of `OnDemand.index`.
+        root: of that index.
+        output: local path or URI of the output folder.
+    """
+    here = raw_folder(output)
+    moved = (
+        tuple(replace(ref, path=here + ref.path.removeprefix(root)) for ref in refs)
+        for refs in (scene.ground_truths, scene.noisy)
+    )
+    return replace(scene, ground_truths=next(moved), noisy=next(moved))
+
+
+def as_planned(result: SceneResult, scene: Scene) -> SceneResult:
+    """A result of a scene `on_this_machine` as that of the planned scene, whose photos have the paths that the driver knows."""
+    planned = {(ref.sha1, ref.ground_truth): ref for ref in (*scene.ground_truths, *scene.noisy)}
+
+    def swapped(ref: ImageRef) -> ImageRef:
+        return planned[ref.sha1, ref.ground_truth]
+
+    pairs = tuple(
+        replace(
+            pair, ground_truth=pair.ground_truth and swapped(pair.ground_truth), noisy=swapped(pair.noisy)
+        )
+        for pair in result.pairs
+    )
+    failed = tuple(replace(file, photo=swapped(file.photo)) for file in result.failed_files)
+    return replace(result, scene=scene, pairs=pairs, failed_files=failed)
 
 
 def _folder(scene: Scene) -> str:
@@ -140,8 +188,11 @@ def fetch_scene(
     files: tuple[RemoteFile, ...],
     going_on: Callable[[str], None],
     client: HttpClient | None = None,
+    shared: Collection[str] = (),
 ) -> tuple[dict[str, SourceError], Counts]:
     """Fetches what is missing of a scene's photos; lengths and the server's checksums are checked, the decoder checks the SHA-1s.
+
+    A file that other scenes have too is fetched once for all scenes of this machine.
 
     Args:
         scene: of `OnDemand.index`.
@@ -149,6 +200,7 @@ def fetch_scene(
         going_on: called five times a second with why the fetch waits, empty where it does not; may raise to stop, then what came
             stays for the next attempt.
         client: that servers are asked with; it is not shared with other threads.
+        shared: `OnDemand.shared`.
 
     Returns:
         Why photos cannot be had, by file name; and the counts.
@@ -157,7 +209,13 @@ def fetch_scene(
         SourceLostError: The server cannot be reached.
         OutputError: The disk is full, or the folder cannot be written.
     """
-    done = _fetch(files, _root_of(scene), going_on, client)
+    root, common = _root_of(scene), _shared_files(files, shared)
+    transferred = 0
+    if common:
+        lent = _fetch(tuple(common.values()), _shared_folder(root), going_on, client)
+        transferred = lent.counts.transferred
+        _link(common, root)
+    done = _fetch(files, root, going_on, client)
     failed = {each.path: each for each in done.failures}
     there = {file.path for file in files}
     lost = {}
@@ -166,7 +224,34 @@ def fetch_scene(
             lost[name] = SourceError(Reason.MISSING_FILE, f"{name} is not published")
         elif place in failed:
             lost[name] = _error_of(name, failed[place])
-    return lost, done.counts
+    return lost, replace(done.counts, transferred=done.counts.transferred + transferred)
+
+
+def _shared_files(files: Iterable[RemoteFile], shared: Collection[str]) -> dict[str, RemoteFile]:
+    """Path in the scene's folder -> the same file in the folder of shared ones."""
+    return {
+        file.path: replace(file, path=f"{hashlib.sha256(file.url.encode()).hexdigest()[:16]}-{file.filename}")
+        for file in files
+        if file.url in shared
+    }
+
+
+def _shared_folder(root: Path) -> Path:
+    return root.parent.parent / _SHARED
+
+
+def _link(common: Mapping[str, RemoteFile], root: Path) -> None:
+    """Links shared files that have come into a scene's folder; what is there already is checked by those who fetch it."""
+    for path, file in common.items():
+        with contextlib.suppress(DownloadError, FileNotFoundError, FileExistsError):
+            here, there = _shared_folder(root) / file.path, Target(root=root).place(replace(file, path=path))
+            there.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(here, there)
+            except (FileNotFoundError, FileExistsError):
+                raise
+            except OSError:  # a file system without links
+                shutil.copyfile(here, there)
 
 
 def _fetch(
@@ -199,3 +284,28 @@ def remove_scene(scene: Scene, files: tuple[RemoteFile, ...]) -> None:
             folder.rmdir()
         except OSError:  # others' photos are in it
             return
+
+
+def remove_fetched(fetched: OnDemand, scenes: Iterable[Scene], output: str) -> None:
+    """Removes what is left on this machine of scenes that are committed, and the files that they shared.
+
+    Args:
+        fetched: the data set.
+        scenes: of its index.
+        output: local path or URI of the output folder.
+    """
+    root = Path(raw_folder(output))
+    if not root.is_dir():
+        return
+    common: dict[str, RemoteFile] = {}
+    for scene in scenes:
+        files = fetched.files[scene.key]
+        here = on_this_machine(scene, fetched.index.root, output)
+        if _root_of(here).exists():
+            remove_scene(here, files)
+        common |= {file.path: file for file in _shared_files(files, fetched.shared).values()}
+    if common:
+        Target(root=root / _SHARED).clear(common.values())
+    for folder in (root / _SHARED, root / FETCH_FOLDER, root):
+        with contextlib.suppress(OSError):  # others' photos are in it
+            folder.rmdir()

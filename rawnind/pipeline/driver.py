@@ -16,7 +16,6 @@ from rawnind.bridge.messages import Snapshot
 from rawnind.capacity import find_pool, photo_sizes
 from rawnind.download_estimate import estimated_sizes
 from rawnind.errors import OutputError, RayLostError, StoppedEarlyError, WorkersDyingError
-from rawnind.fetch.on_demand import remove_scene
 from rawnind.output.store import Store
 from rawnind.pipeline.bridge_link import MOST_HELD
 from rawnind.pipeline.calls import BridgeCalls, RayWatch
@@ -24,6 +23,7 @@ from rawnind.pipeline.cluster_nodes import Head, NodeWatch, may_grow, nodes, req
 from rawnind.pipeline.execution import Execution
 from rawnind.pipeline.graph import (
     build_pipeline,
+    remove_fetched_everywhere,
     require_same_installation,
     start_bridge,
     work_of,
@@ -99,8 +99,7 @@ class Driver:
             raise
         _end(actor)
         if fetched and not fetched.keep:
-            for scene in scenes:  # a worker that ended between a scene's commit and its removal has left some
-                remove_scene(scene, fetched.files[scene.key])
+            remove_fetched_everywhere(fetched, scenes, self._job.output)
         self._progress.finished(summary)
         return summary
 

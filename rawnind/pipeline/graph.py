@@ -22,7 +22,9 @@ from rawnind.bridge.in_flight import DiskBudget
 from rawnind.capacity import Pool
 from rawnind.chunks import Chunk, chunks_of
 from rawnind.errors import FolderInUseError, redacted
+from rawnind.fetch.on_demand import OnDemand, remove_fetched
 from rawnind.installation import Installation, as_installation, describe
+from rawnind.locations import is_uri
 from rawnind.pipeline.calls import translated
 from rawnind.pipeline.job import Assignment, Job
 from rawnind.pipeline.metrics import RayMetrics
@@ -177,6 +179,9 @@ def build_pipeline(job: Job, todo: Sequence[Chunk], bridge: Any, *, pool: Pool) 
         # so that Ray does not place too many workers on one node, and an autoscaler sees what they need
         memory=None if is_local() else pool.needed,
     )
+    if job.fetched:
+        # Ray adds workers where more calls are queued than run; here both of a worker run, and it would never have a second one.
+        rows.context.autoscaling_config.actor_pool_util_upscaling_threshold /= _QUEUED
     rows.set_name("scenes")  # for the dashboard
     return rows
 
@@ -199,8 +204,34 @@ def assignment(job: Job, bridge: Any, memory: float) -> Assignment:
         memory=memory,
         lock=job.lock,
         installation=job.installation,
+        fetches=job.fetched is not None,
         keep_raw=job.fetched is not None and job.fetched.keep,
+        shared=job.fetched.shared if job.fetched else frozenset(),
     )
+
+
+def remove_fetched_everywhere(fetched: OnDemand, scenes: Sequence[Scene], output: str) -> None:
+    """Removes what workers have left of fetched photos, on every node: one may have ended between a commit and the removal.
+
+    Args:
+        fetched: the data set.
+        scenes: those of the run.
+        output: local path or URI of the output folder.
+    """
+    alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    if not is_uri(output) or len(alive) == 1:
+        remove_fetched(fetched, scenes, output)
+        return
+    arguments = [ray.put(each) for each in (fetched, scenes)]
+    tasks = [
+        ray.remote(remove_fetched)
+        .options(
+            num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        )
+        .remote(*arguments, output)
+        for node in alive
+    ]
+    ray.wait(tasks, num_returns=len(tasks), timeout=timing.SHUTDOWN)
 
 
 def rows_per_block(scenes: int, workers: int) -> int:

@@ -52,7 +52,9 @@ class Assignment:
         memory: bytes that the worker may use.
         lock: of the run on the output folder; None: it is not checked.
         installation: what the driver imports; None: it is not compared.
+        fetches: whether the worker fetches the photos; `root` is then the folder for them on the driver's machine.
         keep_raw: whether fetched photos stay once their scene is committed.
+        shared: addresses of the files that more than one scene has.
     """
 
     output: str
@@ -64,4 +66,6 @@ class Assignment:
     memory: float
     lock: RunLock | None = None
     installation: Installation | None = None
+    fetches: bool = False
     keep_raw: bool = False
+    shared: frozenset[str] = frozenset()

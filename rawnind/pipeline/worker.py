@@ -17,7 +17,7 @@ from rawnind.bridge.messages import Submission
 from rawnind.bridge.stages import chunk_counts
 from rawnind.chunks import Chunk
 from rawnind.errors import RawnindError, SourceError
-from rawnind.fetch.on_demand import fetch_scene, remove_scene
+from rawnind.fetch.on_demand import as_planned, fetch_scene, on_this_machine, raw_folder, remove_scene
 from rawnind.installation import this_installation
 from rawnind.output.journal.journal import encode_result
 from rawnind.output.store import Store
@@ -72,6 +72,9 @@ class SceneWorker:
         incarnation = ray.get_runtime_context().get_actor_id(), uuid.uuid4().hex
         self._link = BridgeLink(assignment.bridge, incarnation)  # before anything that may crash
         keep_freed_memory()
+        self._driver_root = assignment.root
+        if assignment.fetches:
+            assignment = replace(assignment, root=raw_folder(assignment.output))
         self._assignment = assignment
         self._store = Store(assignment.output)
         self._is_open = False
@@ -109,20 +112,22 @@ class SceneWorker:
 
     def _fetch_and_process(self, scene: Scene, listed: bytes) -> bool:
         files = _FILES.validate_json(listed)
+        given = self._assignment
+        planned, scene = scene, on_this_machine(scene, self._driver_root, given.output)
         try:
             began = time.monotonic()
-            lost, counts = fetch_scene(scene, files, self._going_on(scene.key, "fetch"))
+            lost, counts = fetch_scene(scene, files, self._going_on(scene.key, "fetch"), shared=given.shared)
             fetched = {"fetch_seconds": time.monotonic() - began, "fetched_bytes": float(counts.transferred)}
             self._wait_for_turn(self._going_on(scene.key, "fetched"))
         except _NoLongerWantedError:
             return False
         try:
-            done = self.process(scene, lost)
+            done = self.process(scene, lost, planned)
         finally:
             self._turn.release()
         self._link.add(replace(done, telemetry={**done.telemetry, **fetched}))
         self._link.commit()
-        if not self._assignment.keep_raw:
+        if not given.keep_raw:
             remove_scene(scene, files)
         return True
 
@@ -146,12 +151,15 @@ class SceneWorker:
         while not self._turn.acquire(timeout=timing.HEARTBEAT_MIN):
             going_on("")
 
-    def process(self, scene: Scene, lost: Mapping[str, SourceError] = _NOTHING) -> Submission:
+    def process(
+        self, scene: Scene, lost: Mapping[str, SourceError] = _NOTHING, planned: Scene | None = None
+    ) -> Submission:
         """A scene's result, with the fingerprint of its files.
 
         Args:
             scene: the scene.
             lost: why photos could not be fetched, by file name.
+            planned: the scene with the paths that the plan has; None: they are the same.
 
         Raises:
             RawnindError: One of `FATAL`, which must stop the run.
@@ -160,6 +168,8 @@ class SceneWorker:
         self._require_same_installation()
         self._open_output()
         result, telemetry = self._attempt(Chunk(scene=scene), lost)
+        if planned:
+            result = as_planned(result, planned)
         return Submission(key=scene.key, data=encode_result(result), telemetry=telemetry, inputs=inputs)
 
     def _process_chunk(self, chunk: Chunk) -> Submission | None:

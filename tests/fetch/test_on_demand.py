@@ -2,7 +2,10 @@
 
 import contextlib
 import hashlib
+import json
+import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from rawnind.chunks import Chunk
 from rawnind.download_estimate import estimate_download
 from rawnind.errors import ConfigError, IndexInvalidError, SourceLostError
 from rawnind.fetch import on_demand as module
-from rawnind.fetch.on_demand import fetch_scene, on_demand, remove_scene
+from rawnind.fetch.on_demand import fetch_scene, on_demand, remove_fetched, remove_scene
 from rawnind.options import Options
 from rawnind.output.events import read_events
 from rawnind.output.store import Store
@@ -170,6 +173,38 @@ def test_a_scene_waits_until_another_worker_has_ended_its_fetch(server, publishe
     lost, _ = fetch_scene(scene, published.files[scene.key], going_on, HttpClient(HASTY))
     assert not lost
     assert len(waited) >= 3
+
+
+def test_a_photo_of_two_scenes_is_fetched_once_by_the_workers_of_a_machine(small_set, tmp_path):
+    """Two workers at once, each for its scene, of a data set whose index names one ground truth in both."""
+    (tmp_path / "card").mkdir()
+    names = [f"DSC0000{number}.DNG" for number in range(3)]
+    for name, path in zip(names, sorted(small_set.glob("*_coins_*")), strict=False):
+        shutil.copy(path, tmp_path / "card" / name)
+    truth, first, second = ({"filename": name, "sha1": hashlib.sha1((tmp_path / "card" / name).read_bytes()).hexdigest(), "iso": 100} for name in names)  # fmt: skip
+    flags = {"test_reserve": False, "unknown_sensor": False}
+    output = str(tmp_path / "out")
+    with DataverseServer(tmp_path / "card") as server:
+        scenes = {"a": {"clean_images": [truth], "noisy_images": [first], **flags}, "b": {"clean_images": [truth], "noisy_images": [second], **flags}}  # fmt: skip
+        (tmp_path / "pairs.yaml").write_text(f"root: {server.page}\nBayer: {json.dumps(scenes)}")
+        published = on_demand(
+            load_catalog(str(tmp_path / "pairs.yaml")), output, HttpClient(HASTY), keep=False
+        )
+        server.pace = 0.05
+        with ThreadPoolExecutor() as pool:
+            fetching = [pool.submit(fetch_scene, scene, published.files[scene.key], go_on, HttpClient(HASTY), published.shared) for scene in published.index.scenes]  # fmt: skip
+        assert [done.result()[0] for done in fetching] == [{}, {}]
+        assert server.asked == dict.fromkeys(names, 1)
+        assert sum(done.result()[1].transferred for done in fetching) == sum(
+            map(len, map(server.data, names))
+        )
+    for scene in published.index.scenes:
+        for ref in photos(scene):
+            assert Path(ref.path).read_bytes() == server.data(ref.filename)
+        remove_scene(scene, published.files[scene.key])
+    assert len(list((tmp_path / "out").rglob("*.DNG"))) == 1
+    remove_fetched(published, published.index.scenes, output)
+    assert not (tmp_path / "out/raw").exists()
 
 
 def test_a_disk_budget_admits_scenes_whose_photos_fit_together():

@@ -4,10 +4,13 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import rawnind
-from tests.small_set import SCENES
+from rawnind.output.store import Store
+from tests.fetch.dataverse_server import DataverseServer
+from tests.small_set import SCENES, digests
 
 NODES = """
 import pathlib, sys, time
@@ -20,8 +23,8 @@ from rawnind.output.store import Store
 from rawnind.pipeline.cluster_nodes import Head
 from rawnind.pipeline.graph import bridge_name
 
-source, output, marks, log = sys.argv[1:]
-marks = pathlib.Path(marks)
+source, output, marks, log, disks = sys.argv[1:]
+marks, disks = pathlib.Path(marks), pathlib.Path(disks)
 health = {"health_check_period_ms": 1000}  # a dead node is noticed after five
 # Nobody says that there is no autoscaler, so nodes may come.
 head_node = {"num_cpus": 0, "include_dashboard": False, "no_monitor": True, "_system_config": health}
@@ -29,6 +32,11 @@ cluster = Cluster(initialize_head=True, head_node_args=head_node)
 ray.init(address=cluster.address, namespace="rawnind", log_to_driver=False, logging_level="ERROR")
 nodes = []
 PREEMPTION = 2
+
+def add_node():  # with a temporary folder of its own, as another machine has
+    disk = disks / str(len(list(disks.iterdir())))
+    disk.mkdir()
+    return cluster.add_node(num_cpus=1, env_vars={"TMPDIR": str(disk)})
 
 def happened(what):
     with open(log, "a") as file:  # Ray prints between lines
@@ -50,14 +58,14 @@ def until(condition):
         if run.done():
             run.result()
             sys.exit("the run ended before")
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 def said(event, text):
     lines = [line for line in read_events(Store(output)) if line["event"] == event]
     return [line for line in lines if text in line.get("text", "") + line.get("scene", "")]
 
-def commits():
-    return len(said("commit", ""))
+def commits():  # the log of events on an object store has them later
+    return len(list(Store(output).list("parts")))
 
 def crash(node):
     mark = waiting()[node]
@@ -72,13 +80,13 @@ run = ThreadPoolExecutor().submit(rawnind.prepare, source, output, crop_size=64,
 until(lambda: said("note", "no node has CPUs"))
 (demand,) = Head()().demands
 happened(f"a worker asks for {demand['CPU']:g} CPU, and memory: {demand['memory'] > 1e8}")
-nodes += [cluster.add_node(num_cpus=1) for _ in range(3)]
+nodes += [add_node() for _ in range(3)]
 until(lambda: len(waiting()) == 3)
 happened("every node works")
 lost = next(iter(waiting()))
 crash(lost)
 happened("one crashed")
-nodes[nodes.index(lost)] = added = cluster.add_node(num_cpus=1)
+nodes[nodes.index(lost)] = added = add_node()
 until(lambda: added in waiting())
 until(lambda: said("note", f"({lost.node_id[:6]}) left the cluster"))
 happened("the new one works")
@@ -118,17 +126,31 @@ HAPPENED = [
 ]
 
 
-def test_nodes_that_are_added_that_crash_and_that_leave_with_notice_change_no_byte(
-    environment, faults, photos, small_set, tmp_path, is_whole
+def test_nodes_that_are_added_that_crash_and_that_leave_with_notice_change_no_byte_and_fetch_what_they_use_once(
+    environment, faults, photos, small_set, s3, tmp_path, undisturbed
 ):
     """The run begins before the first node is there, grows to three, loses one, gets another one, and one is drained."""
     for scene in SCENES:
         faults.inject_on_read(photos.find(f"_{scene}_GT_"), "wait")
-    words = [sys.executable, "-c", NODES, small_set, tmp_path / "out", faults.folder, tmp_path / "log"]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    output, disks = f"s3://bucket/{tmp_path.name}?{s3}", tmp_path / "disks"
+    disks.mkdir()
+    with DataverseServer(small_set) as server:
+        words = [sys.executable, "-c", NODES, server.page, output, faults.folder, tmp_path / "log", disks]
+        done = subprocess.run(
+            words, env=environment, capture_output=True, text=True, timeout=200, check=False
+        )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "log").read_text().splitlines() == HAPPENED
-    assert is_whole(tmp_path / "out")
+    store = Store(output)
+    for entry in store.list():
+        target = tmp_path / "out" / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(store.read(entry.path))
+    assert digests(tmp_path / "out") == undisturbed
+    left = Counter(path.name for path in disks.rglob("*.dng"))  # on the disks of nodes that crashed
+    assert left
+    assert server.asked == Counter(server.files.values()) + left
+    assert 1 <= len(list(disks.glob("*/rawnind-raw-*"))) <= 2
 
 
 def test_a_run_survives_lost_and_late_rpcs(environment, small_set, tmp_path, is_whole):
