@@ -45,11 +45,11 @@ def _every_two_seconds() -> Callable[[int, int], None]:
 
 @click.command()
 @click.argument("output")
-@click.argument("what", metavar="CROP_ID|PAIR|SCENE")
+@click.argument("what", metavar="CROP_ID|PAIR|SCENE|PHOTO")
 @click.option("-o", "picture", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png",
               help="The picture to write.")  # fmt: skip
 def show(output: str, what: str, picture: Path) -> None:
-    """Draw a crop, a pair or a scene of OUTPUT.
+    """Draw a crop, a pair, a scene, or the pairs of a photo of OUTPUT.
 
     The picture has the ground truth, the noisy photo at its brightness, the mask with the causes of invalid pixels, the difference,
     and for pairs the score of every crop. OUTPUT may be a URI, and `prepare` may still be running on it.
@@ -57,6 +57,7 @@ def show(output: str, what: str, picture: Path) -> None:
     \b
     Examples:
       rawnind show out kitchen -o kitchen.png
+      rawnind show out DSC01016 -o pair.png
       rawnind show out 367c79c5093d-5b1a2ab7c0de-1-514 -o crop.png
     """
     from rawnind.report.show import show as run_show

@@ -138,7 +138,7 @@ def _index_own(
 ) -> None:
     """Indexes files of any names, and prints the table."""
     from rawnind.indexing.build import index_photos
-    from rawnind.indexing.table import print_table, summary, table_console
+    from rawnind.indexing.table import print_table, summary, table_console, without_truth
     from rawnind.locations import is_uri
     from rawnind.progress.counter import counting
     from rawnind.source.index import require_source
@@ -165,6 +165,7 @@ def _index_own(
         )
         print_lines(f"moved: {old} is now {new}" for old, new in merged.moved)
         print_lines(first_of(f"listed and not there: {name}" for name in merged.missing))
+        print_lines(without_truth(found.choices, output))
         click.echo(f"Next: rawnind plan {output}")
 
 

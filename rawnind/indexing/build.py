@@ -10,7 +10,7 @@ import numpy as np
 
 from rawnind.errors import ConfigError, SourceError
 from rawnind.indexing.grouping import CsvTable, Grouping
-from rawnind.indexing.pairs_yaml import Merged, PairsFile, merge, read_pairs, write_pairs
+from rawnind.indexing.pairs_yaml import Merged, PairsFile, as_listed, merge, read_pairs, write_pairs
 from rawnind.indexing.roles import Choice, choose_roles
 from rawnind.indexing.scan import Report, Scan, scan, scan_objects
 from rawnind.indexing.spool import Spool
@@ -78,6 +78,7 @@ def index_photos(
     merged = None
     if target and (choices or target.exists()):  # an index without a scene cannot be read back
         merged = merge(pairs, choices)
+        choices = as_listed(pairs, choices)
         write_pairs(target, pairs)
     grouped = {each.photo.name for each in placed}
     return OwnPhotos(

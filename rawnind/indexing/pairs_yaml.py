@@ -3,14 +3,14 @@
 import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rawnind.errors import IndexInvalidError, OutputError
-from rawnind.indexing.roles import Choice
+from rawnind.indexing.roles import Choice, in_order
 from rawnind.locations import is_uri, join, local_path
 from rawnind.output.atomic_file import atomic_file
 from rawnind.source.entries import LEFT_OUT
@@ -146,6 +146,25 @@ def merge(pairs: PairsFile, choices: Sequence[Choice]) -> Merged:
             _scene(pairs, choice)[_LISTS[0 if choice.ground_truth else 1]].append(_entry(choice))
             added.append(name)
     return Merged(added=tuple(added), moved=tuple(moved), missing=tuple(sorted(missing)))
+
+
+def as_listed(pairs: PairsFile, choices: Sequence[Choice]) -> list[Choice]:
+    """The choices as the file has them after a merge: with the scenes and roles that a person gave them."""
+    listed = {entry["filename"]: (scene, entry) for _, scene, entry in pairs.entries()}
+    truths = {
+        entry["filename"]
+        for scenes in pairs.scenes.values()
+        for keys in scenes.values()
+        for entry in _in_lists(keys)[_LISTS[0]]
+    }
+    found = []
+    for choice in choices:
+        name = choice.photo.name
+        scene, entry = listed[name]
+        left_out = entry.get("role") == LEFT_OUT
+        has = replace(choice, scene=scene, ground_truth=name in truths, left_out=left_out)
+        found.append(choice if has == choice else replace(has, why="as listed", doubts=()))
+    return in_order(found)
 
 
 def _scene(pairs: PairsFile, choice: Choice) -> dict[str, Any]:

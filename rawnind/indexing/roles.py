@@ -27,6 +27,7 @@ class Choice:
         ground_truth: its role.
         why: what decided, for people.
         doubts: what a person should look at; each is printed after a question mark.
+        left_out: a person took it out.
     """
 
     photo: Found
@@ -34,6 +35,7 @@ class Choice:
     ground_truth: bool
     why: str
     doubts: tuple[str, ...] = ()
+    left_out: bool = False
 
     @property
     def cfa(self) -> Cfa:
@@ -62,6 +64,11 @@ def choose_roles(placed: Iterable[Placed]) -> list[Choice]:
     choices = [
         choice for group in scenes.values() for choice in _with_doubts(_by_scene(group), group, lowest)
     ]
+    return in_order(choices)
+
+
+def in_order(choices: Iterable[Choice]) -> list[Choice]:
+    """Sorted by scene, ground truths first, then by ISO."""
     return sorted(choices, key=_order)
 
 

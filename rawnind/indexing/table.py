@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -78,7 +79,8 @@ def _cells(choice: Choice) -> Iterator[Text]:
     yield Text(f"  {printable(choice.photo.name)}")
     yield Text(f"ISO {capture.iso}" if capture.iso else "ISO ?")
     yield Text(shutter(capture.exposure_time))
-    yield Text("GT" if choice.ground_truth else "noisy", style="green" if choice.ground_truth else "")
+    role = "out" if choice.left_out else "GT" if choice.ground_truth else "noisy"
+    yield Text(role, style={"GT": "green", "out": "dim"}.get(role, ""))
     why = Text(choice.why)
     for doubt in choice.doubts:
         why.append("\n? " + printable(doubt), style="yellow")
@@ -100,8 +102,13 @@ def summary(found: OwnPhotos) -> Iterator[str]:
     """What was found, left out and doubted, in lines."""
     scenes = {(choice.cfa, choice.scene) for choice in found.choices}
     truths = sum(choice.ground_truth for choice in found.choices)
-    noisy = len(found.choices) - truths
-    yield f"{counted(len(scenes), 'scene')}: {truths} ground-truth and {counted(noisy, 'noisy photo')}{_set_aside(found)}"
+    left_out = sum(choice.left_out for choice in found.choices)
+    noisy = len(found.choices) - truths - left_out
+    taken_out = f"; {left_out} left out" if left_out else ""
+    yield (
+        f"{counted(len(scenes), 'scene')}: {truths} ground-truth and {counted(noisy, 'noisy photo')}"
+        f"{taken_out}{_set_aside(found)}"
+    )
     for words, group in groupby(
         sorted(found.scan.unusable, key=lambda each: each[::-1]), key=lambda each: each[1]
     ):
@@ -118,6 +125,22 @@ def summary(found: OwnPhotos) -> Iterator[str]:
         yield _listed("in the table and not among the photos", found.unknown)
     if doubts := sum(len(choice.doubts) for choice in found.choices):
         yield f"{counted(doubts, 'doubt')}, marked with ?"
+
+
+def without_truth(choices: Sequence[Choice], index: Path | None) -> Iterator[str]:
+    """How to name the ground truths of scenes in which none was found; nothing where each scene has one.
+
+    Args:
+        choices: all photos.
+        index: where they are listed.
+    """
+    used = [choice for choice in choices if not choice.left_out]
+    has_truth = {(choice.cfa, choice.scene) for choice in used if choice.ground_truth}
+    scenes = sorted({choice.scene for choice in used if (choice.cfa, choice.scene) not in has_truth})
+    if scenes:
+        yield _listed(
+            f"scenes without a ground truth; write `role: gt` at their clean photo in {index}", scenes
+        )
 
 
 _MOST_NAMED = 10

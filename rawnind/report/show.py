@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import matplotlib as mpl
@@ -77,7 +77,8 @@ def show(output: str | Path, what: str) -> Picture:
 
     Args:
         output: the folder that `prepare` writes: a local path, or a URI that pyarrow.fs opens.
-        what: a crop_id or pair_id of the manifest, or the name of a scene, also as `bayer/NAME`.
+        what: a crop_id or pair_id of the manifest; the name of a scene, also as `bayer/NAME`; or that of a photo, with or
+            without its folder and extension: all pairs that it is part of.
 
     Returns:
         The picture; the last line of a notebook's cell displays it.
@@ -121,7 +122,7 @@ def _crops(folder: Folder, pair_id: str, crop_id: str = "", scene: str = "") -> 
 
 def _pairs(folder: Folder, what: str) -> list[Row]:
     """The collected pairs that a name means."""
-    named = [row for row in folder.pairs if what in (row["pair_id"], row["scene"], scene_key(row))]
+    named = [row for row in folder.pairs if what in _names(row)]
     found = [row for row in named if row["shard"]]
     if found:
         return found
@@ -131,9 +132,17 @@ def _pairs(folder: Folder, what: str) -> list[Row]:
         )
     names = sorted({row["scene"] for row in folder.pairs if row["shard"]})
     raise ConfigError(
-        f"{folder.store.location} has no crop, pair or scene {printable(what)!r}; scenes are "
+        f"{folder.store.location} has no crop, pair, scene or photo {printable(what)!r}; scenes are "
         f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
     )
+
+
+def _names(row: Row) -> set[str]:
+    """What a pair may be called: its id, its scene, and each of its photos with or without folders and extension."""
+    photos = [PurePosixPath(row[column]) for column in ("noisy_file", "gt_file")]
+    return {row["pair_id"], row["scene"], scene_key(row)} | {
+        name for photo in photos for name in (str(photo), photo.name, photo.stem)
+    }
 
 
 def _crop_picture(reader: ShardReader, row: Row) -> Picture:

@@ -96,6 +96,9 @@ def test_running_index_again_keeps_edits_and_adds_what_is_new(photos, tmp_path):
     (photos / "clinic" / "DSCF0017.RAF").rename(photos / "clinic" / "renamed.RAF")
     said = run("index", photos, "-o", pairs)
     assert "1 photo added, 15 kept as they are listed" in said
+    assert "5 scenes: 5 ground-truth and 10 noisy photos; 1 left out" in said
+    assert re.search(r"sofa by night .*\n +sofa/\S+ .* noisy +as listed", said)
+    assert re.search(r"garage/\S+ .* out +as listed", said)
     assert "moved: clinic/DSCF0017.RAF is now clinic/renamed.RAF" in said
     again = yaml.safe_load(pairs.read_text())
     assert again["Bayer"]["garage"]["clean_images"][0]["note"] == "the lamp flickered"
@@ -200,6 +203,14 @@ def test_an_iso_that_is_not_the_file_s_and_a_role_that_is_none_are_told(photos, 
     said = run("plan", pairs, "--crop-size", 64)
     assert "Refused: Bayer/sofa: role: Input should be 'gt', 'noisy' or 'out'" in said
     assert "ISO:     1 contradict their files: photos/sofa/_DSC0018.ARW (index 6400, file 1600)" in said
+
+
+def test_a_scene_without_a_ground_truth_is_named_and_where_to_write_it(photos, tmp_path):
+    pairs = tmp_path / "pairs.yaml"
+    assert "ground truth; write" not in run("index", photos / "sofa", "-o", pairs)
+    pairs.write_text(pairs.read_text().replace("role: gt", "role: noisy"))
+    said = run("index", photos / "sofa", "-o", pairs)
+    assert f"scenes without a ground truth; write `role: gt` at their clean photo in {pairs}: 1: sofa" in said
 
 
 def test_a_yaml_of_someone_else_is_not_overwritten(photos, tmp_path):

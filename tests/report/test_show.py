@@ -1,6 +1,7 @@
 """`rawnind show`: what a picture shows is what is stored, and what cannot be shown ends in a sentence."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -96,9 +97,11 @@ def test_white_is_the_brightest_of_the_ground_truth_and_black_stays_black():
     assert shown[3, 3].tolist() == [0, 0, 0]
 
 
-def test_a_crop_a_pair_and_a_scene_are_drawn(made, tmp_path):
-    maker, _, row, _ = made
-    for what in (row["crop_id"], row["pair_id"], row["scene"], f"{row['cfa']}/{row['scene']}"):
+def test_a_crop_a_pair_a_scene_and_a_photo_are_drawn(made, tmp_path):
+    maker, folder, row, _ = made
+    noisy, truth = (folder.pairs[0][column] for column in ("noisy_file", "gt_file"))
+    scene = (row["scene"], f"{row['cfa']}/{row['scene']}")
+    for what in (row["crop_id"], row["pair_id"], *scene, noisy, Path(noisy).stem, Path(truth).name):
         picture = rawnind.show(maker.store.location, what)
         assert picture._repr_png_() == picture.png
         picture.save(tmp_path / "picture.png")
@@ -111,7 +114,7 @@ def test_names_that_are_not_there_and_pairs_without_pixels_are_sentences(store):
     rawnind.output.manifest.write_manifest(store, results, rawnind.recipe.Recipe(), versions={}, contents="")
     with pytest.raises(ConfigError, match=r"no pixels are stored of pot: failed, truncated: .*broken"):
         rawnind.show(store.location, "pot")
-    with pytest.raises(ConfigError, match="has no crop, pair or scene 'pan'"):
+    with pytest.raises(ConfigError, match="has no crop, pair, scene or photo 'pan'"):
         rawnind.show(store.location, "pan")
 
 
