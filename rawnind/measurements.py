@@ -53,7 +53,9 @@ class Measurements:
         noise_b_green: of green.
         noise_a_blue: of blue.
         noise_b_blue: of blue.
-        gt_noise_a_red: the same of the GT.
+        noise_lines: of the noisy photo's red, green and blue sites five numbers each: a, b, their standard errors, and the
+            errors' covariance; also where they are too uncertain for the numbers above. Many photos together are not.
+        gt_noise_a_red: the same of the GT, from it alone.
         gt_noise_b_red: of red.
         gt_noise_a_green: of green.
         gt_noise_b_green: of green.
@@ -106,6 +108,7 @@ class Measurements:
     noise_b_green: NonNegative | None = None
     noise_a_blue: NonNegative | None = None
     noise_b_blue: NonNegative | None = None
+    noise_lines: tuple[float, ...] | None = None
     gt_noise_a_red: NonNegative | None = None
     gt_noise_b_red: NonNegative | None = None
     gt_noise_a_green: NonNegative | None = None

@@ -95,6 +95,9 @@ def noise_numbers(
         gain: factor from the noisy photo's levels to the GT's.
     """
     numbers: dict[str, Any] = {}
+    if found is not None:
+        lines = tuple(number for color in found for number in color.noisy.line)
+        numbers["noise_lines"] = lines if np.isfinite(lines).all() else None
     for color, of_pair, alone in zip(
         ("red", "green", "blue"), found or (None,) * 3, truth.noise or (None,) * 3, strict=True
     ):

@@ -39,6 +39,7 @@ _PLAINEST = 0.7  # share of the blocks of a level, by the texture that the groun
 _SHARPNESS = 0.3  # by which k is taken to differ from 1 before it is fitted
 _TEXTURE_ERRORS = (0.2, 0.1, 0.2)
 """Error of the texture's share in drawn pairs, for red, green and blue. Half of the sites are green: their texture is known best."""
+_OF_FLOOR = 0.5  # of the texture's error: there is less texture where it is dark
 _OUTLIER = 3.5  # times the median; edges and what moved
 _ROUNDS, _FREE_ROUNDS = 8, 2  # of the fit; the first ones keep outliers
 _RESIDUALS_OF_BLOCK = 16  # independent ones, about, for the weight of what is known of k
@@ -130,7 +131,10 @@ def _of_all_levels(blocks: NDArray[np.int64], pair: AlignedPair) -> NDArray[np.i
     y, x = np.clip(middle + pair.warp.shift(middle), 0, np.array(rgb.values.shape[1:]) - 1).T
     groups = level_groups((rgb.values[1, y, x].astype(np.float32) - rgb.offset) / np.float32(rgb.scale))
     quota = _MOST_BLOCKS // len(groups)
-    chosen = [np.sort(group)[:: -(-len(group) // quota)] for group in groups]
+    chosen = [
+        np.sort(group)[np.linspace(0, len(group) - 1, min(quota, len(group))).astype(np.int64)]
+        for group in groups
+    ]
     return blocks[np.sort(np.concatenate(chosen))]
 
 
@@ -190,7 +194,8 @@ def _fit(
             slope=float(line[0]),
             slope_error=float(np.hypot(errors[0], of_texture * line[0])),
             floor=float(line[1]),
-            floor_error=float(errors[1]),
+            floor_error=float(np.hypot(errors[1], _OF_FLOOR * of_texture * noise)),
+            covariance=float(covariance[0, 1]),
             texture=0.0,
         ),
         level=float(level.mean()),

@@ -38,7 +38,8 @@ _FEWEST = 24  # blocks
 _OUTLIER = (
     3.5  # times the median of a level: hot pixels and edges; noise alone reaches it in 1e-4 of the blocks
 )
-_LARGEST_ERROR = 0.025  # standard error as a share: 95 % of the values are within 5 %
+LARGEST_ERROR = 0.025
+"""Standard error of a measured value as a share of it, at most: 95 % of the values are within 5 % of the truth."""
 _SMALLEST_VARIANCE = 1e-12  # far below rounding to 16 bits, 2e-11
 _RIDGE = 1e-9  # blocks of one level have no line: its errors become large, not infinite
 _SMALLEST = 1e-3  # of the mean variance, where a line falls below zero
@@ -56,6 +57,7 @@ class ColorNoise:
         slope_error: its standard error.
         floor: in levels squared.
         floor_error: its standard error.
+        covariance: of the errors of slope and floor.
         texture: how much more variance a smaller window's residuals show, as a share of the noise: about four times the texture
             that the slope and the floor still contain.
     """
@@ -64,6 +66,7 @@ class ColorNoise:
     slope_error: float
     floor: float
     floor_error: float
+    covariance: float
     texture: float
 
     @property
@@ -72,9 +75,14 @@ class ColorNoise:
         if abs(self.texture) > _MOST_TEXTURE:
             return None, None
         return (
-            self.slope if self.slope_error <= _LARGEST_ERROR * self.slope else None,
-            self.floor if self.floor_error <= _LARGEST_ERROR * self.floor else None,
+            self.slope if self.slope_error <= LARGEST_ERROR * self.slope else None,
+            self.floor if self.floor_error <= LARGEST_ERROR * self.floor else None,
         )
+
+    @property
+    def line(self) -> tuple[float, ...]:
+        """Slope, floor, their standard errors, and the errors' covariance."""
+        return self.slope, self.floor, self.slope_error, self.floor_error, self.covariance
 
     def variance(self, level: float) -> float:
         """Of one site at a level, in levels squared; where texture is strong, an upper bound."""
@@ -137,6 +145,7 @@ def _fit(level: NDArray[np.float64], small: NDArray[np.float64], large: NDArray[
         slope_error=float(errors[0]),
         floor=float(line[1]),
         floor_error=float(errors[1]),
+        covariance=float(covariance[0, 1] * scatter),
         texture=float(np.mean(excess / fitted)),
     )
 

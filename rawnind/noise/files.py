@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from rawnind.errors import ConfigError
+from rawnind.imaging.photo_noise import LARGEST_ERROR
 from rawnind.noise.profile import CameraNoise, Curve, Entry, Value
 from rawnind.noise.samples import COLORS
 from rawnind.output.store import Store
@@ -83,17 +84,21 @@ def _value(value: Value | None) -> dict[str, Any] | None:
 
 
 def darktable_json(cameras: Sequence[CameraNoise]) -> bytes:
-    """The format of darktable's noiseprofiles.json: a and b of red, green and blue at every measured ISO, from the curves.
+    """The format of darktable's noiseprofiles.json: a and b of red, green and blue at every ISO where they are known, from the curves.
 
-    The values are those of levels before white balance; cameras without a or b of a colour are left out.
+    The values are those of levels before white balance. b may be more uncertain than a: what counts is the noise of middle grey.
     """
     makers: dict[str, list[dict[str, Any]]] = {}
     for each in cameras:
         curves = {curve.color: curve for curve in each.curves}
-        if any(color not in curves or curves[color].b_fixed is None for color in COLORS):
+        isos = [
+            iso
+            for iso in sorted({entry.iso for entry in each.entries})
+            if all(color in curves and _is_known(curves[color], iso) for color in COLORS)
+        ]
+        if not isos:
             continue
         maker, model = maker_and_model(each.camera)
-        isos = sorted({entry.iso for entry in each.entries if entry.a})
         made = [_darktable_profile(model, iso, [curves[color] for color in COLORS]) for iso in isos]
         comment = f"measured by rawnind; {CONVENTION}"
         makers.setdefault(maker, []).append({"comment": comment, "model": model, "profiles": made})
@@ -102,6 +107,17 @@ def darktable_json(cameras: Sequence[CameraNoise]) -> bytes:
         "noiseprofiles": [{"maker": maker, "models": models} for maker, models in makers.items()],
     }
     return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+_MIDDLE_GREY = 0.18  # level
+
+
+def _is_known(curve: Curve, iso: int) -> bool:
+    """Whether a is sure, and b as far as the noise of middle grey depends on it."""
+    a, b = (curve.value(part, iso) for part in "ab")
+    if a is None or b is None or a.error > LARGEST_ERROR * a.value:
+        return False
+    return b.error <= LARGEST_ERROR * (_MIDDLE_GREY * a.value + b.value)
 
 
 def _darktable_profile(model: str, iso: int, curves: Sequence[Curve]) -> dict[str, Any]:

@@ -1,20 +1,22 @@
-"""Noise profiles: of each camera, ISO and colour the typical measurement, and curves over ISO."""
+"""Noise profiles: of each camera, ISO and colour the pooled measurements, and curves over ISO."""
 
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import nnls
+from numpy.typing import NDArray
 
+from rawnind.imaging.photo_noise import LARGEST_ERROR
+from rawnind.noise.pooling import pool
 from rawnind.noise.samples import COLORS, Method, Sample
 
-_ORDER_A = (Method.PAIR, Method.BURST, Method.PHOTO)
-_ORDER_B = (Method.DARK, Method.PAIR, Method.BURST, Method.PHOTO)
-"""From the best one on: a photo alone also shows texture as fine as the noise."""
-_SURE = 0.05  # relative standard error
-_CLEAR = 0.2  # relative difference
+_ROUNDING = 1e-6
+_APART = 3.0  # standard errors between one colour and all
+_ORDER_A = (Method.PAIR, Method.BURST)
+_ORDER_B = (Method.DARK, Method.PAIR, Method.BURST)
+"""From the best one on. A photo alone also shows texture as fine as the noise: it comes last, after the curve."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,28 +24,26 @@ class Value:
     """A number with its confidence.
 
     Attributes:
-        value: median of the measurements.
-        error: standard error of the median from their scatter; None for a single one.
+        value: of all measurements together.
+        error: its standard error, from those of the measurements and from their scatter.
         photos: number of measurements.
-        method: what they were made on.
+        method: what they were made on; `curve`: on photos of other ISOs too.
     """
 
     value: float
-    error: float | None
+    error: float
     photos: int
     method: Method
 
     @property
     def confidence(self) -> str:
-        """`high` where several measurements agree within 5 %, `single` for one, else `low`; `low` too for photos alone.
+        """`high` where several measurements count, `single` for one; `low` for photos alone.
 
         In a photo alone, texture as fine as the noise counts as noise: what agrees may be too high.
         """
         if self.method is Method.PHOTO:
             return "low"
-        if self.error is None:
-            return "single"
-        return "high" if self.error <= _SURE * abs(self.value) else "low"
+        return "high" if self.photos > 1 else "single"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,13 +69,19 @@ class Curve:
     Photon noise per level grows with the gain; of the read noise, one part is before the gain and one behind it.
 
     Attributes:
+        a_error: standard error of `a_per_iso`.
+        b_covariance: variances of `b_fixed` and `b_per_iso2`, and between them their covariance.
+        photos: number of measurements.
         deviation: largest relative deviation of a measured `a` from the curve; None with fewer than two ISOs.
     """
 
     color: str
     a_per_iso: float
+    a_error: float
     b_fixed: float | None
     b_per_iso2: float | None
+    b_covariance: tuple[float, float, float] | None
+    photos: int
     deviation: float | None
 
     def a(self, iso: float) -> float:
@@ -87,6 +93,23 @@ class Curve:
         if self.b_fixed is None or self.b_per_iso2 is None:
             return None
         return self.b_fixed + self.b_per_iso2 * iso**2
+
+    def value(self, part: str, iso: int) -> Value | None:
+        """A or b at an ISO with its error; None where b was not measured."""
+        if part == "a":
+            found: float | None = self.a(iso)
+            error = self.a_error * iso
+        else:
+            found, square = self.b(iso), 0.0
+            if self.b_covariance is not None:
+                fixed, both, growing = self.b_covariance
+                square = fixed + 2 * iso**2 * both + iso**4 * growing
+            error = max(square, 0.0) ** 0.5
+        return (
+            None
+            if found is None
+            else Value(value=found, error=error, photos=self.photos, method=Method.CURVE)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,63 +137,129 @@ def profiles(samples: Iterable[Sample]) -> list[CameraNoise]:
 
 
 def _camera(name: str, samples: Sequence[Sample]) -> CameraNoise:
-    places = sorted({(sample.iso, COLORS.index(sample.color)) for sample in samples})
-    entries = []
-    for iso, number in places:
-        here = [sample for sample in samples if (sample.iso, sample.color) == (iso, COLORS[number])]
-        entries.append(
-            Entry(
-                iso=iso,
-                color=COLORS[number],
-                a=_value(here, "a", _ORDER_A),
-                b=_value(here, "b", _ORDER_B),
-                row=_value(here, "row", (Method.DARK, Method.BURST)),
-            )
-        )
+    curves = _curves(samples)
+    isos = sorted({sample.iso for sample in samples})
+    entries = [_entry(iso, color, curves.get(color), samples) for iso in isos for color in COLORS]
     spans = [sample.span for sample in samples if sample.span is not None]
-    curves = (_curve(color, [entry for entry in entries if entry.color == color]) for color in COLORS)
     return CameraNoise(
         camera=name,
         entries=tuple(entries),
-        curves=tuple(curve for curve in curves if curve),
+        curves=tuple(curves.values()),
         span=statistics.mode(spans) if spans else None,
     )
 
 
-def _value(samples: Sequence[Sample], name: str, order: Sequence[Method]) -> Value | None:
-    """The median of the measurements by the best method that there is."""
-    for method in order:
-        values = [getattr(sample, name) for sample in samples if sample.method is method]
-        found = [value for value in values if value is not None]
+def _entry(iso: int, color: str, curve: Curve | None, samples: Sequence[Sample]) -> Entry:
+    here = [sample for sample in samples if sample.iso == iso]
+    own = [sample for sample in here if sample.color == color]
+    parts: dict[str, Value | None] = {}
+    for part, order in (("a", _ORDER_A), ("b", _ORDER_B)):
+        candidates = [value for method in order for value in _values(part, method, own, here)]
+        candidates += [curve.value(part, iso) if curve else None, _value(part, Method.PHOTO, own)]
+        parts[part] = next((value for value in candidates if value and _is_sure(value)), None)
+    rows = [sample for sample in own if sample.row is not None]
+    return Entry(iso=iso, color=color, a=parts["a"], b=parts["b"], row=_row(rows))
+
+
+def _is_sure(value: Value) -> bool:
+    return value.error <= LARGEST_ERROR * value.value * (1 + _ROUNDING)
+
+
+def _values(part: str, method: Method, own: Sequence[Sample], here: Sequence[Sample]) -> list[Value | None]:
+    """By one method: of all colours together, which have one amplifier in most cameras; of one alone, where it is not that of all."""
+    alone, together = _value(part, method, own), _value(part, method, here)
+    if alone and together:
+        apart = abs(alone.value - together.value)
+        if apart > _APART * (alone.error**2 + together.error**2) ** 0.5:
+            return [alone]
+    return [together, alone]
+
+
+def _value(part: str, method: Method, samples: Sequence[Sample]) -> Value | None:
+    """All measurements of one ISO by one method together."""
+    chosen = [sample for sample in samples if sample.method is method and getattr(sample, part) is not None]
+    if not chosen:
+        return None
+    found, covariance = pool(chosen, lambda _: np.eye(2))
+    number = "ab".index(part)
+    return Value(
+        value=float(found[number]),
+        error=float(covariance[number, number] ** 0.5),
+        photos=len({sample.photo for sample in chosen}),
+        method=method,
+    )
+
+
+def _row(samples: Sequence[Sample]) -> Value | None:
+    """The median row noise by the best method that there is."""
+    for method in (Method.DARK, Method.BURST):
+        found = [sample.row for sample in samples if sample.method is method and sample.row is not None]
         if found:
-            error = 1.2533 * statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else None
-            return Value(value=statistics.median(found), error=error, photos=len(found), method=method)
+            spread = statistics.stdev(found) if len(found) > 1 else found[0]
+            return Value(
+                value=statistics.median(found),
+                error=1.2533 * spread / len(found) ** 0.5,
+                photos=len(found),
+                method=method,
+            )
     return None
 
 
-def _curve(color: str, entries: Sequence[Entry]) -> Curve | None:
-    slopes = [(entry.iso, entry.a.value, entry.a.photos) for entry in entries if entry.a]
+def _curves(samples: Sequence[Sample]) -> dict[str, Curve]:
+    """The curve of each colour, through its own measurements, or through those of all colours where they are too few."""
+    sound = [sample for sample in samples if sample.method is not Method.PHOTO]
+    everything = _curve("", sound) or _curve("", samples)
+    curves = {}
+    for color in COLORS:
+        own = _curve(color, [sample for sample in sound if sample.color == color])
+        if own is None or own.a_error > LARGEST_ERROR * own.a_per_iso:
+            own = replace(everything, color=color) if everything else None
+        if own is not None:
+            curves[color] = own
+    return curves
+
+
+def _curve(color: str, samples: Sequence[Sample]) -> Curve | None:
+    slopes = [sample for sample in samples if sample.a is not None]
+    floors = [sample for sample in samples if sample.b is not None]
     if not slopes:
         return None
-    repeated = [a / iso for iso, a, photos in slopes for _ in range(min(photos, 10))]
-    per_iso = statistics.median(repeated)
-    floors = [(entry.iso, entry.b.value) for entry in entries if entry.b and entry.b.value > 0]
-    fixed, growing = _floor_curve(floors) if floors else (None, None)
-    deviation = max(abs(a / (per_iso * iso) - 1) for iso, a, _ in slopes) if len(slopes) > 1 else None
-    return Curve(color=color, a_per_iso=per_iso, b_fixed=fixed, b_per_iso2=growing, deviation=deviation)
+    parts = [0, 1, 2] if floors else [0]
+    found, covariance = _fitted(samples, parts)
+    below = [part for part in parts if found[part] < 0]
+    if below:
+        found, _ = _fitted(samples, [part for part in parts if part not in below])
+    isos = {
+        iso: _value("a", Method.PAIR, [s for s in slopes if s.iso == iso]) for iso in {s.iso for s in slopes}
+    }
+    deviations = [
+        abs(value.value / (found[0] * iso) - 1) for iso, value in isos.items() if value and _is_sure(value)
+    ]
+    return Curve(
+        color=color,
+        a_per_iso=float(found[0]),
+        a_error=float(covariance[0, 0] ** 0.5),
+        b_fixed=float(found[1]) if floors else None,
+        b_per_iso2=float(found[2]) if floors else None,
+        b_covariance=(float(covariance[1, 1]), float(covariance[1, 2]), float(covariance[2, 2]))
+        if floors
+        else None,
+        photos=len({sample.photo for sample in samples}),
+        deviation=float(max(deviations)) if len(deviations) > 1 else None,
+    )
 
 
-def _floor_curve(floors: Sequence[tuple[int, float]]) -> tuple[float, float]:
-    """Both parts, neither negative, by least squares of relative deviations.
+def _fitted(
+    samples: Sequence[Sample], parts: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(3,) a per ISO, b's fixed part and its part per ISO squared, and their covariance; 0 for parts that are not fitted."""
+    floors = [max(s.b, 0.0) + (s.b_error or 0.0) for s in samples if s.b is not None]
+    known = np.array([np.inf, min(floors, default=np.inf), np.inf])  # the fixed part exceeds b at no ISO
 
-    There is a fixed part only where b falls clearly slower than ISO^2 towards low ISOs: from high ISOs alone it is not known.
-    """
-    iso, b = np.array(sorted(floors), np.float64).T
-    ratio = b / iso**2
-    if len(b) < 2 or ratio[0] < (1 + _CLEAR) * ratio[-1]:
-        return 0.0, float(np.median(ratio))
-    scale = float(iso.max()) ** 2
-    design = np.stack([1 / b, iso**2 / scale / b], axis=1)
-    norms = np.linalg.norm(design, axis=0)
-    parts, _ = nnls(design / norms, np.ones(len(b)))
-    return float(parts[0] / norms[0]), float(parts[1] / norms[1] / scale)
+    def design(sample: Sample) -> NDArray[np.float64]:
+        return np.array([[sample.iso, 0, 0], [0, 1, sample.iso**2]], np.float64)[:, parts]
+
+    own, errors = pool(samples, design, known[parts])
+    found, covariance = np.zeros(3), np.zeros((3, 3))
+    found[parts], covariance[np.ix_(parts, parts)] = own, errors
+    return found, covariance

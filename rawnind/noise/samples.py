@@ -13,7 +13,7 @@ from typing import Any
 
 from rawnind.errors import ConfigError, SourceError
 from rawnind.imaging.photo import Photo
-from rawnind.imaging.photo_noise import photo_noise
+from rawnind.imaging.photo_noise import LARGEST_ERROR, photo_noise
 from rawnind.noise.frames import FrameNoise, burst_noise, dark_noise
 from rawnind.output.manifest import PAIRS
 from rawnind.output.store import Store
@@ -29,12 +29,13 @@ _MOST_DARK = 200  # files of a folder of dark frames
 
 
 class Method(StrEnum):
-    """What a value was measured on."""
+    """What a value was measured on; a curve: on photos of other ISOs too."""
 
     PAIR = "pair"
     BURST = "burst"
     DARK = "dark"
     PHOTO = "photo"
+    CURVE = "curve"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +43,11 @@ class Sample:
     """The noise of one colour as one photo, pair, burst or set of dark frames shows it; None where it was not measured.
 
     Attributes:
+        photo: what it was measured on, for counting.
         a: variance = a * level + b of a single site, in levels squared.
+        a_error: its standard error.
+        b_error: of b.
+        covariance: of both errors.
         row: standard deviation of a row's common offset, in levels.
         span: white level minus black level, in sensor values.
     """
@@ -51,13 +56,18 @@ class Sample:
     iso: int
     color: str
     method: Method
+    photo: str = ""
     a: float | None = None
     b: float | None = None
+    a_error: float | None = None
+    b_error: float | None = None
+    covariance: float = 0.0
     row: float | None = None
     span: float | None = None
 
 
 _COLUMNS = ("camera", "iso", "gt_iso", "noisy_sha1", "gt_sha1", "black_level", "white_level")
+_LINES = "noise_lines"
 _OWN = tuple(f"{prefix}noise_{part}_{color}" for prefix in ("", "gt_") for part in "ab" for color in COLORS)
 
 
@@ -72,7 +82,7 @@ def samples_of_output(store: Store) -> Iterator[Sample]:
     """
     require_sealed(store)
     with open_table(store, PAIRS, _COLUMNS[:-2]) as file:
-        table = file.read([name for name in (*_COLUMNS, *_OWN) if name in file.schema_arrow.names])
+        table = file.read([name for name in (*_COLUMNS, _LINES, *_OWN) if name in file.schema_arrow.names])
     require_sound(table, PAIRS, store.location)
     truths: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in table.to_pylist():
@@ -95,18 +105,20 @@ def _span(row: dict[str, Any]) -> float | None:
 
 
 def _of_row(row: dict[str, Any], prefix: str, iso: int, method: Method) -> Iterator[Sample]:
-    """The samples of one photo of a pair.
-
-    A pair's red and blue are those of green where they were not measured: all colours have the same amplifier, before white
-    balance, and texture disturbs green least.
-    """
-    green = tuple(row.get(f"{prefix}noise_{part}_green") for part in "ab")
-    for color in COLORS:
-        a, b = (row.get(f"{prefix}noise_{part}_{color}") for part in "ab")
-        if method is Method.PAIR and a is None:
-            a, b = green
+    """The samples of one photo of a pair; of a folder of an earlier version, only what was sure by itself."""
+    for number, color in enumerate(COLORS):
+        lines = row.get(_LINES) if method is Method.PAIR else None
+        if lines:
+            a, b, a_error, b_error, covariance = lines[5 * number : 5 * number + 5]
+        else:
+            a, b = (row.get(f"{prefix}noise_{part}_{color}") for part in "ab")
+            a_error, b_error = (None if value is None else LARGEST_ERROR * value for value in (a, b))
+            covariance = 0.0
         if a is not None or b is not None:
-            yield Sample(camera=row["camera"], iso=iso, color=color, method=method, a=a, b=b, span=_span(row))
+            yield Sample(
+                camera=row["camera"], iso=iso, color=color, method=method, photo=row[f"{prefix or 'noisy_'}sha1"], a=a, b=b,
+                a_error=a_error, b_error=b_error, covariance=covariance, span=_span(row),
+            )  # fmt: skip
 
 
 Progress = Callable[[int, int], None]
@@ -130,7 +142,7 @@ def samples_of_source(source: str | Path, progress: Progress = lambda *_: None) 
 
 
 def _of_scene(scene: Scene) -> Iterator[Sample]:
-    bursts: dict[tuple[str, int], list[Photo]] = defaultdict(list)
+    bursts: dict[tuple[str, int], list[tuple[str, Photo]]] = defaultdict(list)
     for ref in (*scene.ground_truths, *scene.noisy):
         photo = _decoded(ref)
         iso = ref.iso or (photo.sensor.capture.iso if photo and photo.sensor.capture else None)
@@ -138,12 +150,15 @@ def _of_scene(scene: Scene) -> Iterator[Sample]:
             continue
         for color, noise in zip(COLORS, photo_noise(photo) or (), strict=False):
             a, b = noise.measured
-            yield _sample(photo, iso, color, Method.PHOTO, a=a, b=b)
+            yield Sample(
+                camera=photo.sensor.camera, iso=iso, color=color, method=Method.PHOTO, photo=ref.sha1, a=a, b=b,
+                a_error=noise.slope_error, b_error=noise.floor_error, span=_span_of(photo),
+            )  # fmt: skip
         if ref.ground_truth:
-            bursts[photo.sensor.camera, iso].append(photo)
+            bursts[photo.sensor.camera, iso].append((ref.sha1, photo))
     for (_, iso), photos in bursts.items():
-        for one, other in pairwise(photos):
-            yield from _of_frames(one, iso, Method.BURST, burst_noise(one, other) or ())
+        for (name, one), (_, other) in pairwise(photos):
+            yield from _of_frames(one, name, iso, Method.BURST, burst_noise(one, other) or ())
 
 
 def samples_of_dark_frames(folder: Path) -> Iterator[Sample]:
@@ -171,7 +186,7 @@ def samples_of_dark_frames(folder: Path) -> Iterator[Sample]:
             f"{folder} holds no two RAW files of one camera and ISO; dark frames are compared with each other"
         )
     for (_, iso, _), photos in several.items():
-        yield from _of_frames(photos[0], iso, Method.DARK, dark_noise(photos))
+        yield from _of_frames(photos[0], "dark", iso, Method.DARK, dark_noise(photos))
 
 
 def _ref_of(path: Path) -> ImageRef:
@@ -196,21 +211,16 @@ def _decoded(ref: ImageRef) -> Photo | None:
         return None
 
 
-def _sample(
-    photo: Photo,
-    iso: int,
-    color: str,
-    method: Method,
-    *,
-    a: float | None,
-    b: float | None,
-    row: float | None = None,
-) -> Sample:
-    sensor = photo.sensor
-    span = sensor.white_level - math.fsum(sensor.black_level) / len(sensor.black_level)
-    return Sample(camera=sensor.camera, iso=iso, color=color, method=method, a=a, b=b, row=row, span=span)
-
-
-def _of_frames(photo: Photo, iso: int, method: Method, noise: Iterable[FrameNoise]) -> Iterator[Sample]:
+def _of_frames(
+    photo: Photo, name: str, iso: int, method: Method, noise: Iterable[FrameNoise]
+) -> Iterator[Sample]:
     for color, found in zip(COLORS, noise, strict=False):
-        yield _sample(photo, iso, color, method, a=found.a, b=found.b, row=found.row)
+        yield Sample(
+            camera=photo.sensor.camera, iso=iso, color=color, method=method, photo=name, a=found.a, b=found.b,
+            a_error=found.a_error, b_error=found.b_error, row=found.row, span=_span_of(photo),
+        )  # fmt: skip
+
+
+def _span_of(photo: Photo) -> float:
+    sensor = photo.sensor
+    return sensor.white_level - math.fsum(sensor.black_level) / len(sensor.black_level)

@@ -17,7 +17,8 @@ _LEVELS = pa.list_(pa.field("element", pa.float64(), nullable=False))
 
 
 def _kinds(names: Iterable[str]) -> dict[str, pa.DataType]:
-    return {name: pa.int32() if name in _INTEGER_MEASUREMENTS else pa.float64() for name in names}
+    special = dict.fromkeys(_INTEGER_MEASUREMENTS, pa.int32()) | {"noise_lines": _LEVELS}
+    return {name: special.get(name, pa.float64()) for name in names}
 
 
 _MEASUREMENTS = [field.name for field in fields(Measurements)]

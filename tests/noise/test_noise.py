@@ -1,8 +1,11 @@
 """Noise profiles: which measurements count, and the files that are written. The measurements are tested in tests/imaging."""
 
+import itertools
 import json
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -11,13 +14,68 @@ from rawnind.errors import ConfigError, IndexInvalidError
 from rawnind.noise.files import darktable_json
 from rawnind.noise.profile import profiles
 from rawnind.noise.run import noise
-from rawnind.noise.samples import Method, Sample, samples_of_dark_frames, samples_of_output
+from rawnind.noise.samples import COLORS, Method, Sample, samples_of_dark_frames, samples_of_output
 from rawnind.output.store import Store
 from tests.feed.folder_maker import FolderMaker
 
+NAMES = itertools.count()
 
-def sample(iso, a, *, color="green", method=Method.PAIR, b=None, camera="SONY ILCE-7C"):
-    return Sample(camera=camera, iso=iso, color=color, method=method, a=a, b=b, span=15871.0)
+
+def sample(
+    iso, a, *, color="green", method=Method.PAIR, b=None, camera="SONY ILCE-7C", error=0.02, photo=None
+):
+    a_error, b_error = (None if value is None else error * value for value in (a, b))
+    return Sample(
+        camera=camera, iso=iso, color=color, method=method, photo=photo or str(next(NAMES)), a=a, b=b, a_error=a_error,
+        b_error=b_error, span=15871.0,
+    )  # fmt: skip
+
+
+def test_many_uncertain_photos_together_are_sure_and_the_errors_are_honest():
+    rng = np.random.default_rng()
+    a, b, error = 8e-4, 4e-6, 0.1
+    off = []
+    for _ in range(20):
+        noisy = a * (1 + error * rng.standard_normal(30)), b * (1 + error * rng.standard_normal(30))
+        found = [
+            replace(sample(1600, a, b=b, error=error), a=one, b=other)
+            for one, other in zip(*noisy, strict=True)
+        ]
+        (camera,) = profiles(found)
+        entry = next(entry for entry in camera.entries if entry.color == "green")
+        assert entry.a.error < 0.025 * a
+        off += [(entry.a.value - a) / entry.a.error, (entry.b.value - b) / entry.b.error]
+    assert 0.6 < np.std(off) < 1.6
+    (camera,) = profiles(found[:3])
+    assert next(entry for entry in camera.entries if entry.color == "green").a is None
+
+
+def test_a_few_wrong_measurements_count_little():
+    good = [sample(1600, 8e-4 * factor, error=0.03) for factor in (0.97, 0.99, 1.0, 1.02, 1.03, 1.01)]
+    (camera,) = profiles([*good, sample(1600, 2e-3, error=0.03)])
+    assert camera.entries[1].a.value == pytest.approx(8e-4, rel=0.05)
+
+
+def test_an_iso_without_a_sure_measurement_takes_the_curve():
+    sure = [sample(iso, 2e-7 * iso, b=4e-14 * iso**2) for iso in (6400, 12800) for _ in range(4)]
+    (camera,) = profiles([*sure, sample(800, 3e-4, b=9e-7, error=2.0)])
+    entry = next(entry for entry in camera.entries if (entry.iso, entry.color) == (800, "green"))
+    assert (entry.a.value, str(entry.a.method), entry.a.confidence) == (
+        pytest.approx(1.6e-4, rel=0.02),
+        "curve",
+        "high",
+    )
+    assert entry.b is None  # a part that does not grow with ISO cannot be excluded
+
+
+def test_a_colour_with_another_amplifier_has_its_own_values():
+    found = [
+        sample(1600, 8e-4 * (1.2 if color == "red" else 1), color=color, error=0.01)
+        for color in COLORS
+        for _ in range(4)
+    ]
+    (camera,) = profiles(found)
+    assert [entry.a.value for entry in camera.entries] == pytest.approx([9.6e-4, 8e-4, 8e-4], rel=0.02)
 
 
 def test_a_curve_follows_iso_and_the_better_method_counts():
@@ -25,14 +83,15 @@ def test_a_curve_follows_iso_and_the_better_method_counts():
     (camera,) = profiles(
         [*found, sample(800, 9e-4, method=Method.PHOTO), sample(800, None, b=3.6e-8, method=Method.DARK)]
     )
-    (curve,) = camera.curves
+    curve = camera.curves[1]
+    assert [each.color for each in camera.curves] == list(COLORS)  # all have one amplifier
     assert curve.a(1600) == pytest.approx(3.2e-4)
     assert curve.b_fixed == pytest.approx(1e-8, rel=0.5)
     assert curve.b(6400) == pytest.approx(4e-14 * 6400**2, rel=0.05)
-    entry = next(entry for entry in camera.entries if entry.iso == 800)
+    entry = next(entry for entry in camera.entries if (entry.iso, entry.color) == (800, "green"))
     assert (entry.a.value, entry.a.photos, entry.a.method) == (pytest.approx(1.6e-4), 3, Method.PAIR)
     assert entry.a.confidence == "high"
-    assert (entry.b.value, entry.b.confidence) == (3.6e-8, "single")
+    assert (entry.b.value, entry.b.confidence) == (pytest.approx(3.6e-8), "single")
 
 
 def test_darktables_file_has_its_keys_and_leaves_out_what_was_not_measured():
@@ -61,7 +120,7 @@ def test_an_output_folder_gives_three_files_and_other_files_stay(tmp_path):
     assert result.exit_code == 0, result.output
     assert "Sony A7" in result.output
     found = json.loads((out / "noise" / "noise.json").read_text())
-    assert found["cameras"][0]["profiles"][0]["a"]["value"] == 6e-4
+    assert found["cameras"][0]["profiles"][0]["a"]["value"] == pytest.approx(6e-4)
     assert found["cameras"][0]["profiles"][0]["read_noise_sensor_values"] == pytest.approx(
         5e-7**0.5 * (16000 - 513.5)
     )
@@ -104,11 +163,19 @@ def test_raw_files_and_dark_frames_are_read(tmp_path, sample_set):
     assert place == str(tmp_path / "to")
 
 
-def test_a_pairs_red_is_that_of_green_where_it_was_not_measured(tmp_path):
+def test_what_one_photo_does_not_show_for_sure_is_read_from_its_lines(tmp_path):
+    lines = (6e-4, 5e-7, 3e-5, 1e-7, -1e-13) * 3
+    out = FolderMaker(tmp_path / "out").scene("a", crops=1, noise={"noise_lines": lines}).finish()
+    found = list(samples_of_output(Store(str(out))))
+    assert [each.color for each in found] == list(COLORS)
+    assert {(each.a, each.b, each.a_error, each.b_error, each.covariance) for each in found} == {lines[:5]}
+
+
+def test_of_a_folder_of_an_earlier_version_only_sure_values_count(tmp_path):
     noisy = {"noise_a_green": 6e-4, "noise_b_green": 5e-7, "noise_a_blue": 7e-4}
     out = FolderMaker(tmp_path / "out").scene("a", crops=1, noise=noisy).finish()
-    found = {each.color: (each.a, each.b) for each in samples_of_output(Store(str(out)))}
-    assert found == {"red": (6e-4, 5e-7), "green": (6e-4, 5e-7), "blue": (7e-4, None)}
+    found = {each.color: (each.a, each.a_error, each.b) for each in samples_of_output(Store(str(out)))}
+    assert found == {"green": (6e-4, 0.025 * 6e-4, 5e-7), "blue": (7e-4, 0.025 * 7e-4, None)}
 
 
 def test_a_ground_truth_counts_where_none_of_its_pairs_contradicts(tmp_path):

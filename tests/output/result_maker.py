@@ -57,7 +57,7 @@ def make_measured(seed=0, **changes):
     rng = np.random.default_rng(seed)
     values = {field.name: float(rng.uniform(0.01, 0.03)) for field in fields(Measurements)}
     values |= {"shift_y": 3, "shift_x": -5, "alignment_score": 50 + values["alignment_score"], "gain": 1.25,
-               "mask_mean": 0.97, "msssim": 0.9, "rotation": None}  # fmt: skip
+               "mask_mean": 0.97, "msssim": 0.9, "rotation": None, "noise_lines": tuple(rng.uniform(0, 1e-3, 15).tolist())}  # fmt: skip
     return Measurements(**(values | changes))
 
 
