@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections import Counter
@@ -207,9 +208,10 @@ def fetch_scene(
 
     Raises:
         SourceLostError: The server cannot be reached.
-        OutputError: The disk is full, or the folder cannot be written.
+        OutputError: The disk is full, or the folder cannot be written or is another user's.
     """
     root, common = _root_of(scene), _shared_files(files, shared)
+    _claim(root.parent.parent)
     transferred = 0
     if common:
         lent = _fetch(tuple(common.values()), _shared_folder(root), going_on, client)
@@ -225,6 +227,23 @@ def fetch_scene(
         elif place in failed:
             lost[name] = _error_of(name, failed[place])
     return lost, replace(done.counts, transferred=done.counts.transferred + transferred)
+
+
+def _claim(raw: Path) -> None:
+    """Makes a raw folder that lies in the temporary folder, where anybody may have put something of its name.
+
+    Raises:
+        OutputError: It is a link, or belongs to another user.
+    """
+    if str(raw.parent) != tempfile.gettempdir():
+        return
+    try:
+        raw.mkdir(mode=0o700, exist_ok=True)
+        status = raw.lstat()
+    except OSError as error:
+        raise OutputError(f"cannot use {raw}: {error.strerror}; remove it, or set TMPDIR") from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise OutputError(f"cannot use {raw}: it is a link or another user's; remove it, or set TMPDIR")
 
 
 def _shared_files(files: Iterable[RemoteFile], shared: Collection[str]) -> dict[str, RemoteFile]:

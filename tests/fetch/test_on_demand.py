@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,7 +20,7 @@ from rawnind import timing
 from rawnind.bridge.in_flight import DiskBudget, InFlightScenes
 from rawnind.chunks import Chunk
 from rawnind.download_estimate import estimate_download
-from rawnind.errors import ConfigError, IndexInvalidError, SourceLostError
+from rawnind.errors import ConfigError, IndexInvalidError, OutputError, SourceLostError
 from rawnind.fetch import on_demand as module
 from rawnind.fetch.on_demand import fetch_scene, on_demand, remove_fetched, remove_scene
 from rawnind.options import Options
@@ -156,6 +157,22 @@ def test_a_server_that_is_gone_stops_the_run_and_blames_no_photo(server, publish
     server.__exit__()
     with pytest.raises(SourceLostError, match="run again to resume"):
         fetch_scene(scene, published.files[scene.key], go_on, HttpClient(HASTY))
+
+
+def test_a_raw_folder_in_the_temporary_folder_that_someone_else_made_is_not_used(
+    server, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    published = on_demand(load_catalog(server.page), "s3://bucket/out", HttpClient(HASTY), keep=False)
+    scene, raw, theirs = published.index.scenes[0], Path(published.index.root), tmp_path / "theirs"
+    theirs.mkdir()
+    raw.symlink_to(theirs)
+    with pytest.raises(OutputError, match="it is a link or another user's; remove it, or set TMPDIR"):
+        fetch_scene(scene, published.files[scene.key], go_on, HttpClient(HASTY))
+    assert not list(theirs.iterdir())
+    raw.unlink()
+    lost, _ = fetch_scene(scene, published.files[scene.key], go_on, HttpClient(HASTY))
+    assert (lost, raw.stat().st_mode & 0o777) == ({}, 0o700)
 
 
 def test_a_scene_waits_until_another_worker_has_ended_its_fetch(server, published, monkeypatch):
