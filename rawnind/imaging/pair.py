@@ -118,12 +118,15 @@ def align_pair(truth: Prepared, noisy: Prepared, recipe: Recipe) -> AlignedPair 
     found = align(truth.features, noisy.features, max_shift=recipe.max_shift)
     measured = _alignment_numbers(found, truth.photo.sensor.first_tile_from(noisy.photo.sensor))
     registration = found.registration
-    if registration is None or found.score < recipe.min_alignment_score:
+    if registration is None or (found.rival is None and found.score < recipe.min_alignment_score):
         detail = f"correlation peak {found.score:.1f}, at least {recipe.min_alignment_score:g} is needed"
         return reject(truth, noisy, Reason.ALIGNMENT_UNCERTAIN, detail, measured)
     if registration.agreement < MIN_AGREEMENT:
         detail = f"one smooth warp explains {registration.agreement:.0%} of the patches, {MIN_AGREEMENT:.0%} are needed"
         return reject(truth, noisy, Reason.MISALIGNED, detail, measured)
+    if found.rival is not None:
+        detail = f"a shift of ({found.rival[0]:.1f}, {found.rival[1]:.1f}) sites fits as well as the best, as in a scene that repeats"
+        return reject(truth, noisy, Reason.ALIGNMENT_UNCERTAIN, detail, measured)
     cfa, shape, warp = noisy.photo.cfa, noisy.photo.mosaic.shape, registration.warp
     rect = warp.overlap((shape[0], shape[1]), truth.photo.mosaic.shape[:2], cfa.period)
     if min(rect.height, rect.width) < recipe.crop_size:

@@ -4,7 +4,7 @@ The noisy photo samples a canvas at whole pixels, so that what it shows without 
 samples it by Lanczos interpolation, at positions rounded to 1/32 pixel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
+from tests.imaging.periodic import Periodic, draw_periodic, periodic_light
 from tests.imaging.simulation import MOTIFS, RESPONSE, canvas, make_sensor, noise_at, take, through_filters
 
-MARGIN = 96  # canvas around the noisy photo that the ground truth may show
+MARGIN = 96  # canvas around the noisy photo that the ground truth may show; more where it is further away
 
 FIELDS = ("ramp", "shear", "sine", "radial", "bump")
 
@@ -30,6 +31,8 @@ class WarpCase:
         field: one of `FIELDS`, added to it.
         amplitude: of the field in sites.
         iso: of the noisy photo.
+        gain: what brings the noisy photo to the GT's level.
+        periodic: what is shown in place of the motif; None for the motif.
     """
 
     seed: int
@@ -43,6 +46,8 @@ class WarpCase:
     field: str = "ramp"
     amplitude: float = 0.0
     iso: int = 800
+    gain: float = 1.0
+    periodic: Periodic | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -86,24 +91,52 @@ def draw_warp(kind: str, rng: np.random.Generator, height: int, width: int) -> W
     )
 
 
+def draw_repeating(rng: np.random.Generator, height: int, width: int) -> WarpCase:
+    """A case of a scene that repeats, shifted by up to 128 sites, in half of them a little turned.
+
+    Args:
+        rng: draws everything.
+        height: of the photos in sites; cut to whole tiles.
+        width: the same.
+    """
+    scene = draw_periodic(rng)
+    case = draw_warp("shift", rng, height, width)
+    reach = rng.choice([8, 40, 128])
+    return replace(
+        case,
+        displacement=tuple(float(d) for d in rng.uniform(-reach, reach, 2)),
+        rotation=float(rng.choice([0.0, rng.normal(0, 0.05)])),
+        iso=round(100 * 655.35 ** rng.random()),
+        gain=float(2 ** rng.uniform(-1, 1)),
+        periodic=scene,
+    )
+
+
+def _canvas(case: WarpCase, shape: tuple[int, int]) -> NDArray[np.float32]:
+    if case.periodic is not None:
+        return periodic_light(case.periodic, shape, case.seed)
+    return canvas(case.motif, shape, case.seed)
+
+
 def render_warp(case: WarpCase) -> WarpedPair:
     """The pair of a case."""
     shape = case.height, case.width
-    light = canvas(case.motif, (case.height + 2 * MARGIN, case.width + 2 * MARGIN), case.seed) * RESPONSE
     y, x = np.mgrid[: case.height, : case.width].astype(np.float64)
     displacement = _displacement(case, y, x)
+    margin = max(MARGIN, int(np.ceil(np.abs(displacement).max())) + 8)
+    light = _canvas(case, (case.height + 2 * margin, case.width + 2 * margin)) * RESPONSE
     there_y, there_x = y, x
     for _ in range(8):  # the noisy site that shows a GT site's point: a fixed point of y = gt_y - dy(y)
         moved = _displacement(case, there_y, there_x)
         there_y, there_x = y - moved[..., 0], x - moved[..., 1]
-    positions = ((there + MARGIN).astype(np.float32) for there in (there_x, there_y))
+    positions = ((there + margin).astype(np.float32) for there in (there_x, there_y))
     seen = np.maximum(cv2.remap(light, *positions, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT), 0)
-    plain = light[MARGIN : MARGIN + case.height, MARGIN : MARGIN + case.width]
+    plain = light[margin : margin + case.height, margin : margin + case.width] / np.float32(case.gain)
     sensor, rng = make_sensor(case.cfa, shape), np.random.default_rng([case.seed, 7])
     return WarpedPair(
         ground_truth=take(through_filters(seen, case.cfa), sensor, noise_at(100), rng),
         noisy=take(through_filters(plain, case.cfa), sensor, noise_at(case.iso), rng),
-        light=np.moveaxis(plain, -1, 0),
+        light=np.moveaxis(plain, -1, 0) * np.float32(case.gain),
         displacement=displacement.astype(np.float32),
     )
 

@@ -25,6 +25,7 @@ Int64s = NDArray[np.int64]
 
 WELL_EXPOSED = 0.95  # share of the white level above which sensors may clip
 MODEL_ERROR = 0.03  # sites; error of a patch's shift without noise (interpolation, aliasing)
+STRAIGHT = 10.0  # times the energy along them that gradients have across straight edges
 GAIN_TOLERANCE = 0.25  # relative; beyond this and 3 standard errors, a patch shows another content
 SITE_CORRELATION = (
     4.0  # variance of a sum of neighbouring interpolated greens over that of independent samples
@@ -157,8 +158,26 @@ def _solve(sums: Float64s, at: Float64s, offsets: Int64s, correlation: float) ->
     return LocalShifts(
         at=at[keep],
         shift=offsets[keep] + fitted[keep, 1:3] / (gain or 1.0),
-        covariance=covariance[keep, 1:3, 1:3] / (gain or 1.0) ** 2 + MODEL_ERROR**2 * np.eye(2),
+        covariance=covariance[keep, 1:3, 1:3] / (gain or 1.0) ** 2 + _model_error(inverse[keep, 1:3, 1:3]),
         considered=len(gains),
+    )
+
+
+def _model_error(inverse: Float64s) -> Float64s:
+    """(N, 2, 2) covariance of the errors without noise, in sites.
+
+    Along straight edges there is hardly a gradient, and part of it is aliasing, which does not move with the scene: it draws the
+    shift to where the patch was put. That part is taken to be a share `MODEL_ERROR` of the gradient across the edges.
+
+    Args:
+        inverse: (N, 2, 2) of the gradients' products.
+    """
+    values, directions = np.linalg.eigh(inverse)
+    ratio = values[:, 1] / np.maximum(values[:, 0], 1e-30)
+    along = directions[:, :, 1]
+    weak = (MODEL_ERROR * np.maximum(ratio - STRAIGHT, 0)) ** 2
+    return np.asarray(
+        MODEL_ERROR**2 * np.eye(2) + weak[:, None, None] * along[:, :, None] * along[:, None, :], np.float64
     )
 
 
@@ -241,14 +260,14 @@ def _site_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, patch: i
     gt_patch, noisy_patch = np.empty((patch + 2, patch + 2), np.float32), np.empty((patch, patch), np.float32)
     for i in range(len(corners)):
         y, x = corners[i]
-        _green_sites(gt, y + offsets[i, 0] - 1, x + offsets[i, 1] - 1, gt_patch)
-        _green_sites(noisy, y, x, noisy_patch)
+        green_sites(gt, y + offsets[i, 0] - 1, x + offsets[i, 1] - 1, gt_patch)
+        green_sites(noisy, y, x, noisy_patch)
         _products(gt_patch, noisy_patch, (gt.limit, noisy.limit), out[i])
     return out
 
 
 @kernel
-def _green_sites(photo: View, top: int, left: int, out: Float32s) -> None:
+def green_sites(photo: View, top: int, left: int, out: Float32s) -> None:
     """Green at each site over black; for X-Trans averaged over 3x3 sites.
 
     In X-Trans the centroid of the greens among 3x3 sites lies up to 0.4 sites off the middle, in a pattern with a period of

@@ -41,6 +41,7 @@ IRLS_ITERATIONS = 20  # of the iteratively reweighted least squares
 MAX_SITE_ITERATIONS = 8
 CONVERGED = 0.1  # sites that the corners move between two fits
 FIELD_ITERATIONS = 5
+FOLLOWS = 0.6  # sites
 FIELD_CONVERGED = 0.1  # sites
 STEEPNESS_GRID = 17  # places down and across
 AGREES = 0.5  # sites; and within 3 standard errors: a patch that the transform explains
@@ -185,6 +186,10 @@ def _bend(ground_truth: Features, noisy: Features, found: _Fit) -> _Fit:
         local = _reduced_shifts(ground_truth, noisy, similarity, REDUCED_PATCH // 2)
     if not is_bent(local, local.shift - similarity.at(local.at), shape):
         return found
+    if local is found.local:
+        local = _measured(ground_truth, noisy, similarity, local)
+        if not is_bent(local, local.shift - similarity.at(local.at), shape):
+            return found
     for _ in range(FIELD_ITERATIONS):
         field = fit_field(local, local.shift - similarity.at(local.at), shape)
         model = replace(similarity, field=field)
@@ -196,6 +201,32 @@ def _bend(ground_truth: Features, noisy: Features, found: _Fit) -> _Fit:
         if moved < FIELD_CONVERGED:
             break
     return best
+
+
+def _measured(ground_truth: Features, noisy: Features, model: _Model, local: LocalShifts) -> LocalShifts:
+    """The patches whose shifts do not follow where they are matched.
+
+    Where a texture lies in one direction, the gradient along it may be the GT's noise: the shift found there is the one that the
+    patch was matched at, with a small standard error. Matched one site further on, it moves with it.
+
+    Args:
+        ground_truth: features of the clean photo.
+        noisy: features of the noisy photo.
+        model: with which the patches were matched.
+        local: the patches.
+    """
+    further = _site_shifts(ground_truth, noisy, replace(model, values=model.values + np.array([1, 1, 0, 0])))
+    if not len(further.at):
+        return further
+    nearest = np.hypot(*np.moveaxis(local.at[:, None] - further.at, -1, 0)).argmin(axis=1)
+    follows = np.abs(further.shift[nearest] - local.shift).max(axis=1) > FOLLOWS
+    keep = ~follows & (np.abs(further.at[nearest] - local.at).max(axis=1) < LEAST_SITE_PATCH / 2)
+    return LocalShifts(
+        at=local.at[keep],
+        shift=local.shift[keep],
+        covariance=local.covariance[keep],
+        considered=local.considered,
+    )
 
 
 def _steepness(model: _Model, shape: tuple[int, ...]) -> float:

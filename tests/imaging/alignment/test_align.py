@@ -13,7 +13,7 @@ from skimage.registration import phase_cross_correlation
 
 from rawnind.imaging.alignment.align import align, extract_features
 from rawnind.imaging.alignment.features import reduced_green
-from rawnind.imaging.alignment.lucas_kanade import View, _green_sites
+from rawnind.imaging.alignment.lucas_kanade import View, green_sites
 from rawnind.imaging.levels import site_colors
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
@@ -258,7 +258,7 @@ def test_green_at_sites_is_the_mean_without_extremes_wherever_the_tile_starts(cf
     view = View(
         values=mosaic, black=np.float32(512), limit=np.float32(1e5), green=green[: cfa.period, : cfa.period]
     )
-    _green_sites(view, *corner, out)
+    green_sites(view, *corner, out)
     window = np.s_[corner[0] : corner[0] + 20, corner[1] : corner[1] + 30]
     assert_allclose(out, expected[window] - 512, rtol=1e-5, atol=0.01)
 
