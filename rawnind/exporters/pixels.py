@@ -51,9 +51,10 @@ def gt_bayer(
     if pair.cfa is Cfa.BAYER and pair.gt_contrast is None and not any(step % 2 for step in shift):
         return levels(stored.gt_raw, pair.gt_black, pair.gt_white)
     to_camera = np.linalg.inv(camera_to_rec2020(gt_matrix)).astype(np.float32)
-    camera = np.tensordot(to_camera, stored.gt_rgb.astype(np.float32), 1)
     sites = ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1))  # colour, row, column of R, G, G, B
-    return np.stack([camera[color, y::2, x::2] for color, y, x in sites])
+    rgb = stored.gt_rgb.astype(np.float32)
+    # not by BLAS, whose own threads would wait for each other beside those of the export
+    return np.stack([np.einsum("k,khw->hw", to_camera[color], rgb[:, y::2, x::2]) for color, y, x in sites])
 
 
 def tiff_bytes(image: NDArray[Any]) -> bytes:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 import torch
 import yaml
 from click.testing import CliRunner
@@ -271,6 +272,20 @@ def test_the_check_finds_each_kind_of_damage(folder, tmp_path, what):
     problems = check(tmp_path)
     assert problems
     assert all(re.search(said, problem) for problem in problems), problems
+
+
+def test_the_check_names_a_picture_whose_values_are_of_another_kind(folder, tmp_path):
+    entry = next(each for each in entries(folder).values() if each["image_set"] == "even")
+    picture = tmp_path / "counts.tif"
+    tifffile.imwrite(picture, np.ones((64, 64, 3), np.uint32), photometric="rgb")
+    _crop(entry).update(f_linrec2020_fpath=str(picture))
+    for name, text in (("dataset.yaml", yaml.safe_dump([entry])), ("clean.yaml", "[]")):
+        (tmp_path / name).write_text(text)
+    shutil.copy(folder / "test_reserve.yaml", tmp_path)
+    problems = check(tmp_path)
+    assert any(f"{picture} holds uint32 values of shape (3, 64, 64)" in problem for problem in problems), (
+        problems
+    )
 
 
 def test_the_check_finds_scalars_that_are_not_plain_and_files_that_are_not_there(tmp_path):
