@@ -71,7 +71,10 @@ _REASONS = {
     Reason.SCENE_FILTER: (Outcome.FILTERED, "The scene is beyond --limit."),
     Reason.NO_GROUND_TRUTH: (Outcome.REJECTED, "The scene has no ground-truth photo that can be used."),
     Reason.NO_NOISY: (Outcome.REJECTED, "The scene has no noisy photo that can be used."),
-    Reason.ALIGNMENT_UNCERTAIN: (Outcome.REJECTED, "The photos do not seem to show the same scene."),
+    Reason.ALIGNMENT_UNCERTAIN: (
+        Outcome.REJECTED,
+        "No shift fits for sure: the photos show different scenes, or one that repeats.",
+    ),
     Reason.ALIGNMENT_LOSS: (Outcome.REJECTED, "The aligned photos differ too much."),
     Reason.MISALIGNED: (
         Outcome.REJECTED,
