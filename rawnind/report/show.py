@@ -139,7 +139,8 @@ def _pairs(folder: Folder, what: str) -> list[Row]:
 
 def _names(row: Row) -> set[str]:
     """What a pair may be called: its id, its scene, and each of its photos with or without folders and extension."""
-    photos = [PurePosixPath(row[column]) for column in ("noisy_file", "gt_file")]
+    files = (row["noisy_file"], row["gt_file"])  # the GT of a pair that failed may be unknown
+    photos = [PurePosixPath(file) for file in files if file]
     return {row["pair_id"], row["scene"], scene_key(row)} | {
         name for photo in photos for name in (str(photo), photo.name, photo.stem)
     }

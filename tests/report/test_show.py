@@ -110,10 +110,13 @@ def test_a_crop_a_pair_a_scene_and_a_photo_are_drawn(made, tmp_path):
 
 
 def test_names_that_are_not_there_and_pairs_without_pixels_are_sentences(store):
-    results = [make_result(make_scene("pot"), faults=[Reason.TRUNCATED] * 2)]
+    broken, alone = make_scene("pot"), make_scene("lid", truths=0)
+    results = [make_result(broken, faults=[Reason.TRUNCATED] * 2), make_result(alone)]
     rawnind.output.manifest.write_manifest(store, results, rawnind.recipe.Recipe(), versions={}, contents="")
     with pytest.raises(ConfigError, match=r"no pixels are stored of pot: failed, truncated: .*broken"):
         rawnind.show(store.location, "pot")
+    with pytest.raises(ConfigError, match=r"no pixels are stored of lid: .*no_ground_truth"):
+        rawnind.show(store.location, "lid")
     with pytest.raises(ConfigError, match="has no crop, pair, scene or photo 'pan'"):
         rawnind.show(store.location, "pan")
 
