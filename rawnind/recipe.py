@@ -71,18 +71,19 @@ class Recipe:
         min_mask_mean: a pair with fewer valid pixels is rejected (0.8 in the research code).
         max_bad_exposure: largest share of over- or underexposed cells in either photo (0.75 in the research code).
         max_color_deviation: a pair is rejected where the gain of red, green or blue alone differs from the pair's gain by a
-            larger share, beyond three standard errors; None: no limit. Drawn pairs of one camera whose response differs
-            by an exponent of 0.02 reach 0.065, light of another colour begins at about 0.1.
+            larger share, beyond what noise gives once in 100,000; None: no limit. Drawn pairs of one camera whose response
+            differs by an exponent of 0.02 reach 0.065, light of another colour begins at about 0.1.
         max_noise_ratio: a pair is rejected where the ground truth has more than this times the noise variance of the noisy
             photo at the same level; None: no limit. One step of ISO is 2.
         gt_alignment: `warp`: the demosaiced GT is resampled where the noisy photo's sites lie in it; `integer`: it is cut at
             each crop's own whole shift. A warped GT is 7 dB closer to the truth at sub-pixel shifts (benchmarks/bench_geometry.py).
         max_residual: sites; where local shifts show that more is left, pixels are masked; None: no limit.
-        max_light_drift: a pair is rejected where the light deviates from its mean over the frame by a larger share, beyond
-            three standard errors; None: no limit. Drawn pairs with a drift of 3 % reach 0.05, a gradient of 15 % begins at 0.14.
+        max_light_drift: a pair is rejected where the light deviates from its mean over the frame by a larger share, and by
+            half of it beyond what noise gives once in 100,000; None: no limit. Drawn pairs with a drift of 3 % reach 0.05, a
+            gradient of 15 % begins at 0.14.
         max_level_offset: a pair is rejected where the noisy photo's level at black, by colour, is off by a larger share of its
-            mean level, beyond three standard errors; None: no limit. Drawn pairs whose response differs by an exponent of 0.02
-            reach 0.05.
+            mean level, beyond what noise gives once in 100,000; None: no limit. Drawn pairs whose response differs by an
+            exponent of 0.02 reach 0.05.
         compression: of the shards. `zstd` is for storage that is slow to read: a crop then costs more CPU than it saves on
             a local disk.
         absent: keys of `ADDED` that the folder's recipe.yaml does not have because it is older than they are. They are no

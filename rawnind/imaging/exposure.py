@@ -1,10 +1,15 @@
 """Exposure: overexposed and underexposed cells of a photo; gain and alignment loss of a pair."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
+from rawnind.imaging.coordinates import Rect
 from rawnind.imaging.jit import kernel
-from rawnind.imaging.levels import site_lines
+from rawnind.imaging.levels import site_lines, tile_colors
+from rawnind.imaging.photo import Photo
+from rawnind.imaging.warp import Warp
 from rawnind.records import Sensor
 
 OVER = 0.99
@@ -17,6 +22,21 @@ _CUT = 0.002  # share of sites at 0; at ISO 65535 such a pair's red came out 18 
 _PATCH = 16  # cells a side: noise averages out, and most patches show one object
 _FEWEST_PATCHES = 24
 _PATCH_ROWS = 32  # rows of patches that are sampled from a large photo
+_LEAST_SITES = 16  # of a colour in a patch
+
+
+class Gain(NamedTuple):
+    """A measured gain.
+
+    Attributes:
+        value: factor from the noisy photo's levels to the GT's.
+        error: its standard error.
+        freedom: degrees of freedom of `error`.
+    """
+
+    value: float
+    error: float
+    freedom: float
 
 
 def overexposed(
@@ -113,8 +133,8 @@ def gain(
     Returns:
         The gain, or None where no cell is usable or the noisy photo is black.
     """
-    found = _ratio(ground_truth, noisy, usable)
-    return None if found is None else found[0]
+    found = _ratio(_sums_of_patches(ground_truth, noisy, usable))
+    return None if found is None else found.value
 
 
 def is_cut_at_black(mosaic: NDArray[np.uint16]) -> bool:
@@ -129,8 +149,8 @@ def is_cut_at_black(mosaic: NDArray[np.uint16]) -> bool:
 
 def channel_gains(
     ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_]
-) -> tuple[tuple[float, float], ...] | None:
-    """`gain` of red, green and blue by itself, each with its standard error.
+) -> tuple[Gain, ...] | None:
+    """`gain` of red, green and blue by itself.
 
     Args:
         ground_truth: (P, h, w) float32 levels, shifted onto the noisy frame; R, G, G, B or R, G, B.
@@ -138,13 +158,85 @@ def channel_gains(
         usable: (h, w) bool: well exposed in both.
 
     Returns:
-        (gain, standard error) of red, green and blue; None where one of them is not measurable.
+        Of red, green and blue; None where one of them is not measurable.
     """
     last = len(ground_truth) - 1
     colors = (slice(0, 1), slice(1, last), slice(last, None))
-    found = [_ratio(ground_truth[planes], noisy[planes], usable) for planes in colors]
-    measured = tuple(each for each in found if each is not None)
-    return measured if len(measured) == len(found) else None
+    return _all_measured(
+        [_ratio(_sums_of_patches(ground_truth[planes], noisy[planes], usable)) for planes in colors]
+    )
+
+
+def site_gains(
+    truth: Photo, noisy: Photo, warp: Warp, rect: Rect, usable: NDArray[np.bool_]
+) -> tuple[Gain, tuple[Gain, ...]] | None:
+    """`gain` and `channel_gains` of the sensors' own values: each patch against the GT's sites at its whole shift.
+
+    A demosaiced colour is an estimate. Where all light is in points finer than the colour filter array, as in a star field, it
+    was 15 % off for red over the whole frame; sensor values are not, they only scatter more from patch to patch.
+
+    Args:
+        truth: the GT.
+        noisy: the noisy photo.
+        warp: where the noisy photo's sites lie in the GT.
+        rect: what both photos show, in the noisy frame.
+        usable: (h, w) bool per cell of `rect`: well exposed in both.
+
+    Returns:
+        The gain of all sites, and those of red, green and blue; None where one of them is not measurable.
+    """
+    cell, side = noisy.cfa.cell, _PATCH * noisy.cfa.cell
+    rows, columns = rect.height // side, rect.width // side
+    chosen = np.arange(0, rows, max(1, rows // _PATCH_ROWS))
+    at = np.stack(np.meshgrid(chosen * side, np.arange(columns) * side, indexing="ij"), axis=-1)
+    tops_and_lefts = at.reshape(-1, 2) + np.array([rect.top, rect.left])
+    shifts = warp.shift(tops_and_lefts + side / 2)
+    sums = np.zeros((3, 2, len(chosen) * columns))
+    for number, ((top, left), (y, x)) in enumerate(
+        zip(tops_and_lefts.tolist(), shifts.tolist(), strict=True)
+    ):
+        here = Rect(top, left, side, side)
+        there = here.shifted((y, x))
+        if min(there.top, there.left) < 0 or np.any(
+            np.array(truth.mosaic.shape) < (there.bottom, there.right)
+        ):
+            continue
+        first_row, first_column = (top - rect.top) // cell, (left - rect.left) // cell
+        use = usable[first_row : first_row + _PATCH, first_column : first_column + _PATCH]
+        sites = use.repeat(cell, axis=0).repeat(cell, axis=1)
+        (count, total), (gt_count, gt_total) = (
+            _color_sums(noisy, here, sites),
+            _color_sums(truth, there, sites),
+        )
+        enough = np.minimum(count, gt_count) >= _LEAST_SITES
+        sums[enough, 0, number] = (gt_total * count)[enough] / gt_count[enough]
+        sums[enough, 1, number] = total[enough]
+    patches = sums.reshape(3, 2, len(chosen), columns)
+    gain, channels = _ratio(patches.sum(axis=0)), _all_measured([_ratio(each) for each in patches])
+    return None if gain is None or channels is None else (gain, channels)
+
+
+def _color_sums(
+    photo: Photo, rect: Rect, use: NDArray[np.bool_]
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """(3,) used sites and (3,) sum of their levels of red, green and blue.
+
+    Args:
+        photo: a mosaic.
+        rect: sites of its frame.
+        use: (height, width) bool of `rect`.
+    """
+    tile = tile_colors(photo.cfa)
+    place = np.ix_(np.arange(rect.top, rect.bottom) % len(tile), np.arange(rect.left, rect.right) % len(tile))
+    factor, bias = (line[place] for line in site_lines(photo.sensor))
+    levels, colors = photo.mosaic[rect.sites] * factor + bias, tile[place][use]
+    total: NDArray[np.float64] = np.bincount(colors, weights=levels[use], minlength=3).astype(np.float64)
+    return np.bincount(colors, minlength=3), total
+
+
+def _all_measured(gains: list[Gain | None]) -> tuple[Gain, ...] | None:
+    measured = tuple(each for each in gains if each is not None)
+    return measured if len(measured) == len(gains) else None
 
 
 def channel_lines(
@@ -189,17 +281,22 @@ def _patch_means(planes: NDArray[np.float32]) -> NDArray[np.float32]:
     return means
 
 
-def _ratio(
+def _sums_of_patches(
     ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_]
-) -> tuple[float, float] | None:
-    """The ratio of `gain` and its standard error, from the scatter of the patches; None where there is none."""
+) -> NDArray[np.float64]:
+    """(2, n, m) sums of GT and noisy levels over n rows of m patches."""
     height, width = usable.shape
     step = _PATCH * max(1, height // (_PATCH * _PATCH_ROWS))
     tops = np.arange(0, max(1, height - _PATCH + 1), step)
     sums = np.zeros((2, len(tops), -(-width // _PATCH)), np.float64)
     _patch_sums(ground_truth, noisy, usable.view(np.uint8), tops, sums)
-    g, n = sums[0].ravel(), sums[1].ravel()
-    weights, ratio, total = np.ones_like(g), 0.0, 0.0
+    return sums
+
+
+def _ratio(sums: NDArray[np.float64]) -> Gain | None:
+    """The ratio of `gain` for (2, n, m) sums of patches; None where there is none."""
+    g, n = sums
+    weights, ratio = np.ones_like(g), 0.0
     for _ in range(12):
         total = float((weights * n).sum())
         if total <= 0 or (weights * g).sum() <= 0:
@@ -212,7 +309,35 @@ def _ratio(
         # Tukey's constant for 95 % efficiency on Gaussian errors; 1.4826: median absolute deviation to sigma
         unit = 4.685 * 1.4826 * float(np.median(relative[g > 0])) + 1e-9
         weights = np.clip(1 - (relative / unit) ** 2, 0, None) ** 2
-    return ratio, float(np.sqrt((weights**2 * (g - ratio * n) ** 2).sum())) / total
+    return _with_error(ratio, weights * g, weights * n, (weights * scale) ** 2)
+
+
+def _with_error(
+    ratio: float, g: NDArray[np.float64], n: NDArray[np.float64], expected: NDArray[np.float64]
+) -> Gain:
+    """The ratio with its jackknife error over patches, rows of patches, or columns of them: whichever is the largest.
+
+    Noise of rows and columns is common to their patches, and a few of them may hold all the light.
+
+    Args:
+        ratio: of the sums.
+        g: (n, m) weighted sums of the GT.
+        n: the same of the noisy photo.
+        expected: (n, m) in what ratio the patches' variances are expected.
+    """
+    found = Gain(ratio, float("inf"), 1.0)
+    errors = []
+    for axes in ((), (0,), (1,)):
+        of_gt, of_noisy, share = (each.sum(axis=axes).ravel() for each in (g, n, expected))
+        there = share > 0
+        if np.count_nonzero(there) < 2 or (left := of_noisy.sum() - of_noisy[there]).min() <= 0:
+            return found
+        without = (of_gt.sum() - of_gt[there]) / left
+        count = len(without)
+        error = float(np.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum()))
+        freedom = float(share.sum() ** 2 / (share**2).sum()) - 1
+        errors.append(Gain(ratio, error, max(freedom, 1.0)))
+    return max(errors, key=lambda each: each.error)
 
 
 def alignment_loss(

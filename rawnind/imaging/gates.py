@@ -4,15 +4,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from rawnind.imaging.change.light import Light
-from rawnind.imaging.exposure import is_cut_at_black
+from rawnind.imaging.exposure import Gain, is_cut_at_black
 from rawnind.imaging.pair_noise import PairNoise
 from rawnind.imaging.prepared import Prepared
 from rawnind.measurements import Measurements
 from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
 from rawnind.records import Sensor
+
+FALSE_ALARM = 1e-5
+"""Probability that noise alone takes a measured offset, drift or gain of a colour beyond its limit."""
+
+
+def margin(error: Any, freedom: Any) -> Any:
+    """What noise alone exceeds, in either direction, with the probability `FALSE_ALARM` (Student's t).
+
+    Args:
+        error: standard error; a number or an array, as the result.
+        freedom: its degrees of freedom.
+
+    >>> round(float(margin(1.0, 1e6)), 2), round(float(margin(1.0, 8.0)), 2)
+    (4.42, 9.78)
+    """
+    return error * -stdtrit(freedom, FALSE_ALARM / 2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,7 +175,10 @@ def light_numbers(light: Light | None, noisy: Prepared, gain: float) -> dict[str
 
 
 def light_mismatch(light: Light | None, measured: Measurements, recipe: Recipe) -> tuple[Reason, str] | None:
-    """What the light or the black levels differ by beyond the recipe's limits and three standard errors; None within them.
+    """What the light or the black levels differ by beyond the recipe's limits; None within them.
+
+    Noise alone must not reject a good pair: the `margin` is taken off. Good pairs drift by less than half of the limit, so that is
+    what noise must not explain beyond; their offsets come close to the limit.
 
     Args:
         light: of the pair; None where it was not measurable.
@@ -168,13 +188,16 @@ def light_mismatch(light: Light | None, measured: Measurements, recipe: Recipe) 
     if light is None:
         return None
     limit = recipe.max_light_drift
-    if limit is not None and light.drift - 3 * light.drift_error > limit:
+    sure = light.drift - margin(light.drift_error, light.drift_freedom)
+    if limit is not None and light.drift > limit and sure > limit / 2:
         detail = f"the light differs by {light.drift:.0%} within the frame, at most {limit:.0%} is accepted"
         return Reason.LIGHT_MISMATCH, detail
     limit = recipe.max_level_offset
     if limit is None or measured.offset_green is None:
         return None
-    beyond = (abs(light.offset) - 3 * light.offset_error) / np.maximum(light.mean, 1e-6)
+    beyond = (abs(light.offset) - margin(light.offset_error, light.offset_freedom)) / np.maximum(
+        light.mean, 1e-6
+    )
     if beyond.max() <= limit:
         return None
     shares = light.offset / np.maximum(light.mean, 1e-6)
@@ -213,18 +236,20 @@ def color_or_level(
     return Reason.LEVEL_MISMATCH, detail
 
 
-def color_deviation(channels: tuple[tuple[float, float], ...], gain: float, limit: float | None) -> str:
+def color_deviation(channels: tuple[Gain, ...], gain: float, limit: float | None) -> str:
     """What differs in colour by more than the limit; empty where nothing does.
 
     Args:
-        channels: (gain, standard error) of red, green and blue.
+        channels: of red, green and blue.
         gain: of all of them together.
         limit: relative; None for none.
     """
-    if limit is None or all(abs(each - gain) - 3 * error <= limit * gain for each, error in channels):
+    if limit is None or all(
+        abs(each.value - gain) - margin(each.error, each.freedom) <= limit * gain for each in channels
+    ):
         return ""
     shown = ", ".join(
-        f"{name} x{each / gain:.2f}"
-        for name, (each, _) in zip(("red", "green", "blue"), channels, strict=True)
+        f"{name} x{each.value / gain:.2f}"
+        for name, each in zip(("red", "green", "blue"), channels, strict=True)
     )
     return f"gains of the colours against the pair's: {shown}; at most {limit:.0%} is accepted"

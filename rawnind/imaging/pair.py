@@ -120,6 +120,8 @@ def align_pair(truth: Prepared, noisy: Prepared, recipe: Recipe) -> AlignedPair 
     registration = found.registration
     if registration is None or (found.rival is None and found.score < recipe.min_alignment_score):
         detail = f"correlation peak {found.score:.1f}, at least {recipe.min_alignment_score:g} is needed"
+        if registration is None:
+            detail = f"the photos agree at no shift of up to {recipe.max_shift} sites"
         return reject(truth, noisy, Reason.ALIGNMENT_UNCERTAIN, detail, measured)
     if registration.agreement < MIN_AGREEMENT:
         detail = f"one smooth warp explains {registration.agreement:.0%} of the patches, {MIN_AGREEMENT:.0%} are needed"
@@ -188,12 +190,16 @@ def _match_levels(  # noqa: PLR0917
     if cut_noise is None:
         channels = exposure.channel_gains(gt_planes, noisy_planes, ~overexposed)
     if channels:
-        (red, _), (green, _), (blue, _) = channels
+        common, limit = gain, recipe.max_color_deviation
+        if limit is not None and any(abs(each.value - gain) > limit * gain for each in channels):
+            usable = ~(overexposed | noisy.hot[coordinates.cells_of(rect, cell)])
+            if found := exposure.site_gains(truth.photo, noisy.photo, warp, rect, usable):
+                common, channels = found[0].value, found[1]
+        red, green, blue = (each.value for each in channels)
         measured = replace(measured, gain_red=red, gain_green=green, gain_blue=blue)
-        if detail := color_deviation(channels, gain, recipe.max_color_deviation):
+        if detail := color_deviation(channels, common, limit):
             lines = exposure.channel_lines(gt_planes, noisy_planes, ~overexposed)
-            found = color_or_level(lines, gain, detail, recipe)
-            return reject(truth, noisy, *found, measured)
+            return reject(truth, noisy, *color_or_level(lines, gain, detail, recipe), measured)
     return AlignedPair(
         truth=truth,
         noisy=noisy,

@@ -29,16 +29,20 @@ class Light:
         offset: (3,) float64 of red, green and blue: level of the gain-matched noisy photo where the ground truth has 0. A
             black level that is off gives one, and so does another response: its tangent misses 0.
         offset_error: (3,) float64.
+        offset_freedom: (3,) float64 degrees of freedom of `offset_error`.
         mean: (3,) float64 mean level of the ground truth.
         drift: largest relative deviation of the light from its mean over the frame.
         drift_error: of `drift`.
+        drift_freedom: degrees of freedom of `drift_error`.
     """
 
     offset: NDArray[np.float64]
     offset_error: NDArray[np.float64]
+    offset_freedom: NDArray[np.float64]
     mean: NDArray[np.float64]
     drift: float
     drift_error: float
+    drift_freedom: float
 
 
 def measure_light(moments: Moments, noise: NoiseModel, changed: NDArray[np.bool_]) -> Light | None:
@@ -107,21 +111,61 @@ def _solve(  # noqa: PLR0917
     residual = (target - design @ found) / scale
     unit = 1.4826 * float(np.median(np.abs(residual)))  # median absolute deviation to sigma
     kept = np.abs(residual) < 4.685 * max(unit, 1.0)  # where Tukey's weights end
-    weighted = design[kept] / scale[kept, None]
-    inverse = np.linalg.pinv(weighted.T @ weighted)
-    covariances: list[NDArray[Any]] = [inverse * float(np.mean(residual[kept] ** 2))]
-    for line in lines:
-        # noise of rows and columns is common to their patches and planes: a sum of squares over lines (Liang, Zeger 1986)
-        scores = np.zeros((line.max() + 1, design.shape[1]))
-        np.add.at(scores, line[kept], weighted * residual[kept, None])
-        covariances.append(inverse @ scores.T @ scores @ inverse)
     centred = surface - surface.mean(axis=0)
     drift = np.abs(centred @ found[-_TERMS:])
-    worst = centred[int(np.argmax(drift))]
+    wanted = np.zeros((4, design.shape[1]))
+    wanted[range(3), range(0, 6, 2)] = 1
+    wanted[3, -_TERMS:] = centred[int(np.argmax(drift))]
+    error, freedom = _errors(
+        design[kept] / scale[kept, None], residual[kept], [line[kept] for line in lines], wanted
+    )
     return Light(
         offset=found[:6:2],
-        offset_error=np.sqrt(np.max([np.diag(each)[:6:2] for each in covariances], axis=0)),
+        offset_error=error[:3],
+        offset_freedom=freedom[:3],
         mean=mean,
         drift=float(drift.max()),
-        drift_error=float(np.sqrt(max(worst @ each[-_TERMS:, -_TERMS:] @ worst for each in covariances))),
+        drift_error=float(error[3]),
+        drift_freedom=float(freedom[3]),
     )
+
+
+def _errors(
+    design: NDArray[np.float64],
+    residual: NDArray[np.float64],
+    lines: list[NDArray[np.int64]],
+    wanted: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Standard errors of combinations of the coefficients, the largest of three, and their degrees of freedom.
+
+    Of independent patches; and with one row, or one column of patches left out at a time (jackknife), because noise of rows and
+    columns is common to their patches and colours. Few lines decide where the others have one level: the error is then itself
+    uncertain, with as many degrees of freedom as lines that count (Satterthwaite 1946).
+
+    Args:
+        design: (N, K) over the expected standard deviations.
+        residual: (N,) over the same.
+        lines: (N,) the row, and (N,) the column of patches of each.
+        wanted: (J, K).
+
+    Returns:
+        (J,) standard errors, (J,) degrees of freedom.
+    """
+    information = design.T @ design
+    held = information + np.eye(len(information)) / _WIDE**2
+    spread: NDArray[Any] = wanted @ np.linalg.inv(held)
+    whole = float(len(residual) - design.shape[1])
+    variances = [np.einsum("jk,kl,jl->j", spread, information, spread) * np.mean(residual**2)]
+    freedoms = [np.full(len(wanted), max(whole, 1.0))]
+    for line in lines:
+        moved, shares = [], []
+        for mine in (line == number for number in np.unique(line)):
+            part = design[mine]
+            own = part.T @ part
+            moved.append(wanted @ np.linalg.solve(held - own, part.T @ residual[mine]))
+            shares.append(np.einsum("jk,kl,jl->j", spread, own, spread))
+        count, share = len(moved), np.array(shares)
+        variances.append((count - 1) / count * ((moved - np.mean(moved, axis=0)) ** 2).sum(axis=0))
+        freedoms.append(np.maximum(share.sum(axis=0) ** 2 / (share**2).sum(axis=0) - 1, 1.0))
+    largest = np.argmax(variances, axis=0), np.arange(len(wanted))
+    return np.sqrt(np.array(variances)[largest]), np.array(freedoms)[largest]

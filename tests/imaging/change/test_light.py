@@ -1,11 +1,15 @@
 """Offsets and drift of the light against those that the frames were made with."""
 
+import secrets
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from rawnind.imaging.change.light import measure_light
 from rawnind.imaging.change.moments import block_moments
 from rawnind.imaging.change.noise import fit_noise
+from rawnind.imaging.gates import margin
 
 SHAPE = (400, 600)
 
@@ -57,3 +61,20 @@ def test_an_offset_is_not_known_where_all_patches_have_one_level():
     light = measure_light(moments, fit_noise(moments), np.zeros(moments.n.shape, np.bool_))
     assert (abs(light.offset) < 3 * light.offset_error).all()
     assert (light.offset_error > 0.1 * light.mean).all()
+
+
+def test_errors_are_honest_where_few_rows_of_patches_hold_another_level():
+    rng = np.random.default_rng(secrets.randbelow(2**31))
+    truth = np.full((3, 200, 300), 0.19, np.float32)
+    truth[:, 40:88] = 0.14
+    deviates = []
+    for _ in range(40):
+        noisy = truth + rng.normal(0, 0.02, truth.shape).astype(np.float32)
+        noisy += rng.normal(0, 0.02, (1, 200, 1)).astype(np.float32)  # rows, the same in all planes
+        moments = block_moments(truth, noisy, np.ones(truth.shape[1:], np.bool_))
+        light = measure_light(moments, fit_noise(moments), np.zeros(moments.n.shape, np.bool_))
+        tail = stats.t.sf(abs(light.offset) / light.offset_error, light.offset_freedom)
+        deviates.append(stats.norm.isf(tail)[0])
+        assert (abs(light.offset) < margin(light.offset_error, light.offset_freedom)).all()
+    # of 40 normal deviates: 1.45 is exceeded once in 10,000
+    assert 0.5 < np.sqrt(np.mean(np.square(deviates))) < 1.45
