@@ -5,6 +5,8 @@ import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, build_opener
 
 import pytest
 from cryptography import x509
@@ -80,6 +82,52 @@ def test_what_another_attempt_cannot_change_ends_at_once_with_its_reason(untrust
                 exit_code(error) is ExitCode.STOPPED
             )  # nothing is wrong with the command: another network may do
             assert (told, seconds < 2) == ([], True)
+
+
+def test_certificates_of_the_user_are_trusted(untrusted, tmp_path, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "server.pem"))
+    error, _, _ = ask(untrusted, QUICK)
+    assert "501" in str(error)  # the answer of a server that knows no methods
+
+
+class _Proxy(BaseHTTPRequestHandler):
+    """Answers for any host from the server at `behind`, as proxies do that are asked for whole addresses."""
+
+    behind, asked = "", []
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        place = urlsplit(self.path)._replace(scheme="", netloc="").geturl()
+        with build_opener(ProxyHandler({})).open(self.behind + place) as answer:
+            body = answer.read()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Says nothing."""
+
+
+def test_a_proxy_of_the_environment_is_asked_for_everything(small_set, tmp_path, monkeypatch):
+    name = min(path.name for path in small_set.glob("*_cat_*.dng"))
+    with (
+        DataverseServer(small_set, names=[name]) as server,
+        ThreadingHTTPServer(("127.0.0.1", 0), _Proxy) as proxy,
+    ):
+        threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        monkeypatch.setattr(_Proxy, "behind", server.url)
+        monkeypatch.setattr(_Proxy, "asked", [])
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+        page = server.page.replace(server.url, "http://dataverse.invalid")
+        client = HttpClient(QUICK)
+        files = files_of(page, Wanted(scenes=SceneFilter()), client).files
+        assert fetch(files, tmp_path / "root", lambda _: None, client=client).is_complete
+        proxy.shutdown()
+    (arrived,) = (path for path in (tmp_path / "root").rglob("*.dng"))
+    assert arrived.read_bytes() == (small_set / name).read_bytes()
+    assert len(_Proxy.asked) >= 2
+    assert all(asked.startswith("http://dataverse.invalid/") for asked in _Proxy.asked)
 
 
 def test_a_server_that_is_away_is_tried_again_as_often_as_planned_and_each_time_is_told():
