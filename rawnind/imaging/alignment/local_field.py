@@ -28,7 +28,8 @@ VISIBLE = 0.08  # sites: and the mean residual, of which each patch gives at mos
 LARGEST = 25.0  # squared distance in variances: a moved object is no more than 5 standard errors off
 MOST_KNOTS = 7  # along each axis
 MAY_LEAVE = 0.6  # and the share of it that the surface may leave at patches that it was not fitted to
-ITERATIONS = 6
+TOLERANCES = (256.0, 64.0, 16.0, 4.0, 1.0, 1.0, 1.0)
+"""Of the weights, in units of Cauchy's: a bump that the first fit misses is no moved object."""
 FOLDS = 5  # of the patches; each is predicted from the others
 
 
@@ -90,9 +91,10 @@ def _fit_robust(basis: Float64s, information: Float64s, rest: Float64s, penalty:
         (2, k).
     """
     values = np.zeros((2, basis.shape[1]))
-    for _ in range(ITERATIONS):
+    for tolerance in TOLERANCES:
         left = rest - basis @ values.T
-        weights = 1 / (1 + np.einsum("ni,nij,nj->n", left, information, left) / 4)
+        distance = np.einsum("ni,nij,nj->n", left, information, left)
+        weights = 1 / (1 + distance / (4 * tolerance))
         values = _solve(basis, weights[:, None, None] * information, rest, penalty)
     return values
 

@@ -85,7 +85,7 @@ def view(photo: Photo, values: NDArray[Any]) -> View:
 
 
 def reduced_shifts(
-    ground_truth: View, noisy: View, corners: Int64s, offsets: Int64s, patch: int
+    ground_truth: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int
 ) -> LocalShifts:
     """Local shifts from the reduced greens, all in reduced pixels.
 
@@ -94,13 +94,16 @@ def reduced_shifts(
         noisy: the same of the noisy photo.
         corners: (N, 2) first sample of each patch in the noisy photo.
         offsets: (N, 2) added to the corners in the GT; one more sample around the patch must exist there.
+        slopes: (N, 2, 2) expected change of the shift (dy, dx) per sample down and across.
         patch: samples a side.
     """
-    sums = _reduced_sums(ground_truth, noisy, corners, offsets, patch)
+    sums = _reduced_sums(ground_truth, noisy, corners, offsets, slopes, patch)
     return _solve(sums, corners + (patch - 1) / 2 - _middle(noisy), offsets, 1.0)
 
 
-def site_shifts(ground_truth: View, noisy: View, corners: Int64s, offsets: Int64s, patch: int) -> LocalShifts:
+def site_shifts(
+    ground_truth: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int
+) -> LocalShifts:
     """Local shifts from the mosaics' green sites, all in sites.
 
     Args:
@@ -108,9 +111,10 @@ def site_shifts(ground_truth: View, noisy: View, corners: Int64s, offsets: Int64
         noisy: the same of the noisy photo.
         corners: (N, 2) first site of each patch in the noisy photo; two more sites around the patch must exist.
         offsets: (N, 2) added to the corners in the GT; three more sites around the patch must exist there.
+        slopes: (N, 2, 2) expected change of the shift (dy, dx) per site down and across.
         patch: sites a side.
     """
-    sums = _site_sums(ground_truth, noisy, corners, offsets, patch)
+    sums = _site_sums(ground_truth, noisy, corners, offsets, slopes, patch)
     return _solve(sums, corners + (patch - 1) / 2 - _middle(noisy), offsets, SITE_CORRELATION)
 
 
@@ -192,25 +196,37 @@ def _mean(values: Float32s) -> np.float32:
 
 
 @kernel(fastmath={"reassoc", "contract", "nsz"})  # sums in any order: the compiler may use vectors
-def _products(gt: Float32s, noisy: Float32s, limits: tuple[np.float32, np.float32], out: Float64s) -> None:
+def _products(
+    gt: Float32s, noisy: Float32s, limits: tuple[np.float32, np.float32], slope: Float64s, out: Float64s
+) -> None:
     """Sums of products of (gt, gt_y, gt_x, 1, noisy) with each other over a patch, means removed.
+
+    The GT is moved, to first order, as the shift is expected to change from the patch's middle.
 
     Args:
         gt: (n + 2, m + 2) float32 green over black, one more sample than `noisy` on each side.
         noisy: (n, m) float32 green over black.
         limits: of GT and noisy photo: samples from here on are skipped as overexposed.
+        slope: (2, 2) change of the shift (dy, dx) per sample down and across.
         out: (15,) float64, written: upper triangle row by row.
     """
     mean_gt, mean_noisy = _mean(gt), _mean(noisy)
     zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
+    y_down, y_across = np.float32(slope[0, 0]), np.float32(slope[0, 1])
+    x_down, x_across = np.float32(slope[1, 0]), np.float32(slope[1, 1])
+    middle = np.float32((noisy.shape[0] - 1) / 2), np.float32((noisy.shape[1] - 1) / 2)
     out[:] = 0
     for i in range(noisy.shape[0]):
         above, here, below, line = gt[i], gt[i + 1], gt[i + 2], noisy[i]
+        down = np.float32(i) - middle[0]
+        start_y, start_x = y_down * down, x_down * down
         gg = gy = gx = g1 = gn = yy = yx = y1 = yn = xx = x1 = xn = ones = n1 = nn = zero
         for j in range(noisy.shape[1]):
             use = one if here[j + 1] < limits[0] and line[j] < limits[1] else zero
-            g, n = (here[j + 1] - mean_gt) * use, (line[j] - mean_noisy) * use
             y, x = (below[j + 1] - above[j + 1]) * half * use, (here[j + 2] - here[j]) * half * use
+            right = np.float32(j) - middle[1]
+            moved = (start_y + y_across * right) * y + (start_x + x_across * right) * x
+            g, n = (here[j + 1] - mean_gt) * use + moved, (line[j] - mean_noisy) * use
             gg, gy, gx, g1, gn = gg + g * g, gy + g * y, gx + g * x, g1 + g, gn + g * n
             yy, yx, y1, yn = yy + y * y, yx + y * x, y1 + y, yn + y * n
             xx, x1, xn = xx + x * x, x1 + x, xn + x * n
@@ -220,7 +236,7 @@ def _products(gt: Float32s, noisy: Float32s, limits: tuple[np.float32, np.float3
 
 
 @kernel
-def _reduced_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, patch: int) -> Float64s:
+def _reduced_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int) -> Float64s:
     """`_products` of each patch of two reduced greens.
 
     Args:
@@ -228,6 +244,7 @@ def _reduced_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, patch
         noisy: the noisy photo.
         corners: (N, 2) int64 first sample of each patch in the noisy photo.
         offsets: (N, 2) int64 added to the corners in the GT.
+        slopes: (N, 2, 2) float64 change of the shift per sample.
         patch: samples a side.
 
     Returns:
@@ -238,12 +255,13 @@ def _reduced_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, patch
         y, x = corners[i]
         v, u = y + offsets[i, 0], x + offsets[i, 1]
         gt_patch = gt.values[v - 1 : v + patch + 1, u - 1 : u + patch + 1]
-        _products(gt_patch, noisy.values[y : y + patch, x : x + patch], (gt.limit, noisy.limit), out[i])
+        limits = gt.limit, noisy.limit
+        _products(gt_patch, noisy.values[y : y + patch, x : x + patch], limits, slopes[i], out[i])
     return out
 
 
 @kernel
-def _site_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, patch: int) -> Float64s:
+def _site_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int) -> Float64s:
     """`_products` of each patch of two mosaics, with green interpolated at every site.
 
     Args:
@@ -251,6 +269,7 @@ def _site_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, patch: i
         noisy: the noisy photo.
         corners: (N, 2) int64 first site of each patch in the noisy photo.
         offsets: (N, 2) int64 added to the corners in the GT.
+        slopes: (N, 2, 2) float64 change of the shift per sample.
         patch: sites a side.
 
     Returns:
@@ -262,7 +281,7 @@ def _site_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, patch: i
         y, x = corners[i]
         green_sites(gt, y + offsets[i, 0] - 1, x + offsets[i, 1] - 1, gt_patch)
         green_sites(noisy, y, x, noisy_patch)
-        _products(gt_patch, noisy_patch, (gt.limit, noisy.limit), out[i])
+        _products(gt_patch, noisy_patch, (gt.limit, noisy.limit), slopes[i], out[i])
     return out
 
 

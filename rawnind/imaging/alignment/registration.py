@@ -27,7 +27,7 @@ Float64s = NDArray[np.float64]
 REDUCED_PATCH = 64  # reduced pixels a side
 SITE_PATCH = 128  # sites a side
 LEAST_SITE_PATCH = 40
-MOST_WITHIN_PATCH = 0.3  # sites by which the shift may differ within a patch: its texture may lie on one side
+MOST_WITHIN_PATCH = 0.6  # sites by which the shift may differ within a patch: its texture may lie on one side
 MIN_PATCH = 12  # pixels a side: 144 samples for the four unknowns of a patch
 PATCH_GRID = (10, 14)  # most patches down and across: bounds the time on large photos
 MIN_PATCHES_FOR_SIMILARITY = 6  # with fewer, only the displacement is fitted
@@ -276,7 +276,7 @@ def _reduced_shifts(
     at = (corners + (patch - 1) / 2 - (np.array(shape) - 1) / 2) * reduction - rest
     offsets = np.rint(model.at(at) / reduction).astype(np.int64)
     views = view(ground_truth.photo, ground_truth.green), view(noisy.photo, noisy.green)
-    local = reduced_shifts(*views, corners, offsets, patch)
+    local = reduced_shifts(*views, corners, offsets, _slopes(model, at, patch * reduction), patch)
     return LocalShifts(
         at=local.at * reduction - rest,
         shift=local.shift * reduction,
@@ -302,7 +302,13 @@ def _site_shifts(ground_truth: Features, noisy: Features, model: _Model) -> Loca
     at = corners + (patch - 1) / 2 - (np.array(shape) - 1) / 2
     offsets = np.rint(model.at(at)).astype(np.int64)
     views = view(ground_truth.photo, ground_truth.photo.mosaic), view(noisy.photo, noisy.photo.mosaic)
-    return site_shifts(*views, corners, offsets, patch)
+    return site_shifts(*views, corners, offsets, _slopes(model, at, patch), patch)
+
+
+def _slopes(model: _Model, at: Float64s, across: int) -> Float64s:
+    """(N, 2, 2) change of the displacement (dy, dx) per site down and across, over `across` sites around (N, 2) positions."""
+    steps = np.eye(2) * across / 2
+    return np.stack([(model.at(at + step) - model.at(at - step)) / across for step in steps], axis=-1)
 
 
 def _patch_corners(
