@@ -8,20 +8,25 @@ from numpy.typing import NDArray
 from rawnind.imaging.alignment.registration import SITE_PATCH, Registration
 from rawnind.imaging.coordinates import Rect
 
-SURELY = 3.0  # standard errors by which a patch's shift is taken to be smaller than measured
+SURELY = 3.0  # standard errors by which a patch's shift is taken to be smaller than measured, and a surface to be wrong
+AREA = 32  # sites: side of the areas in which a surface is judged
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Misalignment:
-    """Displacements that local evidence shows to be left.
+    """Displacements that local evidence shows to be left, and those that it cannot exclude.
 
     Attributes:
         boxes: (n, 4) int64 top, left, bottom, right of the area that each patch stands for, in sites of `rect`.
         left: (n,) float64 at least so many sites are left there: the length of the patch's shift less three standard errors.
+        areas: (m, 4) int64 top, left, bottom, right of all parts of `rect` where the warp is a smooth surface; else none.
+        unsure: (m,) float64 so many sites may be left there: three standard errors of the surface.
     """
 
     boxes: NDArray[np.int64]
     left: NDArray[np.float64]
+    areas: NDArray[np.int64]
+    unsure: NDArray[np.float64]
 
     @classmethod
     def of(cls, registration: Registration, rect: Rect, shape: tuple[int, ...]) -> "Misalignment":
@@ -39,7 +44,18 @@ class Misalignment:
         length = np.hypot(*rest.shift.T)
         toward = rest.shift / np.maximum(length, 1e-9)[:, None]
         error = np.sqrt(np.einsum("ni,nij,nj->n", toward, rest.covariance, toward))
-        return cls(boxes=np.maximum(boxes, 0), left=np.maximum(length - SURELY * error, 0))
+        areas, unsure = np.zeros((0, 4), np.int64), np.zeros(0)
+        if registration.error is not None:
+            corners = np.mgrid[0 : rect.height : AREA, 0 : rect.width : AREA].reshape(2, -1).T
+            areas = np.concatenate([corners, corners + AREA - 1], axis=1)
+            middles = corners + (AREA - 1) / 2 + np.array([rect.top, rect.left]) - (np.array(shape) - 1) / 2
+            unsure = SURELY * registration.error(middles)
+        return cls(
+            boxes=np.maximum(boxes, 0),
+            left=np.maximum(length - SURELY * error, 0),
+            areas=areas,
+            unsure=unsure,
+        )
 
     @property
     def largest(self) -> float | None:
@@ -47,7 +63,7 @@ class Misalignment:
         return float(self.left.max()) if len(self.left) else None
 
     def beyond(self, limit: float, shape: tuple[int, ...], cell: int) -> NDArray[np.bool_]:
-        """(h, w) bool per cell of `rect`: more than `limit` sites are left.
+        """(h, w) bool per cell of `rect`: more than `limit` sites are left, or may be.
 
         Args:
             limit: in sites.
@@ -55,7 +71,8 @@ class Misalignment:
             cell: sites per cell in each direction.
         """
         out = np.zeros((shape[0], shape[1]), np.bool_)
-        for top, left, bottom, right in (self.boxes[self.left > limit] // cell).tolist():
+        found = np.concatenate([self.boxes[self.left > limit], self.areas[self.unsure > limit]])
+        for top, left, bottom, right in (found // cell).tolist():
             out[top : bottom + 1, left : right + 1] = True
         return out
 

@@ -5,13 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rawnind.imaging.alignment.local_field import fit_field
+from rawnind.imaging.alignment.lucas_kanade import LocalShifts
+from rawnind.imaging.alignment.registration import Registration
 from rawnind.imaging.coordinates import Rect
 from rawnind.imaging.crops import AlignedPair
 from rawnind.imaging.gates import Rejection
+from rawnind.imaging.misalignment import Misalignment
 from rawnind.imaging.pair import FinishedPair, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.prepared import Prepared
-from rawnind.imaging.warp import warped_rgb
+from rawnind.imaging.warp import Warp, warped_rgb
 from rawnind.reasons import Reason
 from rawnind.recipe import GtAlignment, Recipe
 from rawnind.records import Cfa
@@ -93,6 +97,29 @@ def test_smooth_local_shifts_are_followed(cfa, field, amplitude):
     off = errors(done, made)
     assert np.mean(np.array(off) < 0.15) > 0.95
     assert max(off) < 0.2
+
+
+def test_smooth_local_shifts_of_a_rolled_and_zoomed_pair_are_followed():
+    bent = {"field": "bump", "amplitude": 1.5, "rotation": 0.5, "scale": -0.013}
+    made = render_warp(case(Cfa.X_TRANS, height=480, width=720, **bent))
+    assert max(errors(finished(made), made)) < 0.25
+
+
+def test_where_no_patch_shows_a_smooth_shift_it_is_not_trusted():
+    at = np.stack(np.meshgrid(np.arange(-250, 251, 50), np.arange(-400, 1, 50)), axis=-1).reshape(-1, 2) * 1.0
+    shift = np.stack([1 + (at[:, 1] / 400) ** 2, at[:, 0] / 250], axis=1)
+    local = LocalShifts(
+        at=at, shift=shift, covariance=np.tile(0.05**2 * np.eye(2), (len(at), 1, 1)), considered=len(at)
+    )
+    field = fit_field(local, shift, (600, 900))
+    assert field.error(at).max() < 0.1
+    beyond = Registration(
+        displacement=(0.0, 0.0), rotation=None, scale=None, warp=Warp.constant((600, 900), (0.0, 0.0)),
+        rest=replace(local, shift=shift - field(at)), error=field.error, agreement=1.0,
+    )  # fmt: skip
+    masked = Misalignment.of(beyond, Rect(0, 0, 600, 900), (600, 900)).beyond(0.75, (300, 450), 2)
+    assert not masked[50:250, 50:200].any()
+    assert masked[:, 350:].all(), masked[:, ::50].mean(axis=0)
 
 
 @pytest.mark.parametrize("changes", [{}, {"rotation": 0.5}, {"field": "shear", "amplitude": 1.5}], ids=str)

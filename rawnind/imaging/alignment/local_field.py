@@ -5,7 +5,7 @@ cubic B-splines, both fitted by penalised, iteratively reweighted least squares.
 shifts much better than the similarity alone, so that the errors of patches do not bend still pairs.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from rawnind.imaging.alignment.lucas_kanade import LocalShifts
 
 Float64s = NDArray[np.float64]
-Field = Callable[[Float64s], Float64s]
-"""(n, 2) positions in sites from the middle of the noisy photo to (n, 2) displacements in sites."""
 
 MIN_PATCHES = 24  # with fewer, a surface is hardly determined
 INFORMATIVE = 0.3  # sites: standard error of a patch that counts for whether a surface pays
@@ -27,7 +25,7 @@ WORTHWHILE = 3.0  # typical squared residual, in variances of a patch, above whi
 VISIBLE = 0.08  # sites: and the mean residual, of which each patch gives at most half a site
 LARGEST = 25.0  # squared distance in variances: a moved object is no more than 5 standard errors off
 MOST_KNOTS = 7  # along each axis
-MAY_LEAVE = 0.6  # and the share of it that the surface may leave at patches that it was not fitted to
+MAY_LEAVE = 0.75  # and the share of it that the surface may leave at patches that it was not fitted to
 TOLERANCES = (256.0, 64.0, 16.0, 4.0, 1.0, 1.0, 1.0)
 """Of the weights, in units of Cauchy's: a bump that the first fit misses is no moved object."""
 FOLDS = 5  # of the patches; each is predicted from the others
@@ -60,17 +58,17 @@ def is_bent(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> bool:
     predicted = np.empty_like(rest)
     for fold in range(FOLDS):
         test = np.arange(len(rest)) % FOLDS == fold
-        values = _fit_robust(basis[~test], information[~test], rest[~test], penalty)
+        values, _ = _fit_robust(basis[~test], information[~test], rest[~test], penalty)
         predicted[test] = basis[test] @ values.T
     after = _typical(squared_distance(rest - predicted, local.covariance)[judges])
     return after < MAY_LEAVE * before
 
 
-def fit_field(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> Field:
+def fit_field(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> "Field":
     """Fits a smooth surface to what is left of local shifts; arguments as for `is_bent`."""
     knots = _Knots.spread(local.at, shape)
-    values = _fit_robust(knots.basis(local.at), _information(local), rest, knots.penalty())
-    return lambda at: knots.basis(at) @ values.T
+    values, covariance = _fit_robust(knots.basis(local.at), _information(local), rest, knots.penalty())
+    return Field(knots=knots, values=values, covariance=covariance)
 
 
 def _information(local: LocalShifts) -> Float64s:
@@ -78,7 +76,9 @@ def _information(local: LocalShifts) -> Float64s:
     return np.asarray(np.linalg.inv(local.covariance), np.float64)
 
 
-def _fit_robust(basis: Float64s, information: Float64s, rest: Float64s, penalty: Float64s) -> Float64s:
+def _fit_robust(
+    basis: Float64s, information: Float64s, rest: Float64s, penalty: Float64s
+) -> tuple[Float64s, Float64s]:
     """Coefficients by iteratively reweighted least squares with Cauchy's weights.
 
     Args:
@@ -88,15 +88,22 @@ def _fit_robust(basis: Float64s, information: Float64s, rest: Float64s, penalty:
         penalty: (k, k), the same for both axes.
 
     Returns:
-        (2, k).
+        (2, k), and their (2 k, 2 k) covariance.
     """
     values = np.zeros((2, basis.shape[1]))
     for tolerance in TOLERANCES:
         left = rest - basis @ values.T
         distance = np.einsum("ni,nij,nj->n", left, information, left)
         weights = 1 / (1 + distance / (4 * tolerance))
-        values = _solve(basis, weights[:, None, None] * information, rest, penalty)
-    return values
+        weighted = weights[:, None, None] * information
+        normal = _normal(basis, weighted, penalty)
+        right = np.einsum("nk,nij,nj->ik", basis, weighted, rest).ravel()
+        values = np.linalg.solve(normal, right).reshape(2, -1)
+    left = rest - basis @ values.T
+    distance = np.einsum("ni,nij,nj->n", left, information, left)
+    excess = max(1.0, float((weights * distance).sum() / (2 * weights.sum())))
+    covariance = np.asarray(excess * np.linalg.inv(normal), np.float64)
+    return values, covariance
 
 
 def _typical(distance: Float64s) -> float:
@@ -107,23 +114,16 @@ def _typical(distance: Float64s) -> float:
     return float(np.minimum(distance, LARGEST).mean() / 2)
 
 
-def _solve(basis: Float64s, information: Float64s, rest: Float64s, penalty: Float64s) -> Float64s:
-    """Weighted, penalised least squares of both axes together.
+def _normal(basis: Float64s, information: Float64s, penalty: Float64s) -> Float64s:
+    """(2 k, 2 k) normal matrix of weighted, penalised least squares of both axes together.
 
     Args:
         basis: (n, k).
         information: (n, 2, 2) inverse covariances times weights.
-        rest: (n, 2) shifts in sites.
         penalty: (k, k), the same for both axes.
-
-    Returns:
-        (2, k) coefficients.
     """
-    count = basis.shape[1]
     blocks = [[basis.T @ (information[:, i, j, None] * basis) for j in (0, 1)] for i in (0, 1)]
-    normal = np.block(blocks) + np.kron(np.eye(2), penalty)
-    right = np.einsum("nk,nij,nj->ik", basis, information, rest).ravel()
-    return np.linalg.solve(normal, right).reshape(2, count)
+    return np.asarray(np.block(blocks) + np.kron(np.eye(2), penalty), np.float64)
 
 
 class _Knots:
@@ -180,3 +180,30 @@ def _splines(place: Float64s, count: int) -> Float64s:
     for k, part in enumerate(parts):
         out[rows, cell + k] = part / 6
     return out
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Field:
+    """A smooth surface of displacements.
+
+    Attributes:
+        knots: its basis.
+        values: (2, k) coefficients.
+        covariance: (2 k, 2 k) of them.
+    """
+
+    knots: _Knots
+    values: Float64s
+    covariance: Float64s
+
+    def __call__(self, at: Float64s) -> Float64s:
+        """(n, 2) displacements in sites at (n, 2) positions in sites from the middle of the noisy photo."""
+        return self.knots.basis(at) @ self.values.T
+
+    def error(self, at: Float64s) -> Float64s:
+        """(n,) their standard errors in sites, along the less certain axis: large where no patch is near."""
+        basis, count = self.knots.basis(at), self.values.shape[1]
+        parts = self.covariance[:count, :count], self.covariance[count:, count:]
+        variances = [np.einsum("nk,kl,nl->n", basis, part, basis) for part in parts]
+        errors: Float64s = np.sqrt(np.maximum(variances[0], variances[1]))
+        return errors

@@ -236,7 +236,9 @@ def _products(
 
 
 @kernel
-def _reduced_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int) -> Float64s:
+def _reduced_sums(
+    gt: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int
+) -> Float64s:
     """`_products` of each patch of two reduced greens.
 
     Args:
@@ -261,7 +263,9 @@ def _reduced_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, slope
 
 
 @kernel
-def _site_sums(gt: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int) -> Float64s:
+def _site_sums(
+    gt: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int
+) -> Float64s:
     """`_products` of each patch of two mosaics, with green interpolated at every site.
 
     Args:

@@ -5,13 +5,14 @@ Where that does not lead to a transform that most patches agree with, as after a
 one by one (`patch_search`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.alignment.features import Features
-from rawnind.imaging.alignment.local_field import Field, fit_field, is_bent, squared_distance
+from rawnind.imaging.alignment.local_field import MIN_PATCHES, Field, fit_field, is_bent, squared_distance
 from rawnind.imaging.alignment.lucas_kanade import (
     LocalShifts,
     reduced_shifts,
@@ -27,7 +28,7 @@ Float64s = NDArray[np.float64]
 REDUCED_PATCH = 64  # reduced pixels a side
 SITE_PATCH = 128  # sites a side
 LEAST_SITE_PATCH = 40
-MOST_WITHIN_PATCH = 0.6  # sites by which the shift may differ within a patch: its texture may lie on one side
+MOST_WITHIN_PATCH = 0.3  # sites by which the shift may differ within a patch: its texture may lie on one side
 MIN_PATCH = 12  # pixels a side: 144 samples for the four unknowns of a patch
 PATCH_GRID = (10, 14)  # most patches down and across: bounds the time on large photos
 MIN_PATCHES_FOR_SIMILARITY = 6  # with fewer, only the displacement is fitted
@@ -40,7 +41,7 @@ PRIOR = (0.01, 0.01)  # rotation in radians and scale minus one: expected size, 
 IRLS_ITERATIONS = 20  # of the iteratively reweighted least squares
 MAX_SITE_ITERATIONS = 8
 CONVERGED = 0.1  # sites that the corners move between two fits
-FIELD_ITERATIONS = 5
+FIELD_ITERATIONS = 8
 FOLLOWS = 0.6  # sites
 FIELD_CONVERGED = 0.1  # sites
 STEEPNESS_GRID = 17  # places down and across
@@ -59,6 +60,8 @@ class Registration:
         scale: size of the noisy photo's content relative to the GT's, minus one; None where not measurable.
         warp: the whole transform, with the smooth surface where one was fitted.
         rest: the patches, with what the warp leaves of their shifts.
+        error: the smooth surface's standard error in sites, of (n, 2) positions in sites from the middle of the noisy photo; None
+            where none was fitted.
         agreement: share of the patches with contrast that the warp explains, 0..1; 0 without any.
     """
 
@@ -67,6 +70,7 @@ class Registration:
     scale: float | None
     warp: Warp
     rest: LocalShifts
+    error: Callable[[Float64s], Float64s] | None
     agreement: float
 
 
@@ -150,6 +154,7 @@ def _registration(found: _Fit, shape: tuple[int, ...]) -> Registration:
             covariance=found.local.covariance,
             considered=found.local.considered,
         ),
+        error=None if model.field is None else model.field.error,
         agreement=found.agreement,
     )
 
@@ -182,12 +187,13 @@ def _bend(ground_truth: Features, noisy: Features, found: _Fit) -> _Fit:
     shape = (noisy.photo.mosaic.shape[0], noisy.photo.mosaic.shape[1])
     similarity = _Model(values=found.model.values, errors=found.model.errors)
     best, local = found, found.local
-    if found.agreement < SURE:  # the reduced green tolerates larger departures from the similarity
-        local = _reduced_shifts(ground_truth, noisy, similarity, REDUCED_PATCH // 2)
-    if not is_bent(local, local.shift - similarity.at(local.at), shape):
-        return found
-    if local is found.local:
+    if is_bent(local, local.shift - similarity.at(local.at), shape):
         local = _measured(ground_truth, noisy, similarity, local)
+    if not is_bent(local, local.shift - similarity.at(local.at), shape):
+        if found.agreement >= SURE:
+            return found
+        # the reduced green tolerates larger departures from the similarity
+        local = _reduced_shifts(ground_truth, noisy, similarity, REDUCED_PATCH // 2)
         if not is_bent(local, local.shift - similarity.at(local.at), shape):
             return found
     for _ in range(FIELD_ITERATIONS):
@@ -199,6 +205,9 @@ def _bend(ground_truth: Features, noisy: Features, found: _Fit) -> _Fit:
         if bent.agreement >= best.agreement:
             best = bent
         if moved < FIELD_CONVERGED:
+            break
+        local = _measured(ground_truth, noisy, model, local)
+        if len(local.at) < MIN_PATCHES:
             break
     return best
 
