@@ -84,7 +84,7 @@ def view(photo: Photo, values: NDArray[Any]) -> View:
     )
 
 
-def reduced_shifts(
+def reduced_shifts(  # noqa: PLR0917
     ground_truth: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int
 ) -> LocalShifts:
     """Local shifts from the reduced greens, all in reduced pixels.
@@ -101,7 +101,7 @@ def reduced_shifts(
     return _solve(sums, corners + (patch - 1) / 2 - _middle(noisy), offsets, 1.0)
 
 
-def site_shifts(
+def site_shifts(  # noqa: PLR0917
     ground_truth: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int
 ) -> LocalShifts:
     """Local shifts from the mosaics' green sites, all in sites.
@@ -236,7 +236,7 @@ def _products(
 
 
 @kernel
-def _reduced_sums(
+def _reduced_sums(  # noqa: PLR0917
     gt: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int
 ) -> Float64s:
     """`_products` of each patch of two reduced greens.
@@ -263,7 +263,7 @@ def _reduced_sums(
 
 
 @kernel
-def _site_sums(
+def _site_sums(  # noqa: PLR0917
     gt: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int
 ) -> Float64s:
     """`_products` of each patch of two mosaics, with green interpolated at every site.
