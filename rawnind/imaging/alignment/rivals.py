@@ -283,12 +283,7 @@ def choose(  # noqa: PLR0917
     best, fit = found, Fit.of(seen, truth, found.warp)
     for _ in range(ROUNDS):
         rival, by = fit, lead(fit, fit)
-        signed = (sign * np.array(lag) for lag in lags for sign in (1, -1))
-        beside = [
-            (float(dy), float(dx))
-            for dy, dx in (np.array(best.displacement) + lag for lag in signed)
-            if max(abs(dy), abs(dx)) <= max_shift + 1
-        ]
+        beside = [place for place in _periods(best.displacement, lags) if max(np.abs(place)) <= max_shift + 1]
         for guess in _guesses(best.warp, best.displacement, [*starts, *beside], shape):
             other = Fit.of(seen, truth, guess)
             if (less := lead(fit, other)) < by:
@@ -302,6 +297,23 @@ def choose(  # noqa: PLR0917
             break
         best, fit = again, fit_again
     return Choice(registration=best, rival=rival.middle(shape))
+
+
+def _periods(
+    displacement: tuple[float, float], lags: list[tuple[float, float]]
+) -> Iterator[tuple[float, float]]:
+    """(dy, dx) in sites one period away from a displacement, and as many periods as bring it the nearest to no shift.
+
+    Args:
+        displacement: (dy, dx) in sites.
+        lags: (dy, dx) in sites, not 0.
+    """
+    here = np.array(displacement)
+    for lag in map(np.array, lags):
+        nearest = round(float(here @ lag / (lag @ lag)))
+        for count in dict.fromkeys((1, -1, -nearest)):
+            dy, dx = here + count * lag
+            yield float(dy), float(dx)
 
 
 def _guesses(
