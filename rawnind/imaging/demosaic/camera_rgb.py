@@ -21,9 +21,6 @@ _CHUNK = (96, 384)
 _REACH = 12
 """Sites around a chunk that its colours depend on, rounded up to whole tiles of both CFAs."""
 
-_OVEREXPOSED = 0.99
-"""Share of the sensor's overexposure bound from which on a site counts as overexposed."""
-
 # Levels are compressed to sqrt(level + soft) - sqrt(soft): the plain root has infinite slope at 0 and amplifies noise there.
 _SOFT = np.float32(0.002)
 
@@ -115,27 +112,18 @@ def contrast_gains(photo: Photo) -> NDArray[np.float32]:
     """Factors that give red, green and blue equal contrast; 1 for green.
 
     The grey-edge hypothesis (J. van de Weijer, T. Gevers and A. Gijsenij, "Edge-based color constancy", IEEE TIP 2007):
-    the mean edge is achromatic. Measured between patches of 12x12 sites, a multiple of both periods, without those that are
-    overexposed anywhere: a lamp is cut off at one value in all colours, which makes its edges look grey. The interpolation alone
-    uses them.
+    the mean edge is achromatic. Measured between patches of 12x12 sites, a multiple of both periods. The interpolation
+    alone uses them.
 
     Returns:
         (3,) float32, 1/8..8.
     """
     height, width = photo.mosaic.shape
     patches = np.empty((3, height // 12, width // 12), np.float32)
-    factor, bias = site_lines(photo.sensor)
-    bound = np.clip((_OVEREXPOSED * photo.sensor.overexposure_lb - bias) / factor, 0, 65535).astype(
-        np.float32
-    )
-    overexposed = np.empty(patches.shape[1:], np.bool_)
-    _patch_means(photo.mosaic, np.stack([factor, bias]), bound, tile_colors(photo.cfa), patches, overexposed)
+    _patch_means(photo.mosaic, site_lines(photo.sensor), tile_colors(photo.cfa), patches)
     energy = np.zeros(3)
-    for axis, usable in (
-        (1, ~(overexposed[1:] | overexposed[:-1])),
-        (2, ~(overexposed[:, 1:] | overexposed[:, :-1])),
-    ):
-        energy += (np.square(np.diff(patches, axis=axis)) * usable).sum(axis=(1, 2), dtype=np.float64)
+    for axis in (1, 2):
+        energy += np.square(np.diff(patches, axis=axis)).sum(axis=(1, 2), dtype=np.float64)
     if energy.min() <= 0:
         return np.ones(3, np.float32)
     return np.asarray(np.clip(np.sqrt(energy[1] / energy), 1 / 8, 8), np.float32)
@@ -245,28 +233,20 @@ def _store_measured(
 
 
 @kernel
-def _patch_means(  # noqa: PLR0917
-    mosaic: NDArray[np.uint16],
-    lines: NDArray[np.float32],
-    bound: NDArray[np.float32],
-    colors: NDArray[np.intp],
-    out: NDArray[np.float32],
-    overexposed: NDArray[np.bool_],
+def _patch_means(
+    mosaic: NDArray[np.uint16], lines: NDArray[np.float32], colors: NDArray[np.intp], out: NDArray[np.float32]
 ) -> None:
-    """Mean level of each colour over patches of 12x12 sites, and whether any of their sites is overexposed.
+    """Mean level of each colour over patches of 12x12 sites.
 
     Args:
         mosaic: (H, W) sensor values.
         lines: (2, period, period) factors and biases of the levels.
-        bound: (period, period) sensor value from which on a site is overexposed.
         colors: (period, period) colour index of each site of the CFA's tile.
         out: (3, H // 12, W // 12) levels, written.
-        overexposed: (H // 12, W // 12), written.
     """
     period = len(colors)
     per_site = np.float32(period * period / 144)
     out[:] = 0
-    overexposed[:] = False
     counts = np.zeros(3, np.float32)
     for i in range(period):
         for j in range(period):
@@ -278,9 +258,7 @@ def _patch_means(  # noqa: PLR0917
             share = per_site / counts[color]
             factor, bias = lines[0, p, i] * share, lines[1, p, i] * share
             for x in range(out.shape[2]):
-                total, most = np.uint32(0), np.uint16(0)
+                total = np.uint32(0)
                 for j in range(12 * x + i, 12 * x + 12, period):
                     total += mosaic[y, j]
-                    most = max(most, mosaic[y, j])
-                overexposed[y // 12, x] |= most >= bound[p, i]
                 out[color, y // 12, x] += np.float32(total) * factor + bias * np.float32(12 // period)

@@ -158,16 +158,6 @@ def test_a_part_is_demosaiced_like_the_frame_with_the_frames_contrast_gains(cfa,
 
 
 @cfas
-def test_a_lamp_that_is_cut_off_in_all_colours_is_not_taken_for_grey(cfa):
-    levels = np.kron(np.random.default_rng(1).uniform(0.02, 0.2, (20, 30)), np.ones((12, 12)))
-    seen = levels * np.array([0.5, 1, 0.7])[:, None, None]
-    lamp = seen.copy()
-    lamp[:, 100:160, 200:260] = 2
-    gains = [contrast_gains(noiseless_photo(light.astype(np.float32), cfa)) for light in (seen, lamp)]
-    np.testing.assert_allclose(gains, [[2, 1, 1 / 0.7]] * 2, rtol=0.01)
-
-
-@cfas
 def test_demosaicing_twice_gives_the_same_bytes(cfa):
     photo = noise_photo(cfa, (120, 420))
     assert np.array_equal(demosaic(photo).values, demosaic(photo).values)
