@@ -95,7 +95,9 @@ def index(
     if (
         not given
         and len(sources) == 1
-        and (is_published(sources[0]) or not is_own_photos(sources[0], output))
+        and (
+            is_published(sources[0]) or not is_own_photos(sources[0], output, follow_links=bool(follow_links))
+        )
     ):
         _print_index(sources[0], output, follow_links=bool(follow_links))
         return

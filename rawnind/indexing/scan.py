@@ -1,6 +1,5 @@
 """Finds the RAW files of folder trees and reads their headers and SHA-1s."""
 
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +10,7 @@ from rawnind.errors import IndexInvalidError, SourceError
 from rawnind.indexing.spool import Spool
 from rawnind.locations import join
 from rawnind.source.entries import unsafe_in_index
-from rawnind.source.locate import list_folder
+from rawnind.source.locate import walk
 from rawnind.source.names import FileKind, Refused, kind_of
 from rawnind.source.photo_header import PhotoHeader, read_photo_header
 from rawnind.source.sha1_cache import Key, sha1_memory, sha1s_of
@@ -186,22 +185,14 @@ class _Tree:
         self.refused: list[Refused] = []
 
     def walk(self, top: Path) -> None:
-        todo = [top]
-        while todo:
-            folder = todo.pop()
-            real = os.path.realpath(folder)
-            if real in self._seen:
-                continue
-            self._seen.add(real)
-            try:
-                listing = list_folder(folder, top, follow_links=self._follow_links)
-            except OSError as error:
-                if folder == top:
-                    raise IndexInvalidError(
-                        f"{folder}: {error.strerror}. Check the path and its permissions."
-                    ) from error
-                self.refused.append(Refused(file=self.name(str(folder)), why=str(error.strerror)))
-                continue
+        def failed(folder: Path, error: OSError) -> None:
+            if folder == top:
+                raise IndexInvalidError(
+                    f"{folder}: {error.strerror}. Check the path and its permissions."
+                ) from error
+            self.refused.append(Refused(file=self.name(str(folder)), why=str(error.strerror)))
+
+        for folder, listing in walk(top, failed, self._seen, follow_links=self._follow_links):
             for name, why in listing.refused.items():
                 self.refused.append(Refused(file=self.name(str(folder / name)), why=why))
             for name in sorted(listing.files):
@@ -209,7 +200,6 @@ class _Tree:
                 self.kinds[kind] += 1
                 if kind is FileKind.RAW and not self._refuses(str(folder / name)):
                     self.raw.setdefault(str(folder / name), top)
-            todo += [folder / name for name in reversed(listing.folders) if not name.startswith(".")]
 
     def _refuses(self, path: str) -> bool:
         if why := unsafe_in_index(self.name(path)):

@@ -15,7 +15,7 @@ from rawnind.records import ImageRef
 from rawnind.source.collector import Collector, Index, SkippedFiles
 from rawnind.source.dataverse import RAWNIND, parse_address
 from rawnind.source.index_file import INDEX_NAME, ROOT, collect, listed_scenes, refuse_published
-from rawnind.source.locate import Locator, ObjectLocator, list_folder
+from rawnind.source.locate import Locator, ObjectLocator, list_folder, walk
 from rawnind.source.names import (
     CFA_FOLDERS,
     EXAMPLE,
@@ -108,7 +108,7 @@ def load_index(source: str | Path, root: Path | str | None = None, *, follow_lin
     with _reading(path):
         index = _load(path, root, follow_links=follow_links)
     if not index.scenes:
-        raise IndexInvalidError(_nothing_found(path, index))
+        raise IndexInvalidError(_nothing_found(path, index, follow_links=follow_links))
     return index
 
 
@@ -159,23 +159,23 @@ def _load(path: Path, root: Path | str | None, *, follow_links: bool) -> Index:
     return collector.index(folder)
 
 
-def camera_named(folder: Path) -> str | None:
+def _camera_named(top: Path, *, follow_links: bool) -> str | None:
     """The name of a RAW file somewhere below a folder that is not named as in RawNIND; None where there is none."""
-    for _, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
+    for _, listing in walk(top, lambda *_: None, set(), follow_links=follow_links):
+        for name in sorted(listing.files):
             is_photo = kind_of(name) is FileKind.RAW and not name.startswith(".")
             if is_photo and isinstance(parse_name(name), Refused):
                 return name
     return None
 
 
-def is_own_photos(source: str | Path, output: Path | None) -> bool:
+def is_own_photos(source: str | Path, output: Path | None, *, follow_links: bool = False) -> bool:
     """Whether a source is a folder whose photos are not named as in RawNIND and that no index lists.
 
     Args:
         source: a folder or an index YAML.
         output: where an index of it is to be written; one that lies there already is not the source.
+        follow_links: whether links that leave the folder are followed.
 
     Raises:
         IndexInvalidError: The source does not exist, or cannot be read.
@@ -187,10 +187,10 @@ def is_own_photos(source: str | Path, output: Path | None) -> bool:
     listed = path / INDEX_NAME
     if not path.is_dir() or (listed.exists() and not (output and os.path.abspath(output) == str(listed))):  # noqa: PTH100
         return False
-    collector = Collector()
+    collector = Collector(follow_links=follow_links)
     with _reading(path):
         _read_folder(path, path, collector)
-    return not collector.scenes and camera_named(path) is not None
+    return not collector.scenes and _camera_named(path, follow_links=follow_links) is not None
 
 
 def _is_own_bucket(uri: str) -> bool:
@@ -202,18 +202,19 @@ def _is_own_bucket(uri: str) -> bool:
     )
 
 
-def _example(path: Path | str, index: Index) -> str | None:
+def _example(path: Path | str, index: Index, *, follow_links: bool) -> str | None:
     """A RAW file of a source that is not named as in RawNIND; None where there is none, or an index lists its photos."""
     if isinstance(path, Path):
-        return camera_named(path) if path.is_dir() and not (path / INDEX_NAME).exists() else None
+        is_listed = not path.is_dir() or (path / INDEX_NAME).exists()
+        return None if is_listed else _camera_named(path, follow_links=follow_links)
     return next((each.file for each in index.refused if kind_of(each.file) is FileKind.RAW), None)
 
 
-def _nothing_found(path: Path | str, index: Index) -> str:
-    if example := _example(path, index):
+def _nothing_found(path: Path | str, index: Index, *, follow_links: bool = False) -> str:
+    if example := _example(path, index, follow_links=follow_links):
         return (
             f"{path} holds RAW photos that are not named as in RawNIND, such as {printable(example)}: run `rawnind index "
-            f"{shlex.quote(str(path))} -o pairs.yaml` first, check its table, and pass pairs.yaml instead of the folder."
+            f"{shlex.quote(str(path))} -o pairs.yaml{' --follow-links' * follow_links}` first, check its table, and pass pairs.yaml instead of the folder."
         )
     first = index.refused[0] if index.refused else None
     seen = f" {len(index.refused)} refused, such as {first.file}: {first.why}." if first else ""

@@ -4,6 +4,7 @@ import os
 import stat
 import unicodedata
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class Listing:
     """What a folder holds, sorted by name.
 
     Attributes:
-        refused: reasons by name: links that leave the source, pipes, devices.
+        refused: reasons by name: links that leave the source or lead nowhere, pipes, devices.
     """
 
     files: frozenset[str]
@@ -60,30 +61,57 @@ def list_folder(folder: Path, root: Path, *, follow_links: bool = False) -> List
         for entry in entries:
             if entry.name == FETCH_FOLDER:
                 continue
-            leaves = entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside)
-            if leaves and not follow_links:
+            mode = _mode(entry)
+            if mode is None:
+                refused[entry.name] = "a link that leads nowhere"
+            elif not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                refused[entry.name] = "neither a file nor a folder"
+            elif entry.is_symlink() and not (follow_links or os.path.realpath(entry.path).startswith(inside)):
                 refused[entry.name] = (
                     "a link that points outside of the source folder; --follow-links reads it"
                 )
-                continue
-            mode = _mode(entry)
-            if stat.S_ISDIR(mode):
+            elif stat.S_ISDIR(mode):
                 folders.append(entry.name)
-            elif stat.S_ISREG(mode):
-                files.append(entry.name)
             else:
-                refused[entry.name] = "neither a file nor a folder"
+                files.append(entry.name)
     return Listing(files=frozenset(files), folders=tuple(sorted(folders)), refused=refused)
 
 
-def _mode(entry: os.DirEntry[str]) -> int:
-    """The kind of what an entry leads to; 0 for a link that leads nowhere or around in circles."""
+def _mode(entry: os.DirEntry[str]) -> int | None:
+    """The kind of what an entry leads to; None for a link that leads nowhere or around in circles."""
     try:
         if entry.is_dir(follow_symlinks=False):  # known without asking the disk
             return stat.S_IFDIR
         return stat.S_IFREG if entry.is_file(follow_symlinks=False) else entry.stat().st_mode
     except OSError:
-        return 0
+        return None
+
+
+def walk(
+    top: Path, failed: Callable[[Path, OSError], None], seen: set[str], *, follow_links: bool = False
+) -> Iterator[tuple[Path, Listing]]:
+    """Lists a folder and those below it whose names begin with no dot, each once, sorted in each folder.
+
+    Args:
+        top: the source.
+        failed: called with a folder that cannot be listed.
+        seen: real paths of folders that are left out; those listed are added.
+        follow_links: whether to follow links that leave `top`.
+    """
+    todo = [top]
+    while todo:
+        folder = todo.pop()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            listing = list_folder(folder, top, follow_links=follow_links)
+        except OSError as error:
+            failed(folder, error)
+            continue
+        yield folder, listing
+        todo += [folder / name for name in reversed(listing.folders) if not name.startswith(".")]
 
 
 class Locator:

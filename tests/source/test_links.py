@@ -1,12 +1,13 @@
 """Links in a source: those that lead out of it are read on request only."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from rawnind.errors import IndexInvalidError
-from rawnind.source.index import INDEX_NAME, index_to_yaml, load_index
+from rawnind.source.index import INDEX_NAME, index_to_yaml, is_own_photos, load_index
 from tests.source.index_maker import entry, listed, name, sha1, touch, why
 
 
@@ -26,7 +27,7 @@ def test_links_inside_are_followed_and_links_outside_refused(tmp_path):
     assert {file: text.split()[0] for file, text in why(index).items()} == {
         name("a", 3): "a",
         name("a", 4): "a",
-        name("a", 5): "neither",
+        name("a", 5): "a",
         name("a", 6): "neither",
         "Bayer": "a",
         "store": "the",
@@ -70,3 +71,46 @@ def test_a_source_may_itself_be_a_link(tmp_path):
     (tmp_path / "link").symlink_to("real")
     (scene,) = load_index(str(tmp_path / "link")).scenes
     assert scene.noisy[0].path == str(tmp_path / "link" / name("a", 1))
+
+
+def lay_socket(place):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(place))
+
+
+def lay_circle(place):
+    place.symlink_to(place)
+
+
+@pytest.mark.parametrize(
+    ("lay", "says"),
+    [
+        (os.mkfifo, "neither a file nor a folder"),
+        (lay_socket, "neither a file nor a folder"),
+        (Path.mkdir, "not part of the layout"),
+        (lambda place: place.symlink_to("gone.NEF"), "a link that leads nowhere"),
+        (lambda place: place.symlink_to("/gone/a.NEF"), "a link that leads nowhere"),
+        (lay_circle, "a link that leads nowhere"),
+        (lambda place: place.symlink_to("/dev/null"), "neither a file nor a folder"),
+    ],
+)
+def test_only_files_count_as_photos(tmp_path, monkeypatch, lay, says):
+    monkeypatch.chdir(tmp_path)  # a socket's path is short
+    lay(Path("x.NEF"))
+    for follow_links in (False, True):
+        assert not is_own_photos(tmp_path, None, follow_links=follow_links)
+        with pytest.raises(IndexInvalidError, match=rf"no RAW photo.* 1 refused, such as x\.NEF: .*{says}"):
+            load_index(tmp_path, follow_links=follow_links)
+
+
+def test_links_to_photos_of_any_name_count_where_they_are_followed(tmp_path):
+    touch(tmp_path, "card/DSC1.NEF")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/DSC1.NEF").symlink_to("../card/DSC1.NEF")
+    for follow_links, says in (
+        (True, "DSC1.NEF: run .* --follow-links`"),
+        (False, "DSC1.NEF: a link that points outside"),
+    ):
+        assert is_own_photos(tmp_path / "links", None, follow_links=follow_links) is follow_links
+        with pytest.raises(IndexInvalidError, match=says):
+            load_index(tmp_path / "links", follow_links=follow_links)
