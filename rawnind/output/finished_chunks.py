@@ -2,7 +2,7 @@
 
 A worker writes one when it has processed a chunk of a scene, after the chunk's shards. The scene is committed, as a whole, when
 its run has one of each chunk. A later run takes over those that it would make again: same photos, recipe and code, nothing
-failed, and every shard is there.
+failed, and every shard still has its SHA-256.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from rawnind.errors import OutputError
 from rawnind.output.attempts import CHUNK_NAME, CHUNKS, scene_digest
 from rawnind.output.store import Store
 from rawnind.reasons import Outcome
-from rawnind.records import Scene, SceneResult, SeenFiles
+from rawnind.records import Scene, SceneResult, SeenFiles, Shard
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,16 +93,15 @@ class FinishedChunks:
             self._store.write(f"{self._folder}/{name}", data)
 
     def of_earlier_runs(self, number: int) -> Iterator[FinishedChunk]:
-        """A chunk as other runs have finished it, where the files are sound and all shards are still there.
+        """A chunk as other runs have finished it, where the files are sound.
 
         Args:
             number: of the chunk, from 0.
         """
         for each in self._files():
-            if each["number"] == str(number) and each["run"] != self._run:
-                chunk = self._read(each.string)
-                if chunk and self._has_shards(chunk.result):
-                    yield chunk
+            is_earlier = each["number"] == str(number) and each["run"] != self._run
+            if is_earlier and (chunk := self._read(each.string)):
+                yield chunk
 
     def of_this_run(self) -> dict[int, list[str]]:
         """Numbers of the chunks that this run has finished, and their files, for `read`."""
@@ -138,9 +137,21 @@ class FinishedChunks:
     def _read(self, name: str) -> FinishedChunk | None:
         return _read(self._store, f"{self._folder}/{name}")
 
-    def _has_shards(self, result: SceneResult) -> bool:
-        sizes = {entry.path: entry.size for entry in self._store.list(f"shards/{result.scene.key}")}
-        return all(sizes.get(pair.shard.path) == pair.shard.size for pair in result.pairs if pair.shard)
+    def has_sound_shards(self, result: SceneResult) -> bool:
+        """Whether the shards of a result have the bytes that were written. All of them are read: another run wrote them.
+
+        Args:
+            result: of a chunk.
+        """
+        self._store.require_unlinked(f"shards/{result.scene.key}")
+        return all(self._is_sound(pair.shard) for pair in result.pairs if pair.shard)
+
+    def _is_sound(self, shard: Shard) -> bool:
+        with suppress(FileNotFoundError):
+            return (
+                self._store.size(shard.path) == shard.size and self._store.digest(shard.path) == shard.sha256
+            )
+        return False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -186,13 +186,18 @@ class Store:
         return path
 
     def exists(self, name: str) -> bool:
-        """Whether a file of that name exists.
+        """Whether a file of that name exists. Errors as in `size`."""
+        return self.size(name) is not None
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None where none of that name exists.
 
         Raises:
             OutputError: The storage does not answer.
         """
         with self._translated("look for", name):
-            return bool(self._fs.get_file_info(self.full(name)).type == fs.FileType.File)
+            found = self._fs.get_file_info(self.full(name))
+        return int(found.size) if found.type == fs.FileType.File else None
 
     def list(self, folder: str = "") -> list[FolderEntry]:
         """Every file below a folder or the root, at any depth, sorted by name; empty where the folder does not exist.

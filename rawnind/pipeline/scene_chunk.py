@@ -54,7 +54,9 @@ def _earlier(
     stored: FinishedChunks, chunk: Chunk, recipe: Recipe, seen: SeenFiles, code: str
 ) -> FinishedChunk | None:
     for each in stored.of_earlier_runs(chunk.number):
-        if each.is_what_would_be_made(chunk.part, recipe.digest, seen, code):
+        if each.is_what_would_be_made(chunk.part, recipe.digest, seen, code) and stored.has_sound_shards(
+            each.result
+        ):
             return each
     return None
 

@@ -97,26 +97,32 @@ class BridgeMachine(RuleBasedStateMachine):
     @rule(
         number=KEYS,
         other=KEYS,
-        fault=st.sampled_from(["no JSON", "other scene", "recipe", "shard", "shift", "outcome"]),
+        fault=st.sampled_from(["no JSON", "other scene", "recipe", "shard", "no shard", "shift", "outcome"]),
     )
     def commits_an_invalid_result(self, number, other, fault):
         key = self.keys[number]
         result = self.results[key]
         pairs = result.pairs
+        taken_away = None
         if fault == "other scene":
             result = self.results[self.keys[(number + 1 + other % 10) % 11]]
         elif fault == "recipe":
             result = replace(result, recipe="0" * 16)
         elif fault in {"shard", "shift"} and pairs[0].shard:
-            wrong = replace(pairs[0].shard, sha256="0" * 64)
+            wrong = replace(pairs[0].shard, size=pairs[0].shard.size + 1)
             far = replace(pairs[0].measured, shift_y=4000)
             first = replace(pairs[0], shard=wrong) if fault == "shard" else replace(pairs[0], measured=far)
             result = replace(result, pairs=(first, *pairs[1:]))
+        elif fault == "no shard" and pairs[0].shard:
+            taken_away = self.output / pairs[0].shard.path
+            taken_away.rename(self.output / "away")
         else:
             kind = Outcome.REJECTED if result.outcome is Outcome.COLLECTED else Outcome.COLLECTED
             result = replace(result, outcome=kind)
         data = b"not a result" if fault == "no JSON" else encode_result(result)
         self.commit(key, data, None)
+        if taken_away:
+            (self.output / "away").rename(taken_away)
 
     @rule(number=KEYS)
     def commits_an_unplanned_scene(self, number):

@@ -139,15 +139,23 @@ def damage(output):
     path.write_bytes(path.read_bytes().replace(b"cat", b"cow", 1))
 
 
-@pytest.mark.parametrize("changed", ["nothing", "code", "photo", "shard", "file"])
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("changed", ["nothing", "code", "photo", "no shard", "shard", "file"])
 def test_a_later_run_takes_a_chunk_over_unless_something_of_it_has_changed(scene, tmp_path, changed):
     chunk = next(each for each in divided(scene, 6) if is_sound(each.part.noisy[0]))
     Worker(tmp_path, "run1")(chunk)
     made = shards(tmp_path)
     if changed == "photo":
         os.utime(chunk.part.noisy[0].path)
-    elif changed == "shard":
+    elif changed == "no shard":
         (tmp_path / next(iter(made))).unlink()
+    elif changed == "shard":
+        flip_a_bit(tmp_path / next(iter(made)))
     elif changed == "file":
         damage(tmp_path)
     later = Worker(tmp_path, "run2", "other" if changed == "code" else "code")
