@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -245,7 +246,9 @@ def _graph(folder: str, megapixels: float, pairs: int, *, fused: bool):
     def align(row):
         sensor = take()[0].sensor
         truth, noisy = (Prepared(Photo(mosaic=row[name], sensor=sensor)) for name in ("truth", "noisy"))
-        return {"id": row["id"], "aligned": align_pair(truth, noisy, recipe)}
+        aligned = align_pair(truth, noisy, recipe)
+        # `finish_pair` computes the planes faster than Ray copies them
+        return {"id": row["id"], "aligned": aligned if fused else replace(aligned, planes=[])}
 
     def finish(row):
         return {"id": row["id"], "finished": finish_pair(row["aligned"], recipe)}

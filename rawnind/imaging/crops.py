@@ -35,6 +35,9 @@ class AlignedPair:
         overexposed: (h, w) bool per cell of `rect`: overexposed in either photo.
         gain: factor from the noisy photo's levels to the GT's.
         cut_noise: where the noisy photo's noise is cut off at black; else None.
+        planes: two (P, h, w) float32 arrays of levels, one sample per cell of `rect`: of the GT where the noisy photo stood,
+            and of the noisy photo times the gain. `finish_pair` takes them out, to free 8 bytes per site, and computes them
+            where there are none.
         measured: shift, exposure, gain and alignment loss.
     """
 
@@ -46,6 +49,7 @@ class AlignedPair:
     overexposed: NDArray[np.bool_]
     gain: float
     cut_noise: CutNoise | None
+    planes: list[NDArray[np.float32]]
     measured: Measurements
 
 

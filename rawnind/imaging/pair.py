@@ -9,7 +9,7 @@ area for the records that leave this module. A shift from frame to frame is not 
 the CFAs of the two photos start at different sites (`Sensor.first_tile_from`). The GT is compared, and stored as RGB, where the
 noisy photo's sites lie in it (`warp`); its mosaic is cut at each crop's own whole shift.
 
-Both steps compute the planes of both photos and free them: 8 bytes per site are more than an aligned pair keeps.
+The planes of both photos pass from the first step to the second, unless several pairs wait for it: they take 8 bytes per site.
 """
 
 from collections.abc import Iterator
@@ -200,6 +200,7 @@ def _match_levels(  # noqa: PLR0917
         if detail := color_deviation(channels, common, limit):
             lines = exposure.channel_lines(gt_planes, noisy_planes, ~overexposed)
             return reject(truth, noisy, *color_or_level(lines, gain, detail, recipe), measured)
+    np.multiply(noisy_planes, np.float32(gain), out=noisy_planes)
     return AlignedPair(
         truth=truth,
         noisy=noisy,
@@ -209,6 +210,7 @@ def _match_levels(  # noqa: PLR0917
         overexposed=overexposed,
         gain=gain,
         cut_noise=cut_noise,
+        planes=[gt_planes, noisy_planes],
         measured=measured,
     )
 
@@ -318,9 +320,13 @@ def _find_causes(pair: AlignedPair, recipe: Recipe) -> tuple[NDArray[np.uint8], 
 
 
 def _compare(pair: AlignedPair, usable: NDArray[np.bool_]) -> tuple[PairStatistics, Scores]:
-    """Change statistics and MS-SSIM of the pair, from planes that exist only during this call."""
-    gt_planes, matched = _planes(pair.truth, pair.noisy, pair.warp, pair.rect)
-    np.multiply(matched, np.float32(pair.gain), out=matched)
+    """Change statistics and MS-SSIM of the pair."""
+    if pair.planes:
+        gt_planes, matched = pair.planes
+        pair.planes.clear()
+    else:
+        gt_planes, matched = _planes(pair.truth, pair.noisy, pair.warp, pair.rect)
+        np.multiply(matched, np.float32(pair.gain), out=matched)
     scores = None  # planes smaller than a window: not measured
     if min(usable.shape) >= _WINDOW:
         scores = windowed_ms_ssim(gt_planes, matched, window=_WINDOW)

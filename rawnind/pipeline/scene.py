@@ -240,6 +240,8 @@ class _SceneRun:
         """Each GT that can be used, with its rank; the smallest is the best."""
         for truth in self._in_turn(candidates):
             aligned = self._align(truth, noisy)
+            if isinstance(aligned, AlignedPair) and len(candidates) > 1:
+                aligned.planes.clear()  # they would wait for the last candidate
             if not isinstance(aligned, SourceError):
                 loss = aligned.measured.alignment_loss
                 yield (loss is None, loss or 0.0, truth.sha1), truth, aligned
