@@ -387,29 +387,3 @@ def test_what_another_program_wrote_is_neither_swept_nor_replaced(sample_set, tm
     assert "Choose a new --output" in said.stderr
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
     assert mine.read_text() == "precious"
-
-
-@pytest.mark.parametrize(
-    "module", ["rawnind.errors", "click", "rawnind.cli.sources", "rawnind.indexing.build", "numpy"]
-)
-def test_ctrl_c_while_modules_are_imported_ends_with_a_sentence_and_the_documented_code(module, small_set):
-    """Before the group of commands is there, while it is made, and in a command, also where the import makes another error of it."""
-    press = f"""
-import os, runpy, signal, sys
-class Pressed:
-    def find_spec(self, name, path=None, target=None):
-        if name == {module!r}:
-            sys.meta_path.remove(self)
-            try:
-                os.kill(os.getpid(), signal.SIGINT)
-            except KeyboardInterrupt:
-                if name == "numpy":
-                    raise TypeError("expected a message argument")  # seen in numpy's own import
-                raise
-sys.meta_path.insert(0, Pressed())
-sys.argv = ["rawnind", "index", {str(small_set)!r}, "--by-time", "60"]
-runpy.run_module("rawnind.cli", run_name="__main__")
-"""
-    done = subprocess.run([sys.executable, "-c", press], capture_output=True, text=True, check=False)
-    assert done.returncode == ExitCode.STOPPED
-    assert done.stderr == "rawnind: interrupted; run the same command again to resume\n"
