@@ -317,7 +317,7 @@ def warp_row(
     i = min(y // spacing, max(nodes.shape[0] - 2, 0))
     below = min(i + 1, nodes.shape[0] - 1)
     v = y / spacing - i
-    weights, taps = np.empty((8, spacing), np.float32), np.empty((4, spacing + 3), np.float32)
+    weights, taps = np.empty((8, spacing), np.float32), np.empty((4, spacing + 3), np.uint16)
     x = left
     while x < right:
         j = min(x // spacing, max(nodes.shape[1] - 2, 0))
@@ -356,12 +356,12 @@ def _sites_within(at: float, slope: float, most: int) -> int:
     return min(most, max(1, int(np.floor(steps))))
 
 
-@kernel(fastmath={"contract", "nsz"})
+@kernel
 def _run(
     values: NDArray[np.uint16],
     corner: tuple[int, int],
     weights: Float32s,
-    taps: Float32s,
+    taps: NDArray[np.uint16],
     target: Float32s,
 ) -> None:
     """Cubic convolution of sites of one colour whose 4 x 4 taps move by one column from each to the next.
@@ -375,27 +375,43 @@ def _run(
     """
     height, width = values.shape
     top, left = corner
-    count = len(target)
-    inside = left >= 0 and left + count + 3 <= width
+    end = left + len(target) + 3
+    if 0 <= top <= height - 4 and left >= 0 and end <= width:
+        part = slice(left, end)
+        rows = values[top, part], values[top + 1, part], values[top + 2, part], values[top + 3, part]
+        _convolve(rows, weights, target)
+        return
     for k in range(4):
         line = values[min(max(top + k, 0), height - 1)]
-        if inside:
-            part = line[left : left + count + 3]
-            for j in range(count + 3):
-                taps[k, j] = np.float32(part[j])
-        else:
-            for j in range(count + 3):
-                taps[k, j] = np.float32(line[min(max(left + j, 0), width - 1)])
+        for j in range(end - left):
+            taps[k, j] = line[min(max(left + j, 0), width - 1)]
+    _convolve((taps[0], taps[1], taps[2], taps[3]), weights, target)
+
+
+@kernel(fastmath={"contract", "nsz"})
+def _convolve(
+    taps: tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint16]],
+    weights: Float32s,
+    target: Float32s,
+) -> None:
+    """`_run` of taps that lie side by side.
+
+    Args:
+        taps: four (n,) rows of the GT, from the first site's first on.
+        weights: as in `_run`.
+        target: (m,) values, written; m is at most n - 3.
+    """
+    f32 = np.float32
     a0, a1, a2, a3 = weights[0], weights[1], weights[2], weights[3]
     b0, b1, b2, b3 = weights[4], weights[5], weights[6], weights[7]
-    r0, r1, r2, r3 = taps[0], taps[1], taps[2], taps[3]
-    for j in range(count):
+    r0, r1, r2, r3 = taps
+    for j in range(len(target)):
         c0, c1, c2, c3 = b0[j], b1[j], b2[j], b3[j]
         target[j] = (
-            a0[j] * (c0 * r0[j] + c1 * r0[j + 1] + c2 * r0[j + 2] + c3 * r0[j + 3])
-            + a1[j] * (c0 * r1[j] + c1 * r1[j + 1] + c2 * r1[j + 2] + c3 * r1[j + 3])
-            + a2[j] * (c0 * r2[j] + c1 * r2[j + 1] + c2 * r2[j + 2] + c3 * r2[j + 3])
-            + a3[j] * (c0 * r3[j] + c1 * r3[j + 1] + c2 * r3[j + 2] + c3 * r3[j + 3])
+            a0[j] * (c0 * f32(r0[j]) + c1 * f32(r0[j + 1]) + c2 * f32(r0[j + 2]) + c3 * f32(r0[j + 3]))
+            + a1[j] * (c0 * f32(r1[j]) + c1 * f32(r1[j + 1]) + c2 * f32(r1[j + 2]) + c3 * f32(r1[j + 3]))
+            + a2[j] * (c0 * f32(r2[j]) + c1 * f32(r2[j + 1]) + c2 * f32(r2[j + 2]) + c3 * f32(r2[j + 3]))
+            + a3[j] * (c0 * f32(r3[j]) + c1 * f32(r3[j + 1]) + c2 * f32(r3[j + 2]) + c3 * f32(r3[j + 3]))
         )
 
 
