@@ -1,10 +1,11 @@
 """`rawnind fetch` beside parallel curl from the same server, its memory, and bytes that come twice when it is interrupted.
 
-`make bench` prints two tables: 200 files of 5 MB, and a fetch that is killed or interrupted 30 times at random moments. As a plain test both
-are small. The server is the tests' Dataverse, in a process of its own. It sends 3 MB/s to each connection that is interrupted: from a
-server that is faster than the checksums, what waits in a connection's receive buffer, up to 6 MB, comes twice as well. curl checks nothing; `curl with the same checksums` has md5sum and
-sha1sum read each file that curl has written, while curl writes the next ones. Where server and client share few CPUs and the
-connection has no limit, that is what is possible at all: the two hashes take twice as much CPU time as the transfer.
+`make bench` prints two tables: 200 files of 5 MB, and a fetch that is killed or interrupted 30 times at random moments. As a
+plain test both are small. The server is the tests' Dataverse, in a process of its own. It sends 3 MB/s to each connection that is
+interrupted: from a server that is faster than the checksums, what waits in a connection's receive buffer, up to 6 MB, comes twice
+as well. curl checks nothing; `curl with the same checksums` has md5sum and sha1sum read each file that curl has written, while
+curl writes the next ones. Where server and client share few CPUs and the connection has no limit, that is what is possible at
+all: the two hashes take twice as much CPU time as the transfer.
 
 python benchmarks/bench_fetch.py serve FOLDER SECONDS    the server; prints its address, and at the end what it sent, as JSON
 """

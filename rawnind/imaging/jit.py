@@ -7,7 +7,7 @@ code are two files, replaced atomically one by one but not together: two process
 that points to another signature's code.
 
 Here a file is named by a digest of everything that its machine code depends on, holds one signature, and is replaced as a
-whole. A file that is damaged counts as absent. Where no folder can be written, each process compiles for itself.
+whole. A file that is damaged, or names a module that this version does not have, counts as absent. Where no folder can be written, each process compiles for itself.
 """
 
 import contextlib
@@ -89,7 +89,7 @@ class _KernelCache:
         return _folder()
 
     def load_overload(self, sig: object, target_context: Any) -> Any:
-        """The compiled result for a signature; None where there is no file, or a damaged one."""
+        """The compiled result for a signature; None where there is no file, or none that can be used."""
         target_context.refresh()
         if not self._enabled:
             return None
@@ -103,7 +103,14 @@ class _KernelCache:
             return None
         if seal != sha256(content).digest():
             return None
-        return CompileResult._rebuild(target_context, *pickle.loads(content))  # noqa: S301 - sealed by `save_overload`
+        try:
+            saved = pickle.loads(content)  # noqa: S301 - sealed by `save_overload`
+        except (
+            ImportError,
+            AttributeError,
+        ):  # a module or class that it names has another name in this version
+            return None
+        return CompileResult._rebuild(target_context, *saved)
 
     def save_overload(self, sig: object, data: Any) -> None:
         """Saves a compiled signature; a folder that cannot be written is no reason to stop."""

@@ -131,6 +131,13 @@ def test_compiler_options_that_change_are_compiled_again(package):
     assert package.run() == (20, False)
 
 
+def test_what_names_a_module_that_is_no_more_is_compiled_again(package):
+    (package.folder / "called_kernel.py").rename(package.folder / "moved_kernel.py")
+    (package.folder / "calling_kernel.py").write_text(CALLER.replace("called_kernel", "moved_kernel"))
+    assert package.run() == (20, False)
+    assert package.run() == (20, True)
+
+
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:1000], lambda data: data[:0], lambda data: data[:-1] + b"!"]
 )
