@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from rawnind.imaging.alignment.features import Features, extract_features
 from rawnind.imaging.alignment.registration import Registration, register
-from rawnind.imaging.alignment.rivals import choose, repeats
+from rawnind.imaging.alignment.repetition import repeats
+from rawnind.imaging.alignment.rivals import choose
 from rawnind.imaging.jit import kernel
 
 __all__ = ["Alignment", "Features", "align", "extract_features"]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from rawnind.imaging.alignment.align import align, extract_features
-from rawnind.imaging.alignment.rivals import SURE, Fit, Smooth, repeats, sureness
+from rawnind.imaging.alignment.repetition import repeats
+from rawnind.imaging.alignment.rivals import SURE, Fit, Smooth, sureness
 from rawnind.imaging.warp import Warp
 from rawnind.records import Cfa
 from tests.imaging.periodic import Beside, Periodic, Texture
