@@ -23,7 +23,8 @@ import pytest
 from rawnind.imaging.change.cut_noise import match_cut_noise
 from rawnind.imaging.change.mask import scene_change
 from rawnind.imaging.crops import AlignedPair
-from rawnind.imaging.exposure import gain, is_cut_at_black, overexposed
+from rawnind.imaging.exposure import is_cut_at_black, overexposed
+from rawnind.imaging.gains import gain
 from rawnind.imaging.gates import Rejection
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.msssim import score_map, windowed_ms_ssim

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rawnind.imaging import coordinates, crops, exposure, levels, pair, prepared
+from rawnind.imaging import coordinates, crops, exposure, gains, levels, pair, prepared
 from rawnind.imaging.crops import AlignedPair
 from rawnind.imaging.pair import FinishedPair, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
@@ -42,7 +42,7 @@ STAGES = {
         (exposure, "underexposed"),
         (prepared, "hot_pixels"),
     ],
-    "gain, loss": [(exposure, "gain"), (exposure, "alignment_loss")],
+    "gain, loss": [(gains, "gain"), (gains, "alignment_loss")],
     "mask: moments": [(pair, "pair_statistics")],
     "mask: noise, tests": [(pair, "detect_change"), (pair, "combine"), (pair, "valid")],
     "MS-SSIM": [(pair, "windowed_ms_ssim"), (pair, "frame_mean"), (crops, "crop_means")],

@@ -7,7 +7,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from rawnind.imaging.change.light import Light
-from rawnind.imaging.exposure import Gain, is_cut_at_black
+from rawnind.imaging.exposure import is_cut_at_black
+from rawnind.imaging.gains import Gain
 from rawnind.imaging.pair_noise import PairNoise
 from rawnind.imaging.prepared import Prepared
 from rawnind.measurements import Measurements

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rawnind.imaging import coordinates, exposure, levels
+from rawnind.imaging import coordinates, exposure, gains, levels
 from rawnind.imaging.alignment.align import Alignment, align
 from rawnind.imaging.change.cut_noise import match_cut_noise
 from rawnind.imaging.change.mask import (
@@ -174,31 +174,31 @@ def _match_levels(  # noqa: PLR0917
         gt_white_level_data=truth.clipped_at,
     )
     gt_planes, noisy_planes = _planes(truth, noisy, warp, rect)
-    gain = exposure.gain(gt_planes, noisy_planes, ~overexposed)
+    gain = gains.gain(gt_planes, noisy_planes, ~overexposed)
     if gain is None:
         detail = "nothing in the overlap is well exposed in both"
         return reject(truth, noisy, Reason.EXPOSURE, detail, measured)
     cut_noise = None
     if exposure.is_cut_at_black(noisy.photo.mosaic):
         gain, cut_noise = match_cut_noise(gt_planes, noisy_planes, ~overexposed, gain, noisy.photo)
-    loss = exposure.alignment_loss(gt_planes, noisy_planes, ~overexposed, gain)
+    loss = gains.alignment_loss(gt_planes, noisy_planes, ~overexposed, gain)
     measured = replace(measured, gain=gain, alignment_loss=loss)
     level = float(gt_planes[1].mean())
     if detail := swapped_roles(truth, noisy, gain, level, recipe.max_noise_ratio):
         return reject(truth, noisy, Reason.ROLES_SWAPPED, detail, measured)
     channels = None
     if cut_noise is None:
-        channels = exposure.channel_gains(gt_planes, noisy_planes, ~overexposed)
+        channels = gains.channel_gains(gt_planes, noisy_planes, ~overexposed)
     if channels:
         common, limit = gain, recipe.max_color_deviation
         if limit is not None and any(abs(each.value - gain) > limit * gain for each in channels):
             usable = ~(overexposed | noisy.hot[coordinates.cells_of(rect, cell)])
-            if found := exposure.site_gains(truth.photo, noisy.photo, warp, rect, usable):
+            if found := gains.site_gains(truth.photo, noisy.photo, warp, rect, usable):
                 common, channels = found[0].value, found[1]
         red, green, blue = (each.value for each in channels)
         measured = replace(measured, gain_red=red, gain_green=green, gain_blue=blue)
         if detail := color_deviation(channels, common, limit):
-            lines = exposure.channel_lines(gt_planes, noisy_planes, ~overexposed)
+            lines = gains.channel_lines(gt_planes, noisy_planes, ~overexposed)
             return reject(truth, noisy, *color_or_level(lines, gain, detail, recipe), measured)
     np.multiply(noisy_planes, np.float32(gain), out=noisy_planes)
     return AlignedPair(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rawnind.imaging import exposure
+from rawnind.imaging import exposure, gains
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.levels import planes
 from rawnind.records import Cfa
@@ -73,15 +73,15 @@ def test_the_gain_is_right_within_a_percent_whatever_moves(cfa, gain):
     case = Case(seed=4, cfa=cfa, iso=6400, gain=gain, changes=((Kind.STRONG, 180), (Kind.SHADOW, 150)))
     pair = render(case)
     usable = np.ones(pair.noisy.shape[1:], np.bool_)
-    assert exposure.gain(pair.ground_truth, pair.noisy, usable) == pytest.approx(gain, rel=0.01)
+    assert gains.gain(pair.ground_truth, pair.noisy, usable) == pytest.approx(gain, rel=0.01)
 
 
 def test_no_gain_is_measured_where_nothing_is_usable_or_lit():
     levels = np.full((4, 32, 32), 0.2, np.float32)
     everything = np.ones((32, 32), np.bool_)
-    assert exposure.gain(levels, levels, ~everything) is None
-    assert exposure.gain(levels, 0 * levels, everything) is None
-    assert exposure.alignment_loss(levels, levels, ~everything, 1.0) is None
+    assert gains.gain(levels, levels, ~everything) is None
+    assert gains.gain(levels, 0 * levels, everything) is None
+    assert gains.alignment_loss(levels, levels, ~everything, 1.0) is None
 
 
 @settings(deadline=None)
@@ -91,7 +91,7 @@ def test_the_alignment_loss_is_the_mean_absolute_difference_of_usable_cells(seed
     truth, noisy = rng.random((2, 4, 70, 50), np.float32)
     usable = rng.random((70, 50)) < 0.7
     expected = np.abs(truth - np.float32(gain) * noisy)[:, usable].mean(dtype=np.float64)
-    assert exposure.alignment_loss(truth, noisy, usable, gain) == pytest.approx(expected, rel=1e-5)
+    assert gains.alignment_loss(truth, noisy, usable, gain) == pytest.approx(expected, rel=1e-5)
 
 
 def test_levels_and_limits_agree_for_each_colour():

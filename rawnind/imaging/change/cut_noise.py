@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from rawnind.imaging import exposure
+from rawnind.imaging import gains
 from rawnind.imaging.change.moments import block_moments
 from rawnind.imaging.change.noise import NoiseModel, fit_noise
 from rawnind.imaging.jit import kernel
@@ -91,7 +91,7 @@ def match_cut_noise(
     black = -level / (photo.sensor.white_level - level)
     for _ in range(_ROUNDS):
         found = _measure(ground_truth, noisy * np.float32(gain), usable, black * gain, sites)
-        ratio = exposure.gain(found.seen(ground_truth), noisy * np.float32(gain), usable)
+        ratio = gains.gain(found.seen(ground_truth), noisy * np.float32(gain), usable)
         if ratio is None:
             break
         gain *= ratio

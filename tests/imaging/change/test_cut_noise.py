@@ -6,7 +6,8 @@ import pytest
 from rawnind.imaging.change.cut_noise import CutNoise, match_cut_noise
 from rawnind.imaging.change.mask import scene_change
 from rawnind.imaging.change.noise import NoiseModel
-from rawnind.imaging.exposure import gain, is_cut_at_black
+from rawnind.imaging.exposure import is_cut_at_black
+from rawnind.imaging.gains import gain
 from rawnind.records import Cfa
 from tests.imaging.changed_pairs import STEPS, Case, render
 from tests.imaging.scenes import Scene

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rawnind.imaging.change.mask import INVALID, Cause, combine, scene_change, valid
-from rawnind.imaging.exposure import gain, overexposed
+from rawnind.imaging.exposure import overexposed
+from rawnind.imaging.gains import gain
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.records import Cfa
 from tests.imaging.changed_pairs import Case, Kind, aligned, draw_case, draw_fresh, render
