@@ -16,7 +16,8 @@ from rawnind.imaging.coordinates import Rect
 from rawnind.imaging.demosaic.camera_rgb import demosaic
 from rawnind.imaging.levels import planes
 from rawnind.imaging.photo import Photo
-from rawnind.imaging.warp import Warp, warped_planes
+from rawnind.imaging.resample import warped_planes
+from rawnind.imaging.warp import Warp
 from rawnind.records import Cfa
 from tests.imaging.demosaicers import (
     PHOTOGRAPHS,

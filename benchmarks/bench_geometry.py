@@ -21,7 +21,7 @@ from rawnind.imaging.gates import Rejection
 from rawnind.imaging.pair import FinishedPair, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.prepared import Prepared
-from rawnind.imaging.warp import warped_rgb
+from rawnind.imaging.resample import warped_rgb
 from rawnind.recipe import Recipe
 from tests.imaging.warped_pairs import draw_repeating, draw_warp, render_warp
 

@@ -48,7 +48,8 @@ from rawnind.imaging.misalignment import Misalignment
 from rawnind.imaging.msssim import frame_mean, windowed_ms_ssim
 from rawnind.imaging.pair_noise import pair_noise
 from rawnind.imaging.prepared import Prepared
-from rawnind.imaging.warp import Warp, cells_under, warped_planes, warped_rgb
+from rawnind.imaging.resample import warped_planes, warped_rgb
+from rawnind.imaging.warp import Warp, cells_under
 from rawnind.measurements import Crop, Measurements
 from rawnind.reasons import Reason
 from rawnind.recipe import GtAlignment, Recipe

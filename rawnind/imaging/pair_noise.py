@@ -22,7 +22,8 @@ from rawnind.imaging.crops import AlignedPair
 from rawnind.imaging.jit import kernel
 from rawnind.imaging.levels import site_lines, tile_colors
 from rawnind.imaging.photo_noise import ColorNoise, residual
-from rawnind.imaging.warp import Mesh, warp_row
+from rawnind.imaging.resample import warp_row
+from rawnind.imaging.warp import Mesh
 from rawnind.records import Cfa
 
 _STEP, _TILE, _SIDE = (

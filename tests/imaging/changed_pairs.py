@@ -18,7 +18,8 @@ from rawnind.imaging.demosaic.camera_rgb import demosaic
 from rawnind.imaging.levels import planes, site_colors
 from rawnind.imaging.pair import MIN_AGREEMENT
 from rawnind.imaging.photo import Photo
-from rawnind.imaging.warp import Warp, warped_planes
+from rawnind.imaging.resample import warped_planes
+from rawnind.imaging.warp import Warp
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa
 from rawnind.sample.simulator import FULL_WELL

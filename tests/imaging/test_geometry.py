@@ -15,7 +15,8 @@ from rawnind.imaging.misalignment import Misalignment
 from rawnind.imaging.pair import FinishedPair, align_pair, finish_pair
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.prepared import Prepared
-from rawnind.imaging.warp import Warp, warped_rgb
+from rawnind.imaging.resample import warped_rgb
+from rawnind.imaging.warp import Warp
 from rawnind.reasons import Reason
 from rawnind.recipe import GtAlignment, Recipe
 from rawnind.records import Cfa

@@ -9,7 +9,8 @@ from rawnind.imaging.coordinates import Rect, grid
 from rawnind.imaging.demosaic.camera_rgb import CameraRgb, demosaic
 from rawnind.imaging.levels import mosaic, planes, site_planes
 from rawnind.imaging.photo import Photo
-from rawnind.imaging.warp import NODE_SPACINGS, Warp, cells_under, warped_planes, warped_rgb
+from rawnind.imaging.resample import warped_planes, warped_rgb
+from rawnind.imaging.warp import NODE_SPACINGS, Warp, cells_under
 from rawnind.records import Cfa
 from tests.imaging.simulation import make_sensor
 
