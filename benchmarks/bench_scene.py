@@ -4,6 +4,7 @@
 """
 
 import ctypes
+import hashlib
 import json
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from rawnind.pipeline.scene import Meter, process_scene
 from rawnind.reasons import Outcome
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa, ImageRef, Scene
-from rawnind.sample.dng import write_dng
+from rawnind.sample.dng import encode_dng
 from rawnind.source.decode import decode
 
 
@@ -62,8 +63,10 @@ def _scene(folder: Path, megapixels: float, cfa: Cfa, truths: int) -> tuple[Scen
         mosaic = taken[0 if is_truth else 1].mosaic.copy()
         mosaic[0, number] += 1
         path = folder / f"{number}.dng"
-        sha1 = write_dng(path, mosaic, pattern=np.array(cfa.tile), black_level=(512,), white_level=16383, iso=100,
-                         make="SONY", model="ILCE-7C", color_matrix=MATRIX, as_shot_neutral=(0.5, 1, 0.7))  # fmt: skip
+        data = encode_dng(mosaic, pattern=np.array(cfa.tile), black_level=(512,), white_level=16383, iso=100,
+                          make="SONY", model="ILCE-7C", color_matrix=MATRIX, as_shot_neutral=(0.5, 1, 0.7))  # fmt: skip
+        path.write_bytes(data)
+        sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
         refs.append(ImageRef(cfa=cfa, scene="s", ground_truth=is_truth, iso=100, sha1=sha1, filename=path.name,
                              path=str(path)))  # fmt: skip
     ordered = sorted(refs, key=lambda ref: ref.sha1)

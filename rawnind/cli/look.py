@@ -1,11 +1,10 @@
 """Commands that show what a run made: report, show."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from rawnind.cli.progress_line import every_two_seconds
 from rawnind.printing import print_lines
 
 
@@ -26,21 +25,8 @@ def report(output: str, scene: str | None, worst: int) -> None:
     """
     from rawnind.report.page import report as run_report
 
-    place = run_report(output, scene=scene, worst_count=worst, progress=_every_two_seconds())
+    place = run_report(output, scene=scene, worst_count=worst, progress=every_two_seconds("made", "pictures"))
     print_lines([f"{place}: open it in a browser"])
-
-
-def _every_two_seconds() -> Callable[[int, int], None]:
-    """Prints the number of pictures every two seconds."""
-    last = time.monotonic()
-
-    def progress(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= 2:
-            last = time.monotonic()
-            click.echo(f"made {done} of {total} pictures", err=True)
-
-    return progress
 
 
 @click.command()

@@ -1,11 +1,10 @@
 """The command `noise`."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from rawnind.cli.progress_line import every_two_seconds
 from rawnind.printing import print_lines
 
 
@@ -30,19 +29,6 @@ def noise(source: str, to: Path | None, dark: Path | None) -> None:
     from rawnind.noise.run import describe
     from rawnind.noise.run import noise as run_noise
 
-    cameras, place = run_noise(source, to=to, dark=dark, progress=_every_two_seconds())
+    cameras, place = run_noise(source, to=to, dark=dark, progress=every_two_seconds("read", "scenes"))
     print_lines(describe(cameras))
     click.echo(f"{place}: noise.json, noise.svg, noiseprofiles.json")
-
-
-def _every_two_seconds() -> Callable[[int, int], None]:
-    """A progress callback that prints the number of scenes every two seconds."""
-    last = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= 2:
-            last = time.monotonic()
-            click.echo(f"read {done} of {total} scenes", err=True)
-
-    return report

@@ -1,9 +1,7 @@
 """Writes a mosaic as an uncompressed DNG that LibRaw decodes to exactly the same values."""
 
-import hashlib
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,44 +37,6 @@ CFA_PLANE_COLOR, CFA_LAYOUT, BLACK_REPEAT, ACTIVE_AREA = 50710, 50711, 50713, 50
 PHOTOMETRIC_CFA = 32803
 
 Pattern = Sequence[Sequence[int]] | NDArray[np.integer[Any]]
-
-
-def write_dng(
-    path: Path,
-    mosaic: NDArray[np.uint16],
-    *,
-    pattern: Pattern,
-    black_level: Sequence[int],
-    white_level: int,
-    iso: int,
-    make: str,
-    model: str,
-    color_matrix: Sequence[float],
-    as_shot_neutral: Sequence[float],
-    margins: tuple[int, int, int, int] = (0, 0, 0, 0),
-    capture: Capture | None = None,
-) -> str:
-    """Writes `encode_dng(...)` to `path` and returns the SHA-1 of the bytes, 40 hex digits.
-
-    Raises:
-        ValueError: As `encode_dng`.
-        OSError: The file cannot be written.
-    """
-    data = encode_dng(
-        mosaic,
-        pattern=pattern,
-        black_level=black_level,
-        white_level=white_level,
-        iso=iso,
-        make=make,
-        model=model,
-        color_matrix=color_matrix,
-        as_shot_neutral=as_shot_neutral,
-        margins=margins,
-        capture=capture,
-    )
-    path.write_bytes(data)
-    return hashlib.sha1(data, usedforsecurity=False).hexdigest()
 
 
 def encode_dng(

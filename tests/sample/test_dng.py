@@ -1,6 +1,5 @@
 """A written DNG is what LibRaw reads back."""
 
-import hashlib
 import io
 
 import numpy as np
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rawnind.records import Cfa
-from rawnind.sample.dng import encode_dng, write_dng
+from rawnind.sample.dng import encode_dng
 
 MATRIX = (0.7374, -0.2389, -0.0551, -0.5435, 1.3162, 0.2519, -0.1006, 0.1795, 0.6552)
 NEUTRAL = (0.5, 1.0, 0.7)
@@ -80,12 +79,9 @@ def test_libraw_reads_iso_white_level_and_white_balance():
         np.testing.assert_allclose(raw.camera_whitebalance[:3], [2, 1, 1 / 0.7], rtol=1e-6)
 
 
-def test_the_file_is_the_same_every_time_and_its_hash_is_returned(tmp_path):
+def test_the_file_is_the_same_every_time():
     mosaic = noise(32, 40)
-    sha1 = write_dng(tmp_path / "a.dng", mosaic, pattern=Cfa.BAYER.tile, black_level=(512,), white_level=16383, iso=800,
-                     make="SONY", model="ILCE-7C", color_matrix=MATRIX, as_shot_neutral=NEUTRAL)  # fmt: skip
-    assert (tmp_path / "a.dng").read_bytes() == dng(mosaic, Cfa.BAYER.tile)
-    assert sha1 == hashlib.sha1(dng(mosaic, Cfa.BAYER.tile), usedforsecurity=False).hexdigest()
+    assert dng(mosaic, Cfa.BAYER.tile) == dng(mosaic, Cfa.BAYER.tile)
 
 
 @pytest.mark.parametrize(

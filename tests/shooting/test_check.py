@@ -17,7 +17,7 @@ from rawnind.imaging.photo import Photo
 from rawnind.imaging.reduce import reduced, reduction
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa, Sensor
-from rawnind.sample.dng import write_dng
+from rawnind.sample.dng import encode_dng
 from rawnind.shooting.cameras import Shot, coverage
 from rawnind.shooting.check import check_scene
 from rawnind.source.decode import decode
@@ -45,9 +45,10 @@ def changed(scene, folder, *, truth=None, noisy=None):
             for number, (y, x) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
                 mosaic[y::2, x::2] = split[number]
             path = folder / ref.filename
-            write_dng(path, mosaic, pattern=[[0, 1], [1, 2]], black_level=[512], white_level=16383, iso=ref.iso, make="SONY",
-                      model="ILCE-7C", color_matrix=sensor.rgb_xyz_matrix, as_shot_neutral=(0.5, 1, 0.6))  # fmt: skip
-            refs.append(replace(ref, path=str(path), sha1=hashlib.sha1(path.read_bytes()).hexdigest()))
+            data = encode_dng(mosaic, pattern=[[0, 1], [1, 2]], black_level=[512], white_level=16383, iso=ref.iso, make="SONY",
+                              model="ILCE-7C", color_matrix=sensor.rgb_xyz_matrix, as_shot_neutral=(0.5, 1, 0.6))  # fmt: skip
+            path.write_bytes(data)
+            refs.append(replace(ref, path=str(path), sha1=hashlib.sha1(data).hexdigest()))
         made[role] = tuple(sorted(refs, key=lambda ref: ref.sha1))
     return replace(scene, **made)
 
