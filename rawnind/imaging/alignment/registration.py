@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.alignment.features import Features
-from rawnind.imaging.alignment.local_field import MIN_PATCHES, Field, fit_field, is_bent, squared_distance
+from rawnind.imaging.alignment.local_field import MIN_PATCHES, fit_field, is_bent, squared_distance
 from rawnind.imaging.alignment.lucas_kanade import (
     LocalShifts,
     reduced_shifts,
     site_shifts,
     view,
-    weighted_median,
 )
 from rawnind.imaging.alignment.patch_search import find_patches
+from rawnind.imaging.alignment.similarity import Model, fit_similarity
 from rawnind.imaging.warp import Warp
 
 Float64s = NDArray[np.float64]
@@ -31,14 +31,11 @@ LEAST_SITE_PATCH = 40
 MOST_WITHIN_PATCH = 0.3  # sites by which the shift may differ within a patch: its texture may lie on one side
 MIN_PATCH = 12  # pixels a side: 144 samples for the four unknowns of a patch
 PATCH_GRID = (10, 14)  # most patches down and across: bounds the time on large photos
-MIN_PATCHES_FOR_SIMILARITY = 6  # with fewer, only the displacement is fitted
 MAX_DEPARTURE = 1.5  # reduced pixels from where it began, beyond which the refinement has diverged
 MAX_ROTATION_ERROR = (
     0.0125  # degrees: with a larger standard error, 0.05 degrees would not be 4 standard errors
 )
 MAX_SCALE_ERROR = 0.00025  # so that a scale of 0.1 % is 4 standard errors
-PRIOR = (0.01, 0.01)  # rotation in radians and scale minus one: expected size, standard deviation
-IRLS_ITERATIONS = 20  # of the iteratively reweighted least squares
 MAX_SITE_ITERATIONS = 8
 CONVERGED = 0.1  # sites that the corners move between two fits
 FIELD_ITERATIONS = 8
@@ -75,30 +72,10 @@ class Registration:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class _Model:
-    """A fitted similarity transform, and the smooth surface on top of it.
-
-    Attributes:
-        values: (4,) float64: dy, dx in sites, rotation in radians, scale minus one.
-        errors: (4,) float64 standard errors of `values`; infinite where not fitted.
-        field: None where no surface was fitted.
-    """
-
-    values: Float64s
-    errors: Float64s
-    field: Field | None = None
-
-    def at(self, positions: Float64s) -> Float64s:
-        """(n, 2) displacements at (n, 2) positions in sites from the middle of the noisy photo."""
-        similarity: Float64s = _design(positions) @ self.values
-        return similarity if self.field is None else similarity + self.field(positions)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class _Fit:
     """A model and the local shifts that it was last compared with."""
 
-    model: _Model
+    model: Model
     local: LocalShifts
 
     @property
@@ -125,10 +102,10 @@ def register(ground_truth: Features, noisy: Features, start: tuple[float, float]
     Returns:
         The refined transform; `start` alone where no patch can be matched.
     """
-    begin = _Model(values=np.array([*start, 0, 0]), errors=np.full(4, np.inf))
+    begin = Model(values=np.array([*start, 0, 0]), errors=np.full(4, np.inf))
     found = _refine(ground_truth, noisy, begin)
     if found is None or found.agreement < SURE:
-        wide = _fit(find_patches(ground_truth, noisy, start))
+        wide = fit_similarity(find_patches(ground_truth, noisy, start))
         again = None if wide is None else _refine(ground_truth, noisy, wide)
         if again is not None and (found is None or again.agreement > found.agreement):
             found = again
@@ -159,7 +136,7 @@ def _registration(found: _Fit, shape: tuple[int, ...]) -> Registration:
     )
 
 
-def _refine(ground_truth: Features, noisy: Features, begin: _Model) -> _Fit | None:
+def _refine(ground_truth: Features, noisy: Features, begin: Model) -> _Fit | None:
     """Fits the similarity transform again and again to local shifts that are measured where the last one predicts them.
 
     Args:
@@ -173,7 +150,7 @@ def _refine(ground_truth: Features, noisy: Features, begin: _Model) -> _Fit | No
     model, local = begin, None
     for measure in (_reduced_shifts, *[_site_shifts] * MAX_SITE_ITERATIONS):
         before, local = model, measure(ground_truth, noisy, model)
-        found = _fit(local)
+        found = fit_similarity(local)
         if found is None or np.abs(found.values - begin.values)[:2].max() > MAX_DEPARTURE * noisy.reduction:
             return None
         model = found
@@ -185,7 +162,7 @@ def _refine(ground_truth: Features, noisy: Features, begin: _Model) -> _Fit | No
 def _bend(ground_truth: Features, noisy: Features, found: _Fit) -> _Fit:
     """Adds the smooth surface that local shifts show beyond a similarity transform, where it pays."""
     shape = (noisy.photo.mosaic.shape[0], noisy.photo.mosaic.shape[1])
-    similarity = _Model(values=found.model.values, errors=found.model.errors)
+    similarity = Model(values=found.model.values, errors=found.model.errors)
     best, local = found, found.local
     if is_bent(local, local.shift - similarity.at(local.at), shape):
         local = _measured(ground_truth, noisy, similarity, local)
@@ -212,7 +189,7 @@ def _bend(ground_truth: Features, noisy: Features, found: _Fit) -> _Fit:
     return best
 
 
-def _measured(ground_truth: Features, noisy: Features, model: _Model, local: LocalShifts) -> LocalShifts:
+def _measured(ground_truth: Features, noisy: Features, model: Model, local: LocalShifts) -> LocalShifts:
     """The patches whose shifts do not follow where they are matched.
 
     Where a texture lies in one direction, the gradient along it may be the GT's noise: the shift found there is the one that the
@@ -238,7 +215,7 @@ def _measured(ground_truth: Features, noisy: Features, model: _Model, local: Loc
     )
 
 
-def _steepness(model: _Model, shape: tuple[int, ...]) -> float:
+def _steepness(model: Model, shape: tuple[int, ...]) -> float:
     """Change of the displacement per site: of a similarity transform, or a high one among the places of a bent one."""
     if model.field is None:
         return float(np.hypot(*model.values[2:]))
@@ -252,7 +229,7 @@ def _steepness(model: _Model, shape: tuple[int, ...]) -> float:
     return float(max(np.quantile(each, 0.9) for each in steep))
 
 
-def _largest_move(model: _Model, before: _Model, shape: tuple[int, ...]) -> float:
+def _largest_move(model: Model, before: Model, shape: tuple[int, ...]) -> float:
     """Largest displacement of the photo's corners between two models, in sites.
 
     Args:
@@ -265,7 +242,7 @@ def _largest_move(model: _Model, before: _Model, shape: tuple[int, ...]) -> floa
 
 
 def _reduced_shifts(
-    ground_truth: Features, noisy: Features, model: _Model, largest: int = REDUCED_PATCH
+    ground_truth: Features, noisy: Features, model: Model, largest: int = REDUCED_PATCH
 ) -> LocalShifts:
     """Local shifts measured on the reduced green; each patch is matched where the model predicts it.
 
@@ -294,7 +271,7 @@ def _reduced_shifts(
     )
 
 
-def _site_shifts(ground_truth: Features, noisy: Features, model: _Model) -> LocalShifts:
+def _site_shifts(ground_truth: Features, noisy: Features, model: Model) -> LocalShifts:
     """Local shifts measured on the green sites; each patch is matched where the model predicts it.
 
     Args:
@@ -314,14 +291,14 @@ def _site_shifts(ground_truth: Features, noisy: Features, model: _Model) -> Loca
     return site_shifts(*views, corners, offsets, _slopes(model, at, patch), patch)
 
 
-def _slopes(model: _Model, at: Float64s, across: int) -> Float64s:
+def _slopes(model: Model, at: Float64s, across: int) -> Float64s:
     """(N, 2, 2) change of the displacement (dy, dx) per site down and across, over `across` sites around (N, 2) positions."""
     steps = np.eye(2) * across / 2
     return np.stack([(model.at(at + step) - model.at(at - step)) / across for step in steps], axis=-1)
 
 
 def _patch_corners(
-    shape: tuple[int, ...], model: _Model, largest: int, reduction: int, *, margin: int
+    shape: tuple[int, ...], model: Model, largest: int, reduction: int, *, margin: int
 ) -> tuple[NDArray[np.int64], int]:
     """Patches spread evenly over what both photos show.
 
@@ -352,54 +329,3 @@ def _patch_corners(
         for size, first, most in zip(free, before, PATCH_GRID, strict=True)
     ]
     return np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, 2), patch
-
-
-def _design(at: Float64s) -> Float64s:
-    """Derivatives of the local shift at positions from the middle of the photo.
-
-        GT minus noisy = (dy, dx) + rotation * (x, -y) - scale * (y, x)
-
-    with y downwards: content that is rotated counter-clockwise and enlarged in the noisy photo lies clockwise and closer
-    to the middle in the GT.
-
-    Args:
-        at: (N, 2) float64 (y, x) in sites from the middle.
-
-    Returns:
-        (N, 2, 4) float64: by dy, dx, rotation and scale.
-    """
-    design = np.zeros((len(at), 2, 4))
-    design[:, 0, 0] = design[:, 1, 1] = 1
-    design[:, 0, 2], design[:, 1, 2] = at[:, 1], -at[:, 0]
-    design[:, :, 3] = -at
-    return design
-
-
-def _fit(local: LocalShifts) -> _Model | None:
-    """Fits a similarity transform by iteratively reweighted least squares; None without patches.
-
-    Cauchy's weights 1 / (1 + distance / 4), with the squared Mahalanobis distance: a patch two standard deviations off
-    has half the weight, so that patches on moved objects have little influence.
-    """
-    if not len(local.at):
-        return None
-    free = 4 if len(local.at) >= MIN_PATCHES_FOR_SIMILARITY else 2
-    design = _design(local.at)[:, :, :free]
-    information = np.linalg.inv(local.covariance)
-    trust = np.sqrt(np.linalg.det(information))
-    prior = np.diag([0, 0, PRIOR[0] ** -2, PRIOR[1] ** -2][:free])
-    values = np.zeros(free)
-    values[:2] = [weighted_median(local.shift[:, axis], trust) for axis in (0, 1)]
-    for _ in range(IRLS_ITERATIONS):
-        rest = local.shift - design @ values
-        distance = np.einsum("ni,nij,nj->n", rest, information, rest)
-        weights = 1 / (1 + distance / 4)
-        weighted = design.transpose(0, 2, 1) @ (weights[:, None, None] * information)
-        normal = (weighted @ design).sum(axis=0) + prior
-        values = np.linalg.solve(normal, (weighted @ local.shift[:, :, None]).sum(axis=0)[:, 0])
-    excess = max(1.0, float((weights * distance).sum() / (2 * weights.sum())))
-    missing = 4 - free
-    return _Model(
-        values=np.concatenate([values, np.zeros(missing)]),
-        errors=np.concatenate([np.sqrt(excess * np.diag(np.linalg.inv(normal))), np.full(missing, np.inf)]),
-    )
