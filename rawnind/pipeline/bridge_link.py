@@ -98,7 +98,7 @@ class BridgeLink:
                 raise self._error
             held, self._held = self._held, []
             if held:
-                self._call("commit_many", held)
+                self._call("submit", held)
             self._committed = time.monotonic()
 
     def commit_in_background(self) -> None:

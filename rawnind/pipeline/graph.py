@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import rawnind.installation
 from rawnind import timing
-from rawnind.bridge.bridge import Bridge
+from rawnind.bridge.actor import BridgeActor
 from rawnind.bridge.in_flight import DiskBudget
 from rawnind.capacity import Pool
 from rawnind.chunks import Chunk, chunks_of
@@ -68,12 +68,17 @@ _HEAD = "node:__internal_head__"
 """A resource of the head node alone. Other nodes may come and go, and the bridge with them."""
 
 
+_CALLS = 32
+"""Calls that the bridge takes at once: so many workers' results are committed together while an earlier commit is written."""
+
+
 def _bridge(job: Job, max_scenes: int) -> Any:
-    actor = ray.remote(Bridge).options(
+    actor = ray.remote(BridgeActor).options(
         name=bridge_name(job.output),
         namespace=NAMESPACE,
         num_cpus=0,
         resources={_HEAD: 0.001},
+        max_concurrency=_CALLS,
         max_restarts=-1,
         max_task_retries=-1,
     )

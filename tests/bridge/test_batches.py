@@ -2,19 +2,24 @@
 
 import hashlib
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rawnind.bridge.actor import BridgeActor
 from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.messages import Submission
+from rawnind.bridge.observer import Observer
 from rawnind.outcomes import whole_scene_result
 from rawnind.output.journal.commits import identity
 from rawnind.output.journal.journal import encode_result
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.reasons import Reason
 from tests.output.result_maker import RECIPE, make_scene
+from tests.polling import poll
 
 SCENES = [make_scene(f"s{number}", truths=number % 2, noisy=1 + number % 2) for number in range(6)]
 PLAN = make_plan(SCENES, SceneFilter(), RECIPE)
@@ -62,6 +67,51 @@ def test_a_batch_with_an_unplanned_scene_commits_nothing(tmp_path):
     with pytest.raises(ValueError, match="not planned"):
         bridge.commit_many([submission(0), Submission(key="bayer/other", data=b"")])
     assert len(bridge.open_scenes()) == 6
+
+
+class Pausing(Observer):
+    """Waits within the first commit until the test goes on."""
+
+    def __init__(self):
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+
+    def committed(self, result, telemetry):
+        self.begun.set()
+        assert self.goes_on.wait(20)
+
+
+def submitted_meanwhile(folder, submissions):
+    """A bridge that has committed one scene, and to which others were submitted while it did; what their callers got."""
+    pausing = Pausing()
+    bridge = BridgeActor(str(folder), "run", PLAN, max_scenes=1, observer=pausing)
+    bridge.begin()
+    with ThreadPoolExecutor(8) as pool:
+        pool.submit(bridge.submit, [submission(0)])
+        assert pausing.begun.wait(20)
+        waiting = [pool.submit(bridge.submit, [each]) for each in submissions]
+        poll(lambda: len(bridge._submitted) == len(waiting))
+        pausing.goes_on.set()
+    return bridge, [each.exception() for each in waiting]
+
+
+def test_results_that_arrive_while_a_commit_is_written_are_committed_together(tmp_path_factory):
+    one, other = (tmp_path_factory.mktemp(name) for name in ("one", "other"))
+    singly = collecting_bridge(one)
+    for number in range(6):
+        singly.commit(SCENES[number].key, submission(number).data)
+    bridge, errors = submitted_meanwhile(other, list(map(submission, (1, 2, 3, 4, 5, 1))))
+    assert errors == [None] * 6
+    assert len(list((other / "parts").iterdir())) == 2
+    assert finished(bridge) == finished(singly)
+
+
+def test_a_caller_gets_no_error_only_where_its_result_is_committed(tmp_path):
+    foreign = Submission(key="bayer/other", data=b"")
+    bridge, errors = submitted_meanwhile(tmp_path, [*map(submission, range(1, 6)), foreign])
+    committed = {scene.key for scene in SCENES} - set(bridge.open_scenes())
+    assert {SCENES[n].key for n, error in enumerate(errors[:5], 1) if error is None} <= committed
+    assert isinstance(errors[5], ValueError)
+    assert len(committed) >= 5
 
 
 @pytest.mark.parametrize("scene", [*SCENES[:2], make_scene("Küche +1", truths=2, noisy=3, test_reserve=True)])

@@ -105,7 +105,7 @@ def test_counts_survive_a_restart_of_the_bridge_and_gauges_show_the_current_stat
         (actor,) = list_actors(
             address=cluster, filters=[("name", "=", bridge_name(output)), ("state", "=", "ALIVE")]
         )
-        assert actor.class_name == "Bridge"
+        assert actor.class_name == "BridgeActor"
         os.kill(actor.pid, signal.SIGKILL)
         commit(bridge, plan, second)
         ray.get(bridge.heartbeat.remote(third.key, "decode"))
