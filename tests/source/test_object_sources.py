@@ -123,7 +123,8 @@ def require_few_requests(paths, scenes, shards, failed):
         if f"/{folder}/" in unquote(path)
     )
     assert kinds["PUT", "shards"] == shards
-    assert shards <= kinds["GET", "shards"] <= shards + failed
+    assert not kinds["GET", "shards"]
+    print(kinds, scenes, shards, failed, len(paths))
     assert kinds["HEAD", "shards"] <= 2 * shards + failed
     assert kinds["PUT", "parts"] <= scenes
     by_clock = sum(count for (_, folder), count in kinds.items() if folder in {"locks", "events"})
