@@ -11,7 +11,7 @@ from rawnind.source.collector import Collector, Index
 from rawnind.source.dataverse import RAWNIND, Address, Listing, ask, parse_address, parse_reply
 from rawnind.source.http_client import HttpClient
 from rawnind.source.index import INDEX_NAME, load_index
-from rawnind.source.index_file import INDEX_SUFFIXES, published_root
+from rawnind.source.index_file import INDEX_SUFFIXES, published_root, reading
 from rawnind.source.names import FileKind, Refused, flags_of_folders, kind_of, parse_name
 from rawnind.source.remote import RemoteFile, unsafe_path
 from rawnind.source.storage import read_listing
@@ -80,6 +80,9 @@ def _bare(filename: str) -> str:
 def is_published(source: str) -> bool:
     """Whether the photos of a source are on a web server: it is a DOI, the page of a data set, a list of files, or an index whose root is such.
 
+    Raises:
+        IndexInvalidError: The system refuses to say what it is.
+
     >>> is_published("doi:10.14428/DVN/DEQCIM"), is_published("RawNIND")
     (True, False)
     """
@@ -92,13 +95,14 @@ def _is_list(source: str) -> bool:
     if is_uri(source):
         return place.suffix.lower() in {_REPLY, _URLS}
     path = Path(local_path(source))
-    if place.suffix.lower() in {_REPLY, _URLS}:
-        return not path.is_dir()
-    return (
-        place.suffix.lower() not in INDEX_SUFFIXES
-        and kind_of(place.name) is FileKind.OTHER
-        and path.is_file()
-    )
+    with reading(path):
+        if place.suffix.lower() in {_REPLY, _URLS}:
+            return not path.is_dir()
+        return (
+            place.suffix.lower() not in INDEX_SUFFIXES
+            and kind_of(place.name) is FileKind.OTHER
+            and path.is_file()
+        )
 
 
 def is_url_list(source: str) -> bool:

@@ -2,8 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +13,7 @@ from rawnind.locations import is_uri, local_path
 from rawnind.records import ImageRef
 from rawnind.source.collector import Collector, Index, SkippedFiles
 from rawnind.source.dataverse import RAWNIND, parse_address
-from rawnind.source.index_file import INDEX_NAME, ROOT, collect, listed_scenes, refuse_published
+from rawnind.source.index_file import INDEX_NAME, ROOT, collect, listed_scenes, reading, refuse_published
 from rawnind.source.locate import Locator, ObjectLocator, list_folder, walk
 from rawnind.source.names import (
     CFA_FOLDERS,
@@ -57,22 +56,12 @@ def require_source(source: str | Path) -> Path:
     if str(source).startswith(("s3:/", "gs:/")):  # a Path has lost one slash
         raise IndexInvalidError(f"{source} is a URI, which must be given as a string")
     path = Path(os.path.abspath(local_path(str(source))))  # noqa: PTH100 - resolve() would follow links and change the user's spelling
-    with _reading(path):
+    with reading(path):
         if not path.exists():
             if str(source).lower().startswith("doi:"):
                 raise IndexInvalidError(f"{source} is not a DOI; one looks like {RAWNIND}")
             raise IndexInvalidError(f"{path} does not exist")
     return path
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise IndexInvalidError(
-            f"{path}: {error.strerror or error}. Check the path and its permissions."
-        ) from error
 
 
 def load_index(source: str | Path, root: Path | str | None = None, *, follow_links: bool = False) -> Index:
@@ -105,7 +94,7 @@ def load_index(source: str | Path, root: Path | str | None = None, *, follow_lin
             raise IndexInvalidError(_nothing_found(source, index))
         return index
     path = require_source(source)
-    with _reading(path):
+    with reading(path):
         index = _load(path, root, follow_links=follow_links)
     if not index.scenes:
         raise IndexInvalidError(_nothing_found(path, index, follow_links=follow_links))
@@ -188,7 +177,7 @@ def is_own_photos(source: str | Path, output: Path | None, *, follow_links: bool
     if not path.is_dir() or (listed.exists() and not (output and os.path.abspath(output) == str(listed))):  # noqa: PTH100
         return False
     collector = Collector(follow_links=follow_links)
-    with _reading(path):
+    with reading(path):
         _read_folder(path, path, collector)
     return not collector.scenes and _camera_named(path, follow_links=follow_links) is not None
 

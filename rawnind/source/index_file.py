@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,26 +22,36 @@ from rawnind.source.names import CFA_FOLDERS, Refused, StatedFlags, cfa_of_folde
 
 INDEX_NAME = "dataset_index.yaml"
 
-
 INDEX_SUFFIXES = frozenset({".yaml", ".yml", parquet_index.SUFFIX})
 
 ROOT = "root"
 """Key of an index YAML, beside Bayer and X-Trans: the folder that its file names are relative to, itself relative to the
 YAML's own folder or absolute, or a URI; without it they are relative to the YAML's folder. Or the DOI of the data set that has the files."""
 
-
 _NO_CFA = "the index's first level must be Bayer or X-Trans"
-
 
 _Scenes = Iterator[tuple[Any, Any, Any]]
 """CFA, scene, and what the index says about it, as the file has them."""
 
-
 PHOTOS = (2, scene_entry)
 """Scenes lie on the second level of an index YAML; each is read as soon as it ends."""
 
-
 _LAYOUT: TypeAdapter[dict[str, dict[str, Any]]] = TypeAdapter(dict[str, dict[str, Any]])
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what the system says about a source into a sentence.
+
+    Raises:
+        IndexInvalidError: It cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise IndexInvalidError(
+            f"{path}: {error.strerror or error}. Check the path and its permissions."
+        ) from error
 
 
 def listed_scenes(path: Path, collector: Collector) -> tuple[_Scenes, str | None]:
@@ -99,18 +110,22 @@ def published_root(source: str) -> str | None:
 
     Args:
         source: an index, or a folder that may hold one.
+
+    Raises:
+        IndexInvalidError: It cannot be read.
     """
     path = Path(source)
-    if path.is_dir():
-        path /= INDEX_NAME
-    suffix = path.suffix.lower()
-    if suffix not in INDEX_SUFFIXES or not path.is_file():
-        return None
-    if suffix == parquet_index.SUFFIX:
-        stated = parquet_index.stated_root(path)
-    else:
-        found = _PUBLISHED_ROOT.search(_bytes(path))
-        stated = found[1].decode("utf-8", "replace") if found else None
+    with reading(path):
+        if path.is_dir():
+            path /= INDEX_NAME
+        suffix = path.suffix.lower()
+        if suffix not in INDEX_SUFFIXES or not path.is_file():
+            return None
+        if suffix == parquet_index.SUFFIX:
+            stated = parquet_index.stated_root(path)
+        else:
+            found = _PUBLISHED_ROOT.search(_bytes(path))
+            stated = found[1].decode("utf-8", "replace") if found else None
     return stated if stated and parse_address(stated) else None
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rawnind.cli import main
 from rawnind.errors import ConfigError, IndexInvalidError
 from rawnind.records import Cfa
+from rawnind.source.catalog import is_published
 from rawnind.source.index import INDEX_NAME, SkippedFiles, check_source, index_to_yaml, load_index
 from rawnind.source.parquet_index import write_parquet_index
 from tests.source.index_maker import entry, listed, name, sha1, touch, why
@@ -346,17 +347,24 @@ def test_sources_that_hold_no_photo_are_refused(tmp_path):
         ("empty", "called like Bayer_kitchen_GT"),
         ("photos", "DSC01234.ARW"),
         ("text.txt/below", "does not exist"),
-        ("a" * 300, "File name too long"),
     ):
         with pytest.raises(IndexInvalidError, match=part):
             load_index(tmp_path / source)
 
 
+@pytest.mark.parametrize("look", [load_index, is_published])
+@pytest.mark.parametrize("ending", ["", ".yaml", ".parquet", ".json"])
+def test_a_source_that_the_system_refuses(look, ending):
+    with pytest.raises(IndexInvalidError, match="File name too long"):
+        look("a" * 300 + ending)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_folder_that_cannot_be_read(tmp_path):
+@pytest.mark.parametrize("look", [load_index, is_published])
+def test_a_folder_that_cannot_be_read(tmp_path, look):
     tmp_path.chmod(0)
     with pytest.raises(IndexInvalidError, match="permissions"):
-        load_index(tmp_path)
+        look(str(tmp_path))
     tmp_path.chmod(0o700)
 
 
