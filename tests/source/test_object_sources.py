@@ -124,11 +124,10 @@ def require_few_requests(paths, scenes, shards, failed):
     )
     assert kinds["PUT", "shards"] == shards
     assert not kinds["GET", "shards"]
-    print(kinds, scenes, shards, failed, len(paths))
-    assert kinds["HEAD", "shards"] <= 2 * shards + failed
+    assert kinds["HEAD", "shards"] <= shards + failed
     assert kinds["PUT", "parts"] <= scenes
     by_clock = sum(count for (_, folder), count in kinds.items() if folder in {"locks", "events"})
-    assert len(paths) - by_clock <= 60 + 14 * scenes + 4 * shards + failed
+    assert len(paths) - by_clock <= 60 + 14 * scenes + 2 * shards + failed
 
 
 def test_from_a_bucket_into_a_bucket_that_are_busy_the_manifest_has_the_same_bytes_as_locally(
