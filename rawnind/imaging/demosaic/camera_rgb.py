@@ -15,7 +15,7 @@ from rawnind.imaging.levels import site_lines, tile_colors
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
 
-_CHUNK = (96, 384)
+_CHUNK = (96, 768)
 """Rows and columns that are interpolated at a time, so that scratch memory stays in the cache; whole tiles of both CFAs."""
 
 _REACH = 12

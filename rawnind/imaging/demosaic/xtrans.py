@@ -176,7 +176,7 @@ def _difference(
     green: NDArray[np.float32],
     site: tuple[int, int, int],
     neighbours: _Neighbours,
-    total: NDArray[np.float32],
+    sums: NDArray[np.float32],
 ) -> None:
     """Green minus a colour along a row, averaged over that colour's sites nearby; sites with similar green have more weight.
 
@@ -185,22 +185,24 @@ def _difference(
         green: (h, 6, n) green.
         site: row, column within the tile, colour.
         neighbours: of every site of the tile.
-        total: (n) the result, except its first and last value.
+        sums: (2, n) the result, except its first and last value; then the weights.
     """
     y, q, color = site
     places, weights, counts = neighbours
-    count = len(total) - 2
-    center, weight, result = green[y, q, 1:], np.zeros(count, np.float32), np.zeros(count, np.float32)
+    last = sums.shape[1] - 1
+    center, total, weight = green[y, q, 1:last], sums[0, 1:last], sums[1, 1:last]
+    total[:], weight[:] = 0, 0
     for k in range(counts[y % 6, q, color]):
         dy, column, tiles = places[y % 6, q, color, k]
-        near, near_green = m[y + dy, column, 1 + tiles :], green[y + dy, column, 1 + tiles :]
+        near = m[y + dy, column, 1 + tiles : last + tiles]
+        near_green = green[y + dy, column, 1 + tiles : last + tiles]
         spatial = weights[y % 6, q, color, k]
-        for x in range(count):
+        for x in range(len(center)):
             share = spatial / (_EDGE + abs(near_green[x] - center[x]))
-            result[x] += share * (near_green[x] - near[x])
+            total[x] += share * (near_green[x] - near[x])
             weight[x] += share
-    for x in range(count):
-        total[x + 1] = result[x] / weight[x]
+    for x in range(len(center)):
+        total[x] /= weight[x]
 
 
 @kernel(fastmath={"contract"})
@@ -215,15 +217,15 @@ def _refine(
         neighbours: of every site of the tile.
         refined: (h, 6, n), written.
     """
-    difference = np.empty(m.shape[2], np.float32)
+    sums = np.empty((2, m.shape[2]), np.float32)
     for y in range(7, m.shape[0] - 7):
         for q in range(6):
             color = _COLORS[y % 6, q]
             if color == 1:
                 refined[y, q] = m[y, q]
             else:
-                _difference(m, green, (y, q, color), neighbours, difference)
-                refined[y, q] = m[y, q] + difference
+                _difference(m, green, (y, q, color), neighbours, sums)
+                refined[y, q] = m[y, q] + sums[0]
 
 
 @kernel(fastmath={"contract"})
@@ -238,7 +240,7 @@ def _fill(
         neighbours: of every site of the tile.
         out: (3, h, 6 n), written.
     """
-    difference = np.empty(m.shape[2], np.float32)
+    sums = np.empty((2, m.shape[2]), np.float32)
     for y in range(12, m.shape[0] - 12):
         for q in range(6):
             out[1, y, q::6] = green[y, q]
@@ -246,5 +248,5 @@ def _fill(
                 if _COLORS[y % 6, q] == color:
                     out[color, y, q::6] = m[y, q]
                 else:
-                    _difference(m, green, (y, q, color), neighbours, difference)
-                    out[color, y, q::6] = green[y, q] - difference
+                    _difference(m, green, (y, q, color), neighbours, sums)
+                    out[color, y, q::6] = green[y, q] - sums[0]
