@@ -40,6 +40,9 @@ _WEAK_BESIDE = np.float32(0.5)  # low threshold of the hysteresis, relative to t
 _WEAK_BESIDE_LARGE = np.float32(
     0.7
 )  # the same beside what only large boxes show: noise reaches a half over whole boxes
+_NEXT = {3: 5, 5: 9, 9: 17}  # side of the boxes that a faint change is left to, if they show it more clearly
+_CLEARER = np.float32(1.1)  # times the statistic of the smaller boxes
+_FAINT = np.float32(1.5)  # of the threshold: a stronger change would spread over the whole of the larger box
 _QUIET = np.float32(0.25)  # of the threshold, below which no test indicates a change
 
 
@@ -131,6 +134,13 @@ class _Maps:
             np.copyto(getattr(out, name), getattr(self, name))
         return out
 
+    def cut(self, box: tuple[slice, slice]) -> "_Maps":
+        """A copy of the blocks of a box of rows and columns."""
+        out = _Maps(np.ascontiguousarray(self.usable[box]), len(self.white))
+        for name in self._NAMES[1:]:
+            np.copyto(getattr(out, name), getattr(self, name)[..., *box])
+        return out
+
     def drop(self, blocks: NDArray[np.bool_]) -> None:
         """Sets blocks to 0 in every map, so that no later box contains them; `blocks` is (hb, wb) bool."""
         gone = np.flatnonzero(blocks)
@@ -165,6 +175,8 @@ def _search(
         z = maps.scores(size)
         np.maximum(score, z, out=score)
         new = _extent(z, size)
+        if size in _NEXT:
+            new &= ~_clearer(maps, z, new, _NEXT[size])
         if size <= _NEAR:
             np.maximum(near, z, out=near)
         else:
@@ -173,6 +185,35 @@ def _search(
             found |= new
             maps.drop(cv2.dilate(new.view(np.uint8), np.ones((3, 3), np.uint8)).view(np.bool_))
     return found, score, near, large
+
+
+def _clearer(maps: _Maps, z: NDArray[np.float32], found: NDArray[np.bool_], larger: int) -> NDArray[np.bool_]:
+    """Blocks of faint changes that larger boxes show more clearly.
+
+    They show more of its extent, and would not without what the smaller ones found of it.
+
+    Args:
+        maps: what the boxes add up.
+        z: (hb, wb) statistic of the smaller boxes over its threshold.
+        found: (hb, wb) bool, blocks that they detect.
+        larger: side of the larger boxes in blocks.
+
+    Returns:
+        (hb, wb) bool, of those of `found`.
+    """
+    around = np.ones((larger, larger), np.uint8)
+    limit = _CLEARER * cv2.dilate(z, around)
+    faint: NDArray[np.bool_] = found & (limit <= _FAINT)
+    if not faint.any():
+        return faint
+    left, top, width, height = cv2.boundingRect(faint.view(np.uint8))
+    box = (
+        slice(max(top - larger, 0), top + height + larger),
+        slice(max(left - larger, 0), left + width + larger),
+    )
+    highest = cv2.dilate(maps.cut(box).scores(larger), around)
+    faint[box] &= (highest > limit[box]) & (highest <= _FAINT)
+    return faint
 
 
 def _box(map_: NDArray[np.float32], size: int) -> NDArray[np.float32]:
