@@ -34,7 +34,7 @@ class Prepared:
     @cached_property
     def contrast(self) -> NDArray[np.float32]:
         """(3,) float32 factors that give red, green and blue equal contrast in demosaicing."""
-        return contrast_gains(self.photo)
+        return contrast_gains(self.photo, self.overexposed)
 
     @cached_property
     def rgb(self) -> CameraRgb:

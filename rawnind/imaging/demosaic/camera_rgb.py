@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rawnind.imaging import exposure
+from rawnind.imaging.clipping import data_white_level
 from rawnind.imaging.demosaic.bayer import bayer_chunk
 from rawnind.imaging.demosaic.xtrans import xtrans_chunk
 from rawnind.imaging.jit import kernel
@@ -20,6 +23,9 @@ _CHUNK = (96, 768)
 
 _REACH = 12
 """Sites around a chunk that its colours depend on, rounded up to whole tiles of both CFAs."""
+
+_PATCH = 12  # sites: a multiple of the periods of both CFAs and of four cells
+_UNSURE = 4.0  # standard errors of the energy of edges: with less, colours count as grey
 
 # Levels are compressed to sqrt(level + soft) - sqrt(soft): the plain root has infinite slope at 0 and amplifies noise there.
 _SOFT = np.float32(0.002)
@@ -108,25 +114,61 @@ def _encoding(photo: Photo) -> tuple[int, float]:
     return round(-low * scale), scale
 
 
-def contrast_gains(photo: Photo) -> NDArray[np.float32]:
-    """Factors that give red, green and blue equal contrast; 1 for green.
+def contrast_gains(photo: Photo, overexposed: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    """Factors that give red, green and blue equal contrast; 1 for green. The interpolation alone uses them.
 
     The grey-edge hypothesis (J. van de Weijer, T. Gevers and A. Gijsenij, "Edge-based color constancy", IEEE TIP 2007):
-    the mean edge is achromatic. Measured between patches of 12x12 sites, a multiple of both periods. The interpolation
-    alone uses them.
+    the mean edge is achromatic. Edges are differences between patches of 12x12 sites, a multiple of both periods.
+
+    A lamp is cut off at one value in all colours, so that its edges look grey: patches with overexposed cells, and those beside
+    them, are left out. Noise is not grey either: each edge is measured on both halves of its patches, and the product of two
+    independent measurements contains no noise on average. Only what rows or columns share remains. Where the sum of the
+    products is within its error, the gain is near 1.
+
+    Args:
+        photo: Bayer or X-Trans.
+        overexposed: (h, w) bool per cell; None: those of the photo, by where its data clip.
 
     Returns:
         (3,) float32, 1/8..8.
     """
-    height, width = photo.mosaic.shape
-    patches = np.empty((3, height // 12, width // 12), np.float32)
-    _patch_means(photo.mosaic, site_lines(photo.sensor), tile_colors(photo.cfa), patches)
-    energy = np.zeros(3)
-    for axis in (1, 2):
-        energy += np.square(np.diff(patches, axis=axis)).sum(axis=(1, 2), dtype=np.float64)
-    if energy.min() <= 0:
+    if min(photo.mosaic.shape) < _PATCH:
         return np.ones(3, np.float32)
-    return np.asarray(np.clip(np.sqrt(energy[1] / energy), 1 / 8, 8), np.float32)
+    if overexposed is None:
+        clipped_at = data_white_level(photo.mosaic, photo.sensor.white_level)
+        overexposed = exposure.overexposed(photo.mosaic, photo.sensor, clipped_at)
+    height, width = (side // _PATCH for side in photo.mosaic.shape)
+    halves = np.zeros((2, 3, height, width), np.float32)
+    _half_means(photo.mosaic, site_lines(photo.sensor), tile_colors(photo.cfa), photo.cfa.cell, halves)
+    usable = _usable_patches(overexposed, photo.cfa.cell, height, width)
+    energy, error, count = np.zeros(3), np.zeros(3), 0
+    for axis, both in ((2, usable[1:] & usable[:-1]), (3, usable[:, 1:] & usable[:, :-1])):
+        one, other = np.diff(halves, axis=axis) * both
+        energy += (one * other).sum(axis=(1, 2), dtype=np.float64)
+        error += np.square(one - other).sum(axis=(1, 2), dtype=np.float64) / 2
+        count += int(both.sum())
+    error /= math.sqrt(max(count, 1))  # of a sum of as many products
+    grey = _UNSURE * np.maximum(error, error[1])
+    own, green = np.hypot(np.maximum(energy, 0), grey), np.hypot(max(energy[1], 0.0), grey)
+    if own.min() <= 0:
+        return np.ones(3, np.float32)
+    return np.asarray(np.clip(np.sqrt(green / own), 1 / 8, 8), np.float32)
+
+
+def _usable_patches(overexposed: NDArray[np.bool_], cell: int, height: int, width: int) -> NDArray[np.bool_]:
+    """(height, width) bool: patches without overexposed cells in them and in the eight around them.
+
+    Args:
+        overexposed: (h, w) bool per cell.
+        cell: sites per cell in each direction.
+        height: rows of patches.
+        width: patches in a row.
+    """
+    cells = _PATCH // cell
+    parts = overexposed[: height * cells, : width * cells].view(np.uint8)
+    rows = parts.reshape(height, cells, -1).max(axis=1)
+    near = cv2.dilate(rows.reshape(height, width, cells).max(axis=2), np.ones((3, 3), np.uint8))
+    return np.asarray(near == 0)
 
 
 def _chunks(photo: Photo) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -233,32 +275,43 @@ def _store_measured(
 
 
 @kernel
-def _patch_means(
-    mosaic: NDArray[np.uint16], lines: NDArray[np.float32], colors: NDArray[np.intp], out: NDArray[np.float32]
+def _half_means(
+    mosaic: NDArray[np.uint16],
+    lines: NDArray[np.float32],
+    colors: NDArray[np.intp],
+    cell: int,
+    out: NDArray[np.float32],
 ) -> None:
-    """Mean level of each colour over patches of 12x12 sites.
+    """Mean level of each colour over two halves of patches of 12x12 sites, whose cells alternate like the squares of a chessboard.
+
+    Rows that are alike are added up first, so that LLVM vectorises most of the work.
 
     Args:
         mosaic: (H, W) sensor values.
         lines: (2, period, period) factors and biases of the levels.
         colors: (period, period) colour index of each site of the CFA's tile.
-        out: (3, H // 12, W // 12) levels, written.
+        cell: sites per cell in each direction.
+        out: (2, 3, H // 12, W // 12) levels, all 0; written.
     """
-    period = len(colors)
-    per_site = np.float32(period * period / 144)
-    out[:] = 0
+    period, rows = len(colors), _PATCH // (2 * cell)
     counts = np.zeros(3, np.float32)
     for i in range(period):
         for j in range(period):
             counts[colors[i, j]] += 1
-    for y in range(12 * out.shape[1]):
-        p = y % period
-        for i in range(period):
-            color = colors[p, i]
-            share = per_site / counts[color]
-            factor, bias = lines[0, p, i] * share, lines[1, p, i] * share
-            for x in range(out.shape[2]):
-                total = np.uint32(0)
-                for j in range(12 * x + i, 12 * x + 12, period):
-                    total += mosaic[y, j]
-                out[color, y // 12, x] += np.float32(total) * factor + bias * np.float32(12 // period)
+    sums = np.empty((2 * cell, _PATCH * out.shape[3]), np.uint32)
+    for patch in range(out.shape[2]):
+        sums[:] = 0
+        for y in range(_PATCH):
+            row, total = mosaic[_PATCH * patch + y], sums[y % len(sums)]
+            for x in range(len(total)):
+                total[x] += row[x]
+        for y in range(len(sums)):
+            total = sums[y]
+            for x in range(_PATCH):
+                color = colors[y % period, x % period]
+                share = np.float32(2 * period * period / _PATCH**2) / counts[color]
+                factor = lines[0, y % period, x % period] * share
+                bias = lines[1, y % period, x % period] * share * np.float32(rows)
+                means = out[(y // cell + x // cell) % 2, color, patch]
+                for i in range(len(means)):
+                    means[i] += np.float32(total[_PATCH * i + x]) * factor + bias

@@ -20,7 +20,7 @@ from tests.imaging.demosaicers import (
     photograph,
     psnr,
 )
-from tests.imaging.simulation import make_sensor
+from tests.imaging.simulation import make_sensor, noise_at, take, through_filters
 
 cfas = pytest.mark.parametrize("cfa", Cfa)
 
@@ -155,6 +155,30 @@ def test_a_part_is_demosaiced_like_the_frame_with_the_frames_contrast_gains(cfa,
     whole = demosaic(frame).levels()[:, top : top + size, left : left + size]
     np.testing.assert_allclose(demosaic(part, gains).levels()[inner], whole[inner], atol=1e-6)
     assert np.abs(demosaic(part).levels()[inner] - whole[inner]).max() > 1e-4  # with gains of its own
+
+
+@cfas
+@pytest.mark.parametrize(
+    ("iso", "lamp", "clip"), [(100, False, 16383), (100, True, 15200), (25600, True, 16383)]
+)
+def test_neither_a_lamp_nor_noise_is_taken_for_grey(cfa, iso, lamp, clip):
+    rng = np.random.default_rng(1)
+    patches = rng.uniform(0.02, 0.2, (40, 60)).astype(np.float32)
+    light = np.kron(patches, np.ones((12, 12), np.float32))[..., None] * np.float32([0.5, 1, 0.7])
+    if lamp:
+        glow = np.zeros(light.shape[:2], np.float32)
+        glow[100:160, 200:260] = 3
+        light += cv2.GaussianBlur(glow, (0, 0), 2)[..., None]
+    photo = take(through_filters(light, cfa), make_sensor(cfa, light.shape[:2]), noise_at(iso), rng)
+    np.minimum(photo.mosaic, clip, out=photo.mosaic)
+    np.testing.assert_allclose(contrast_gains(photo), [2, 1, 1 / 0.7], rtol=0.04)
+
+
+@cfas
+def test_without_edges_above_the_noise_colours_are_not_balanced(cfa):
+    flat = np.full((480, 720), 0.01, np.float32)
+    photo = take(flat, make_sensor(cfa, flat.shape), noise_at(25600), np.random.default_rng(1))
+    np.testing.assert_allclose(contrast_gains(photo), 1, rtol=0.25)
 
 
 @cfas
