@@ -23,7 +23,8 @@ def _short(name: str) -> str:
 
 Sha1 = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-SceneName = Annotated[str, Field(pattern=r"^[^\W_][\w.+ -]{0,199}$"), AfterValidator(_short)]
+SceneName = Annotated[str, Field(pattern=r"^[^\W_][\w.+ -]*$"), AfterValidator(_short)]
+# A pattern that counts to 199 takes 21 MB and 0.08 s in every process.
 
 _strict = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
 

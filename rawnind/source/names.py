@@ -189,9 +189,12 @@ def parse_name(filename: str) -> PhotoName | Refused:
         cfa=Cfa(match["cfa"].lower()),
         spelling=spelling,
         ground_truth=match["gt"] is not None,
-        iso=int(match["iso"]) if match["iso"] else None,
+        iso=_iso(match["iso"]) if match["iso"] else None,
         sha1=match["sha1"].lower(),
     )
+
+
+_iso = lru_cache(maxsize=1024)(int)  # photos of the same ISO share the number
 
 
 @lru_cache(maxsize=1024)  # a scene's photos repeat its name
