@@ -15,7 +15,7 @@ from rawnind.records import Cfa, ImageRef, Scene
 from rawnind.source.catalog import Catalog, load_catalog
 from rawnind.source.decode import FrameSize
 from rawnind.source.http_client import HttpClient
-from rawnind.source.names import MAKERS
+from rawnind.source.names import MAKERS, bare
 from rawnind.source.remote import RemoteFile
 from rawnind.words import counted
 
@@ -110,7 +110,7 @@ class DownloadEstimate:
             f"Download: {counted(self.files, 'file')}, {_gb(self.download_bytes)}, about {_hours(self.download_bytes / _LINE)} at 100 Mbit/s"
         )
         if self.unknown_lengths:
-            yield f"          {self.unknown_lengths} files have no length in the list and count as {_ASSUMED_SITES / 1e6:.0f} megapixels"
+            yield f"          {counted(self.unknown_lengths, 'file')} without a length in the list, taken for {_ASSUMED_SITES / 1e6:.0f} megapixels"
         yield f"Disk:     {_gb(self.download_bytes)} of photos, at most {_gb(self.crop_bytes)} of crops"
         yield f"Memory:   about {_gb(self.memory)} for each worker"
         yield f"Time:     about {_hours(self.seconds)} of CPU time, {_hours(self.seconds / cpus)} on this machine's {cpus:.0f} CPUs"
@@ -194,7 +194,7 @@ def estimated_sizes(
     for scene in scenes:
         sizes = {file.filename: _length(file) for file in files[scene.key]}
         for ref in (*scene.ground_truths, *scene.noisy):
-            sites = _estimated_sites(ref.filename, sizes.get(_bare(ref.filename), 0))
+            sites = _estimated_sites(ref.filename, sizes.get(bare(ref.filename), 0))
             side = math.isqrt(sites)
             frame = FrameSize(height=side, width=side, raw_height=side, raw_width=side)
             yield PhotoSize(photo=ref, truths=len(scene.ground_truths), size=frame, is_estimated=True)
@@ -207,10 +207,6 @@ def _sites(ref: ImageRef, catalog: Catalog) -> int:
 def _estimated_sites(filename: str, size: int) -> int:
     """About how many sites a photo has, at most, by the length of its file."""
     return round(size / _BYTES_PER_SITE.get(_extension(filename), _OTHER_BYTES_PER_SITE))
-
-
-def _bare(filename: str) -> str:
-    return filename.rpartition("/")[2]
 
 
 def _size(ref: ImageRef, catalog: Catalog) -> int:

@@ -31,7 +31,7 @@ from rawnind.source.catalog import Catalog
 from rawnind.source.collector import Index
 from rawnind.source.dataverse import Listing, with_server
 from rawnind.source.http_client import HttpClient
-from rawnind.source.names import CFA_FOLDERS, FETCH_FOLDER, GT
+from rawnind.source.names import CFA_FOLDERS, FETCH_FOLDER, GT, bare
 from rawnind.source.remote import RemoteFile
 
 RAW_FOLDER = "raw"
@@ -171,11 +171,7 @@ def _places(scene: Scene) -> dict[str, str]:
     """Path below the scene's folder by file name; a photo in both roles lies among the ground truths."""
     truths = {ref.filename for ref in scene.ground_truths}
     names = truths | {ref.filename for ref in scene.noisy}
-    return {name: f"{GT}/{_bare(name)}" if name in truths else _bare(name) for name in names}
-
-
-def _bare(filename: str) -> str:
-    return filename.rpartition("/")[2]
+    return {name: f"{GT}/{bare(name)}" if name in truths else bare(name) for name in names}
 
 
 def _root_of(scene: Scene) -> Path:

@@ -34,7 +34,7 @@ class OwnPhotos:
         ungrouped: photos that the grouping gave no scene.
         unknown: files that a table lists and that are not there.
         merged: what was new beside the YAML; None where none was written.
-        roots: the folder that names are relative to.
+        root: the folder that names are relative to.
     """
 
     scan: Scan

@@ -133,7 +133,7 @@ class Plain:
         waiting = text.waiting(snapshot)
         if waiting not in {"", self._waiting} and now >= self._next_waiting:
             self._waiting, self._next_waiting = waiting, now + _BETWEEN_WAITS
-            self._print(f"F{waiting[1:]}")
+            self._print(waiting[0].upper() + waiting[1:])
         if (warning := self._eta.warning()) and now - self._warned >= timing.WATCHDOG:
             self._warned = now
             self._print(warning)

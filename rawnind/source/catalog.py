@@ -12,7 +12,7 @@ from rawnind.source.dataverse import RAWNIND, Address, Listing, ask, parse_addre
 from rawnind.source.http_client import HttpClient
 from rawnind.source.index import INDEX_NAME, load_index
 from rawnind.source.index_file import INDEX_SUFFIXES, published_root, reading
-from rawnind.source.names import FileKind, Refused, flags_of_folders, kind_of, parse_name
+from rawnind.source.names import NO_FLAGS, FileKind, bare, flags_of_folders, kind_of
 from rawnind.source.remote import RemoteFile, unsafe_path
 from rawnind.source.storage import read_listing
 from rawnind.source.url_list import parse_url_list
@@ -53,7 +53,7 @@ class Catalog:
 
     def file_of(self, ref: ImageRef) -> RemoteFile | None:
         """A photo's file on the server; None where it is not published."""
-        return self.files.get(_bare(ref.filename))
+        return self.files.get(bare(ref.filename))
 
     def require_scenes(self) -> None:
         """Checks that names or an index say which scenes there are.
@@ -70,11 +70,6 @@ class Catalog:
     def raw_files(self) -> tuple[RemoteFile, ...]:
         """Every RAW file, whatever it is called."""
         return tuple(each for each in self.files.values() if kind_of(each.filename) is FileKind.RAW)
-
-
-def _bare(filename: str) -> str:
-    """A file's name without the folders that an index may give."""
-    return filename.rpartition("/")[2]
 
 
 def is_published(source: str) -> bool:
@@ -177,7 +172,8 @@ def from_listing(listing: Listing, own: Index | None = None) -> Catalog:
             continue
         files[file.filename] = file
         if collector.is_raw(file.filename):
-            _add(file, collector)
+            flags = flags_of_folders(file.path) or NO_FLAGS
+            collector.add_named(file.path, Path(file.path), flags, server_sha1=file.checksums.sha1)
     index = collector.index(Path())
     notes = []
     if own:
@@ -193,25 +189,6 @@ def from_listing(listing: Listing, own: Index | None = None) -> Catalog:
     return Catalog(doi=listing.doi, index=index, files=files, notes=tuple(notes))
 
 
-def _add(file: RemoteFile, collector: Collector) -> None:
-    """Adds a photo; its folders and checksums must agree with its name."""
-    name = parse_name(file.filename)
-    if isinstance(name, Refused):
-        collector.refuse(file.path, name.why)
-        return
-    flags = flags_of_folders(file.path)
-    sha1 = file.checksums.sha1
-    why = flags.contradicts(name) if flags else None
-    if sha1 not in {None, name.sha1}:
-        why = f"the server has SHA-1 {sha1}, the name {name.sha1}"
-    if why:
-        collector.refuse(file.path, why)
-        return
-    collector.add_photo(name, Path(file.path))
-    if flags and flags.spelling:
-        collector.add_scene(name.cfa, flags.spelling)
-
-
 def differences(own: Index, published: Index, files: dict[str, RemoteFile]) -> Iterator[str]:
     """How a data set's own index and its published files differ, a sentence for each scene.
 
@@ -223,13 +200,13 @@ def differences(own: Index, published: Index, files: dict[str, RemoteFile]) -> I
     by_key = {scene.key: scene for scene in published.scenes}
     for scene in own.scenes:
         refs = (*scene.ground_truths, *scene.noisy)
-        missing = [ref.filename for ref in refs if _bare(ref.filename) not in files]
+        missing = [ref.filename for ref in refs if bare(ref.filename) not in files]
         if missing:
             yield f"{scene.key}: {counted(len(missing), 'photo')} of the index not published, such as {missing[0]}"
         other = by_key.pop(scene.key, None)
         if other is None:
             continue
-        listed = {_bare(ref.filename) for ref in refs}
+        listed = {bare(ref.filename) for ref in refs}
         extra = [ref.filename for ref in (*other.ground_truths, *other.noisy) if ref.filename not in listed]
         if extra:
             yield f"{scene.key}: {counted(len(extra), 'published photo')} not in the index, such as {extra[0]}; left out"

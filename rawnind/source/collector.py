@@ -6,7 +6,16 @@ from pathlib import Path
 
 from rawnind.errors import printable
 from rawnind.records import Cfa, ImageRef, Scene
-from rawnind.source.names import FileKind, ParsedScene, PhotoName, Refused, kind_of
+from rawnind.source.names import (
+    FileKind,
+    ParsedScene,
+    PhotoName,
+    Refused,
+    StatedFlags,
+    bare,
+    kind_of,
+    parse_name,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +140,31 @@ class Collector:
             path=str(path),
         )
         self._gathered(name.cfa, name.spelling).photos.append(ref)
+
+    def add_named(
+        self, file: str, path: Path | str, flags: StatedFlags, *, server_sha1: str | None = None
+    ) -> None:
+        """Notes a photo that is named as in RawNIND and as its folders say, and its scene; refuses others.
+
+        Args:
+            file: its path below the source, with `/`.
+            path: where it lies, a path or a URI.
+            flags: what its folders state.
+            server_sha1: what a server says that its SHA-1 is.
+        """
+        name = parse_name(bare(file))
+        if isinstance(name, Refused):
+            self.refuse(file, name.why)
+            return
+        why = flags.contradicts(name)
+        if server_sha1 not in {None, name.sha1}:
+            why = f"the server has SHA-1 {server_sha1}, the name {name.sha1}"
+        if why:
+            self.refuse(file, why)
+            return
+        self.add_photo(name, path)
+        if flags.spelling:
+            self.add_scene(name.cfa, flags.spelling)
 
     def index(self, root: Path | str) -> Index:
         """The scenes of a folder, sorted; one entry per SHA-1 and role. Afterwards the collector is empty."""

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from rawnind.errors import printable
 from rawnind.source.collector import Collector
 from rawnind.source.locate import Locator, ObjectLocator
-from rawnind.source.names import PhotoName, Refused, StatedFlags, parse_name
+from rawnind.source.names import PhotoName, Refused, StatedFlags, bare, parse_name
 from rawnind.source.sha1_cache import sha1s_of
 
 LEFT_OUT = "out"
@@ -144,7 +144,7 @@ class EntryReader:
         if danger := unsafe_in_index(image.filename):
             return Refused(file=printable(image.filename), why=danger)
         sha1 = image.sha1.lower() if image.sha1 else ""
-        name = parse_name(image.filename.rpartition("/")[2])
+        name = parse_name(bare(image.filename))
         if isinstance(name, Refused):
             name = _any_name(image, sha1, flags)
         else:

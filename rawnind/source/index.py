@@ -19,9 +19,11 @@ from rawnind.source.names import (
     CFA_FOLDERS,
     EXAMPLE,
     NO_FLAGS,
+    NOT_IN_LAYOUT,
     FileKind,
     Refused,
     StatedFlags,
+    bare,
     kind_of,
     parse_name,
 )
@@ -122,7 +124,7 @@ def _listed(refs: Iterable[ImageRef]) -> list[dict[str, str | int]]:
 
 def _iso_of(ref: ImageRef) -> dict[str, str | int]:
     """The ISO where the file's name does not say it."""
-    named = not isinstance(parse_name(ref.filename.rpartition("/")[2]), Refused)
+    named = not isinstance(parse_name(bare(ref.filename)), Refused)
     return {} if named or ref.iso is None else {"iso": ref.iso}
 
 
@@ -220,30 +222,15 @@ def _read_folder(folder: Path, root: Path, collector: Collector, flags: StatedFl
         collector.refuse(str(folder.relative_to(root) / name), why)
     for filename in sorted(listing.files):
         if collector.is_raw(filename):
-            _take_file(folder / filename, root, flags, collector)
+            path = folder / filename
+            collector.add_named(str(path.relative_to(root)), path, flags)
     for child in listing.folders:
         label = str(folder.relative_to(root) / child)
         below = None if child.startswith(".") else flags.below(child)
         if below is None:
-            collector.refuse(
-                label, "the folder is not part of the layout [src/]{Bayer|X-Trans}/{scene}/[gt/]"
-            )
+            collector.refuse(label, NOT_IN_LAYOUT)
             continue
         try:
             _read_folder(folder / child, root, collector, below)
         except OSError as error:
             collector.refuse(label, f"{error.strerror or error}")
-
-
-def _take_file(path: Path, root: Path, flags: StatedFlags, collector: Collector) -> None:
-    label = str(path.relative_to(root))
-    name = parse_name(path.name)
-    if isinstance(name, Refused):
-        collector.refuse(label, name.why)
-        return
-    if why := flags.contradicts(name):
-        collector.refuse(label, why)
-        return
-    collector.add_photo(name, path)
-    if flags.spelling:
-        collector.add_scene(name.cfa, flags.spelling)

@@ -23,6 +23,8 @@ from rawnind.source.names import (
 )
 from rawnind.source.storage import list_objects
 
+_OUTSIDE = "a link that points outside of the source folder; --follow-links reads it"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
@@ -67,9 +69,7 @@ def list_folder(folder: Path, root: Path, *, follow_links: bool = False) -> List
             elif not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
                 refused[entry.name] = "neither a file nor a folder"
             elif entry.is_symlink() and not (follow_links or os.path.realpath(entry.path).startswith(inside)):
-                refused[entry.name] = (
-                    "a link that points outside of the source folder; --follow-links reads it"
-                )
+                refused[entry.name] = _OUTSIDE
             elif stat.S_ISDIR(mode):
                 folders.append(entry.name)
             else:
@@ -151,8 +151,7 @@ class Locator:
         path = os.path.join(self._root, filename)  # noqa: PTH118
         inside = os.path.join(os.path.realpath(self._root), "")  # noqa: PTH118 - never raises on loops
         if not self._follow_links and not os.path.realpath(path).startswith(inside):
-            why = "a link that points outside of the source folder; --follow-links reads it"
-            return Refused(file=filename, why=why)
+            return Refused(file=filename, why=_OUTSIDE)
         return path
 
     def _add_scenes(self, cfa: Cfa, folder: str) -> None:

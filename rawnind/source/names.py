@@ -152,6 +152,19 @@ def flags_of_folders(path: str) -> StatedFlags | None:
     return flags
 
 
+NOT_IN_LAYOUT = "the folder is not part of the layout [src/]{Bayer|X-Trans}/{scene}/[gt/]"
+"""Why files of a folder are refused of which `below` or `flags_of_folders` is None."""
+
+
+def bare(filename: str) -> str:
+    """A file's name without the folders that an index or a listing gives.
+
+    >>> bare("kitchen/DSC00017.ARW"), bare("DSC00017.ARW")
+    ('DSC00017.ARW', 'DSC00017.ARW')
+    """
+    return filename.rpartition("/")[2]
+
+
 def kind_of(filename: str) -> FileKind:
     """The kind of a file, from its extension in any case.
 

@@ -16,16 +16,16 @@ from rawnind.source.index_file import (
     scenes_of_parquet,
 )
 from rawnind.source.locate import ObjectLocator
-from rawnind.source.names import Refused, flags_of_folders, parse_name
+from rawnind.source.names import NOT_IN_LAYOUT, bare, flags_of_folders
 from rawnind.source.storage import read_listing
 
 
 def load_objects(uri: str, root: Path | str | None) -> Index:
     """The scenes of a folder or an index YAML on an object store."""
     collector = Collector()
-    folder, options = uri.partition("?")[0], uri[len(uri.partition("?")[0]) :]
+    folder, mark, query = uri.partition("?")
     if folder.endswith(tuple(INDEX_SUFFIXES)):
-        listed, base = uri, folder.rpartition("/")[0] + options
+        listed, base = uri, folder.rpartition("/")[0] + mark + query
     else:
         listed, base = join(uri, INDEX_NAME), uri
     locator = ObjectLocator(str(root or base))
@@ -46,17 +46,10 @@ def load_objects(uri: str, root: Path | str | None) -> Index:
 def _read_objects(locator: ObjectLocator, collector: Collector) -> None:
     """Collects the objects that are named as in RawNIND, in a flat or nested layout."""
     for path in locator.names:
-        filename = path.rpartition("/")[2]
-        if not collector.is_raw(filename):
+        if not collector.is_raw(bare(path)):
             continue
-        name, flags = parse_name(filename), flags_of_folders(path)
-        if isinstance(name, Refused):
-            collector.refuse(path, name.why)
-        elif flags is None:
-            collector.refuse(path, "the folder is not part of the layout [src/]{Bayer|X-Trans}/{scene}/[gt/]")
-        elif why := flags.contradicts(name):
-            collector.refuse(path, why)
+        flags = flags_of_folders(path)
+        if flags is None:
+            collector.refuse(path, NOT_IN_LAYOUT)
         else:
-            collector.add_photo(name, join(locator.root, path))
-            if flags.spelling:
-                collector.add_scene(name.cfa, flags.spelling)
+            collector.add_named(path, join(locator.root, path), flags)

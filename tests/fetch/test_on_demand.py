@@ -122,7 +122,7 @@ def test_a_list_of_urls_and_an_index_whose_root_is_the_data_set_are_fetched_as_t
     assert (lost, counts.fetched) == ({}, len(photos(scene)))
     near = scene_of(load_index(small_set), "cat").ground_truths[0]
     np.testing.assert_array_equal(decode(scene.ground_truths[0])[0], decode(near)[0])
-    assert "11 files have no length" in "\n".join(estimate_download(str(urls), Options(), client).lines())
+    assert "11 files without a length" in "\n".join(estimate_download(str(urls), Options(), client).lines())
 
 
 LOST = {
