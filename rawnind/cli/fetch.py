@@ -1,6 +1,7 @@
 """The command `fetch`."""
 
 import os
+import shlex
 import signal
 import sys
 
@@ -85,6 +86,8 @@ def fetch(
         f"{counted(counts.files, 'file')}: {counts.here} were there, {counts.fetched} fetched ({counts.transferred / 1e6:.1f} MB), "
         f"{counts.failed} failed"
     )
+    if not selection.has_scenes:
+        click.echo(f"No name says a scene. Next: rawnind index {shlex.quote(root)} -o pairs.yaml")
     if done.quarantine:
         click.echo(f"{done.quarantine} lists what only --retry-failed tries again", err=True)
     if not done.is_complete:

@@ -119,6 +119,7 @@ def _print_index(source: str, output: Path | None, *, follow_links: bool) -> Non
 
     if is_published(source):
         catalog = load_catalog(source, HttpClient(told=told))
+        catalog.require_scenes()
         found = catalog.index
         print_lines(first_of(f"differs: {note}" for note in catalog.notes), err=True)
     else:

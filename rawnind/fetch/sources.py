@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from rawnind.errors import IndexInvalidError
+from rawnind.errors import IndexInvalidError, printable
 from rawnind.fetch.selection import Wanted, choose_files
 from rawnind.source.catalog import (
     Catalog,
@@ -17,6 +17,7 @@ from rawnind.source.dataverse import RAWNIND, Listing, address_of, ask, with_ser
 from rawnind.source.http_client import HttpClient
 from rawnind.source.index import check_source, load_index
 from rawnind.source.index_file import INDEX_SUFFIXES
+from rawnind.source.names import PhotoName, parse_name
 from rawnind.source.remote import RemoteFile
 
 
@@ -27,10 +28,12 @@ class Selection:
     Attributes:
         files: sorted by path.
         notes: what people should know before.
+        has_scenes: whether names or an index say which scenes there are.
     """
 
     files: tuple[RemoteFile, ...]
     notes: tuple[str, ...]
+    has_scenes: bool
 
 
 def files_of(source: str, wanted: Wanted, client: HttpClient) -> Selection:
@@ -48,12 +51,19 @@ def files_of(source: str, wanted: Wanted, client: HttpClient) -> Selection:
         DownloadError: The server of a DOI cannot be reached.
     """
     if is_url_list(source) and wanted.is_everything:
-        return Selection(files=tuple(sorted(read_url_list(source), key=lambda file: file.path)), notes=())
+        listed = sorted(read_url_list(source), key=lambda file: file.path)
+        named = any(isinstance(parse_name(file.filename), PhotoName) for file in listed)
+        return Selection(files=tuple(listed), notes=(), has_scenes=named)
     catalog = load_catalog(source, client) if is_published(source) else _of_index(source, client)
     files = choose_files(catalog, wanted)
     notes = [f"differs: {note}" for note in catalog.notes]
-    notes += [f"refused: {each.file}: {each.why}" for each in catalog.index.refused]
-    return Selection(files=_with_server(files, catalog, client), notes=tuple(notes))
+    taken = {
+        printable(file.path) for file in files
+    }  # where no name says a scene, names are no reason to leave a file out
+    notes += [f"refused: {each.file}: {each.why}" for each in catalog.index.refused if each.file not in taken]
+    return Selection(
+        files=_with_server(files, catalog, client), notes=tuple(notes), has_scenes=bool(catalog.index.scenes)
+    )
 
 
 def _of_index(source: str, client: HttpClient) -> Catalog:

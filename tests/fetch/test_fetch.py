@@ -6,7 +6,9 @@ import shutil
 import time
 
 import pytest
+from click.testing import CliRunner
 
+from rawnind.cli import main
 from rawnind.errors import FolderInUseError, IndexInvalidError, OutputError
 from rawnind.fetch.run import fetch
 from rawnind.fetch.selection import IsoRange, Wanted
@@ -298,6 +300,23 @@ def test_a_saved_reply_and_a_list_of_urls_are_sources_too(server, root, run, tmp
     listed.write_text(f"# one photo\n{sha1}  {server.url}/api/access/datafile/{number}\n")
     assert run(str(listed)).is_complete
     assert (root / str(number)).read_bytes() == server.data(name)
+
+
+def test_files_that_no_name_puts_into_scenes_are_fetched_and_the_next_command_is_named(
+    small_set, root, tmp_path
+):
+    (tmp_path / "card").mkdir()
+    for number, path in enumerate(sorted(small_set.glob("*_cat_*"))):
+        shutil.copy(path, tmp_path / "card" / f"DSC0000{number}.DNG")
+    with DataverseServer(tmp_path / "card") as server:
+        done = CliRunner().invoke(main, ["fetch", server.page, "--root", str(root)])
+        looked = CliRunner().invoke(main, ["index", server.page])
+    assert done.exit_code == 0, done.output
+    assert "refused" not in done.output
+    assert f"No name says a scene. Next: rawnind index {root} -o pairs.yaml" in done.output
+    assert below(root) == set(server.files.values())
+    assert looked.exit_code == 2
+    assert "run `rawnind fetch` first, then `rawnind index` on the folder" in looked.output
 
 
 def test_a_fetch_that_is_interrupted_goes_on_where_it_was(server, root, run):
