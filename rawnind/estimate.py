@@ -16,6 +16,7 @@ from rawnind.reasons import Reason
 from rawnind.records import Cfa, ImageRef
 from rawnind.source.exif import read_exif
 from rawnind.source.index import Refused, load_index
+from rawnind.source.storage import open_photo
 from rawnind.words import counted
 
 _CROP_BYTES_PER_SITE = 10.125
@@ -35,6 +36,8 @@ class Estimate:
         disk_bytes: size of these crops.
         pool: workers on this machine.
         missing: selected scenes without a photo that can be opened.
+        without_truth: names of selected scenes with photos and no ground truth that can be opened; their pairs will be lost.
+        without_noisy: the same for noisy photos.
         too_small: selected scenes whose photos are smaller than a crop.
         too_large: photos for which this machine has too little memory; they will fail.
         unusable: file names by what makes these files unusable, such as "an ordinary JPEG, not a RAW"; they will fail.
@@ -48,6 +51,8 @@ class Estimate:
     disk_bytes: float
     pool: Pool
     missing: int
+    without_truth: tuple[str, ...]
+    without_noisy: tuple[str, ...]
     too_small: int
     too_large: tuple[PhotoSize, ...]
     unusable: Mapping[str, tuple[str, ...]]
@@ -56,16 +61,7 @@ class Estimate:
 
     def lines(self) -> Iterator[str]:
         """The text that `rawnind plan` prints."""
-        selected = self.plan.selected
-        counts = ", ".join(f"{sum(scene.cfa is cfa for scene in selected)} {cfa}" for cfa in Cfa)
-        left_out = Counter(self.plan.left_out.values())
-        yield f"Scenes:  {len(selected)} to process ({counts})"
-        for reason, count in sorted(left_out.items()):
-            yield f"         {count} left out: {Reason(reason).sentence}"
-        if self.missing:
-            yield f"         {self.missing} without a photo that can be opened"
-        if self.too_small:
-            yield f"         {self.too_small} smaller than a crop of {self.plan.recipe.crop_size}"
+        yield from self._scene_lines()
         yield f"Pairs:   {self.pairs}"
         yield f"Crops:   at most {self.crops}, {self.disk_bytes / 1e9:.1f} GB"
         yield f"Workers: {self.pool.workers} on this machine, at most {self.pool.needed / 1e9:.1f} GB of memory each"
@@ -80,6 +76,22 @@ class Estimate:
         yield from first_of(f"Refused: {each.file}: {each.why}" for each in self.refused)
         if self.other_iso:
             yield f"ISO:     {len(self.other_iso)} contradict their files: {_some(self.other_iso)}"
+
+    def _scene_lines(self) -> Iterator[str]:
+        """How many scenes there are, and how many of them give nothing."""
+        selected = self.plan.selected
+        counts = ", ".join(f"{sum(scene.cfa is cfa for scene in selected)} {cfa}" for cfa in Cfa)
+        left_out = Counter(self.plan.left_out.values())
+        yield f"Scenes:  {len(selected)} to process ({counts})"
+        for reason, count in sorted(left_out.items()):
+            yield f"         {count} left out: {Reason(reason).sentence}"
+        if self.missing:
+            yield f"         {self.missing} without a photo that can be opened"
+        for what, names in (("ground truth", self.without_truth), ("noisy photo", self.without_noisy)):
+            if names:
+                yield f"         {len(names)} without a {what} that can be opened: {_some(names)}"
+        if self.too_small:
+            yield f"         {self.too_small} smaller than a crop of {self.plan.recipe.crop_size}"
 
 
 def _some(names: Sequence[str]) -> str:
@@ -103,7 +115,7 @@ def _other_iso(photo: ImageRef) -> str | None:
     """A sentence where the file says another ISO than the index."""
     if photo.iso is None:
         return None
-    with contextlib.suppress(OSError), Path(photo.path).open("rb") as file:
+    with contextlib.suppress(OSError), open_photo(photo.path) as file:
         seen = read_exif(file)[0].iso
         return f"{photo.filename} (index {photo.iso}, file {seen})" if seen not in {None, photo.iso} else None
     return None
@@ -128,12 +140,17 @@ def estimate(source: str | Path, options: Options) -> Estimate:
     index = load_index(source, follow_links=options.follow_links)
     plan = make_plan(index.scenes, selection, options.recipe)
     pairs = crops = missing = too_small = 0
+    without: dict[bool, list[str]] = {True: [], False: []}
     sizes: list[PhotoSize] = []
     unusable = _Unusable()
     for scene in plan.selected:
         found = list(photo_sizes([scene], on_error=unusable.add))
         per_pair = max((_crops(size, plan) for size in found if fits(size, [machine])), default=0)
         missing += not found
+        roles = {size.photo.ground_truth for size in found}
+        if len(roles) == 1:
+            without[not roles.pop()].append(scene.name)
+            per_pair = 0
         too_small += bool(found) and not any(_crops(size, plan) for size in found)
         count = len(planned_pairs(scene, options.recipe.pairing))
         pairs += count
@@ -146,6 +163,8 @@ def estimate(source: str | Path, options: Options) -> Estimate:
         disk_bytes=crops * options.recipe.crop_size**2 * _CROP_BYTES_PER_SITE,
         pool=find_pool([machine], options, sum(len(chunks_of(scene)) for scene in plan.selected), sizes),
         missing=missing,
+        without_truth=tuple(without[True]),
+        without_noisy=tuple(without[False]),
         too_small=too_small,
         too_large=tuple(size for size in sizes if not fits(size, [machine])),
         unusable={words: tuple(files) for words, files in unusable.files.items()},

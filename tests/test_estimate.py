@@ -33,8 +33,10 @@ def test_the_estimate_counts_scenes_pairs_and_crops_of_the_sample(source):
     assert len(found.plan.scenes) == len(found.plan.selected) == 12
     assert found.pairs == 22
     assert (found.missing, found.too_small) == (0, 0)
-    # ((288 - 96) // 96 + 1) * ((384 - 96) // 96 + 1) crops of each Bayer pair; X-Trans steps are 96 too
-    assert found.crops == 22 * 3 * 4
+    assert (found.without_truth, found.without_noisy) == (("deep-field",), ("moon",))
+    assert "1 without a ground truth that can be opened: deep-field" in "\n".join(found.lines())
+    # ((288 - 96) // 96 + 1) * ((384 - 96) // 96 + 1) crops of each Bayer pair but theirs; X-Trans steps are 96 too
+    assert found.crops == 20 * 3 * 4
     everything = estimate(source, replace(SMALL, recipe=replace(SMALL.recipe, pairing=Pairing.ALL)))
     assert everything.pairs == 25
 

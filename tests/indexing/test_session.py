@@ -50,7 +50,7 @@ def test_every_pair_of_a_folder_with_camera_names_is_collected(photos, tmp_path,
     assert run("plan", photos, code=2) == said
     pairs = tmp_path / "pairs.yaml"
     said = run("index", photos, "-o", pairs)
-    assert "4 scenes: 5 ground-truth and 11 noisy photos; set aside: 16 xmp, 16 image" in said
+    assert "4 scenes: 5 ground-truth and 11 noisy photos; set aside: 16 .xmp, 16 not RAW" in said
     assert "kitchen table  bayer, OLYMPUS CORPORATION E-M10, Sample 50mm F1.8" in said
     assert re.search(r"kitchen table/gt/P5000017\.ORF +ISO 100 +2 s +GT +in gt/", said)
     assert "lowest ISO" in said
@@ -135,7 +135,7 @@ def index_a_bucket_as_a_folder(uri, proxy, photos, tmp_path):
     asked = Counter((method, unquote(path)) for method, path in proxy.requests if "list-type" not in path)
     assert set(asked.values()) == {1}
     assert len(asked) == 2 * 16  # HEAD and GET of fifteen photos and a web page
-    assert "4 scenes: 5 ground-truth and 10 noisy photos; set aside: 16 xmp, 16 image" in said
+    assert "4 scenes: 5 ground-truth and 10 noisy photos; set aside: 16 .xmp, 16 not RAW" in said
     assert "unusable, a web page (HTML)" in said
     store.write("sofa/_DSC0018.ARW", late.read_bytes())
     store.remove("clinic/DSCF0017.RAF")
@@ -149,6 +149,8 @@ def index_a_bucket_as_a_folder(uri, proxy, photos, tmp_path):
     layout = yaml.safe_load(there.read_text())
     assert layout.pop("root") == uri
     assert layout == yaml.safe_load(here.read_text())
+    there.write_text(there.read_text().replace("iso: 6400", "iso: 3200", 1))
+    assert "ISO:     1 contradict their files:" in run("plan", there, "--crop-size", 64)
     ref = load_index(there).scenes[0].ground_truths[0]
     assert ref.path.startswith("s3://")
     decode(ref)
