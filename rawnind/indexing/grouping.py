@@ -44,15 +44,16 @@ def by_folder(photos: Sequence[Found]) -> list[Placed]:
     """A scene per folder, named after it, with the folders above where two have the same name."""
     parts = {photo.name: _scene_folders(photo) for photo in photos}
     paths = Counter(path[-1] for path in set(parts.values()))
-    placed = []
+    placed: list[Placed] = []
+    doubted: set[tuple[str, ...]] = set()
     for photo in photos:
         path = parts[photo.name]
         scene = path[-1] if paths[path[-1]] == 1 else "-".join(path)
-        card = _CARD_FOLDER.fullmatch(path[-1])
-        doubt = (
-            (f"{path[-1]} is a camera's folder and may hold several scenes: --by-time 60",) if card else ()
-        )
-        placed.append(_placed(photo, scene, doubts=doubt))
+        doubts = []
+        if path not in doubted and _CARD_FOLDER.fullmatch(path[-1]):
+            doubted.add(path)  # once, not at each of a thousand photos
+            doubts = [f"{path[-1]} is a camera's folder and may hold several scenes: --by-time 60"]
+        placed.append(_placed(photo, scene, doubts=doubts))
     return placed
 
 
@@ -97,7 +98,7 @@ def by_regex(pattern: str) -> Grouping:
         ConfigError: It is no pattern.
     """
     try:
-        compiled = re.compile(pattern)
+        compiled = re.compile(_composed(pattern))
     except re.error as error:
         raise ConfigError(
             f"--scene-regex {printable(pattern)} is not a regular expression: {error}"
@@ -106,7 +107,7 @@ def by_regex(pattern: str) -> Grouping:
     def group(photos: Sequence[Found]) -> list[Placed]:
         placed = []
         for photo in photos:
-            if match := compiled.search(photo.below):
+            if match := compiled.search(_composed(photo.below)):
                 groups = match.groupdict()
                 scene = groups.get("scene") or (match[1] if compiled.groups else None) or match[0]
                 placed.append(_placed(photo, scene))
@@ -148,14 +149,14 @@ class CsvTable:
                 raise ConfigError(
                     f"--csv {path}, line {number}: each line needs a file and a scene, and a role of gt, noisy or nothing"
                 )
-            self._listed[file_name] = scene, role
+            self._listed[_composed(file_name)] = scene, role
 
     def __call__(self, photos: Sequence[Found]) -> list[Placed]:
         """The photos that it lists, in their scenes."""
         placed = []
         unknown = dict.fromkeys(self._listed)
         for photo in photos:
-            names = (photo.name, photo.below, photo.name.rpartition("/")[2])
+            names = map(_composed, (photo.name, photo.below, photo.name.rpartition("/")[2]))
             if found := next((name for name in names if name in self._listed), None):
                 scene, role = self._listed[found]
                 unknown.pop(found, None)
@@ -182,14 +183,18 @@ def _placed(
     )
 
 
+def _composed(text: str) -> str:
+    """Names of macOS have letters and their accents apart, what people type has not."""
+    return unicodedata.normalize("NFC", text)
+
+
 def scene_name(text: str) -> str:
     """Any text as a scene's name, which holds letters, digits, spaces, _ . + - only.
 
     >>> scene_name("Küche (Abend)/2")
     'Küche -Abend-2'
     """
-    text = unicodedata.normalize("NFC", text)
-    text = re.sub(r"[^\w.+ -]+", "-", text)
+    text = re.sub(r"[^\w.+ -]+", "-", _composed(text))
     text = re.sub(r"-+", "-", text).strip("-_. ")[:60] or "scene"
     parsed = parse_scene(text)
     return "scene" if isinstance(parsed, Refused) else parsed.scene

@@ -55,16 +55,22 @@ def choose_roles(placed: Iterable[Placed]) -> list[Choice]:
     exposure. Photos of the same ISO and exposure as the ground truth are ground truths too: a burst.
     """
     scenes: dict[tuple[Cfa, str], list[Placed]] = defaultdict(list)
-    lowest: dict[str, int] = {}
     for each in placed:
-        header = each.photo.header
-        scenes[header.cfa, each.scene].append(each)
-        if iso := header.capture.iso:
-            lowest[header.camera] = min(iso, lowest.get(header.camera, iso))
+        scenes[each.photo.header.cfa, each.scene].append(each)
+    lowest = _lowest_isos(each for group in scenes.values() for each in group)
     choices = [
         choice for group in scenes.values() for choice in _with_doubts(_by_scene(group), group, lowest)
     ]
     return in_order(choices)
+
+
+def _lowest_isos(placed: Iterable[Placed]) -> dict[str, int]:
+    """The lowest ISO of each camera."""
+    lowest: dict[str, int] = {}
+    for header in (each.photo.header for each in placed):
+        if iso := header.capture.iso:
+            lowest[header.camera] = min(iso, lowest.get(header.camera, iso))
+    return lowest
 
 
 def in_order(choices: Iterable[Choice]) -> list[Choice]:
@@ -137,20 +143,23 @@ def _with_doubts(
 ) -> list[Choice]:
     cameras = Counter(each.photo.header.camera for each in group)
     usual = cameras.most_common(1)[0][0]
+    here = _lowest_isos(group)
     truths = {choice.photo.header.camera: choice for choice in reversed(choices) if choice.ground_truth}
     return [
         replace(
             choice,
             doubts=(
                 *choice.doubts,
-                *_doubts(choice, truths.get(choice.photo.header.camera), usual, lowest),
+                *_doubts(choice, truths.get(choice.photo.header.camera), usual, here, lowest),
             ),
         )
         for choice in choices
     ]
 
 
-def _doubts(choice: Choice, truth: Choice | None, usual: str, lowest: Mapping[str, int]) -> Iterable[str]:
+def _doubts(
+    choice: Choice, truth: Choice | None, usual: str, here: Mapping[str, int], lowest: Mapping[str, int]
+) -> Iterable[str]:
     header = choice.photo.header
     iso = header.capture.iso
     if header.camera != usual:
@@ -161,7 +170,8 @@ def _doubts(choice: Choice, truth: Choice | None, usual: str, lowest: Mapping[st
         base = lowest.get(header.camera, iso)
         if iso > min(base, MOST_BASE_ISO):
             known = f"this camera has {base}" if base < iso else f"that is {MOST_BASE_ISO} or less"
-            yield f"lowest ISO is not base ISO: {iso}, {known}"
+            what = "lowest ISO is not" if iso == here[header.camera] else "not at"
+            yield f"{what} base ISO: {iso}, {known}"
     if truth and not choice.ground_truth:
         difference = _brightness(choice.photo) - _brightness(truth.photo)
         if abs(difference) >= MOST_EV:

@@ -12,6 +12,7 @@ from rich.text import Text
 from rawnind.errors import printable
 from rawnind.indexing.build import OwnPhotos
 from rawnind.indexing.roles import Choice
+from rawnind.source.names import FileKind
 from rawnind.words import counted
 
 _MOST_ROWS = 300
@@ -152,6 +153,12 @@ def _listed(what: str, names: Sequence[str]) -> str:
 
 
 def _set_aside(found: OwnPhotos) -> str:
-    kinds = [f"{count} {kind.name.lower()}" for kind, count in sorted(found.scan.kinds.items(), key=lambda each: each[0].value)
-             if kind.name != "RAW"]  # fmt: skip
+    kinds = [
+        f"{count} {_KIND_WORDS[kind]}"
+        for kind, count in sorted(found.scan.kinds.items(), key=lambda each: each[0].value)
+        if kind in _KIND_WORDS
+    ]
     return f"; set aside: {', '.join(kinds)}" if kinds else ""
+
+
+_KIND_WORDS = {FileKind.XMP: ".xmp", FileKind.IMAGE: "not RAW", FileKind.OTHER: "other"}

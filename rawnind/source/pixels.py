@@ -66,7 +66,7 @@ def check_written(data: bytes, visible: NDArray[np.uint16], filename: str) -> No
         SourceError: incomplete.
     """
     if unwritten := _unwritten_fraction(data, visible):
-        detail = f"the file does not hold {unwritten:.2%} of its pixels; copy it again"
+        detail = f"{unwritten:.2%} of its pixels are not in the file; copy it again"
         raise SourceError(Reason.INCOMPLETE, f"{filename}: {detail}")
 
 

@@ -81,7 +81,7 @@ def test_a_part_that_was_never_written_is_found_in_cold_and_warm_workers(put, na
     reason, detail = refusal(damaged)
     assert (reason, detail) == (
         Reason.INCOMPLETE,
-        f"damaged.dng: the file does not hold {missing} of its pixels; copy it again",
+        f"damaged.dng: {missing} of its pixels are not in the file; copy it again",
     )
     photos = "\n".join(TypeAdapter(ImageRef).dump_json(photo).decode() for photo in (whole, damaged))
     warm = subprocess.run(
