@@ -134,7 +134,7 @@ def is_reachable(target: str) -> bool:
 
 def _try_to_connect(address: str, target: str, seconds: float) -> None:
     words = [sys.executable, "-P", "-c", _TRIAL, address]
-    environment = os.environ | {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}  # as in `_loopback`
+    environment = os.environ | {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}  # as in `loopback`
     try:
         trial = subprocess.run(  # noqa: S603 - Python itself, no shell
             words, env=environment, capture_output=True, text=True, errors="replace", timeout=seconds, check=False
