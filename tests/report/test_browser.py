@@ -153,6 +153,39 @@ def test_keys_filter_enlarge_and_change_the_theme(opened):
     assert opened.get_log("browser") == []
 
 
+def emulate(browser, media, scheme):
+    """The browser's medium, such as print, and the colours that the person prefers; empty for none."""
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+
+
+@pytest.fixture
+def background(opened):
+    """Says which colour the page has in a medium."""
+    body = opened.find_element(By.TAG_NAME, "body")
+
+    def background(media, scheme):
+        emulate(opened, media, scheme)
+        return body.value_of_css_property("background-color")
+
+    yield background
+    emulate(opened, "", "")
+
+
+def test_the_page_is_dark_where_that_is_preferred_and_white_on_paper(opened, background):
+    light, dark = (background("screen", scheme) for scheme in ("light", "dark"))
+    assert light != dark
+    white = "rgba(255, 255, 255, 1)"
+    assert [background("print", scheme) for scheme in ("light", "dark")] == [white] * 2
+    opened.execute_script("document.documentElement.dataset.theme = 'dark'")
+    assert background("print", "light") == white
+    assert not visible(opened, "nav, footer")
+    for part in PARTS:
+        assert visible(opened, f"#{part} > h2"), part
+    scene = opened.find_element(By.CSS_SELECTOR, ".scene")
+    assert scene.value_of_css_property("content-visibility") == "visible"
+
+
 @pytest.mark.parametrize("width", [400, 1280])
 def test_no_part_is_wider_than_the_window(opened, width):
     opened.set_window_size(width, 900)
