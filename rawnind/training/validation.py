@@ -244,17 +244,15 @@ def display_encoded(linear: Tensor) -> Tensor:
 
 
 def verdict(scores: Scores) -> str:
-    """One sentence on whether the network beats its input, and where it does not."""
+    """One sentence on whether the network beats its input, and at which ISO and with which camera it does not."""
     gain = psnr_gain(scores.total)
-    worse = [
-        f"ISO {row['iso'] or 'unknown'} ({psnr_gain(row):+.2f} dB)"
-        for row in scores.by_iso
-        if psnr_gain(row) < -TOLERANCE
-    ]
+    named = [(f"at ISO {row['iso'] or 'unknown'}", row) for row in scores.by_iso]
+    named += [(f"with {printable(row['camera'])}", row) for row in scores.by_camera]
+    worse = [f"{name} ({psnr_gain(row):+.2f} dB)" for name, row in named if psnr_gain(row) < -TOLERANCE]
     where = f"the plainly demosaiced input on {counted(scores.total['crops'], 'held-out crop')}: {gain:+.2f} dB PSNR"
     not_worse = "equals" if gain >= -TOLERANCE and not worse else "does NOT beat"
     word = "beats" if gain > TOLERANCE else not_worse
-    rest = f"worse at {', '.join(worse)}" if worse else "worse at no ISO"
+    rest = f"worse {', '.join(worse)}" if worse else "worse at no ISO and with no camera"
     return f"The network {word} {where}; {rest}."
 
 

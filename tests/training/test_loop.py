@@ -84,6 +84,14 @@ def test_colour_input_trains_too(folder, tmp_path):
     assert report.steps == 2
 
 
+def test_x_trans_alone_trains_too(folder, tmp_path):
+    options = {"input": "rgb", "cfa": "x-trans", "steps": 1, "checkpoint": tmp_path / "c.pt"}
+    with pytest.raises(ConfigError, match=r"a batch of 4 needs as many crops, .* has 3"):
+        train(folder.store.location, **SMALL, **options)
+    assert train(folder.store.location, progress=quiet, **SMALL | {"batch_size": 3}, **options).crops == 3
+    assert torch.load(tmp_path / "c.pt", weights_only=True)["cfa"] == "x-trans"
+
+
 def test_the_checkpoint_lies_in_the_folder_by_default_and_nothing_is_left_beside_it(maker):
     where = maker.scene("a").finish()
     report = train(str(where), steps=2, save_every=1, progress=quiet, **SMALL)
@@ -194,7 +202,7 @@ def test_a_loss_that_is_no_number_ends_training(folder, tmp_path):
         )
 
 
-@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"accumulate": 3}, {"loss": "l1+ms-ssim"}, {"conditioned": True},
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"precision": "fp16"}, {"accumulate": 3}, {"loss": "l1+ms-ssim"}, {"conditioned": True},
                                      {"gain": "output"}, {"schedule": "plateau", "clip": 0.0}, {"balance": False}])  # fmt: skip
 def test_options_of_a_step_train_and_change_the_result(folder, tmp_path, options):
     def last_weights(name, **more):

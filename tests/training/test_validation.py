@@ -7,7 +7,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
+from tensorboardX.proto.event_pb2 import Event
 
+from rawnind.cli import main
 from rawnind.errors import ConfigError
 from rawnind.feed import CropDataset, to_device
 from rawnind.training.evaluate import as_plain, evaluate
@@ -85,10 +89,12 @@ def test_ranks_share_the_crops(folder):
 def test_the_verdict_names_what_is_worse():
     better, worse = score(6400, "A", 30.0, 34.0), score(100, "B", 40.0, 39.5)
     assert verdict(Scores.of(1, [better])) == (
-        "The network beats the plainly demosaiced input on 1 held-out crop: +4.00 dB PSNR; worse at no ISO."
+        "The network beats the plainly demosaiced input on 1 held-out crop: +4.00 dB PSNR; "
+        "worse at no ISO and with no camera."
     )
     assert "beats" in verdict(Scores.of(1, [better, worse]))
-    assert "worse at ISO 100 (-0.50 dB)" in verdict(Scores.of(1, [better, worse]))
+    assert verdict(Scores.of(1, [better, worse])).endswith("worse at ISO 100 (-0.50 dB), with B (-0.50 dB).")
+    assert "worse with B (-0.50 dB)." in verdict(Scores.of(1, [better, score(100, "A", 40.0, 41.0), worse]))
     assert "does NOT beat" in verdict(Scores.of(1, [worse]))
     assert "equals" in verdict(Scores.of(1, [score(None, "A", 30.0, 30.05)]))
     lines = table(Scores.of(1, [worse, better, score(None, "A", 30.0, 30.0)]))
@@ -111,7 +117,19 @@ def test_pictures_show_noisy_denoised_truth_and_error_side_by_side(trained):
     assert pictures
     height, width, _ = cv2.imread(str(pictures[0])).shape
     assert width == 4 * height + 3 * GAP
-    assert list((folder / "tensorboard").glob("events.*"))
+    tags = {value.tag for event in events(folder / "tensorboard") for value in event.summary.value}
+    assert tags >= {"loss", "psnr_linear/input", "psnr_linear/output", "msssim_display/output", "psnr_ISO_3200/output",
+                    "psnr_Sony_A7/input", "crop_0"}  # fmt: skip
+
+
+def events(folder):
+    """What TensorBoard reads: each record has its length, a checksum of that, an event, and a checksum of this."""
+    (file,) = folder.glob("events.*")
+    data = file.read_bytes()
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        yield Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
 
 
 def test_evaluate_measures_what_training_held_out(trained, folder):
@@ -125,6 +143,24 @@ def test_evaluate_measures_what_training_held_out(trained, folder):
         "test", evaluate(folder.store.location, checkpoint=Path(trained.checkpoint), split="test")
     )
     assert secret["total"]["crops"] == 2
+
+
+def test_the_commands_take_yaml_and_end_with_what_the_network_gains(folder, tmp_path):
+    config, path = tmp_path / "train.yaml", tmp_path / "c.pt"
+    config.write_text(yaml.safe_dump(SMALL | {"steps": 9, "gain": "output"}))
+    where, run = folder.store.location, CliRunner().invoke
+    trained = run(main, ["train", where, "--config", str(config), "--steps", "2", "--checkpoint", str(path)])
+    assert trained.exit_code == 0, trained.output
+    options = torch.load(path, weights_only=True)["options"]
+    assert (options["steps"], options["funit"], options["gain"]) == (2, 4, "output")
+    best = ["evaluate", where, "--checkpoint", str(best_path(path))]
+    scores = evaluate(where, checkpoint=best_path(path))
+    for done in (trained, run(main, best)):
+        lines = done.stdout.splitlines()
+        assert [line in lines for line in table(scores)] == [True] * len(table(scores))
+        assert lines[-1] == verdict(scores)
+    done = run(main, [*best, "--json"])
+    assert json.loads(done.stdout) == json.loads(json.dumps(as_plain("val", scores)))
 
 
 def test_a_camera_can_be_held_out(folder, tmp_path):
