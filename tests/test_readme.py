@@ -11,8 +11,6 @@ from pathlib import Path
 
 import click
 import pytest
-import yaml
-from ray.autoscaler._private.util import prepare_config, validate_config
 
 from rawnind.cli import main
 from rawnind.exit_codes import ExitCode
@@ -23,7 +21,13 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PAPERS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
-RUN = ["own-pairs.md", "read-elsewhere.md", "report.md", "train.md", "tutorial.md"]
+RUN = [
+    *(
+        ROOT / "docs" / name
+        for name in ("own-pairs.md", "read-elsewhere.md", "report.md", "train.md", "tutorial.md")
+    ),
+    ROOT / "CONTRIBUTING.md",
+]
 """Pages whose examples and `rawnind` commands run in the folder that README.md's have made."""
 
 
@@ -82,10 +86,10 @@ def provide(page, folder):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("page", RUN)
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_every_command_and_every_example_of_a_page_runs(page, folder, cluster):
-    provide(page, folder)
-    run(ROOT / "docs" / page, folder, cluster)
+    provide(page.name, folder)
+    run(page, folder, cluster)
 
 
 @pytest.mark.ray
@@ -104,6 +108,40 @@ def test_every_command_line_has_options_that_exist(page):
                     main.commands[name].make_context(name, given)
                 else:
                     assert (ROOT / f"jobs/{name}.py").exists(), line
+
+
+OTHERS_OPTIONS = {"--head", "--logdir", "--noise_dataset_yamlfpaths", "--clean_dataset_yamlfpaths", "--test_reserve",
+                  "--val_crop_size", "--test_crop_size"}  # fmt: skip
+"""Options of other programs that the pages name: Ray, TensorBoard, the RawNIND research code."""
+
+
+def options_of(*commands):
+    return {
+        option
+        for command in commands
+        for each in command.params
+        for option in (*each.opts, *each.secondary_opts)
+    }
+
+
+@pytest.mark.parametrize("page", PAPERS, ids=lambda page: page.name)
+def test_every_option_that_text_and_examples_name_exists(page):
+    """Beside the blocks of the test above: blocks that no test runs, because they need the network, and sentences."""
+    text = page.read_text(encoding="utf-8")
+    lines = "".join(block for _, block in blocks(page, "text")).replace("\\\n", " ").splitlines()
+    ours = options_of(*main.commands.values()) | {"--help", "--version"}
+    for span in [
+        *lines,
+        *re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)),
+    ]:
+        command = re.match(r" *(?:rawnind |python jobs/)(\w[\w-]*)", span)
+        known = (
+            options_of(main.commands[command[1]]) | {"--help"}
+            if command and command[1] in main.commands
+            else ours
+        )
+        named = re.findall(r"(?<![\w-])--[a-z][\w-]*", span) if command or span.startswith("--") else []
+        assert set(named) <= known | OTHERS_OPTIONS, span
 
 
 def test_the_command_line_check_finds_an_option_that_does_not_exist():
@@ -155,11 +193,6 @@ def test_a_name_that_does_not_exist_is_found_out():
 def test_every_link_of_the_readme_leads_to_a_file():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text()):
         assert (ROOT / target).exists(), target
-
-
-def test_the_cluster_file_passes_ray_s_own_check():
-    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    validate_config(prepare_config(config))
 
 
 def test_the_exit_codes_are_the_same_in_both_places():
