@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
-from rawnind.bridge.bridge import Bridge
+from rawnind.bridge.bridge import Bridge, Checked
 from rawnind.bridge.messages import Submission
 
 
@@ -15,22 +15,24 @@ class BridgeActor(Bridge):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self._turn = threading.RLock()
-        self._submitted: deque[Sequence[Submission]] = deque()
+        self._submitted: deque[Sequence[Checked]] = deque()
         super().__init__(*arguments, **named)
 
     def submit(self, submissions: Sequence[Submission]) -> None:
         """`commit_many`, together with what others have submitted while an earlier commit was written: each is a file of its own.
 
-        The results are committed when this returns. Errors as in `commit_many`, for these results or for those of the others.
+        Results are checked before their turn, as many at once as there are calls: shards are read, and hashed without the GIL.
+        These results are committed when this returns. Errors as in `commit_many`, for these results or for those of the others.
         """
-        self._submitted.append(submissions)
+        checked = [self._check(each) for each in submissions]
+        self._submitted.append(checked)
         with self._turn:
-            together: list[Submission] = []
+            together: list[Checked] = []
             while self._submitted:
                 together += self._submitted.popleft()
             if together:
-                self.commit_many(together)
-            self.commit_many(submissions)  # changes nothing, unless whoever was to commit them has failed
+                self._commit(together)
+            self._commit(checked)  # changes nothing, unless whoever was to commit them has failed
 
 
 def _in_turn(method: Callable[..., Any]) -> Callable[..., Any]:

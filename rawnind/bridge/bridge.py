@@ -7,6 +7,7 @@ its state from the journal.
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from rawnind.bridge.consumers import Consumers
 from rawnind.bridge.in_flight import DiskBudget, InFlightScenes, StartupCrashes
@@ -36,6 +37,18 @@ from rawnind.output.versions import VERSIONS
 from rawnind.planning import Plan
 from rawnind.reasons import Reason
 from rawnind.records import SceneResult, Summary
+
+
+class Checked(NamedTuple):
+    """A result that may be committed.
+
+    Attributes:
+        submission: it.
+        result: `validated`; None where its scene had an outcome already.
+    """
+
+    submission: Submission
+    result: SceneResult | None
 
 
 class Bridge:
@@ -252,30 +265,44 @@ class Bridge:
             StoppedEarlyError: Another run has taken the folder over; nothing was committed.
             OutputError: The storage refuses; nothing was committed, or it was and could not be logged.
         """
+        return self._commit([self._check(each) for each in submissions])
+
+    def _check(self, submission: Submission) -> Checked:
+        """Validates a result, which reads its shards; changes nothing, so that several threads may do it at once."""
         if self._state is not State.COLLECTING:
             raise ValueError(f"the bridge is {self._state}, it takes no results")
-        for each in submissions:
-            if each.key not in self._ledger.selected:
-                raise ValueError(f"{each.key} was not planned")
-        if new := {each.key: each for each in reversed(submissions) if self._ledger.is_open(each.key)}:
-            self._commit_new(list(reversed(new.values())))
-            self._startup_crashes.reset()
-        for each in submissions:
-            self._in_flight.remove_chunks(each.key)
-        return [self._journal.latest[each.key].seq for each in submissions]
+        if submission.key not in self._ledger.selected:
+            raise ValueError(f"{submission.key} was not planned")
+        if not self._ledger.is_open(submission.key):
+            return Checked(submission, None)
+        scene = self._ledger.selected[submission.key]
+        return Checked(submission, validated(self._store, scene, self._plan.recipe, submission.data))
 
-    def _commit_new(self, new: Sequence[Submission]) -> None:
-        results = [
-            validated(self._store, self._ledger.selected[each.key], self._plan.recipe, each.data)
-            for each in new
-        ]
+    def _commit(self, checked: Sequence[Checked]) -> list[int]:
+        """`commit_many` of what was checked."""
+        if self._state is not State.COLLECTING:
+            raise ValueError(f"the bridge is {self._state}, it takes no results")
+        new = {
+            each.submission.key: each
+            for each in reversed(checked)
+            if self._ledger.is_open(each.submission.key)
+        }
+        if new:
+            self._commit_new([(each, result) for each, result in reversed(new.values()) if result])
+            self._startup_crashes.reset()
+        for each, _ in checked:
+            self._in_flight.remove_chunks(each.key)
+        return [self._journal.latest[each.key].seq for each, _ in checked]
+
+    def _commit_new(self, new: Sequence[tuple[Submission, SceneResult]]) -> None:
         self._require_lock()  # a shard that is missing because the folder was moved is no verdict on its scene
-        commits = self._journal.append(results, [each.inputs for each in new])
-        for each, commit in zip(new, commits, strict=True):
+        results = [result for _, result in new]
+        commits = self._journal.append(results, [each.inputs for each, _ in new])
+        for (each, _), commit in zip(new, commits, strict=True):
             self._ledger.settle(each.key, commit)
-        telemetry = (each.telemetry for each in new)
+        telemetry = (each.telemetry for each, _ in new)
         self._log.add(zip(results, commits, telemetry, strict=True), in_flight=len(self._in_flight))
-        for each, result in zip(new, results, strict=True):
+        for each, result in new:
             self._stages.settle(result)
             self._observer.committed(result, each.telemetry)
 

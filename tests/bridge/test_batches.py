@@ -89,7 +89,7 @@ def submitted_meanwhile(folder, submissions):
         pool.submit(bridge.submit, [submission(0)])
         assert pausing.begun.wait(20)
         waiting = [pool.submit(bridge.submit, [each]) for each in submissions]
-        poll(lambda: len(bridge._submitted) == len(waiting))
+        poll(lambda: len(bridge._submitted) + sum(each.done() for each in waiting) == len(waiting))
         pausing.goes_on.set()
     return bridge, [each.exception() for each in waiting]
 

@@ -97,7 +97,9 @@ class BridgeMachine(RuleBasedStateMachine):
     @rule(
         number=KEYS,
         other=KEYS,
-        fault=st.sampled_from(["no JSON", "other scene", "recipe", "shard", "no shard", "shift", "outcome"]),
+        fault=st.sampled_from(
+            ["no JSON", "other scene", "recipe", "hash", "length", "no shard", "shift", "outcome"]
+        ),
     )
     def commits_an_invalid_result(self, number, other, fault):
         key = self.keys[number]
@@ -108,11 +110,13 @@ class BridgeMachine(RuleBasedStateMachine):
             result = self.results[self.keys[(number + 1 + other % 10) % 11]]
         elif fault == "recipe":
             result = replace(result, recipe="0" * 16)
-        elif fault in {"shard", "shift"} and pairs[0].shard:
-            wrong = replace(pairs[0].shard, size=pairs[0].shard.size + 1)
-            far = replace(pairs[0].measured, shift_y=4000)
-            first = replace(pairs[0], shard=wrong) if fault == "shard" else replace(pairs[0], measured=far)
-            result = replace(result, pairs=(first, *pairs[1:]))
+        elif fault in {"hash", "length", "shift"} and (shard := pairs[0].shard):
+            wrong = {
+                "hash": {"shard": replace(shard, sha256="0" * 64)},
+                "length": {"shard": replace(shard, size=shard.size + 1)},
+                "shift": {"measured": replace(pairs[0].measured, shift_y=4000)},
+            }
+            result = replace(result, pairs=(replace(pairs[0], **wrong[fault]), *pairs[1:]))
         elif fault == "no shard" and pairs[0].shard:
             taken_away = self.output / pairs[0].shard.path
             taken_away.rename(self.output / "away")
