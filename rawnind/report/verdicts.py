@@ -29,6 +29,8 @@ class Verdict:
 def verdict(pair: Mapping[str, Any], recipe: Mapping[str, Any]) -> Verdict | None:
     """The number that decided about a pair; None where no measured number did, or where it is in the pair's detail alone.
 
+    A reason may have several causes: a scene that repeats is uncertain however high its correlation peak is.
+
     Args:
         pair: a row of pairs.parquet.
         recipe: parameters by name.
@@ -36,6 +38,8 @@ def verdict(pair: Mapping[str, Any], recipe: Mapping[str, Any]) -> Verdict | Non
     name, measure, key = _DECIDERS.get(pair["reason"], ("", lambda _: None, ""))
     value, limit = measure(pair), recipe.get(key)
     if value is None or not isinstance(limit, int | float):
+        return None
+    if value > limit if key.startswith("min_") else value < limit:
         return None
     return Verdict(name=name, value=value, limit=limit, key=key)
 
@@ -84,7 +88,8 @@ _ADVICE = {
     Reason.SCENE_FILTER: "Intended: prepare with a higher --limit, or without one.",
     Reason.NO_GROUND_TRUTH: "Add a low-ISO photo of the scene, named with GT, or look whether the existing one failed.",
     Reason.NO_NOISY: "Add a high-ISO photo of the scene.",
-    Reason.ALIGNMENT_UNCERTAIN: f"{_SAME_SCENE} If so, raise max_shift; a lower min_alignment_score lets unrelated photos in.",
+    Reason.ALIGNMENT_UNCERTAIN: f"{_SAME_SCENE} If so, raise max_shift; a scene that repeats needs something that does not. "
+    "A lower min_alignment_score lets unrelated photos in.",
     Reason.ALIGNMENT_LOSS: f"{_SAME_SCENE} If the difference is small, raise max_alignment_loss in a new folder.",
     Reason.MISALIGNED: "The camera moved or near things shifted. Take the photos from a tripod; max_residual is the limit.",
     Reason.EXPOSURE: "Expose so that less of the frame is white or black; max_bad_exposure is the limit.",

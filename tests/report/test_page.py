@@ -293,6 +293,15 @@ def test_the_number_that_decided_is_on_the_wrong_side_of_its_limit():
     assert verdict({"reason": "truncated"}, RECIPE.as_dict()) is None
 
 
+@pytest.mark.parametrize(
+    ("reason", "column", "accepted"),
+    [("alignment_uncertain", "alignment_score", 90.0), ("misaligned", "residual", 0.2)],
+)
+def test_a_number_that_its_limit_accepts_did_not_decide(reason, column, accepted):
+    """The photos of a scene that repeats correlate well; what decided is in the pair's detail."""
+    assert verdict({"reason": reason, column: accepted}, RECIPE.as_dict()) is None
+
+
 def test_a_gap_is_an_iso_without_a_pair_between_two_that_the_camera_has():
     def row(camera, iso, outcome="collected"):
         return {"camera": camera, "iso": iso, "outcome": outcome}
