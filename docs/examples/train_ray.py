@@ -34,15 +34,10 @@ def train_rank(config: dict[str, Any]) -> None:
         ray.train.report({"epoch": epoch, "loss": loss.item(), "crops": loader.counters.crops})
 
 
-def main(output: str, epochs: int, workers: int) -> ray.train.Result:
-    """Trains on the folder that `rawnind prepare` wrote, which every node reads under this name."""
-    trainer = TorchTrainer(
-        train_rank,
-        train_loop_config={"output": output, "epochs": epochs},
-        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=torch.cuda.is_available()),
-    )
-    return trainer.fit()
-
-
 if __name__ == "__main__":
-    print(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    settings = {
+        "output": sys.argv[1],
+        "epochs": int(sys.argv[2]),
+    }  # every node reads the folder under this name
+    scaling = ray.train.ScalingConfig(num_workers=int(sys.argv[3]), use_gpu=torch.cuda.is_available())
+    print(TorchTrainer(train_rank, train_loop_config=settings, scaling_config=scaling).fit())

@@ -14,11 +14,12 @@ from tensorboardX.proto.event_pb2 import Event
 from rawnind.cli import main
 from rawnind.errors import ConfigError
 from rawnind.feed import CropDataset, to_device
+from rawnind.training.crops import training_crops
 from rawnind.training.evaluate import as_plain, evaluate
 from rawnind.training.log import read_metrics
 from rawnind.training.loop import best_path, train
 from rawnind.training.model import NetworkConfig, UNet
-from rawnind.training.options import GainMatch
+from rawnind.training.options import GainMatch, split_keywords
 from rawnind.training.pictures import GAP
 from rawnind.training.validation import CropScore, Quality, Scores, Validator, table, verdict
 
@@ -163,16 +164,20 @@ def test_the_commands_take_yaml_and_end_with_what_the_network_gains(folder, tmp_
     assert json.loads(done.stdout) == json.loads(json.dumps(as_plain("val", scores)))
 
 
-def test_a_camera_can_be_held_out(folder, tmp_path):
+def test_a_camera_is_held_out_with_all_its_scenes_and_only_it_validates(maker):
+    maker.scene("a", crops=4).scene("b", crops=2, camera="Canon 5D").scene("c", crops=1, camera="Canon 5D")
+    where = str(maker.scene("secret", test=True, crops=1, camera="Canon 5D").finish())
+    options = SMALL | {"hold_out_camera": "Canon 5D", "steps": 1, "progress": quiet, "validated": quiet}
+    report = train(where, **options)
+    assert report.crops == 4
+    assert [(row["camera"], row["crops"]) for row in report.scores.by_camera] == [("Canon 5D", 3)]
+    assert set(
+        training_crops(where, *split_keywords({"hold_out_camera": "Canon 5D"}))
+        .rows.pairs["camera"]
+        .to_pylist()
+    ) == {"Sony A7"}
     with pytest.raises(ConfigError, match="no crop of the camera Nikon is left"):
-        train(
-            folder.store.location,
-            steps=1,
-            hold_out_camera="Nikon",
-            checkpoint=tmp_path / "c.pt",
-            progress=quiet,
-            **SMALL,
-        )
+        train(where, **options | {"hold_out_camera": "Nikon", "checkpoint": maker.store.local("other.pt")})
 
 
 def test_training_ends_when_validations_no_longer_improve(folder, tmp_path):
