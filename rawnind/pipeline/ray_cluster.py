@@ -8,13 +8,14 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants, services
+from ray._private.node import Node
 from ray.job_config import JobConfig
 
 from rawnind import timing
@@ -160,13 +161,34 @@ def _start(*, dashboard: bool) -> Path:
     if ended := end_leftovers():
         _log.info("ended %d processes of Ray that a killed run has left", len(ended))
     try:
-        with loopback():
+        with loopback(), contextlib.nullcontext() if dashboard else _fewer_processes():
             ray.init(address="local", include_dashboard=dashboard, job_config=_job_config(), **_QUIET)
     except Exception as error:  # Ray raises Exception itself where its processes do not start in time
         raise ConfigError(_why_not_started(error)) from error
     session = Path(ray.nodes()[0]["RayletSocketName"]).parents[1]
     mark(session)
     return session
+
+
+@contextlib.contextmanager
+def _fewer_processes() -> Iterator[None]:
+    """Lets Ray start without what serves a dashboard, an autoscaler and the driver's terminal alone. Ray has no option for it.
+
+    These take a second of CPU time. It would also import what a dashboard needs to find out whether it is there.
+    """
+    replaced: dict[tuple[Any, str], Callable[..., None]] = {
+        (Node, name): lambda *_, **__: None
+        for name in ("start_monitor", "start_log_monitor", "start_api_server")
+    }
+    replaced[ray._private.utils, "get_dashboard_dependency_error"] = lambda: None  # ray[default] is required
+    before = {(place, name): getattr(place, name) for place, name in replaced}
+    try:
+        for (place, name), function in replaced.items():
+            setattr(place, name, function)
+        yield
+    finally:
+        for (place, name), function in before.items():
+            setattr(place, name, function)
 
 
 def _why_not_started(error: Exception) -> str:

@@ -70,7 +70,9 @@ def test_a_local_run_imports_nothing_from_its_folder_listens_on_loopback_and_is_
     faults.wait_until_reached()
     assert listeners(process) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     family = psutil.Process(process.pid).children(recursive=True)
-    assert not [child for child in family if "ray-dashboard" in child.name()]
+    unused = ("ray-dashboard", "dashboard/dashboard.py", "monitor.py")
+    commands = [" ".join([child.name(), *child.cmdline()]) for child in family]
+    assert not [words for words in commands if any(name in words for name in unused)]
     process.kill()
     faults.clear()
     again = local_run(folder=folder)
