@@ -30,6 +30,7 @@ def test_a_submitted_smoke_test_ends_with_both_counters_at_what_the_manifest_say
     poll(lambda: client.get_job_status(job).is_terminal(), timeout=200, every=0.2)
     said = client.get_job_logs(job)
     assert client.get_job_status(job) == JobStatus.SUCCEEDED, said
+    assert not set("\x1b\r\b") & set(said), said  # neither colours nor lines that are drawn again
     bridge = next(line for line in said.splitlines() if line.startswith("Bridge:     "))
     loader = next(line for line in said.splitlines() if line.startswith("DataLoader: "))
     assert bridge == "Bridge:     9 collected, 0 filtered, 2 rejected, 1 failed of 12 scenes; 36 crops"
