@@ -169,13 +169,9 @@ def test_a_camera_is_held_out_with_all_its_scenes_and_only_it_validates(maker):
     where = str(maker.scene("secret", test=True, crops=1, camera="Canon 5D").finish())
     options = SMALL | {"hold_out_camera": "Canon 5D", "steps": 1, "progress": quiet, "validated": quiet}
     report = train(where, **options)
-    assert report.crops == 4
     assert [(row["camera"], row["crops"]) for row in report.scores.by_camera] == [("Canon 5D", 3)]
-    assert set(
-        training_crops(where, *split_keywords({"hold_out_camera": "Canon 5D"}))
-        .rows.pairs["camera"]
-        .to_pylist()
-    ) == {"Sony A7"}
+    trained_on = training_crops(where, *split_keywords({"hold_out_camera": "Canon 5D", "crop_size": 32}))
+    assert trained_on.rows.pairs["camera"].to_pylist() == ["Sony A7"]
     with pytest.raises(ConfigError, match="no crop of the camera Nikon is left"):
         train(where, **options | {"hold_out_camera": "Nikon", "checkpoint": maker.store.local("other.pt")})
 
