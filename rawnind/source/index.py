@@ -210,8 +210,8 @@ def _nothing_found(path: Path | str, index: Index, *, follow_links: bool = False
     first = index.refused[0] if index.refused else None
     seen = f" {len(index.refused)} refused, such as {first.file}: {first.why}." if first else ""
     return (
-        f"{path} holds no RAW photo that can be used. Files should be called like {EXAMPLE}, in the folder itself or in "
-        f"Bayer/kitchen/gt/; or lie beside a {INDEX_NAME}.{seen}"
+        f"{path} holds no RAW photo that can be used ({index.skipped_files}).{seen} Name a folder with RAW photos: those called like "
+        f"{EXAMPLE} are read as they are, any others through an index (`rawnind index FOLDER -o pairs.yaml`)."
     )
 
 
