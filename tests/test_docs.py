@@ -17,7 +17,9 @@ from rawnind.imaging.coordinates import frame_in_visible, grid, to_visible
 from rawnind.imaging.levels import tile_planes
 from rawnind.imaging.warp import Warp
 from rawnind.reasons import Reason
+from rawnind.recipe import Recipe
 from rawnind.records import Cfa
+from rawnind.shooting import check
 
 ROOT = Path(__file__).parent.parent
 
@@ -127,3 +129,24 @@ def test_every_constant_of_a_page_has_the_value_that_the_page_says():
     assert rows
     for module, name, value in rows:
         assert getattr(importlib.import_module(module), name) == pytest.approx(float(value)), name
+
+
+def test_the_limits_of_the_page_about_shooting_are_those_of_the_recipe_and_of_the_check():
+    page = (ROOT / "docs/shooting.md").read_text()
+    rows = re.findall(r"^\| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", page, flags=re.MULTILINE)[1:]
+    recipe, said = Recipe(), {what: by for what, _, _, by in rows}
+    limits = {
+        key: value or cell
+        for _, cell, *_ in rows
+        for key, value in re.findall(r"`(\w+)`(?: ([\d.]+))?", cell)
+    }
+    for key, text in limits.items():
+        number, percent = re.search(r"([\d.]+)( %)?", text.replace("twice", "2")).groups()
+        assert getattr(recipe, key) == pytest.approx(float(number) / (100 if percent else 1)), key
+    assert len(limits) == 8
+    assert {name for _, _, reason, _ in rows for name in re.findall(r"`(\w+)`", reason)} <= set(Reason)
+    assert said["shift between the photos"] == f"{check.MOST_SHIFT * recipe.max_shift:g} sites"
+    assert said["rotation, zoom, parallax"].startswith(f"{check.MOST_ROTATION:g} degrees")
+    assert said["light across the frame"] == f"{100 * check.MOST_DRIFT * recipe.max_light_drift:g} %"
+    assert said["clipped or black cells of a photo"].startswith(f"{100 * check.MOST_CLIPPED:g} %")
+    assert f"below {100 * check.SOFT:g} % or above {100 * check.SOFT_TRUTH:g} %" in said["sharpness"]
