@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,7 +40,7 @@ def measure(megapixels: float, cfa: str, truths: int) -> dict:
     keep_freed_memory()
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        scene, sites = _scene(Path(folder), megapixels, Cfa(cfa), truths)
+        scene, sites = write_scene(Path(folder), megapixels, Cfa(cfa), truths)
         ctypes.CDLL(None).malloc_trim(0)  # frees what writing the photos used
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         base = memory("VmRSS")
@@ -54,7 +55,7 @@ def measure(megapixels: float, cfa: str, truths: int) -> dict:
     return {"peak": memory("VmHWM") * 2**20, "base": base * 2**20, "sites": sites}
 
 
-def _scene(folder: Path, megapixels: float, cfa: Cfa, truths: int) -> tuple[Scene, int]:
+def write_scene(folder: Path, megapixels: float, cfa: Cfa, truths: int) -> tuple[Scene, int]:
     """Writes a scene; the photos of a kind differ in a few sites."""
     taken = photos(megapixels, cfa)
     refs: list[ImageRef] = []
@@ -81,9 +82,9 @@ def _scene(folder: Path, megapixels: float, cfa: Cfa, truths: int) -> tuple[Scen
     return scene, mosaic.size
 
 
-def in_child(call: str) -> dict:
-    """Runs `call` in a fresh process and returns what it measured."""
-    code = f"import json; from benchmarks.bench_scene import *; print('RESULT', json.dumps({call}))"
+def in_child(call: str, module: str = "bench_scene") -> Any:
+    """Runs `call` in a fresh process, with the names of a module of this folder, and returns what it measured."""
+    code = f"import json; from benchmarks.{module} import *; print('RESULT', json.dumps({call}))"
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
     found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
