@@ -19,6 +19,12 @@ VALIDATION_SIDE = 256
 SMALLEST_SIDE = 32
 Outputs = str | Path | Sequence[str | Path]
 
+_NOTHING = {
+    "val": "no scene is held out for validation",
+    "test": "no scene of the test reserve is for this network",
+    "all": "no scene is for this network",
+}
+
 
 def training_crops(output: Outputs, options: TrainOptions, crops: CropOptions) -> CropDataset:
     """The crops that are trained on.
@@ -83,7 +89,7 @@ def validation_crops(
     except ConfigError as error:
         if options.hold_out_camera is not None and split == "val":
             raise ConfigError(f"no crop of the camera {options.hold_out_camera} is left: {error}") from error
-        log.warning("no scene is held out for validation: %s", error)
+        log.warning("%s: %s", _NOTHING[split], error)
         return None
     side = min(VALIDATION_SIDE, pc.min(sizes).as_py() // SMALLEST_SIDE * SMALLEST_SIDE)
     return CropDataset(output, **(wanted | {"crop_size": side}))

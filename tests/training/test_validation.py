@@ -197,3 +197,7 @@ def test_without_a_held_out_scene_nothing_is_validated(maker, caplog):
     assert report.scores is None
     assert "Nothing was validated" in str(report)
     assert "no scene is held out" in caplog.text
+    caplog.clear()
+    with pytest.raises(ConfigError, match=r"the split test of .* has no crop for the network"):
+        evaluate(where, split="test")
+    assert "no scene of the test reserve" in caplog.text
