@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from rawnind.measurements import GROWING, Count, Crop, Fraction, Measurements
+from rawnind.measurements import GROWING, Count, Crop, Fraction, Measurements, NonNegative
 from rawnind.reasons import Outcome, Reason
 
 
@@ -144,6 +144,34 @@ class Capture:
     orientation: int | None = None
 
 
+Three = tuple[NonNegative, NonNegative, NonNegative]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BorderNoise:
+    """The noise that borders of the sensor show, which no light reaches.
+
+    Attributes:
+        b: variance of a single red, green and blue site, in levels squared: read noise and rounding.
+        b_error: standard errors.
+        row: standard deviation of what all sites of a row have in common, in levels; None where it was not measured.
+        row_error: its standard error.
+    """
+
+    __pydantic_config__ = GROWING
+
+    b: Three
+    b_error: Three
+    row: NonNegative | None
+    row_error: NonNegative | None
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The variances, their errors, and the row noise with its error where it was measured."""
+        row = () if self.row is None or self.row_error is None else (self.row, self.row_error)
+        return *self.b, *self.b_error, *row
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sensor:
     """Parameters of the sensor, from the RAW file.
@@ -158,6 +186,7 @@ class Sensor:
         rgb_xyz_matrix: XYZ -> camera RGB, 3x3 row by row, or None where the camera is not known.
         camera: make and model as the file spells them.
         capture: how the photo was taken; None in folders of earlier versions.
+        border_noise: None where the file has no borders that show read noise alone.
     """
 
     __pydantic_config__ = GROWING
@@ -172,6 +201,7 @@ class Sensor:
     rgb_xyz_matrix: tuple[float, ...] | None
     camera: str
     capture: Capture | None = None
+    border_noise: BorderNoise | None = None
 
     def first_tile_from(self, other: "Sensor") -> tuple[int, int]:
         """(y, x) of this photo's first tile less the other's, in sites: what a shift between the frames of two photos lacks to be that between their visible areas."""

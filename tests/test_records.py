@@ -28,7 +28,7 @@ def test_records_are_frozen_keyword_only_and_have_slots(kind):
     assert hasattr(kind, "__slots__")
     assert all(field.kw_only for field in dataclasses.fields(kind))
     assert kind.__pydantic_config__["strict"]
-    grows = kind in {records.Capture, records.Crop, records.Measurements, records.Sensor}
+    grows = kind in {records.Capture, records.Crop, records.Measurements, records.Sensor, records.BorderNoise}
     assert kind.__pydantic_config__["extra"] == ("ignore" if grows else "forbid")
 
 

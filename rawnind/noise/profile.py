@@ -1,5 +1,6 @@
 """Noise profiles: of each camera, ISO and colour the pooled measurements, and curves over ISO."""
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,9 +14,10 @@ from rawnind.noise.pooling import pool
 from rawnind.noise.samples import COLORS, Method, Sample
 
 _ROUNDING = 1e-6
-_APART = 3.0  # standard errors between one colour and all
+_APART = 5.0  # standard errors between one colour and all; errors of texture and colour are no amplifier's
 _ORDER_A = (Method.PAIR, Method.BURST)
-_ORDER_B = (Method.DARK, Method.PAIR, Method.BURST)
+_FLOORS_ALONE = (Method.DARK, Method.BORDER)
+_ORDER_B = (Method.DARK, Method.BORDER, Method.PAIR, Method.BURST)
 """From the best one on. A photo alone also shows texture as fine as the noise: it comes last, after the curve."""
 
 
@@ -154,7 +156,7 @@ def _entry(iso: int, color: str, curve: Curve | None, samples: Sequence[Sample])
     own = [sample for sample in here if sample.color == color]
     parts: dict[str, Value | None] = {}
     for part, order in (("a", _ORDER_A), ("b", _ORDER_B)):
-        candidates = [value for method in order for value in _values(part, method, own, here)]
+        candidates = [_of_colors(part, method, own, here) for method in order]
         candidates += [curve.value(part, iso) if curve else None, _value(part, Method.PHOTO, own)]
         parts[part] = next((value for value in candidates if value and _is_sure(value)), None)
     rows = [sample for sample in own if sample.row is not None]
@@ -165,22 +167,23 @@ def _is_sure(value: Value) -> bool:
     return value.error <= LARGEST_ERROR * value.value * (1 + _ROUNDING)
 
 
-def _values(part: str, method: Method, own: Sequence[Sample], here: Sequence[Sample]) -> list[Value | None]:
+def _of_colors(part: str, method: Method, own: Sequence[Sample], here: Sequence[Sample]) -> Value | None:
     """By one method: of all colours together, which have one amplifier in most cameras; of one alone, where it is not that of all."""
     alone, together = _value(part, method, own), _value(part, method, here)
-    if alone and together:
-        apart = abs(alone.value - together.value)
-        if apart > _APART * (alone.error**2 + together.error**2) ** 0.5:
-            return [alone]
-    return [together, alone]
+    return alone if alone and together and _is_apart(alone, together) else together
+
+
+def _is_apart(one: Value, other: Value) -> bool:
+    return abs(one.value - other.value) > _APART * math.hypot(one.error, other.error)
 
 
 def _value(part: str, method: Method, samples: Sequence[Sample]) -> Value | None:
-    """All measurements of one ISO by one method together."""
+    """All measurements of one ISO by one method together; what shows b alone says through the errors' covariance also what a is."""
     chosen = [sample for sample in samples if sample.method is method and getattr(sample, part) is not None]
     if not chosen:
         return None
-    found, covariance = pool(chosen, lambda _: np.eye(2))
+    beside = [sample for sample in samples if part == "a" and sample.method in _FLOORS_ALONE]
+    found, covariance = pool([*chosen, *beside], lambda _: np.eye(2))
     number = "ab".index(part)
     return Value(
         value=float(found[number]),
@@ -191,7 +194,7 @@ def _value(part: str, method: Method, samples: Sequence[Sample]) -> Value | None
 
 
 def _row(samples: Sequence[Sample]) -> Value | None:
-    """The median row noise by the best method that there is."""
+    """The row noise by the best method that there is: the median of frames, or the mean of what borders show."""
     for method in (Method.DARK, Method.BURST):
         found = [sample.row for sample in samples if sample.method is method and sample.row is not None]
         if found:
@@ -202,20 +205,33 @@ def _row(samples: Sequence[Sample]) -> Value | None:
                 photos=len(found),
                 method=method,
             )
-    return None
+    known = [
+        (sample.row, sample.row_error) for sample in samples if sample.row is not None and sample.row_error
+    ]
+    if not known:
+        return None
+    found, errors = np.array(known).T
+    weights = errors**-2.0
+    return Value(
+        value=float(np.average(found, weights=weights)),
+        error=float(weights.sum() ** -0.5),
+        photos=len(found),
+        method=Method.BORDER,
+    )
 
 
 def _curves(samples: Sequence[Sample]) -> dict[str, Curve]:
-    """The curve of each colour, through its own measurements, or through those of all colours where they are too few."""
+    """The curve of each colour: through the measurements of all colours, or through its own where these are sure and apart."""
     sound = [sample for sample in samples if sample.method is not Method.PHOTO]
     everything = _curve("", sound) or _curve("", samples)
+    if everything is None:
+        return {}
     curves = {}
     for color in COLORS:
         own = _curve(color, [sample for sample in sound if sample.color == color])
-        if own is None or own.a_error > LARGEST_ERROR * own.a_per_iso:
-            own = replace(everything, color=color) if everything else None
-        if own is not None:
-            curves[color] = own
+        one, all_colors = own and own.value("a", 1), everything.value("a", 1)
+        has_own = one and all_colors and _is_sure(one) and _is_apart(one, all_colors)
+        curves[color] = own if own and has_own else replace(everything, color=color)
     return curves
 
 

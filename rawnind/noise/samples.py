@@ -3,9 +3,9 @@
 import hashlib
 import logging
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,7 @@ class Method(StrEnum):
 
     PAIR = "pair"
     BURST = "burst"
+    BORDER = "border"
     DARK = "dark"
     PHOTO = "photo"
     CURVE = "curve"
@@ -49,6 +50,7 @@ class Sample:
         b_error: of b.
         covariance: of both errors.
         row: standard deviation of a row's common offset, in levels.
+        row_error: its standard error, where it is known.
         span: white level minus black level, in sensor values.
     """
 
@@ -63,16 +65,17 @@ class Sample:
     b_error: float | None = None
     covariance: float = 0.0
     row: float | None = None
+    row_error: float | None = None
     span: float | None = None
 
 
 _COLUMNS = ("camera", "iso", "gt_iso", "noisy_sha1", "gt_sha1", "black_level", "white_level")
-_LINES = "noise_lines"
+_LINES, _BORDER = "noise_lines", "border_noise"
 _OWN = tuple(f"{prefix}noise_{part}_{color}" for prefix in ("", "gt_") for part in "ab" for color in COLORS)
 
 
 def samples_of_output(store: Store) -> Iterator[Sample]:
-    """What prepare measured: each noisy photo beside its ground truth, and each ground truth alone.
+    """What prepare measured: each noisy photo beside its ground truth, each ground truth alone, and the borders of all photos.
 
     A ground truth counts where none of its pairs shows more texture than its noise allows.
 
@@ -82,21 +85,44 @@ def samples_of_output(store: Store) -> Iterator[Sample]:
     """
     require_sealed(store)
     with open_table(store, PAIRS, _COLUMNS[:-2]) as file:
-        table = file.read([name for name in (*_COLUMNS, _LINES, *_OWN) if name in file.schema_arrow.names])
+        table = file.read(
+            [
+                name
+                for name in (*_COLUMNS, _LINES, _BORDER, f"gt_{_BORDER}", *_OWN)
+                if name in file.schema_arrow.names
+            ]
+        )
     require_sound(table, PAIRS, store.location)
     truths: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in table.to_pylist():
-        if row["camera"] is None:
-            continue
+    borders: dict[str, list[Sample]] = {}
+    rows = [row for row in table.to_pylist() if row["camera"] is not None]
+    measured_with = Counter(row["noisy_sha1"] for row in rows if row.get(_LINES))
+    for row in rows:
         if row["iso"]:
-            yield from _of_row(row, "", row["iso"], Method.PAIR)
+            times = measured_with[row["noisy_sha1"]] or 1  # beside each of its ground truths the same noise
+            for sample in _of_row(row, "", row["iso"], Method.PAIR):
+                yield _less_sure(sample, times**0.5)
         if row["gt_sha1"] is not None and row["gt_iso"]:
             truths[row["gt_sha1"]].append(row)
-    for rows in truths.values():
+        for sha1, iso, border in (
+            (row["noisy_sha1"], row["iso"], row.get(_BORDER)),
+            (row["gt_sha1"], row["gt_iso"], row.get(f"gt_{_BORDER}")),
+        ):
+            if iso and border:
+                borders[sha1] = list(_of_border(row["camera"], iso, sha1, border, _span(row)))
+    for found in borders.values():
+        yield from found
+    for pairs in truths.values():
         measured = {
-            name: min((row.get(name) for row in rows), key=lambda value: value is not None) for name in _OWN
+            name: min((row.get(name) for row in pairs), key=lambda value: value is not None) for name in _OWN
         }
-        yield from _of_row({**rows[0], **measured}, "gt_", rows[0]["gt_iso"], Method.PHOTO)
+        yield from _of_row({**pairs[0], **measured}, "gt_", pairs[0]["gt_iso"], Method.PHOTO)
+
+
+def _less_sure(sample: Sample, factor: float) -> Sample:
+    """The sample with larger errors."""
+    a_error, b_error = (error and error * factor for error in (sample.a_error, sample.b_error))
+    return replace(sample, a_error=a_error, b_error=b_error, covariance=sample.covariance * factor**2)
 
 
 def _span(row: dict[str, Any]) -> float | None:
@@ -121,11 +147,23 @@ def _of_row(row: dict[str, Any], prefix: str, iso: int, method: Method) -> Itera
             )  # fmt: skip
 
 
+def _of_border(
+    camera: str, iso: int, photo: str, numbers: Sequence[float], span: float | None
+) -> Iterator[Sample]:
+    """The samples of one photo's borders, from `BorderNoise.numbers`."""
+    row, row_error = numbers[6:] or (None, None)
+    for color, b, error in zip(COLORS, numbers[:3], numbers[3:6], strict=True):
+        yield Sample(
+            camera=camera, iso=iso, color=color, method=Method.BORDER, photo=photo, b=b, b_error=error, row=row,
+            row_error=row_error, span=span,
+        )  # fmt: skip
+
+
 Progress = Callable[[int, int], None]
 
 
 def samples_of_source(source: str | Path, progress: Progress = lambda *_: None) -> Iterator[Sample]:
-    """Noise of every photo that can be read, and of bursts of ground truths of one scene and ISO.
+    """Noise of every photo that can be read, of its borders, and of bursts of ground truths of one scene and ISO.
 
     Args:
         source: as `load_index` takes it.
@@ -148,6 +186,8 @@ def _of_scene(scene: Scene) -> Iterator[Sample]:
         iso = ref.iso or (photo.sensor.capture.iso if photo and photo.sensor.capture else None)
         if photo is None or not iso:
             continue
+        if border := photo.sensor.border_noise:
+            yield from _of_border(photo.sensor.camera, iso, ref.sha1, border.numbers, _span_of(photo))
         for color, noise in zip(COLORS, photo_noise(photo) or (), strict=False):
             a, b = noise.measured
             yield Sample(

@@ -95,7 +95,7 @@ PAIRS_SCHEMA = pa.schema(
         *_required(crops=pa.int32()),
         *_nullable(shard=pa.string(), shard_sha256=pa.string()),
         *_required(recipe=pa.string()),
-        *_nullable(**_CAPTURE, **{f"gt_{name}": kind for name, kind in _CAPTURE.items()}),
+        *_nullable(**_CAPTURE, **{f"gt_{name}": kind for name, kind in _CAPTURE.items()}, border_noise=_LEVELS, gt_border_noise=_LEVELS),
     ],
     metadata=parquet_metadata("pairs"),
 )  # fmt: skip
@@ -179,7 +179,13 @@ def pair_row(result: SceneResult, pair: PairResult) -> dict[str, Any]:
         "recipe": result.recipe,
         **_capture_columns(pair.sensor),
         **{f"gt_{name}": value for name, value in _capture_columns(pair.gt_sensor).items()},
+        "border_noise": _border_noise(pair.sensor),
+        "gt_border_noise": _border_noise(pair.gt_sensor),
     }
+
+
+def _border_noise(sensor: Sensor | None) -> tuple[float, ...] | None:
+    return None if sensor is None or sensor.border_noise is None else sensor.border_noise.numbers
 
 
 def _capture_columns(sensor: Sensor | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from rawnind.errors import SourceError
 from rawnind.memory import worker_bytes
 from rawnind.reasons import Reason
 from rawnind.records import Capture, Cfa, ImageRef, Sensor
+from rawnind.source.borders import border_noise
 from rawnind.source.camera import camera_name, joined_name
 from rawnind.source.dng_levels import Tags, check_black, check_format, exact_black, mosaic_tags
 from rawnind.source.exif import read_exif, with_libraw
@@ -229,17 +230,20 @@ def _sensor(raw: rawpy.RawPy, filename: str, camera: str, tags: Tags, capture: C
             Reason.UNREADABLE, f"{filename}: white level {white:g} is not above black {max(black):g}"
         )
     check_black(tags, raw.raw_image, black, white, filename)
+    sizes = raw.sizes
+    visible = sizes.top_margin, sizes.left_margin, sizes.height, sizes.width
     return Sensor(
         cfa=cfa,
         origin=origin,
-        height=raw.sizes.height,
-        width=raw.sizes.width,
+        height=sizes.height,
+        width=sizes.width,
         black_level=black,
         white_level=white,
         overexposure_lb=overexposure_bound(limits and [limits[index] for index in indices], black, white),
         rgb_xyz_matrix=_rgb_xyz(raw),
         camera=camera,
         capture=capture,
+        border_noise=border_noise(raw.raw_image, visible, cfa, origin, black, white),
     )
 
 

@@ -26,10 +26,13 @@ class FolderMaker:
         self.results = []
 
     def scene(self, name, *, cfa=Cfa.BAYER, crops=4, iso=3200, shift=(0, 0), gain=1.5, test=False, valid=1.0,
-              msssim=0.9, camera="Sony A7", gt_sha1=None, loss=0.01, photos=1,
+              msssim=0.9, camera="Sony A7", gt_sha1=None, noisy_sha1=None, loss=0.01, photos=1,
               contrast=(None, None), gt_contrast=(None, None), noise=None, gt_origin=(0, 0)):  # fmt: skip
         truth = self._ref(name, cfa, None, 100, gt_sha1 or sha1(f"{cfa}{name} gt"))
-        noisy = [self._ref(name, cfa, number, iso, sha1(f"{cfa}{name} {number}")) for number in range(photos)]
+        noisy = [
+            self._ref(name, cfa, number, iso, noisy_sha1 or sha1(f"{cfa}{name} {number}"))
+            for number in range(photos)
+        ]
         sensor = Sensor(
             cfa=cfa, origin=(0, 0), height=4000, width=6000,
             black_level=(512.0, 513.0, 514.0, 515.0) if cfa is Cfa.BAYER else (500.0, 500.0, 500.0),

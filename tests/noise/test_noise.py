@@ -151,14 +151,17 @@ def test_raw_files_and_dark_frames_are_read(tmp_path, sample_set):
     source.mkdir()
     dark.mkdir()
     (truth,) = sample_set.glob("Bayer_moon_GT*")
-    shutil.copy(truth, source)
+    (bordered,) = sample_set.glob("Bayer_launch_pad_GT*")
+    for photo in (truth, bordered):
+        shutil.copy(photo, source)
     for number in range(2):
         shutil.copy(truth, dark / f"{number}.dng")
     found = list(samples_of_dark_frames(dark))
     assert {(each.iso, each.method, each.b) for each in found} == {(100, Method.DARK, 0.0)}
     (dark / "notes.txt").write_text("a text")
     cameras, place = noise(source, to=tmp_path / "to", dark=dark)
-    assert cameras
+    canon = next(each for each in cameras if each.camera == "Canon EOS 500D")
+    assert {entry.b.method for entry in canon.entries} == {Method.BORDER}
     assert (tmp_path / "to" / "noise.json").exists()
     assert place == str(tmp_path / "to")
 
@@ -169,6 +172,19 @@ def test_what_one_photo_does_not_show_for_sure_is_read_from_its_lines(tmp_path):
     found = list(samples_of_output(Store(str(out))))
     assert [each.color for each in found] == list(COLORS)
     assert {(each.a, each.b, each.a_error, each.b_error, each.covariance) for each in found} == {lines[:5]}
+
+
+def test_beside_two_ground_truths_the_noise_of_a_photo_is_no_surer(tmp_path):
+    lines = (6e-4, 5e-7, 3e-5, 1e-7, -1e-13) * 3
+    maker = FolderMaker(tmp_path / "out")
+    for number in "12":
+        maker.scene(number, crops=1, noise={"noise_lines": lines}, gt_sha1=number * 40, noisy_sha1="a" * 40)
+    found = list(samples_of_output(Store(str(maker.finish()))))
+    assert len(found) == 6
+    for each in found:
+        assert (each.a_error, each.b_error, each.covariance) == pytest.approx(
+            (3e-5 * 2**0.5, 1e-7 * 2**0.5, -2e-13)
+        )
 
 
 def test_of_a_folder_of_an_earlier_version_only_sure_values_count(tmp_path):
