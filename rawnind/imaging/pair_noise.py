@@ -6,10 +6,11 @@ their residuals at one place (see `photo_noise`) is the texture that both show. 
     mean squared residual of the noisy photo = a * level + b + k * mean product of the residuals
 
 k is 1 where the ground truth shows the texture as sharp as the noisy photo does; interpolation between the sites of a colour makes
-it differ. All three are fitted: blocks with texture determine k, the others the noise.
+it differ. All three are fitted: blocks with texture determine k, the others the noise. Few blocks are dark: what
+`pair_floor` finds of b is combined with it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,7 @@ from rawnind.imaging.coordinates import Rect
 from rawnind.imaging.crops import AlignedPair
 from rawnind.imaging.jit import kernel
 from rawnind.imaging.levels import site_lines, tile_colors
+from rawnind.imaging.pair_floor import Floor, pair_floors
 from rawnind.imaging.photo_noise import ColorNoise, residual
 from rawnind.imaging.resample import warp_row
 from rawnind.imaging.warp import Mesh
@@ -40,7 +42,6 @@ _PLAINEST = 0.7  # share of the blocks of a level, by the texture that the groun
 _SHARPNESS = 0.3  # by which k is taken to differ from 1 before it is fitted
 _TEXTURE_ERRORS = (0.2, 0.1, 0.2)
 """Error of the texture's share in drawn pairs, for red, green and blue. Half of the sites are green: their texture is known best."""
-_OF_FLOOR = 0.5  # of the texture's error: there is less texture where it is dark
 _OUTLIER = 3.5  # times the median; edges and what moved
 _ROUNDS, _FREE_ROUNDS = 8, 2  # of the fit; the first ones keep outliers
 _RESIDUALS_OF_BLOCK = 16  # independent ones, about, for the weight of what is known of k
@@ -74,7 +75,8 @@ def pair_noise(pair: AlignedPair, usable: NDArray[np.bool_]) -> tuple[PairNoise,
         usable: (h, w) bool per cell of the pair's `rect`: not overexposed, hot or changed.
     """
     cfa, rect = pair.noisy.photo.cfa, pair.rect
-    blocks = _of_all_levels(_blocks(usable, cfa, rect), pair)
+    everywhere = _blocks(usable, cfa, rect)
+    blocks = _of_all_levels(everywhere, pair)
     if len(blocks) < _FEWEST:
         return None
     places, weights, ends, planes = _residuals_of(cfa)
@@ -102,7 +104,29 @@ def pair_noise(pair: AlignedPair, usable: NDArray[np.bool_]) -> tuple[PairNoise,
         _fit(*np.concatenate(by_plane[part], axis=1), texture_error=error)
         for part, error in zip((np.s_[:1], np.s_[1:-1], np.s_[-1:]), _TEXTURE_ERRORS, strict=True)
     )
+    floors = pair_floors(pair, everywhere)
+    red, green, blue = (
+        _with_floor(found, floor) for found, floor in zip((red, green, blue), floors, strict=True)
+    )
     return red, green, blue
+
+
+def _with_floor(found: PairNoise, floor: Floor | None) -> PairNoise:
+    """The noise with another measurement of the floor, which by the covariance of the line's errors makes its slope surer, too."""
+    if floor is None:
+        return found
+    line, square = found.noisy, floor.error**2
+    share = 1 / (line.floor_error**2 + square)
+    away = floor.value - line.floor
+    own = replace(
+        line,
+        slope=line.slope + line.covariance * share * away,
+        slope_error=float(np.sqrt(line.slope_error**2 - line.covariance**2 * share)),
+        floor=line.floor + line.floor_error**2 * share * away,
+        floor_error=line.floor_error * floor.error * float(np.sqrt(share)),
+        covariance=line.covariance * square * share,
+    )
+    return replace(found, noisy=own)
 
 
 def _blocks(usable: NDArray[np.bool_], cfa: Cfa, rect: Rect) -> NDArray[np.int64]:
@@ -190,12 +214,13 @@ def _fit(
         max(float(np.mean(design[:, :2] @ line[:2])), _TINY),
     )
     of_texture = texture_error * abs(line[2] * texture) / noise
+    in_floor = texture_error * abs((np.linalg.pinv(weighted[:, :2]) @ (line[2] * weighted[:, 2]))[1])
     return PairNoise(
         noisy=ColorNoise(
             slope=float(line[0]),
             slope_error=float(np.hypot(errors[0], of_texture * line[0])),
             floor=float(line[1]),
-            floor_error=float(np.hypot(errors[1], _OF_FLOOR * of_texture * noise)),
+            floor_error=float(np.hypot(errors[1], in_floor)),
             covariance=float(covariance[0, 1]),
             texture=0.0,
         ),
