@@ -10,7 +10,7 @@ from rawnind.sample.photos import ScenePhotos, sha1_of
 from rawnind.sample.scenes import SCENES
 from rawnind.sample.truth import SIGN, TRUTH_FILE, FileTruth, PairTruth, SceneTruth, Truth, read_truth
 
-VERSION = 2
+VERSION = 3
 SMALLEST_SIDE, MOST_PIXELS = 192, 24_000_000
 UNFINISHED_FILE = "sample-unfinished.json"
 

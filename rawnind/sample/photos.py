@@ -29,6 +29,7 @@ from rawnind.sample.truth import Damage, Ellipse, FileTruth, Motion, PairTruth, 
 
 MEAN_LEVEL, BRIGHTEST_LEVEL = 0.09, 0.42  # dark enough for gains of 0.5, bright enough for ISO 65535
 THING_LEVEL, THING_SIDE, LAMP_SIDE = 0.25, 0.13, 0.08  # sides as shares of the frame's shorter side
+DARK_SIDE = 0.7  # a quarter of a disc lies in the frame: 6 % of 2 by 3
 THING_PIXELS = 110  # the part of its photograph that the object shows, in the photograph's pixels
 PREFIXES = {Cfa.BAYER: "Bayer", Cfa.X_TRANS: "X-Trans"}
 
@@ -81,7 +82,7 @@ class ScenePhotos:
             camera=f"{plan.camera.make} {plan.camera.model}",
             pattern=tuple(tuple(row) for row in self.tile.tolist()),
             origin=plan.origin,
-            margins=plan.margins,
+            margins=plan.camera.margins,
             height=self.size[0],
             width=self.size[1],
             black_level=plan.black_level * (len(plan.cfa.plane_colors) // len(plan.black_level)),
@@ -116,6 +117,7 @@ class ScenePhotos:
                 at=(512 * texture_y, 512 * texture_x),
             ),
             lamp=self.ellipse(self.plan.lamp_at, LAMP_SIDE),
+            dark=self.ellipse((1.0, 0.0) if self.plan.dark_corner else None, DARK_SIDE),
             thing=Picture(
                 pixels=thing,
                 zoom=max(THING_SIDE * min(self.size) / THING_PIXELS, SMALLEST_ZOOM),
@@ -173,7 +175,7 @@ class ScenePhotos:
             Noise.at(iso),
             black=np.array(plan.black_level)[planes],
             white=plan.white_level,
-            margins=plan.margins,
+            margins=plan.camera.margins,
             rng=rng,
         )
         grey = np.reshape(plan.camera.xyz_to_camera, (3, 3)) @ np.sum(SRGB_TO_XYZ, axis=1)
@@ -187,7 +189,7 @@ class ScenePhotos:
             model=plan.camera.model,
             color_matrix=plan.camera.xyz_to_camera,
             as_shot_neutral=tuple((grey / grey[1]).tolist()),
-            margins=plan.margins,
+            margins=plan.camera.margins,
             capture=capture,
         )
 

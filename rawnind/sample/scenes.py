@@ -17,25 +17,32 @@ class Camera:
 
     Attributes:
         xyz_to_camera: 3x3 row by row, D65.
+        margins: rows and columns of its sensor that get no light: top, left, bottom, right. Some cameras leave them out of their
+            files.
     """
 
     make: str
     model: str
     xyz_to_camera: tuple[float, ...]
+    margins: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 SONY = Camera(make="SONY", model="ILCE-7C",
               xyz_to_camera=(0.7374, -0.2389, -0.0551, -0.5435, 1.3162, 0.2519, -0.1006, 0.1795, 0.6552))  # fmt: skip
 CANON = Camera(make="Canon", model="EOS 500D",
-               xyz_to_camera=(0.4763, 0.0712, -0.0646, -0.6821, 1.4399, 0.2640, -0.1921, 0.3276, 0.6561))  # fmt: skip
+               xyz_to_camera=(0.4763, 0.0712, -0.0646, -0.6821, 1.4399, 0.2640, -0.1921, 0.3276, 0.6561),
+               margins=(14, 42, 0, 0))  # fmt: skip
 PANASONIC = Camera(make="Panasonic", model="DC-G90",
-                   xyz_to_camera=(0.9657, -0.3963, -0.0748, -0.3361, 1.1378, 0.2258, -0.0568, 0.1415, 0.5158))  # fmt: skip
+                   xyz_to_camera=(0.9657, -0.3963, -0.0748, -0.3361, 1.1378, 0.2258, -0.0568, 0.1415, 0.5158),
+                   margins=(12, 34, 6, 20))  # fmt: skip
 OLYMPUS = Camera(make="OLYMPUS CORPORATION", model="E-M10",
                  xyz_to_camera=(0.8380, -0.2630, -0.0639, -0.2887, 1.0725, 0.2496, -0.0627, 0.1427, 0.5438))  # fmt: skip
 FUJIFILM = Camera(make="FUJIFILM", model="X-T30",
-                  xyz_to_camera=(1.3426, -0.6334, -0.1177, -0.4244, 1.2136, 0.2371, -0.0580, 0.1303, 0.5980))  # fmt: skip
+                  xyz_to_camera=(1.3426, -0.6334, -0.1177, -0.4244, 1.2136, 0.2371, -0.0580, 0.1303, 0.5980),
+                  margins=(12, 18, 7, 5))  # fmt: skip
 UNKNOWN = Camera(make="Homemade", model="Camera One",  # LibRaw has no such camera; its matrix is only in the DNG
-                 xyz_to_camera=(0.8000, -0.2500, -0.0700, -0.4000, 1.2000, 0.2000, -0.0800, 0.2000, 0.5500))  # fmt: skip
+                 xyz_to_camera=(0.8000, -0.2500, -0.0700, -0.4000, 1.2000, 0.2000, -0.0800, 0.2000, 0.5500),
+                 margins=(0, 24, 0, 12))  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +81,7 @@ class ScenePlan:
         origin: (y, x) in the visible area of the first site of `cfa.tile`.
         black_level: one value, or four in plane order.
         lamp_at: centre of a lamp as shares of height and width.
+        dark_corner: no light comes from the scene's lower left corner.
         object_photo: what the scene's moving object shows.
         zoom: sites per pixel of the photo; None: as many as fill the frame.
         pan: how far the seed moves the view, as a share of the photograph.
@@ -86,10 +94,10 @@ class ScenePlan:
     camera: Camera = SONY
     detail: str = "gravel.png"
     origin: tuple[int, int] = (0, 0)
-    margins: tuple[int, int, int, int] = (0, 0, 0, 0)
     black_level: tuple[int, ...] = (512,)
     white_level: int = 16383
     lamp_at: tuple[float, float] | None = None
+    dark_corner: bool = False
     object_photo: str = "coffee.png"
     zoom: float | None = None
     pan: float = 0.04
@@ -107,6 +115,7 @@ SCENES = (
     ScenePlan(
         name="cat",
         photo="chelsea.png",
+        dark_corner=True,
         shots=(_gt(100), Shot(iso=1600, offset=(3, -5)), Shot(iso=65535, offset=(-8, 13), gain=0.8)),
     ),
     ScenePlan(  # two ground truths, twelve bits, four black levels, an ISO that is a word, half a pixel
@@ -117,6 +126,7 @@ SCENES = (
         origin=(0, 1),  # GRBG
         black_level=(254, 256, 257, 255),
         white_level=4095,
+        dark_corner=True,
         shots=(
             _gt(100),
             _gt(200, (2, 1), gain=1.25),
@@ -145,7 +155,6 @@ SCENES = (
         detail="brick.png",
         camera=PANASONIC,
         origin=(1, 1),  # BGGR
-        margins=(12, 34, 6, 20),
         shots=(
             _gt(200),
             Shot(iso=3200, offset=(-41, 64), gain=1.3),
@@ -155,6 +164,7 @@ SCENES = (
     ScenePlan(
         name="motorbike",
         photo="motorcycle_left.png",
+        dark_corner=True,
         shots=(
             _gt(100, object_at=(0.3, 0.3)),
             Shot(iso=800, offset=(1, 0), object_at=(0.62, 0.7)),
@@ -170,7 +180,6 @@ SCENES = (
         cfa=Cfa.X_TRANS,
         camera=FUJIFILM,
         origin=(2, 4),
-        margins=(12, 18, 7, 5),
         black_level=(1022,),
         object_photo="coins.png",
         shots=(

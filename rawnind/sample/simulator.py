@@ -19,7 +19,7 @@ SRGB_TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.11
 FULL_WELL = 50_000.0  # electrons at ISO 100, as a full-frame sensor
 READ_ELECTRONS, CONVERTER_ELECTRONS = 1.2, 3.0  # before the amplifier, and after it at ISO 100
 ROW_ELECTRONS = 0.3
-VEIL = 0.004  # light that a lens scatters: no level is exactly 0
+VEIL = 0.004  # light that a lens scatters: no level of a photograph is exactly 0
 DETAIL_ZOOM, DETAIL_CONTRAST = 1.5, 0.25
 SMALLEST_ZOOM, LARGEST_ZOOM = 1.25, 3.0  # sites per pixel: below the first, photos would alias
 LAMP_LEVEL = 4.0
@@ -143,12 +143,14 @@ class Scenery:
         view: in camera RGB levels.
         detail: a texture of mean 1 that the view is multiplied with.
         lamp: in scene coordinates.
+        dark: the region that is dark, in scene coordinates.
         thing: the photo of the object that moves, in camera RGB levels; (0, 0) is the object's centre.
     """
 
     view: Picture
     detail: Picture
     lamp: Ellipse | None
+    dark: Ellipse | None
     thing: Picture
 
     def levels(self, offset: tuple[float, float], size: tuple[int, int], tile: NDArray[np.uint8],
@@ -161,6 +163,8 @@ class Scenery:
             levels[rows] = self.view.sample(y[rows], x, tile) * self.detail.sample(y[rows], x, tile)
         if thing_at is not None:
             _put(levels, self.thing, thing_at, (y, x), tile)
+        if self.dark is not None:
+            _darken(levels, self.dark, (y, x))
         if self.lamp is not None:
             _shine(levels, self.lamp, (y, x))
         return levels
@@ -169,16 +173,30 @@ class Scenery:
 def _put(levels: Levels, thing: Picture, at: Ellipse, sites: Sites, tile: NDArray[np.uint8]) -> None:
     """Lays an object over `levels`, with an edge of one site that counts by the share that it covers."""
     y, x = sites
+    if (covered := _cover(at, sites)) is None:
+        return
+    i, j, cover = covered
+    box = np.s_[i[0] : i[-1] + 1, j[0] : j[-1] + 1]
+    seen = thing.sample(y[i] - at.y, x[j] - at.x, np.roll(tile, (-i[0], -j[0]), (0, 1)))
+    levels[box] += cover * (seen - levels[box])
+
+
+def _darken(levels: Levels, at: Ellipse, sites: Sites) -> None:
+    """Takes all light from a region of `levels`."""
+    if (covered := _cover(at, sites)) is not None:
+        i, j, cover = covered
+        levels[i[0] : i[-1] + 1, j[0] : j[-1] + 1] *= 1 - cover
+
+
+def _cover(at: Ellipse, sites: Sites) -> tuple[NDArray[np.intp], NDArray[np.intp], Levels] | None:
+    """Rows and columns around a region, and the share of each of their sites that it covers; None where it is not in the frame."""
+    y, x = sites
     i = np.flatnonzero(np.abs(y - at.y) <= at.semi_y + 1)
     j = np.flatnonzero(np.abs(x - at.x) <= at.semi_x + 1)
     if not (i.size and j.size):
-        return
-    box = np.s_[i[0] : i[-1] + 1, j[0] : j[-1] + 1]
-    dy, dx = y[i] - at.y, x[j] - at.x
-    radius = np.hypot(dy[:, None] / at.semi_y, dx[None, :] / at.semi_x)
-    cover = np.clip((1 - radius) * min(at.semi_y, at.semi_x) + 0.5, 0, 1).astype(np.float32)
-    seen = thing.sample(dy, dx, np.roll(tile, (-i[0], -j[0]), (0, 1)))
-    levels[box] += cover * (seen - levels[box])
+        return None
+    radius = np.hypot((y[i] - at.y)[:, None] / at.semi_y, (x[j] - at.x)[None, :] / at.semi_x)
+    return i, j, np.clip((1 - radius) * min(at.semi_y, at.semi_x) + 0.5, 0, 1).astype(np.float32)
 
 
 def _shine(levels: Levels, lamp: Ellipse, sites: Sites) -> None:

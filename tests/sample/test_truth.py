@@ -12,6 +12,8 @@ import pytest
 import rawpy
 
 from rawnind.imaging.photo import Photo
+from rawnind.noise.profile import profiles
+from rawnind.noise.samples import Method, samples_of_output
 from rawnind.outcomes import problems
 from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import write_manifest
@@ -119,6 +121,22 @@ def test_every_planned_pair_has_the_outcome_and_the_reason_that_the_truth_names(
     assert Counter(row["noisy_sha1"] for row in run.pairs) == Counter(
         {pair.noisy_sha1 for pair in truth.pairs}
     )
+
+
+def test_noise_profiles_are_those_of_the_simulated_cameras(run, truth):
+    files, count = {(file.camera, file.iso): file for file in truth.files}, Counter()
+    for camera in profiles(samples_of_output(run.store)):
+        for entry in camera.entries:
+            file = files[camera.camera, entry.iso]
+            b = file.read_sigma**2 + 1 / 12 / (file.white_level - np.mean(file.black_level)) ** 2
+            for part, value, exact in (("a", entry.a, file.shot_variance), ("b", entry.b, b)):
+                if value is not None:  # null where the standard error exceeds 2.5 %
+                    count[part] += 1
+                    assert value.value == pytest.approx(exact, rel=0.06), (camera.camera, entry.iso, part)
+            if any(file.margins):
+                assert entry.b.method is Method.BORDER
+                assert abs(entry.row.value - file.row_sigma) < 4 * entry.row.error
+    assert min(count["a"], count["b"]) >= 54
 
 
 def test_every_scene_has_the_outcome_and_the_reason_that_the_truth_names(run, truth):
