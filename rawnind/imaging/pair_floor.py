@@ -21,7 +21,8 @@ from scipy.special import gammaln, ndtr, xlogy
 from rawnind.imaging.crops import AlignedPair
 from rawnind.imaging.jit import kernel
 from rawnind.imaging.levels import site_lines, tile_colors
-from rawnind.imaging.warp import Mesh, warp_row
+from rawnind.imaging.resample import warp_row
+from rawnind.imaging.warp import Mesh
 
 Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
