@@ -112,19 +112,20 @@ def pair_noise(pair: AlignedPair, usable: NDArray[np.bool_]) -> tuple[PairNoise,
 
 
 def _with_floor(found: PairNoise, floor: Floor | None) -> PairNoise:
-    """The noise with another measurement of the floor, which by the covariance of the line's errors makes its slope surer, too."""
+    """The noise with another measurement of the floor, which by the covariance of the line's errors corrects its slope, too.
+
+    Both see the same noise: together they are taken to be no surer than the better one.
+    """
     if floor is None:
         return found
     line, square = found.noisy, floor.error**2
-    share = 1 / (line.floor_error**2 + square)
-    away = floor.value - line.floor
+    share = (floor.value - line.floor) / (line.floor_error**2 + square)
     own = replace(
         line,
-        slope=line.slope + line.covariance * share * away,
-        slope_error=float(np.sqrt(line.slope_error**2 - line.covariance**2 * share)),
-        floor=line.floor + line.floor_error**2 * share * away,
-        floor_error=line.floor_error * floor.error * float(np.sqrt(share)),
-        covariance=line.covariance * square * share,
+        slope=line.slope + line.covariance * share,
+        floor=line.floor + line.floor_error**2 * share,
+        floor_error=min(line.floor_error, floor.error),
+        covariance=line.covariance * square / (line.floor_error**2 + square),
     )
     return replace(found, noisy=own)
 
