@@ -24,7 +24,7 @@ from rawnind.bridge.messages import (
 from rawnind.bridge.observer import Observer
 from rawnind.bridge.validate import validated
 from rawnind.chunks import chunks_of, scene_key
-from rawnind.errors import OutputError
+from rawnind.errors import OutputError, StoppedEarlyError
 from rawnind.installation import Installation, this_installation
 from rawnind.output.attempts import CHUNKS
 from rawnind.output.cleanup import remove_leftovers
@@ -149,7 +149,11 @@ class Bridge:
     def _require_lock(self) -> None:
         self._store.require_root()
         if self._lock:
-            self._lock.require(self._store)
+            try:
+                self._lock.require(self._store)
+            except StoppedEarlyError:
+                self._events.forget_commits()  # the run that took over has logged them
+                raise
 
     def worker_started(self, worker: WorkerIncarnation) -> None:
         """A worker was started or restarted; it may crash before it asks for a scene."""
@@ -425,6 +429,8 @@ class Bridge:
             with contextlib.suppress(OutputError):  # consumers then compute their shares from the lease log
                 self._consumers.divide()
         if State.CLOSED in TRANSITIONS[self._state]:
+            with contextlib.suppress(StoppedEarlyError, OutputError):
+                self._require_lock()
             self._transition(State.CLOSED)
 
     def contents(self) -> str:

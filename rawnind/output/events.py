@@ -93,6 +93,10 @@ class EventLog:
             self._files.append(self._file)
             self._commits = []
 
+    def forget_commits(self) -> None:
+        """Drops commits that are not written yet: another run has taken the folder over, and logs them from the journal."""
+        self._commits = []
+
     @property
     def _file(self) -> str:
         return f"{self._first}.{len(self._files) + 1:06d}"

@@ -61,8 +61,11 @@ def test_a_run_whose_lease_was_taken_over_commits_and_finishes_nothing(bucket):
             bridge.finish({})
         with pytest.raises(StoppedEarlyError):
             commit(late, 1)
+        late.close()
     assert list(verify(bucket)) == []
     assert bucket.list("locks") == []
+    logged = [line["scene"] for line in read_events(bucket) if line["event"] == "commit"]
+    assert sorted(logged) == [scene.key for scene in SCENES]
 
 
 def test_a_part_that_the_late_run_writes_after_its_last_check_contradicts_nothing(bucket):
