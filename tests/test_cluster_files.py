@@ -63,6 +63,8 @@ def test_the_cluster_on_aws_is_what_ray_accepts():
     assert sum(kind["max_workers"] for kind in kinds.values()) <= config["max_workers"]
     for kind in kinds.values():
         assert kind["node_config"]["IamInstanceProfile"]
+        ubuntu = re.search(r"ubuntu-(\d+)\.04/", kind["node_config"]["ImageId"])[1]
+        assert int(ubuntu) >= 24  # whose python3 is one that rawnind runs on
     assert any("constraints.txt" in command for command in config["setup_commands"])
 
 

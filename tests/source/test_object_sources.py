@@ -147,6 +147,10 @@ def test_from_a_bucket_into_a_bucket_that_are_busy_the_manifest_has_the_same_byt
     failed = sum(proxy.happened.values())
     assert failed >= 3
     require_few_requests(paths, summary.scenes.planned, len(list(store.list("shards"))), failed)
+    asked = Counter((method, path) for method, path in proxy.requests if ".dng" in path)
+    for method, most in (("GET", 3), ("HEAD", 7)):  # as docs/cluster.md says
+        counts = [count for (each, _), count in asked.items() if each == method]
+        assert sum(counts) <= most * len(counts) + failed
     for entry in store.list():
         target = tmp_path / "out" / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
