@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -15,6 +16,8 @@ from click.testing import CliRunner
 import rawnind
 from rawnind.cli import main
 from rawnind.output.store import Store
+from rawnind.records import Cfa
+from rawnind.sample.dng import encode_dng
 from rawnind.source.decode import decode
 from rawnind.source.index import load_index
 from tests.indexing.card import SCENES, shoot
@@ -213,6 +216,23 @@ def test_a_scene_without_a_ground_truth_is_named_and_where_to_write_it(photos, t
     pairs.write_text(pairs.read_text().replace("role: gt", "role: noisy"))
     said = run("index", photos / "sofa", "-o", pairs)
     assert f"scenes without a ground truth; write `role: gt` at their clean photo in {pairs}: 1: sofa" in said
+
+
+def test_a_ground_truth_that_is_clipped_or_cannot_be_decoded_is_doubted(tmp_path):
+    mosaic = np.random.default_rng(3).integers(600, 4000, (60, 72)).astype(np.uint16)
+    for scene, truth in (
+        ("window", np.where(np.arange(60)[:, None] < 15, 16383, mosaic)),
+        ("black", mosaic * 0),
+    ):
+        (tmp_path / scene).mkdir()
+        for name, iso, sites in (("1.arw", 100, truth), ("2.arw", 800, mosaic + len(scene))):
+            data = encode_dng(sites.astype(np.uint16), pattern=Cfa.BAYER.tile, black_level=[512], white_level=16383, iso=iso, make="SONY",
+                              model="ILCE-7C", color_matrix=np.eye(3).ravel(), as_shot_neutral=[0.5, 1, 0.6])  # fmt: skip
+            (tmp_path / scene / name).write_bytes(data)
+    said = run("index", tmp_path, "-o", tmp_path / "pairs.yaml")
+    assert "? GT clipped: 25% of its sites" in said
+    assert "? GT cannot be decoded: 100.00% of its pixels are zero" in said
+    assert "? GT clipped: 25% of its sites" in (tmp_path / "pairs.yaml").read_text()
 
 
 def test_a_yaml_of_someone_else_is_not_overwritten(photos, tmp_path):
