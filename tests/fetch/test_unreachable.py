@@ -19,7 +19,9 @@ from rawnind.exit_codes import ExitCode, exit_code
 from rawnind.fetch.run import fetch
 from rawnind.fetch.selection import Wanted
 from rawnind.fetch.sources import files_of
+from rawnind.fetch.tally import Counts
 from rawnind.planning import SceneFilter
+from rawnind.progress import fetch_view
 from rawnind.progress.fetch_view import watching_fetch
 from rawnind.source import http_client
 from rawnind.source.catalog import load_catalog
@@ -159,3 +161,15 @@ def test_a_download_that_waits_says_why_in_the_view(small_set, tmp_path, capsys)
     assert line.startswith(
         f"Fetch: {name}: {server.url}/api/access/datafile/100: status 503; trying again in 0."
     )
+
+
+def test_a_line_of_a_fetch_has_files_bytes_rate_and_time_left(monkeypatch, capsys):
+    counts = Counts(files=34, here=3, fetched=20, failed=1, expected=60_000_000, received=40_000_000, transferred=30_000_000,
+                    active={"a.dng": 1_500_000}, waiting="")  # fmt: skip
+    now = [0.0]
+    monkeypatch.setattr(fetch_view.time, "monotonic", lambda: now[0])
+    with watching_fetch("plain") as show:
+        for now[0] in (1.0, 10.0, 10.5):
+            show(counts)
+    said = capsys.readouterr().err
+    assert said == "Fetch: 23 of 34 files are there, 1 failed; 40.0 MB of 60.0 MB, 3.0 MB/s, 7 s left\n"
