@@ -67,13 +67,18 @@ def files_of(source: str, wanted: Wanted, client: HttpClient) -> Selection:
 
 
 def _of_index(source: str, client: HttpClient) -> Catalog:
-    """An index has names and no addresses: they are RawNIND's."""
+    """An index that names no data set: where its photos are called as in RawNIND, they are RawNIND's."""
     check_source(source)
     if PurePath(source.partition("?")[0]).suffix.lower() not in INDEX_SUFFIXES:
         raise IndexInvalidError(
             f"{source} is a folder or a photo: there is nothing to fetch; give a DOI, a saved Dataverse reply, an index YAML or a list of URLs"
         )
     own = load_index(source)
+    photos = (ref for scene in own.scenes for ref in (*scene.ground_truths, *scene.noisy))
+    if not any(isinstance(parse_name(PurePath(ref.filename).name), PhotoName) for ref in photos):
+        raise IndexInvalidError(
+            f"{source} does not say where its photos are published: write the data set into it, such as `root: {RAWNIND}`"
+        )
     return from_listing(ask(address_of(RAWNIND), client), own)
 
 

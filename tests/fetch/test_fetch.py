@@ -315,6 +315,10 @@ def test_files_that_no_name_puts_into_scenes_are_fetched_and_the_next_command_is
     assert "refused" not in done.output
     assert f"No name says a scene. Next: rawnind index {root} -o pairs.yaml" in done.output
     assert below(root) == set(server.files.values())
+    pairs = tmp_path / "pairs.yaml"
+    CliRunner().invoke(main, ["index", str(root), "-o", str(pairs)])
+    with pytest.raises(IndexInvalidError, match="does not say where its photos are published"):
+        files_of(str(pairs), EVERYTHING, HttpClient(HASTY))
     assert looked.exit_code == 2
     assert "run `rawnind fetch` first, then `rawnind index` on the folder" in looked.output
 
