@@ -8,7 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -174,23 +174,17 @@ def _start(*, dashboard: bool) -> Path:
 def _fewer_processes() -> Iterator[None]:
     """Lets Ray start without what serves a dashboard, an autoscaler and the driver's terminal alone. Ray has no option for it.
 
-    These take a second of CPU time. It would also import what a dashboard needs to find out whether it is there. A version of Ray
-    that names one of them otherwise starts it.
+    These take more than a second of CPU time. A version of Ray that names one of them otherwise starts it.
     """
-    replaced: dict[tuple[Any, str], Callable[..., None]] = {
-        (Node, name): lambda *_, **__: None
-        for name in ("start_monitor", "start_log_monitor", "start_api_server")
-    }
-    replaced[ray._private.utils, "get_dashboard_dependency_error"] = lambda: None  # ray[default] is required
-    replaced = {(place, name): none for (place, name), none in replaced.items() if hasattr(place, name)}
-    before = {(place, name): getattr(place, name) for place, name in replaced}
+    names = ("start_monitor", "start_log_monitor", "start_api_server")
+    before = {name: getattr(Node, name) for name in names if hasattr(Node, name)}
     try:
-        for (place, name), function in replaced.items():
-            setattr(place, name, function)
+        for name in before:
+            setattr(Node, name, lambda *_, **__: None)
         yield
     finally:
-        for (place, name), function in before.items():
-            setattr(place, name, function)
+        for name, function in before.items():
+            setattr(Node, name, function)
 
 
 def _why_not_started(error: Exception) -> str:
