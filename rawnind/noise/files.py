@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from rawnind.errors import ConfigError
 from rawnind.imaging.photo_noise import LARGEST_ERROR
 from rawnind.noise.profile import CameraNoise, Curve, Entry, Value
-from rawnind.noise.samples import COLORS
+from rawnind.noise.samples import COLORS, Method
 from rawnind.output.store import Store
 
 PROFILE, PLOT, DARKTABLE = "noise.json", "noise.svg", "noiseprofiles.json"
@@ -86,6 +86,7 @@ def _value(value: Value | None) -> dict[str, Any] | None:
 def darktable_json(cameras: Sequence[CameraNoise]) -> bytes:
     """The format of darktable's noiseprofiles.json: a and b of red, green and blue at every ISO where they are known, from the curves.
 
+    What photos alone show is left out: it may be too high.
     The values are those of levels before white balance. b may be more uncertain than a: what counts is the noise of middle grey.
     """
     makers: dict[str, list[dict[str, Any]]] = {}
@@ -115,7 +116,7 @@ _MIDDLE_GREY = 0.18  # level
 def _is_known(curve: Curve, iso: int) -> bool:
     """Whether a is sure, and b as far as the noise of middle grey depends on it."""
     a, b = (curve.value(part, iso) for part in "ab")
-    if a is None or b is None or a.error > LARGEST_ERROR * a.value:
+    if curve.method is Method.PHOTO or a is None or b is None or a.error > LARGEST_ERROR * a.value:
         return False
     return b.error <= LARGEST_ERROR * (_MIDDLE_GREY * a.value + b.value)
 

@@ -75,6 +75,7 @@ class Curve:
         b_covariance: variances of `b_fixed` and `b_per_iso2`, and between them their covariance.
         photos: number of measurements.
         deviation: largest relative deviation of a measured `a` from the curve; None with fewer than two ISOs.
+        method: `curve`; `photo` where it goes through photos alone.
     """
 
     color: str
@@ -85,6 +86,7 @@ class Curve:
     b_covariance: tuple[float, float, float] | None
     photos: int
     deviation: float | None
+    method: Method = Method.CURVE
 
     def a(self, iso: float) -> float:
         """Of level 1, in levels."""
@@ -108,9 +110,7 @@ class Curve:
                 square = fixed + 2 * iso**2 * both + iso**4 * growing
             error = max(square, 0.0) ** 0.5
         return (
-            None
-            if found is None
-            else Value(value=found, error=error, photos=self.photos, method=Method.CURVE)
+            None if found is None else Value(value=found, error=error, photos=self.photos, method=self.method)
         )
 
 
@@ -223,7 +223,9 @@ def _row(samples: Sequence[Sample]) -> Value | None:
 def _curves(samples: Sequence[Sample]) -> dict[str, Curve]:
     """The curve of each colour: through the measurements of all colours, or through its own where these are sure and apart."""
     sound = [sample for sample in samples if sample.method is not Method.PHOTO]
-    everything = _curve("", sound) or _curve("", samples)
+    everything = _curve("", sound)
+    if everything is None and (of_photos := _curve("", samples)):
+        everything = replace(of_photos, method=Method.PHOTO)
     if everything is None:
         return {}
     curves = {}

@@ -6,7 +6,13 @@ from pathlib import Path
 from rawnind.errors import ConfigError
 from rawnind.noise.files import write_files
 from rawnind.noise.profile import CameraNoise, Value, profiles
-from rawnind.noise.samples import Progress, samples_of_dark_frames, samples_of_output, samples_of_source
+from rawnind.noise.samples import (
+    Method,
+    Progress,
+    samples_of_dark_frames,
+    samples_of_output,
+    samples_of_source,
+)
 from rawnind.output.manifest import MANIFEST_YAML
 from rawnind.output.store import Store
 from rawnind.source.index import require_source
@@ -72,6 +78,11 @@ def describe(cameras: Sequence[CameraNoise]) -> Iterator[str]:
                 f"{each.camera[:28]:28} {entry.iso:6}  {_number(entry.a)} {read} {_number(entry.row)}  "
                 f"{_origin(entry.a or entry.b)}"
             )
+    if any(entry.a and entry.a.method is Method.PHOTO for each in cameras for entry in each.entries):
+        yield (
+            "low: in a photo alone, texture as fine as the noise counts as noise; noiseprofiles.json leaves such values out. "
+            "The output folder of `rawnind prepare` has surer ones."
+        )
 
 
 def _number(value: Value | None) -> str:

@@ -68,6 +68,18 @@ def test_an_iso_without_a_sure_measurement_takes_the_curve():
     assert entry.b is None  # a part that does not grow with ISO cannot be excluded
 
 
+def test_photos_alone_are_of_low_confidence_and_not_darktables():
+    alone = [
+        sample(iso, 2e-7 * iso, color=color, b=4e-14 * iso**2, method=Method.PHOTO, error=0.01)
+        for iso in (800, 6400)
+        for color in COLORS
+        for _ in range(3)
+    ]
+    found = profiles(alone)
+    assert {value.confidence for entry in found[0].entries for value in (entry.a, entry.b)} == {"low"}
+    assert json.loads(darktable_json(found))["noiseprofiles"] == []
+
+
 def test_a_colour_with_another_amplifier_has_its_own_values():
     found = [
         sample(1600, 8e-4 * (1.2 if color == "red" else 1), color=color, error=0.01)
