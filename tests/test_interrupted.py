@@ -38,6 +38,15 @@ runpy.run_module("rawnind.cli", run_name="__main__")
     assert done.stderr == "rawnind: interrupted; run the same command again to resume\n"
 
 
+@pytest.fixture
+def pythons_handler():
+    """Python's own handler of SIGINT: Ray's trainer leaves one behind in the process that it ran in."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("pythons_handler")
 def test_ctrl_c_in_a_callback_that_drops_exceptions_interrupts_all_the_same():
     """As in the one that frees a module's import lock, which printed a traceback and let the command run on."""
 

@@ -145,9 +145,10 @@ def _measured(
         [left[planes == plane].mean() if (planes == plane).any() else np.nan for plane in range(len(black))]
     )
     left -= means[planes]
-    rows = left.mean(axis=1)
+    hot = ~_without_outliers(left)  # one would move the mean of its row, and with it the row's other sites
+    rows = np.ma.mean(np.ma.array(left, mask=hot), axis=1).filled(0.0)
     left -= rows[:, None]
-    left -= left.mean(axis=0)
+    left -= np.ma.mean(np.ma.array(left, mask=hot), axis=0).filled(0.0)
     kept = _without_outliers(left)
     deviation = float(np.sqrt(np.mean(left[kept] ** 2)))
     height, width = left.shape
