@@ -40,3 +40,19 @@ def listed(root, layout):
 
 def why(index):
     return {refused.file: refused.why for refused in index.refused}
+
+
+FILES = (
+    ("Bayer/TEST_a_b", name("TEST_a_b", 1, gt=True)),
+    ("Bayer/TEST_a_b", name("TEST_a_b", 2, iso="Hi 3200")),
+    ("Bayer/c-d", name("c-d", 4, gt=True, ext="CR2")),
+    ("Bayer/c-d", name("c-d", 3, gt=True)),
+    ("Bayer/c-d", name("c-d", 5, iso="Unknown", ext="crw")),
+    ("X-Trans/UNK_e", name("UNK_e", 6, cfa="X-Trans", ext="raf")),
+)
+
+
+def lay_out(root, layout):
+    for folder, filename in FILES:
+        nested = f"{folder}/{'gt/' * ('_GT_' in filename)}{filename}"
+        touch(root, {"flat": filename, "nested": nested, "src": f"src/{nested}"}[layout])
