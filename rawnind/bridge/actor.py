@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
-from rawnind.bridge.bridge import Bridge, Checked
+from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.messages import Submission
+from rawnind.bridge.validate import Checked
 
 
 class BridgeActor(Bridge):

@@ -7,7 +7,6 @@ its state from the journal.
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from rawnind.bridge.consumers import Consumers
 from rawnind.bridge.in_flight import DiskBudget, InFlightScenes, StartupCrashes
@@ -22,7 +21,7 @@ from rawnind.bridge.messages import (
     WorkerIncarnation,
 )
 from rawnind.bridge.observer import Observer
-from rawnind.bridge.validate import validated
+from rawnind.bridge.validate import Checked, validated
 from rawnind.chunks import chunks_of, scene_key
 from rawnind.errors import OutputError, StoppedEarlyError
 from rawnind.installation import Installation, this_installation
@@ -37,18 +36,6 @@ from rawnind.output.versions import VERSIONS
 from rawnind.planning import Plan
 from rawnind.reasons import Reason
 from rawnind.records import SceneResult, Summary
-
-
-class Checked(NamedTuple):
-    """A result that may be committed.
-
-    Attributes:
-        submission: it.
-        result: `validated`; None where its scene had an outcome already.
-    """
-
-    submission: Submission
-    result: SceneResult | None
 
 
 class Bridge:

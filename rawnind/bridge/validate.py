@@ -1,7 +1,9 @@
 """The check that a result must pass before it is committed."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
+from rawnind.bridge.messages import Submission
 from rawnind.errors import ManifestError
 from rawnind.outcomes import problems, whole_scene_result
 from rawnind.output.journal.journal import decode_result
@@ -9,6 +11,18 @@ from rawnind.output.store import Store
 from rawnind.reasons import Reason
 from rawnind.recipe import Recipe
 from rawnind.records import Scene, SceneResult
+
+
+class Checked(NamedTuple):
+    """A result that may be committed.
+
+    Attributes:
+        submission: it.
+        result: `validated`; None where its scene had an outcome already.
+    """
+
+    submission: Submission
+    result: SceneResult | None
 
 
 def validated(store: Store, scene: Scene, recipe: Recipe, data: bytes) -> SceneResult:

@@ -114,7 +114,7 @@ class _KernelCache:
 
     def save_overload(self, sig: object, data: Any) -> None:
         """Saves a compiled signature; a folder that cannot be written is no reason to stop."""
-        if not self._enabled or data.library.has_dynamic_globals or any(not x.can_cache for x in data.lifted):
+        if not self._enabled or data.library.has_dynamic_globals:
             return
         content = numba.core.serialize.dumps(data._reduce())
         with contextlib.suppress(OSError):
