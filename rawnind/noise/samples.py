@@ -11,6 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rawnind.errors import ConfigError, SourceError
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.photo_noise import LARGEST_ERROR, photo_noise
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 
 COLORS = ("red", "green", "blue")
 _MOST_DARK = 200  # files of a folder of dark frames
+_MOST_LIGHT = 0.02  # median level of a dark frame
 
 
 class Method(StrEnum):
@@ -204,6 +207,8 @@ def _of_scene(scene: Scene) -> Iterator[Sample]:
 def samples_of_dark_frames(folder: Path) -> Iterator[Sample]:
     """Read noise and row noise from the RAW files of a folder: at least two of each camera and ISO, taken with the cap on.
 
+    A file that shows light, or has the bytes of another one, is left out with a warning.
+
     Raises:
         ConfigError: It is no folder, holds too many files, or no two of its files are of one camera and ISO.
     """
@@ -215,18 +220,36 @@ def samples_of_dark_frames(folder: Path) -> Iterator[Sample]:
     if len(files) > _MOST_DARK:
         raise ConfigError(f"{folder} holds {len(files)} files; at most {_MOST_DARK} dark frames are read")
     frames: dict[tuple[str, int, tuple[int, ...]], list[Photo]] = defaultdict(list)
+    seen: set[str] = set()
     for path in files:
-        photo = _decoded(_ref_of(path))
+        ref = _ref_of(path)
+        photo = _decoded(ref)
         iso = photo.sensor.capture.iso if photo and photo.sensor.capture else None
-        if photo and iso:
+        if not photo or not iso:
+            continue
+        if ref.sha1 in seen:
+            log.warning("left out: %s has the bytes of another dark frame", path.name)
+        elif (level := _median_level(photo)) > _MOST_LIGHT:
+            log.warning(
+                "left out: %s shows light (level %.2f); dark frames are taken with the cap on",
+                path.name,
+                level,
+            )
+        else:
             frames[photo.sensor.camera, iso, photo.mosaic.shape].append(photo)
+        seen.add(ref.sha1)
     several = {key: photos for key, photos in frames.items() if len(photos) > 1}
     if not several:
         raise ConfigError(
-            f"{folder} holds no two RAW files of one camera and ISO; dark frames are compared with each other"
+            f"{folder} holds no two RAW files of one camera and ISO without light; dark frames are compared with each other"
         )
     for (_, iso, _), photos in several.items():
         yield from _of_frames(photos[0], "dark", iso, Method.DARK, dark_noise(photos))
+
+
+def _median_level(photo: Photo) -> float:
+    black = math.fsum(photo.sensor.black_level) / len(photo.sensor.black_level)
+    return (float(np.median(photo.mosaic)) - black) / _span_of(photo)
 
 
 def _ref_of(path: Path) -> ImageRef:

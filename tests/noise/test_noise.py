@@ -16,6 +16,7 @@ from rawnind.noise.profile import profiles
 from rawnind.noise.run import noise
 from rawnind.noise.samples import COLORS, Method, Sample, samples_of_dark_frames, samples_of_output
 from rawnind.output.store import Store
+from rawnind.sample.dng import encode_dng
 from tests.feed.folder_maker import FolderMaker
 
 NAMES = itertools.count()
@@ -158,7 +159,15 @@ def test_what_cannot_be_measured_is_said(tmp_path, sample_set):
         list(samples_of_dark_frames(tmp_path / "nothing"))
 
 
-def test_raw_files_and_dark_frames_are_read(tmp_path, sample_set):
+def dark_frame(read, side=300):
+    values = np.random.default_rng().normal(512, read, (side, side))
+    return encode_dng(
+        np.rint(values).astype(np.uint16), pattern=((0, 1), (1, 2)), black_level=(512,), white_level=16383, iso=100, make="SONY",
+        model="ILCE-7C", color_matrix=(0.7, 0.1, 0, -0.3, 1.1, 0.2, 0, 0.1, 0.6), as_shot_neutral=(0.5, 1, 0.7),
+    )  # fmt: skip
+
+
+def test_raw_files_and_dark_frames_are_read(tmp_path, sample_set, caplog):
     source, dark = tmp_path / "source", tmp_path / "dark"
     source.mkdir()
     dark.mkdir()
@@ -166,11 +175,18 @@ def test_raw_files_and_dark_frames_are_read(tmp_path, sample_set):
     (bordered,) = sample_set.glob("Bayer_launch_pad_GT*")
     for photo in (truth, bordered):
         shutil.copy(photo, source)
-    for number in range(2):
-        shutil.copy(truth, dark / f"{number}.dng")
-    found = list(samples_of_dark_frames(dark))
-    assert {(each.iso, each.method, each.b) for each in found} == {(100, Method.DARK, 0.0)}
+    for number in "12":
+        (dark / f"{number}.dng").write_bytes(dark_frame(read=9.0))
+    shutil.copy(dark / "1.dng", dark / "1 again.dng")
+    shutil.copy(truth, dark / "cap off.dng")
     (dark / "notes.txt").write_text("a text")
+    found = list(samples_of_dark_frames(dark))
+    assert {(each.iso, each.method) for each in found} == {(100, Method.DARK)}
+    assert [each.b for each in found] == pytest.approx([(81 + 1 / 12) / (16383 - 512) ** 2] * 3, rel=0.05)
+    again, lit, text = (record.message for record in caplog.records)
+    assert again == "left out: 1.dng has the bytes of another dark frame"
+    assert lit.startswith("left out: cap off.dng shows light")
+    assert "notes.txt" in text
     cameras, place = noise(source, to=tmp_path / "to", dark=dark)
     canon = next(each for each in cameras if each.camera == "Canon EOS 500D")
     assert {entry.b.method for entry in canon.entries} == {Method.BORDER}
