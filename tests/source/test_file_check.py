@@ -17,6 +17,7 @@ from rawnind.records import Cfa, ImageRef
 from rawnind.sample.dng import encode_dng
 from rawnind.source.decode import decode, headers
 from rawnind.source.file_check import Unusable, check, check_file
+from tests.source.tiff_maker import tiff
 
 
 def dng(cfa=Cfa.BAYER):
@@ -67,6 +68,8 @@ FILES = {
     "sraw.cr2": (sraw(), Unusable.DEMOSAICED),
     "mono.dng": (linear_dng(1), Unusable.MONOCHROME),
     "half.dng": (dng()[:5000], Unusable.CUT),
+    "foveon.x3f": (b"FOVb" + bytes(5000), Unusable.FOVEON),
+    "scan.nef": (tiff({259: (1,), 262: (2,), 273: 256, 277: (3,), 279: 9000}).ljust(256) + bytes(9000), Unusable.DEMOSAICED),
 }  # fmt: skip
 
 
@@ -96,6 +99,29 @@ def test_plan_and_run_name_what_a_file_is(tmp_path, name):
 def test_a_photo_is_taken_for_what_it_is(cfa):
     found = check(dng(cfa))
     assert (found.unusable, found.cfa) == (None, cfa)
+
+
+def mosaic(starts, counts):
+    """A RAW file of TIFF's kin that has 10,000 bytes, whatever its directory says of its pixels."""
+    return tiff({256: 100, 257: 50, 273: starts, 279: counts}).ljust(10_000, b"\1")
+
+
+@pytest.mark.parametrize(
+    ("data", "least"),
+    [
+        (mosaic(1000, 9000), 10_000),  # as ARW, NEF, ORF, PEF and SRW: the pixels end with the file
+        (mosaic([1000, 5500], [4500, 4501]), 5501),  # the last of several strips may be counted as full
+        (tiff({280: 1000, 273: 0xFFFFFFFF, 279: 0}, magic=b"IIU\0").ljust(10_000, b"\1"), 1001),  # as RW2
+    ],
+)
+def test_a_file_is_cut_where_its_pixels_lie_beyond_its_end(data, least):
+    assert check(data).unusable is None
+    assert check(data[:least]).unusable is None
+    assert check(data[: least - 1]).unusable is Unusable.CUT
+
+
+def test_a_file_that_ends_in_its_directories_is_cut():
+    assert check(mosaic([1000, 5500], [4500, 4500])[:60]).unusable is Unusable.CUT
 
 
 REAL = {
