@@ -13,6 +13,7 @@ import pytest
 import tifffile
 
 from rawnind.errors import SourceError
+from rawnind.reasons import Reason
 from rawnind.records import Cfa, ImageRef
 from rawnind.sample.dng import encode_dng
 from rawnind.source.decode import decode, headers
@@ -118,6 +119,13 @@ def test_a_file_is_cut_where_its_pixels_lie_beyond_its_end(data, least):
     assert check(data).unusable is None
     assert check(data[:least]).unusable is None
     assert check(data[: least - 1]).unusable is Unusable.CUT
+
+
+def test_a_photo_that_was_cut_is_named_as_such_whatever_libraw_makes_of_it(tmp_path):
+    with pytest.raises(SourceError) as failed:
+        decode(photo(tmp_path / "a.arw", mosaic(1000, 9000)[:5000]), delay=0)
+    assert failed.value.reason is Reason.TRUNCATED
+    assert failed.value.detail.startswith("a.arw: the file ends before its pixels do (LibRaw reports: ")
 
 
 def test_a_file_that_ends_in_its_directories_is_cut():
