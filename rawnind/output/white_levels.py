@@ -45,7 +45,7 @@ def contradicted_white_levels(pairs: Iterable[Mapping[str, Any]]) -> Iterator[st
     for row in pairs:
         for prefix, sha1, kind in _PHOTOS:
             white, data = row.get(f"{prefix}white_level"), row.get(f"{prefix}white_level_data")
-            if None not in (row["camera"], white, data):
+            if row["camera"] is not None and white is not None and data is not None:
                 found[row["camera"], kind, white][row[sha1]] = data
     for (camera, kind, white), photos in sorted(found.items()):
         data = statistics.median(photos.values())
