@@ -156,18 +156,19 @@ _LEAST_PIXELS = 4096
 
 
 def _raf(data: Bytes, head: bytes) -> Checked:
-    directory, _, pixels = struct.unpack(">3I", head[_RAF_DIRECTORY : _RAF_DIRECTORY + 12])
-    (count,) = unpack(data, ">I", directory)
-    at, cfa, unusable = directory + 4, Cfa.BAYER, None
-    for _ in range(min(count, 256)):
-        tag, length = unpack(data, ">HH", at)
-        if tag == _RAF_XTRANS:
-            cfa = Cfa.X_TRANS
-        elif tag == _RAF_LAYOUT and not data[at + 5 : at + 6][0] & 8:
-            unusable = Unusable.SUPERCCD
-        at += 4 + length
-    if unusable is None and pixels >= len(data):
-        unusable = Unusable.CUT
+    start, _, pixels, length = struct.unpack_from(">4I", head, _RAF_DIRECTORY)
+    cfa, unusable = Cfa.BAYER, Unusable.CUT if pixels + max(length, 1) > len(data) else None
+    try:
+        at, (count,) = start + 4, unpack(data, ">I", start)
+        for _ in range(min(count, 256)):
+            tag, size = unpack(data, ">HH", at)
+            if tag == _RAF_XTRANS:
+                cfa = Cfa.X_TRANS
+            elif tag == _RAF_LAYOUT and not data[at + 5 : at + 6][0] & 8:
+                unusable = Unusable.SUPERCCD
+            at += 4 + size
+    except (struct.error, IndexError):
+        return Checked(unusable=Unusable.CUT)
     return Checked(unusable=unusable, cfa=cfa)
 
 

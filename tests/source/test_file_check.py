@@ -121,6 +121,15 @@ def test_a_file_is_cut_where_its_pixels_lie_beyond_its_end(data, least):
     assert check(data[: least - 1]).unusable is Unusable.CUT
 
 
+def test_a_raf_is_cut_where_its_pixels_are_not_all_there():
+    directory = struct.pack(">IHH", 1, 0x131, 36) + bytes(36)
+    head = b"FUJIFILMCCD-RAW ".ljust(92, b"\0") + struct.pack(">4I", 148, len(directory), 1000, 9000)
+    data = (head.ljust(148, b"\0") + directory).ljust(10_000, b"\1")
+    assert (check(data).unusable, check(data).cfa) == (None, Cfa.X_TRANS)
+    for length in (9999, 1000, 160, 120):
+        assert check(data[:length]).unusable is Unusable.CUT
+
+
 def test_a_photo_that_was_cut_is_named_as_such_whatever_libraw_makes_of_it(tmp_path):
     with pytest.raises(SourceError) as failed:
         decode(photo(tmp_path / "a.arw", mosaic(1000, 9000)[:5000]), delay=0)
