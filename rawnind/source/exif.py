@@ -13,7 +13,7 @@ import exifread
 from exifread.core.exceptions import ExifError
 
 from rawnind.records import Capture
-from rawnind.source.maker_notes import lens_words, maker_note
+from rawnind.source.maker_notes import lens_name, lens_words, maker_note
 
 logging.getLogger("exifread").setLevel(
     logging.CRITICAL
@@ -59,19 +59,21 @@ def read_exif(file: BinaryIO) -> tuple[Capture, tuple[str, str]]:
                 names + name.removeprefix("Image ") if names else name: tag for name, tag in read.items()
             }
         capture = _capture(tags)
+        if capture.iso is None or capture.lens is None:
+            iso, lens = maker_note(file)
+            capture = replace(capture, iso=capture.iso or iso, lens=capture.lens or lens or _lens_range(tags))
     except _DAMAGED:
         return Capture(), ("", "")
-    if capture.iso is None or capture.lens is None:
-        iso, lens = maker_note(file)
-        capture = replace(capture, iso=capture.iso or iso, lens=capture.lens or lens or _lens_range(tags))
     return capture, (_text(tags, "Image Make") or "", _text(tags, "Image Model") or "")
 
 
 def _exif_parts(file: BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
     """What ExifRead can read of a file, and how the names of the tags in its first directory begin, if not with `Image`."""
     file.seek(0)
-    head = file.read(_HEAD)
-    if head.startswith(_RAF_MAGIC) and len(head) >= _RAF_JPEG + 8:
+    head = file.read(_RAF_JPEG + 8)
+    if head.startswith(_MRW_MAGIC) or head.startswith(_CR3_BRAND, 4):
+        head += file.read(_HEAD)
+    if head.startswith(_RAF_MAGIC) and len(head) == _RAF_JPEG + 8:
         start, length = struct.unpack_from(">II", head, _RAF_JPEG)
         file.seek(start)
         yield io.BytesIO(file.read(length)), ""
@@ -99,7 +101,7 @@ def _capture(tags: Mapping[str, Any]) -> Capture:
         aperture=_number(tags, "EXIF FNumber", "Image FNumber"),
         focal_length=_number(tags, "EXIF FocalLength", "Image FocalLength"),
         captured_at=_time(_text(tags, "EXIF DateTimeOriginal") or _text(tags, "Image DateTimeOriginal")),
-        lens=_text(tags, "EXIF LensModel"),
+        lens=lens_name(_text(tags, "EXIF LensModel")),
         orientation=int(orientation) if orientation and orientation <= 8 else None,
     )
 
@@ -108,8 +110,9 @@ def _lens_range(tags: Mapping[str, Any]) -> str | None:
     """What Exif's LensSpecification or DNG's LensInfo says of a lens without a name."""
     for name in ("EXIF LensSpecification", "Image Tag 0xC630"):
         values = tags[name].values if name in tags else ()
-        if len(values) == 4:
-            return lens_words([value.num / value.den if value.den else 0.0 for value in values])
+        if len(values) == 4 and not isinstance(values, str | bytes):
+            ratios = (value.as_integer_ratio() for value in values)
+            return lens_words([top / bottom if bottom else 0.0 for top, bottom in ratios])
     return None
 
 
@@ -157,7 +160,7 @@ def with_libraw(capture: Capture, other: Any, lens: Any) -> Capture:
         aperture=_known(other.aperture),
         focal_length=_known(other.focal_length),
         captured_at=taken.isoformat() if taken.year > 1980 else None,
-        lens="".join(c for c in str(lens.model) if c.isprintable())[:_LONGEST_TEXT].strip() or None,
+        lens=lens_name("".join(c for c in str(lens.model) if c.isprintable())[:_LONGEST_TEXT].strip()),
     )
     missing = {
         field.name: getattr(libraw, field.name)

@@ -62,7 +62,7 @@ def _lens(data: Bytes, order: str, make: str, at: int, head: bytes) -> str | Non
         words = _text(data, order, at + len(_PANASONIC), _PANASONIC_LENS)
     elif make == "Canon":
         words = _text(data, order, at, _CANON_LENS)
-    return words if any(c.isalnum() for c in words) else None
+    return lens_name(words)
 
 
 def _text(data: Bytes, order: str, start: int, tag: int, base: int = 0) -> str:
@@ -73,6 +73,14 @@ def _nikon(data: Bytes, order: str, start: int, base: int) -> tuple[int | None, 
     tags, _ = directory(data, order, start, {_NIKON_ISO, _NIKON_LENS}, base)
     iso = numbers(data, order, tags.get(_NIKON_ISO))[1:]  # after a flag
     return int(iso[0]) or None if iso else None, lens_words(numbers(data, order, tags.get(_NIKON_LENS)))
+
+
+def lens_name(words: str | None) -> str | None:
+    """The name of a lens, if it is one: with an adapted lens Sony's cameras write dashes, others spaces.
+
+    >>> lens_name("----")
+    """
+    return words if words and any(c.isalnum() for c in words) else None
 
 
 def lens_words(values: Sequence[float]) -> str | None:
