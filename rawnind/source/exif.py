@@ -38,6 +38,9 @@ _DAMAGED = (
 _PANASONIC_ISO = "Image Tag 0x0017"
 """RW2 files have it in their first directory, where TIFF has no such tag."""
 
+_HIGH_ISO = "EXIF RecommendedExposureIndex", "EXIF Tag 0x8831", "EXIF ISOSpeed"
+"""Exif 2.3's 32-bit tags; the second is StandardOutputSensitivity, which OM System and Pentax write."""
+
 _LONGEST_TEXT = 200
 _MOST_ISO = 1 << 31
 
@@ -93,7 +96,7 @@ def _exif_parts(file: BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
 def _capture(tags: Mapping[str, Any]) -> Capture:
     iso = _number(tags, "EXIF ISOSpeedRatings", "Image ISOSpeedRatings", _PANASONIC_ISO)
     if iso == 65535:  # the tag's largest value: the camera has a higher one elsewhere
-        iso = _number(tags, "EXIF RecommendedExposureIndex") or iso
+        iso = _number(tags, *_HIGH_ISO) or iso
     orientation = _number(tags, "Image Orientation")
     return Capture(
         iso=int(iso) if iso and iso < _MOST_ISO else None,

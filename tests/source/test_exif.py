@@ -145,6 +145,13 @@ def test_the_tags_come_before_the_makers_notes():
     assert read_exif(io.BytesIO(data))[0] == Capture(iso=400, lens="Zoom")
 
 
+@pytest.mark.parametrize("tag", [0x8831, 0x8832, 0x8833])
+def test_an_iso_beyond_16_bits_is_in_another_tag(tag):
+    assert read_exif(io.BytesIO(tiff(FIRST, exif={34855: (65535,), tag: 204_800})))[0].iso == 204_800
+    assert read_exif(io.BytesIO(tiff(FIRST, exif={34855: (51_200,), tag: 25_600})))[0].iso == 51_200
+    assert read_exif(io.BytesIO(tiff(FIRST, exif={34855: (65535,)})))[0].iso == 65535
+
+
 def test_dashes_are_no_lens():
     assert read_exif(io.BytesIO(tiff(FIRST, exif={42036: "----"})))[0].lens is None
 
