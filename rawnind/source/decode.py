@@ -91,12 +91,15 @@ def decode(
     if kind and kind is not Unusable.CUT:  # of a file that was cut off, LibRaw may know more
         raise SourceError(kind.reason, f"{ref.filename}: {kind.words}")
     try:
-        return _decoded(ref, data, memory)
+        decoded = _decoded(ref, data, memory)
     except SourceError as error:
-        if kind is Unusable.CUT and error.reason in _ALSO_OF_CUT_FILES:
+        if kind and error.reason in _ALSO_OF_CUT_FILES:
             said = error.detail.removeprefix(f"{ref.filename}: ")
             raise SourceError(kind.reason, f"{ref.filename}: {kind.words} ({said})") from error
         raise
+    if kind:  # LibRaw repeats the last row of an ARW, or the last block of an RW2, and says nothing
+        raise SourceError(kind.reason, f"{ref.filename}: {kind.words}")
+    return decoded
 
 
 def _decoded(ref: ImageRef, data: bytes, memory: float | None) -> tuple[NDArray[np.uint16], Sensor]:

@@ -72,6 +72,7 @@ _MAGICS = (
     (b"FOVb", Unusable.FOVEON),
 )  # fmt: skip
 TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">", b"IIRO": "<", b"IIRS": "<", b"MMOR": ">", b"IIU\0": "<"}
+_CIFF = b"HEAPCCDR"
 _RAF, _RAF_DIRECTORY = b"FUJIFILMCCD-RAW ", 92
 _RAF_LAYOUT, _RAF_XTRANS = 0x130, 0x131
 
@@ -118,6 +119,8 @@ def check(data: Bytes) -> Checked:
             return _boxes(data, head)
         if head.startswith(_RAF):
             return _raf(data, head)
+        if head.startswith(_CIFF, 6):
+            return _ciff(data, head)
         return _tiff(data, TIFF_ORDERS[head[:4]], head) if head[:4] in TIFF_ORDERS else Checked()
     except struct.error:  # LibRaw says what it makes of it
         return Checked()
@@ -172,12 +175,32 @@ def _raf(data: Bytes, head: bytes) -> Checked:
     return Checked(unusable=unusable, cfa=cfa)
 
 
-_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _COUNTS = 256, 257, 259, 262, 273, 277, 279
+def _ciff(data: Bytes, head: bytes) -> Checked:
+    """Of a CRW, whose directory lies at its end; the last four bytes say where it begins."""
+    order = "<" if head[:2] == b"II" else ">"
+    heap, at = unpack(data, order + "I", 2)[0], unpack(data, order + "I", len(data) - 4)[0]
+    (count,) = unpack(data, order + "H", heap + at) if heap + at + 2 <= len(data) else (0,)
+    is_whole = count > 0 and heap + at + 2 + 10 * count + 4 <= len(data)
+    return Checked(unusable=None if is_whole else Unusable.CUT, cfa=Cfa.BAYER)
+
+
+_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _ROWS, _COUNTS = (
+    256,
+    257,
+    259,
+    262,
+    273,
+    277,
+    278,
+    279,
+)
 _TILE_OFFSETS, _TILE_COUNTS, _SUB_IFDS, _CFA_SIZE, _DNG_VERSION = 324, 325, 330, 33421, 50706
 _PANASONIC_OFFSET, _PANASONIC_ELSEWHERE = 280, 0xFFFFFFFF
 """Where the pixels of an RW2 begin, if StripOffsets has the second number, as in those of Panasonic's and Leica's cameras since 2008."""
-_WANTED = {_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS, _SUB_IFDS,
-           _CFA_SIZE, _DNG_VERSION, _PANASONIC_OFFSET}  # fmt: skip
+_PANASONIC_SIZE, _PANASONIC_FORMAT, _PANASONIC_PACKED = (2, 3), 45, {(4,), (5,), (6,), (7,)}
+"""Such files count no bytes of pixels. In the older ones of these formats 14 sites take 16 bytes, in the others more."""
+_WANTED = {_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _ROWS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS, _SUB_IFDS,
+           _CFA_SIZE, _DNG_VERSION, _PANASONIC_OFFSET, *_PANASONIC_SIZE, _PANASONIC_FORMAT}  # fmt: skip
 _CFAS: dict[tuple[float, ...], Cfa] = {(2, 2): Cfa.BAYER, (6, 6): Cfa.X_TRANS}
 _VC5, _CFA, _LINEAR_RAW, _RGB = 9, 32803, 34892, 2
 _MOST_DIRECTORIES = 32
@@ -208,9 +231,13 @@ def _is_rgb(tags: Tags) -> bool:
 
 
 def _is_beyond(tags: Tags, length: int) -> bool:
-    """Whether pixels lie beyond the end; of several strips the last may be counted as full, and begins before it."""
-    starts = _starts(tags)
-    return max(starts, default=-1) >= length or (len(starts) == 1 and _end(tags) > length)
+    """Whether pixels lie beyond the end; of several strips the last may be counted as if it were full."""
+    starts, counts = _starts(tags), tags.get(_COUNTS, ())
+    if len(starts) < 2 or len(counts) != len(starts):
+        return max(starts, default=-1) >= length or _end(tags) > length
+    rows, height = tags.get(_ROWS, (0,))[0], tags.get(_HEIGHT, (0,))[0]
+    last = counts[0] * (height - rows * (len(starts) - 1)) // rows if rows else 0
+    return starts[-1] + max(min(last, counts[-1]), 1) > length
 
 
 def _starts(tags: Tags) -> tuple[float, ...]:
@@ -220,9 +247,11 @@ def _starts(tags: Tags) -> tuple[float, ...]:
 
 
 def _end(tags: Tags) -> float:
-    """Where a directory's pixels end; a count that is missing is one byte, as Panasonic writes none."""
-    counts = *tags.get(_COUNTS, ()), *tags.get(_TILE_COUNTS, ())
-    starts = _starts(tags)
+    """Where a directory's pixels end, at least; a count that is missing is one byte."""
+    starts, counts = _starts(tags), (*tags.get(_COUNTS, ()), *tags.get(_TILE_COUNTS, ()))
+    if _PANASONIC_OFFSET in tags and tags.get(_PANASONIC_FORMAT) in _PANASONIC_PACKED and not any(counts):
+        sites = math.prod(tags.get(tag, (0,))[0] for tag in _PANASONIC_SIZE)
+        counts = (sites * 16 // 14,)
     if len(counts) != len(starts):
         counts = (1,) * len(starts)
     return max((start + max(count, 1) for start, count in zip(starts, counts, strict=True)), default=0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rawpy
 import tifffile
 
 from rawnind.errors import SourceError
@@ -104,15 +105,35 @@ def test_a_photo_is_taken_for_what_it_is(cfa):
 
 def mosaic(starts, counts):
     """A RAW file of TIFF's kin that has 10,000 bytes, whatever its directory says of its pixels."""
-    return tiff({256: 100, 257: 50, 273: starts, 279: counts}).ljust(10_000, b"\1")
+    return tiff({256: 100, 257: 50, 273: starts, 278: 25, 279: counts}).ljust(10_000, b"\1")
+
+
+CRW = (
+    b"II\x1a\0\0\0HEAPCCDR".ljust(26 + 9000, b"\xff")
+    + struct.pack("<H", 2)
+    + bytes(20)
+    + struct.pack("<I", 9000)
+)
+"""Its heap begins at 26, and its directory of two entries 9,000 bytes later."""
 
 
 @pytest.mark.parametrize(
     ("data", "least"),
     [
         (mosaic(1000, 9000), 10_000),  # as ARW, NEF, ORF, PEF and SRW: the pixels end with the file
-        (mosaic([1000, 5500], [4500, 4501]), 5501),  # the last of several strips may be counted as full
+        (mosaic([1000, 5500], [4500, 4500]), 10_000),
+        (
+            mosaic([1000, 5500], [4500, 9000]),
+            10_000,
+        ),  # the last of several strips may be counted as more than its rows
         (tiff({280: 1000, 273: 0xFFFFFFFF, 279: 0}, magic=b"IIU\0").ljust(10_000, b"\1"), 1001),  # as RW2
+        (
+            tiff({2: 126, 3: 62, 45: (4,), 280: 1000, 273: 0xFFFFFFFF, 279: 0}, magic=b"IIU\0").ljust(
+                10_000, b"\1"
+            ),
+            9928,
+        ),
+        (CRW, len(CRW)),
     ],
 )
 def test_a_file_is_cut_where_its_pixels_lie_beyond_its_end(data, least):
@@ -135,6 +156,32 @@ def test_a_photo_that_was_cut_is_named_as_such_whatever_libraw_makes_of_it(tmp_p
         decode(photo(tmp_path / "a.arw", mosaic(1000, 9000)[:5000]), delay=0)
     assert failed.value.reason is Reason.TRUNCATED
     assert failed.value.detail.startswith("a.arw: the file ends before its pixels do (LibRaw reports: ")
+
+
+def test_rows_that_libraw_repeats_are_no_photo(tmp_path):
+    """LibRaw fills what is missing of an ARW with its last row, and raises nothing."""
+    tags = {
+        256: 64,
+        257: 48,
+        258: (12,),
+        259: (32767,),
+        262: (32803,),
+        273: 1024,
+        277: (1,),
+        278: 48,
+        279: 64 * 48,
+    }
+    head = tiff({271: "SONY", 272: "ILCE-7M3", **tags, 33421: (2, 2), 33422: b"\0\1\1\2"})
+    data = head.ljust(1024, b"\0") + np.random.default_rng(1).bytes(64 * 48)
+    assert decode(photo(tmp_path / "whole.arw", data), delay=0)[0].shape == (48, 64)
+    with rawpy.imread(io.BytesIO(data[:2500])) as raw:
+        np.testing.assert_array_equal(raw.raw_image[-1], raw.raw_image[-2])
+    with pytest.raises(SourceError) as failed:
+        decode(photo(tmp_path / "cut.arw", data[:2500]), delay=0)
+    assert (failed.value.reason, failed.value.detail) == (
+        Reason.TRUNCATED,
+        "cut.arw: the file ends before its pixels do",
+    )
 
 
 def test_a_file_that_ends_in_its_directories_is_cut():
