@@ -159,6 +159,7 @@ _LEAST_PIXELS = 4096
 
 
 def _raf(data: Bytes, head: bytes) -> Checked:
+    """Of a RAF; exiv2, too, refuses one whose pixels do not end within the file."""
     start, _, pixels, length = struct.unpack_from(">4I", head, _RAF_DIRECTORY)
     cfa, unusable = Cfa.BAYER, Unusable.CUT if pixels + max(length, 1) > len(data) else None
     try:
@@ -184,16 +185,8 @@ def _ciff(data: Bytes, head: bytes) -> Checked:
     return Checked(unusable=None if is_whole else Unusable.CUT, cfa=Cfa.BAYER)
 
 
-_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _ROWS, _COUNTS = (
-    256,
-    257,
-    259,
-    262,
-    273,
-    277,
-    278,
-    279,
-)
+_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC = 256, 257, 259, 262
+_OFFSETS, _SAMPLES, _ROWS, _COUNTS = 273, 277, 278, 279
 _TILE_OFFSETS, _TILE_COUNTS, _SUB_IFDS, _CFA_SIZE, _DNG_VERSION = 324, 325, 330, 33421, 50706
 _PANASONIC_OFFSET, _PANASONIC_ELSEWHERE = 280, 0xFFFFFFFF
 """Where the pixels of an RW2 begin, if StripOffsets has the second number, as in those of Panasonic's and Leica's cameras since 2008."""
