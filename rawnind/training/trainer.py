@@ -16,6 +16,7 @@ from rawnind.errors import ConfigError, RawnindError
 from rawnind.feed.batch import Batch
 from rawnind.feed.loader import CropLoader
 from rawnind.output.versions import VERSIONS
+from rawnind.training.augmentation import DRAWS, other_light
 from rawnind.training.checkpoint import fits, read_checkpoint, require_shapes
 from rawnind.training.losses import sample_losses
 from rawnind.training.model import UNet
@@ -74,6 +75,7 @@ class Trainer:
         self.loader = loader
         self.validator: Validator | None = None
         self._cfa = cfa
+        self._samples = samples
         self._number_type = _number_type(options.precision, loader.device)
         self._scaler = torch.amp.GradScaler(
             loader.device.type, enabled=self._number_type is torch.float16 and loader.device.type == "cuda"
@@ -100,8 +102,8 @@ class Trainer:
             group["lr"] = self.rate
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.loader.device)
-        for _ in range(self.options.accumulate):
-            loss = self._loss(self._next()) / self.options.accumulate
+        for part in range(self.options.accumulate):
+            loss = self._loss(self._lit(self._next(), part)) / self.options.accumulate
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         self._scaler.unscale_(self.optimizer)
@@ -113,6 +115,16 @@ class Trainer:
         if not math.isfinite(self.losses[-1]):
             raise TrainingError(f"the loss is {self.losses[-1]} at step {self.step}")
         self._update_average()
+
+    def _lit(self, batch: Batch, part: int) -> Batch:
+        """The batch in other light, drawn from the seed and the step, for all ranks together."""
+        if not self._samples.augment:
+            return batch
+        rank, ranks = (self.loader.rank, self.loader.ranks) if isinstance(self.loader, CropLoader) else (0, 1)
+        count = len(batch["y_crops"])
+        rng = np.random.default_rng([self._samples.seed, self.step, part])
+        draws = torch.from_numpy(rng.random((ranks, count, DRAWS), np.float32)[rank])
+        return other_light(batch, self.config.input, draws.to(self.loader.device))
 
     def _loss(self, batch: Batch) -> Tensor:
         found = predict(self._in_number_type, self.config, self.options.gain, batch)
