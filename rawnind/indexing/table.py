@@ -91,12 +91,12 @@ def _cells(choice: Choice) -> Iterator[Text]:
 def shutter(seconds: float | None) -> str:
     """An exposure time as cameras show it.
 
-    >>> shutter(0.008), shutter(2.5), shutter(None)
-    ('1/125 s', '2.5 s', '')
+    >>> shutter(0.008), shutter(2.5), shutter(4.96743), shutter(None)
+    ('1/125 s', '2.5 s', '4.967 s', '')
     """
     if seconds is None:
         return ""
-    return f"{seconds:g} s" if seconds >= 0.3 else f"1/{1 / seconds:.0f} s"
+    return f"{seconds:.4g} s" if seconds >= 0.3 else f"1/{1 / seconds:.0f} s"
 
 
 def summary(found: OwnPhotos) -> Iterator[str]:

@@ -95,7 +95,8 @@ PAIRS_SCHEMA = pa.schema(
         *_required(crops=pa.int32()),
         *_nullable(shard=pa.string(), shard_sha256=pa.string()),
         *_required(recipe=pa.string()),
-        *_nullable(**_CAPTURE, **{f"gt_{name}": kind for name, kind in _CAPTURE.items()}, border_noise=_LEVELS, gt_border_noise=_LEVELS),
+        *_nullable(**_CAPTURE, **{f"gt_{name}": kind for name, kind in _CAPTURE.items()}, border_noise=_LEVELS, gt_border_noise=_LEVELS,
+                  gt_white_level=pa.float64()),
     ],
     metadata=parquet_metadata("pairs"),
 )  # fmt: skip
@@ -181,6 +182,7 @@ def pair_row(result: SceneResult, pair: PairResult) -> dict[str, Any]:
         **{f"gt_{name}": value for name, value in _capture_columns(pair.gt_sensor).items()},
         "border_noise": _border_noise(pair.sensor),
         "gt_border_noise": _border_noise(pair.gt_sensor),
+        "gt_white_level": pair.gt_sensor.white_level if pair.gt_sensor else None,
     }
 
 

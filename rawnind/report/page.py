@@ -17,6 +17,7 @@ from rawnind.errors import ConfigError, printable
 from rawnind.output.events import read_events
 from rawnind.output.shard_reader import ShardReader
 from rawnind.output.store import Store
+from rawnind.output.white_levels import contradicted_white_levels
 from rawnind.reasons import Outcome, Reason
 from rawnind.records import ImageRef
 from rawnind.report.canvas import EMPTY
@@ -144,6 +145,7 @@ def render(folder: Folder, one_scene: bool, worst_count: int, progress: Progress
                 all_sheets=len(sheets) == _collected(folder),
                 charts=[Markup(svg) for svg in charts(folder.pairs, folder.crops, folder.recipe)],  # noqa: S704 - of ours
                 kept=tuple(what_if(folder.crops)),
+                white_levels=tuple(contradicted_white_levels(folder.pairs)),
                 coverage=coverage(folder.pairs),
                 stages=stages(() if one_scene else read_events(folder.store)),
             )

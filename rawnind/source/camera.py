@@ -1,32 +1,48 @@
 """The camera's make and model, as a file spells them."""
 
+import os
 import re
 import struct
+from typing import BinaryIO
 
 _MAKE, _MODEL, _UNIQUE_MODEL = 271, 272, 50708  # TIFF 6.0; DNG, where the other two are missing
 _ASCII = 2
 _TIFF_MAGICS = {b"II*\0", b"MM\0*", b"IIRO", b"IIRS", b"MMOR", b"IIU\0"}  # TIFF; Olympus; Panasonic
 _RAF_MAGIC, _RAF_MODEL = b"FUJIFILMCCD-RAW ", slice(28, 60)
-_CIFF_MAGIC = b"HEAPCCDR"
+_CIFF_MAGIC, _CIFF_START = b"HEAPCCDR", 6
 _CIFF_NAMES = re.compile(rb"(Canon)\0(Canon [ -~]{1,40})\0")
 _CR3_METADATA, _CR3_HEADER = b"CMT1", 1 << 16
+_QUICKTAKES = {b"qktk\0": "Apple QuickTake 100", b"qktn\0": "Apple QuickTake 150"}  # LibRaw's names
+_PART = 1 << 16
+
+
+def naming_part(file: BinaryIO) -> bytes:
+    """As much of an opened file as `camera_name` needs: its head; of a CRW also its end, where the names are."""
+    file.seek(0)
+    head = file.read(_PART)
+    if head.startswith(_CIFF_MAGIC, _CIFF_START):
+        file.seek(max(len(head), file.seek(0, os.SEEK_END) - _PART))
+        head += file.read()
+    return head
 
 
 def camera_name(data: bytes) -> str:
     """Make and model as the file spells them; empty where the format is none of those known here.
 
-    Known: TIFF and its kin (DNG, ARW, CR2, NEF, PEF, SRW, KDC, ORF, RW2), CR3, CRW and RAF. A make that the model
+    Known: TIFF and its kin (DNG, ARW, CR2, NEF, PEF, SRW, KDC, ORF, RW2), CR3, CRW, RAF and QuickTake. A make that the model
     repeats is left out: `Canon EOS 500D`, `OLYMPUS CORPORATION E-M10`.
 
     Args:
-        data: the whole file.
+        data: the whole file, or its `naming_part`.
 
     >>> camera_name(b"not a photo")
     ''
     """
     if data.startswith(_RAF_MAGIC):
         return _join(b"FUJIFILM", data[_RAF_MODEL])
-    if data[6:14] == _CIFF_MAGIC:
+    if quicktake := _QUICKTAKES.get(data[:5]):
+        return quicktake
+    if data.startswith(_CIFF_MAGIC, _CIFF_START):
         match = _CIFF_NAMES.search(data)
         return _join(*match.groups()) if match else ""
     if data[4:8] == b"ftyp":

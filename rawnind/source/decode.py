@@ -34,6 +34,9 @@ RETRY_DELAY = 2.0
 _MOST_BYTES = 1 << 32
 """What TIFF's 32-bit offsets reach, and with them DNG and nearly every camera's format. Reading more would only fill memory."""
 
+_ALSO_OF_CUT_FILES = {Reason.UNREADABLE, Reason.ALL_ZERO, Reason.INCOMPLETE}
+"""What LibRaw makes of a file that was cut depends on its format: an ARW2's missing rows are zeros, a CR2 is no RAW file to it."""
+
 _log = logging.getLogger(__name__)
 
 Read = TypeVar("Read")
@@ -87,6 +90,20 @@ def decode(
     kind = check(data).unusable
     if kind and kind is not Unusable.CUT:  # of a file that was cut off, LibRaw may know more
         raise SourceError(kind.reason, f"{ref.filename}: {kind.words}")
+    try:
+        decoded = _decoded(ref, data, memory)
+    except SourceError as error:
+        if kind and error.reason in _ALSO_OF_CUT_FILES:
+            said = error.detail.removeprefix(f"{ref.filename}: ")
+            raise SourceError(kind.reason, f"{ref.filename}: {kind.words} ({said})") from error
+        raise
+    if kind:  # LibRaw repeats the last row of an ARW, or the last block of an RW2, and says nothing
+        raise SourceError(kind.reason, f"{ref.filename}: {kind.words}")
+    return decoded
+
+
+def _decoded(ref: ImageRef, data: bytes, memory: float | None) -> tuple[NDArray[np.uint16], Sensor]:
+    """What `decode` returns of a file's bytes. Errors as there."""
     tags = mosaic_tags(data)
     check_format(tags, ref.filename)
     with libraw_errors(ref.filename), rawpy.imread(io.BytesIO(data)) as raw:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rawnind.errors import SourceError
 from rawnind.reasons import Reason
 from rawnind.records import Cfa
+from rawnind.source.tiff import directory, numbers
 
 Tags = Mapping[int, tuple[float, ...]]
 
@@ -22,8 +23,7 @@ _BLACK_REPEAT, _BLACK_LEVEL, _DELTA_H, _DELTA_V, _MASKED_AREAS = 50713, 50714, 5
 _WANTED = {_WIDTH, _HEIGHT, _PHOTOMETRIC, _SUB_IFDS, _SAMPLE_FORMAT, _DNG_VERSION, _PLANE_COLOR,
            _BLACK_REPEAT, _BLACK_LEVEL, _DELTA_H, _DELTA_V, _MASKED_AREAS}  # fmt: skip
 _CFA, _FLOATING, _RGB = 32803, 3, (0, 1, 2)
-_TYPES = {1: "B", 3: "H", 4: "I", 5: "I/", 6: "b", 8: "h", 9: "i", 10: "i/", 11: "f", 12: "d"}
-_MOST_VALUES, _MOST_DIRECTORIES = 1 << 17, 32
+_MOST_DIRECTORIES = 32
 
 MAX_BLACK_SPREAD = 1.0
 """Sensor values by which black levels of one plane may differ: less than the file's own quantisation."""
@@ -48,7 +48,8 @@ def mosaic_tags(data: bytes) -> Tags:
         todo = [int(struct.unpack_from(order + "I", data, 4)[0])]
         found: list[Tags] = []
         while todo and len(found) < _MOST_DIRECTORIES:
-            tags, following = _directory(data, order, todo.pop(0))
+            entries, following = directory(data, order, todo.pop(0), _WANTED)
+            tags = {tag: values for tag, entry in entries.items() if (values := numbers(data, order, entry))}
             found.append(tags)
             todo += [int(start) for start in (*tags.get(_SUB_IFDS, ()), following) if start]
     except struct.error:
@@ -58,37 +59,6 @@ def mosaic_tags(data: bytes) -> Tags:
     mosaics = [tags for tags in found if tags.get(_PHOTOMETRIC) == (_CFA,)]
     return max(
         mosaics, key=lambda tags: math.prod((*tags.get(_WIDTH, ()), *tags.get(_HEIGHT, ()))), default={}
-    )
-
-
-def _directory(data: bytes, order: str, start: int) -> tuple[Tags, int]:
-    """The wanted tags of one directory, and where the next begins (0: nowhere).
-
-    Args:
-        data: the whole file.
-        order: `<` or `>`.
-        start: where the directory begins.
-    """
-    (entries,) = struct.unpack_from(order + "H", data, start)
-    tags = {}
-    for entry in range(start + 2, start + 2 + 12 * entries, 12):
-        tag, kind, count = struct.unpack_from(order + "HHI", data, entry)
-        if tag not in _WANTED or kind not in _TYPES or count > _MOST_VALUES:
-            continue
-        letter, rational = _TYPES[kind][0], _TYPES[kind].endswith("/")
-        values = f"{order}{count * (2 if rational else 1)}{letter}"
-        at = entry + 8
-        if struct.calcsize(values) > 4:
-            (at,) = struct.unpack_from(order + "I", data, at)
-        numbers = struct.unpack_from(values, data, at)
-        tags[tag] = _divided(numbers) if rational else tuple(numbers)
-    (following,) = struct.unpack_from(order + "I", data, start + 2 + 12 * entries)
-    return tags, following
-
-
-def _divided(numbers: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(
-        top / bottom if bottom else 0.0 for top, bottom in zip(numbers[::2], numbers[1::2], strict=True)
     )
 
 

@@ -10,10 +10,11 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from rawnind.reasons import Reason
 from rawnind.records import Cfa
+from rawnind.source.tiff import Bytes, directory, numbers, unpack
 
 
 class Unusable(Enum):
@@ -26,8 +27,12 @@ class Unusable(Enum):
     IMAGE = (Reason.UNREADABLE, "an ordinary image (PNG, GIF, HEIF or the like), not a RAW")
     ARCHIVE = (Reason.UNREADABLE, "an archive or a document, not a photo")
     NO_PIXELS = (Reason.INCOMPLETE, "a CR3 without pixels")
-    DEMOSAICED = (Reason.UNSUPPORTED_CFA, "already demosaiced (a linear DNG or an sRAW), without a mosaic")
+    DEMOSAICED = (
+        Reason.UNSUPPORTED_CFA,
+        "already demosaiced (a linear DNG, an sRAW or a scan), without a mosaic",
+    )
     MONOCHROME = (Reason.UNSUPPORTED_CFA, "of a monochrome sensor, without colours")
+    FOVEON = (Reason.UNSUPPORTED_CFA, "of a Foveon sensor, which has all colours at each site and no mosaic")
     SUPERCCD = (Reason.UNSUPPORTED_CFA, "of a SuperCCD sensor, whose pattern is neither Bayer nor X-Trans")
     GPR = (Reason.UNREADABLE, "GoPro's GPR (VC-5), which this LibRaw cannot decode")
     CUT = (Reason.TRUNCATED, "the file ends before its pixels do")
@@ -42,13 +47,6 @@ class Unusable(Enum):
     def words(self) -> str:
         """What it is, for people, after the file's name and a colon."""
         return self.value[1]
-
-
-class Bytes(Protocol):
-    """A file's bytes: `bytes`, or a reader that fetches slices."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, part: slice, /) -> bytes: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,8 +69,10 @@ _MAGICS = (
     (b"\xff\xd8\xff", Unusable.JPEG), (b"\x89PNG", Unusable.IMAGE), (b"GIF8", Unusable.IMAGE), (b"BM", Unusable.IMAGE),
     (b"\xff\x0a", Unusable.IMAGE), (b"PK\3\4", Unusable.ARCHIVE), (b"\x1f\x8b", Unusable.ARCHIVE), (b"%PDF", Unusable.ARCHIVE),
     (b"7z\xbc\xaf", Unusable.ARCHIVE), (b"\xfd7zXZ", Unusable.ARCHIVE), (b"\x28\xb5\x2f\xfd", Unusable.ARCHIVE),
+    (b"FOVb", Unusable.FOVEON),
 )  # fmt: skip
-_TIFF = {b"II*\0": "<", b"MM\0*": ">", b"IIRO": "<", b"IIRS": "<", b"MMOR": ">", b"IIU\0": "<"}
+TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">", b"IIRO": "<", b"IIRS": "<", b"MMOR": ">", b"IIU\0": "<"}
+_CIFF = b"HEAPCCDR"
 _RAF, _RAF_DIRECTORY = b"FUJIFILMCCD-RAW ", 92
 _RAF_LAYOUT, _RAF_XTRANS = 0x130, 0x131
 
@@ -83,10 +83,12 @@ def check_file(file: BinaryIO) -> Checked:
     Raises:
         OSError: It cannot be read.
     """
-    return check(_Slices(file))
+    return check(Slices(file))
 
 
-class _Slices:
+class Slices:
+    """The bytes of an opened file, read where they are asked for."""
+
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._length = file.seek(0, os.SEEK_END)
@@ -117,8 +119,10 @@ def check(data: Bytes) -> Checked:
             return _boxes(data, head)
         if head.startswith(_RAF):
             return _raf(data, head)
-        return _tiff(data, _TIFF[head[:4]], head) if head[:4] in _TIFF else Checked()
-    except struct.error:  # a directory beyond the end: LibRaw says what it makes of it
+        if head.startswith(_CIFF, 6):
+            return _ciff(data, head)
+        return _tiff(data, TIFF_ORDERS[head[:4]], head) if head[:4] in TIFF_ORDERS else Checked()
+    except struct.error:  # LibRaw says what it makes of it
         return Checked()
 
 
@@ -131,10 +135,6 @@ def _by_magic(head: bytes) -> Unusable | None:
     return next(by_text, None) or next(by_bytes, None)
 
 
-def _unpack(data: Bytes, form: str, at: int) -> tuple[int, ...]:
-    return struct.unpack(form, data[at : at + struct.calcsize(form)])
-
-
 def _boxes(data: Bytes, head: bytes) -> Checked:
     if head[8:12] != b"crx ":
         return Checked(unusable=Unusable.IMAGE)
@@ -144,7 +144,7 @@ def _boxes(data: Bytes, head: bytes) -> Checked:
             break
         size, kind = struct.unpack(">I4s", data[at : at + 8])
         if size == 1:
-            (size,) = _unpack(data, ">Q", at + 8)
+            (size,) = unpack(data, ">Q", at + 8)
         size = size or len(data) - at
         if kind == b"mdat":
             pixels = size
@@ -159,44 +159,95 @@ _LEAST_PIXELS = 4096
 
 
 def _raf(data: Bytes, head: bytes) -> Checked:
-    directory, _, pixels = struct.unpack(">3I", head[_RAF_DIRECTORY : _RAF_DIRECTORY + 12])
-    (count,) = _unpack(data, ">I", directory)
-    at, cfa, unusable = directory + 4, Cfa.BAYER, None
-    for _ in range(min(count, 256)):
-        tag, length = _unpack(data, ">HH", at)
-        if tag == _RAF_XTRANS:
-            cfa = Cfa.X_TRANS
-        elif tag == _RAF_LAYOUT and not data[at + 5 : at + 6][0] & 8:
-            unusable = Unusable.SUPERCCD
-        at += 4 + length
-    if unusable is None and pixels >= len(data):
-        unusable = Unusable.CUT
+    """Of a RAF; exiv2, too, refuses one whose pixels do not end within the file."""
+    start, _, pixels, length = struct.unpack_from(">4I", head, _RAF_DIRECTORY)
+    cfa, unusable = Cfa.BAYER, Unusable.CUT if pixels + max(length, 1) > len(data) else None
+    try:
+        at, (count,) = start + 4, unpack(data, ">I", start)
+        for _ in range(min(count, 256)):
+            tag, size = unpack(data, ">HH", at)
+            if tag == _RAF_XTRANS:
+                cfa = Cfa.X_TRANS
+            elif tag == _RAF_LAYOUT and not data[at + 5 : at + 6][0] & 8:
+                unusable = Unusable.SUPERCCD
+            at += 4 + size
+    except (struct.error, IndexError):
+        return Checked(unusable=Unusable.CUT)
     return Checked(unusable=unusable, cfa=cfa)
 
 
-_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _COUNTS = 256, 257, 259, 262, 273, 277, 279
-_TILE_OFFSETS, _TILE_COUNTS, _SUB_IFDS, _CFA_SIZE, _DNG_VERSION = 324, 325, 330, 33421, 50706
-_WANTED = {_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS, _SUB_IFDS,
-           _CFA_SIZE, _DNG_VERSION}  # fmt: skip
-_FORMATS = {1: "B", 3: "H", 4: "I", 13: "I"}
-_CFAS: dict[tuple[int, ...], Cfa] = {(2, 2): Cfa.BAYER, (6, 6): Cfa.X_TRANS}
-_VC5, _CFA, _LINEAR_RAW, _RGB = 9, 32803, 34892, 2
-_MOST_DIRECTORIES, _MOST_VALUES = 32, 1 << 16
+def _ciff(data: Bytes, head: bytes) -> Checked:
+    """Of a CRW, whose directory lies at its end; the last four bytes say where it begins."""
+    order = "<" if head[:2] == b"II" else ">"
+    heap, at = unpack(data, order + "I", 2)[0], unpack(data, order + "I", len(data) - 4)[0]
+    (count,) = unpack(data, order + "H", heap + at) if heap + at + 2 <= len(data) else (0,)
+    is_whole = count > 0 and heap + at + 2 + 10 * count + 4 <= len(data)
+    return Checked(unusable=None if is_whole else Unusable.CUT, cfa=Cfa.BAYER)
 
-Tags = Mapping[int, tuple[int, ...]]
+
+_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC = 256, 257, 259, 262
+_OFFSETS, _SAMPLES, _ROWS, _COUNTS = 273, 277, 278, 279
+_TILE_OFFSETS, _TILE_COUNTS, _SUB_IFDS, _CFA_SIZE, _DNG_VERSION = 324, 325, 330, 33421, 50706
+_PANASONIC_OFFSET, _PANASONIC_ELSEWHERE = 280, 0xFFFFFFFF
+"""Where the pixels of an RW2 begin, if StripOffsets has the second number, as in those of Panasonic's and Leica's cameras since 2008."""
+_PANASONIC_SIZE, _PANASONIC_FORMAT, _PANASONIC_PACKED = (2, 3), 45, {(4,), (5,), (6,), (7,)}
+"""Such files count no bytes of pixels. In the older ones of these formats 14 sites take 16 bytes, in the others more."""
+_WANTED = {_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _ROWS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS, _SUB_IFDS,
+           _CFA_SIZE, _DNG_VERSION, _PANASONIC_OFFSET, *_PANASONIC_SIZE, _PANASONIC_FORMAT}  # fmt: skip
+_CFAS: dict[tuple[float, ...], Cfa] = {(2, 2): Cfa.BAYER, (6, 6): Cfa.X_TRANS}
+_VC5, _CFA, _LINEAR_RAW, _RGB = 9, 32803, 34892, 2
+_MOST_DIRECTORIES = 32
+
+Tags = Mapping[int, tuple[float, ...]]
 
 
 def _tiff(data: Bytes, order: str, head: bytes) -> Checked:
-    directories = list(_directories(data, order))
+    try:
+        directories = list(_directories(data, order))
+    except struct.error:  # a directory, or what it points to, lies beyond the end
+        return Checked(unusable=Unusable.CUT)
     if any(tags.get(_COMPRESSION) == (_VC5,) for tags in directories):
         return Checked(unusable=Unusable.GPR)
     if directories and _DNG_VERSION in directories[0]:
         return _dng(data, directories)
     if head[8:10] == b"CR" and len(directories) > 3 and _is_sraw(data, directories[3]):
         return Checked(unusable=Unusable.DEMOSAICED)
-    starts = [start for tags in directories for start in tags.get(_OFFSETS, ())]
-    beyond = max(starts, default=0) >= len(data)
-    return Checked(unusable=Unusable.CUT if beyond else None, cfa=Cfa.BAYER)
+    if any(_is_beyond(tags, len(data)) for tags in directories):
+        return Checked(unusable=Unusable.CUT, cfa=Cfa.BAYER)
+    colours = sum(_end(tags) - min(_starts(tags)) for tags in directories if _is_rgb(tags))
+    return Checked(unusable=Unusable.DEMOSAICED if 2 * colours > len(data) else None, cfa=Cfa.BAYER)
+
+
+def _is_rgb(tags: Tags) -> bool:
+    plain = tags.get(_COMPRESSION) == (1,) and tags.get(_PHOTOMETRIC) == (_RGB,)
+    return plain and tags.get(_SAMPLES) == (3,) and bool(_starts(tags))
+
+
+def _is_beyond(tags: Tags, length: int) -> bool:
+    """Whether pixels lie beyond the end; of several strips the last may be counted as if it were full."""
+    starts, counts = _starts(tags), tags.get(_COUNTS, ())
+    if len(starts) < 2 or len(counts) != len(starts):
+        return max(starts, default=-1) >= length or _end(tags) > length
+    rows, height = tags.get(_ROWS, (0,))[0], tags.get(_HEIGHT, (0,))[0]
+    last = counts[0] * (height - rows * (len(starts) - 1)) // rows if rows else 0
+    return starts[-1] + max(min(last, counts[-1]), 1) > length
+
+
+def _starts(tags: Tags) -> tuple[float, ...]:
+    """Where a directory's pixels begin."""
+    starts = *tags.get(_OFFSETS, ()), *tags.get(_TILE_OFFSETS, ())
+    return tags.get(_PANASONIC_OFFSET, ()) if _PANASONIC_ELSEWHERE in starts else starts
+
+
+def _end(tags: Tags) -> float:
+    """Where a directory's pixels end, at least; a count that is missing is one byte."""
+    starts, counts = _starts(tags), (*tags.get(_COUNTS, ()), *tags.get(_TILE_COUNTS, ()))
+    if _PANASONIC_OFFSET in tags and tags.get(_PANASONIC_FORMAT) in _PANASONIC_PACKED and not any(counts):
+        sites = math.prod(tags.get(tag, (0,))[0] for tag in _PANASONIC_SIZE)
+        counts = (sites * 16 // 14,)
+    if len(counts) != len(starts):
+        counts = (1,) * len(starts)
+    return max((start + max(count, 1) for start, count in zip(starts, counts, strict=True)), default=0)
 
 
 def _dng(data: Bytes, directories: list[Tags]) -> Checked:
@@ -209,54 +260,28 @@ def _dng(data: Bytes, directories: list[Tags]) -> Checked:
         single = largest.get(_SAMPLES, (1,)) == (1,)
         return Checked(unusable=Unusable.MONOCHROME if single else Unusable.DEMOSAICED)
     mosaic = max(raw, key=_area)
-    ends = [
-        start + count
-        for starts, counts in ((_OFFSETS, _COUNTS), (_TILE_OFFSETS, _TILE_COUNTS))
-        for start, count in zip(mosaic.get(starts, ()), mosaic.get(counts, ()), strict=False)
-    ]
-    is_cut = max(ends, default=0) > len(data)
     cfa = _CFAS.get(mosaic.get(_CFA_SIZE, ()))
-    return Checked(unusable=Unusable.CUT if is_cut else None, cfa=cfa)
+    return Checked(unusable=Unusable.CUT if _end(mosaic) > len(data) else None, cfa=cfa)
 
 
-def _area(tags: Tags) -> int:
+def _area(tags: Tags) -> float:
     return math.prod((*tags.get(_WIDTH, (0,)), *tags.get(_HEIGHT, (0,))))
 
 
 def _is_sraw(data: Bytes, tags: Tags) -> bool:
     """Whether a CR2's pixels are a lossless JPEG of luminance and halved colours (three components, the first sampled finer)."""
-    (start,) = tags.get(_OFFSETS, (0,))[:1]
+    start = int(tags.get(_OFFSETS, (0,))[0])
     part = data[start : start + (1 << 16)]
     frame = part.find(b"\xff\xc3")
     return frame >= 0 and part[frame + 9 : frame + 10] == b"\3" and part[frame + 11 : frame + 12] > b"\x11"
 
 
 def _directories(data: Bytes, order: str) -> Iterator[Tags]:
-    todo = list(_unpack(data, order + "I", 4))
+    todo = [int(start) for start in unpack(data, order + "I", 4)]
     for _ in range(_MOST_DIRECTORIES):
         if not todo:
             return
-        tags, following = _directory(data, order, todo.pop(0))
+        entries, following = directory(data, order, todo.pop(0), _WANTED)
+        tags = {tag: values for tag, entry in entries.items() if (values := numbers(data, order, entry))}
         yield tags
-        todo += [start for start in (*tags.get(_SUB_IFDS, ()), following) if start]
-
-
-def _directory(data: Bytes, order: str, start: int) -> tuple[Tags, int]:
-    """The wanted tags of one directory, and where the next begins (0: nowhere)."""
-    (entries,) = _unpack(data, order + "H", start)
-    block = data[start + 2 : start + 2 + 12 * entries + 4]
-    tags = {}
-    for entry in range(0, 12 * entries, 12):
-        tag, kind, count = struct.unpack_from(order + "HHI", block, entry)
-        if tag not in _WANTED or kind not in _FORMATS or count > _MOST_VALUES:
-            continue
-        form = f"{order}{count}{_FORMATS[kind]}"
-        if struct.calcsize(form) > 4:
-            (at,) = struct.unpack_from(order + "I", block, entry + 8)
-            tags[tag] = _unpack(data, form, at)
-        else:
-            tags[tag] = struct.unpack_from(form, block, entry + 8)
-    following = (
-        struct.unpack_from(order + "I", block, 12 * entries)[0] if len(block) >= 12 * entries + 4 else 0
-    )
-    return tags, following
+        todo += [int(start) for start in (*tags.get(_SUB_IFDS, ()), following) if start]

@@ -11,13 +11,11 @@ from rawnind.errors import SourceError
 from rawnind.locations import is_uri
 from rawnind.reasons import Reason
 from rawnind.records import Capture, Cfa
-from rawnind.source.camera import camera_name, joined_name
+from rawnind.source.camera import camera_name, joined_name, naming_part
 from rawnind.source.decode import libraw_errors
 from rawnind.source.exif import read_exif, with_libraw
 from rawnind.source.file_check import check_file
 from rawnind.source.storage import header_source, open_photo
-
-_HEAD = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,8 +49,7 @@ def read_photo_header(path: str) -> PhotoHeader:
             if checked.unusable:
                 raise SourceError(checked.unusable.reason, f"{filename}: {checked.unusable.words}")
             capture, name = read_exif(file)
-            file.seek(0)
-            head = file.read(_HEAD)
+            naming = naming_part(file)
     except FileNotFoundError as error:
         raise SourceError(Reason.MISSING_FILE, filename) from error
     except OSError as error:
@@ -63,7 +60,7 @@ def read_photo_header(path: str) -> PhotoHeader:
         if says_little:
             capture = with_libraw(capture, raw.other, raw.lens)
     return PhotoHeader(
-        camera=camera_name(head) or joined_name(*name),
+        camera=camera_name(naming) or joined_name(*name),
         cfa=checked.cfa or Cfa.BAYER,
         height=sizes.height,
         width=sizes.width,

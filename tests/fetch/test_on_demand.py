@@ -296,3 +296,25 @@ def test_a_run_fetches_the_next_scene_while_it_processes_one_and_gives_the_same_
     assert sum(each["telemetry"]["fetched_bytes"] for each in commits) == sum(sizes.values())
     assert rawnind.prepare(server.page, output, **CROPS) == summary
     assert all(server.asked[name] == 1 for name in server.files.values())
+
+
+def test_kept_photos_are_a_source_of_their_own_and_nothing_is_fetched_again(
+    cluster, server, undisturbed, small_set, tmp_path
+):
+    output = tmp_path / "out"
+    rawnind.prepare(server.page, output, keep_raw=True, limit=1, **CROPS)
+    first = {path: path.stat().st_mtime_ns for path in (output / "raw").rglob("*.dng")}
+    assert {path.name for path in first} == set(server.asked)
+    summary = rawnind.prepare(server.page, output, keep_raw=True, **CROPS)
+    kept = {path: path.stat().st_mtime_ns for path in (output / "raw").rglob("*.dng")}
+    assert {path.name for path in kept} == set(server.files.values())
+    assert all(path.read_bytes() == server.data(path.name) for path in kept)
+    assert kept.items() >= first.items()
+    assert server.asked == dict.fromkeys(server.files.values(), 1)
+    assert (
+        rawnind.prepare(server.page, output, **CROPS) == summary
+    )  # and without --keep-raw nothing is removed
+    rawnind.prepare(output / "raw", tmp_path / "again", **CROPS)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert server.asked == dict.fromkeys(server.files.values(), 1)
+    assert digests(output) == digests(tmp_path / "again") == undisturbed

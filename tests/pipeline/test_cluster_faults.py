@@ -7,7 +7,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 import rawnind
+from rawnind.output.events import read_events
 from rawnind.output.store import Store
 from tests.fetch.dataverse_server import DataverseServer
 from tests.small_set import SCENES, digests
@@ -136,9 +139,13 @@ def test_nodes_that_are_added_that_crash_and_that_leave_with_notice_change_no_by
     disks.mkdir()
     with DataverseServer(small_set) as server:
         words = [sys.executable, "-c", NODES, server.page, output, faults.folder, tmp_path / "log", disks]
-        done = subprocess.run(
-            words, env=environment, capture_output=True, text=True, timeout=200, check=False
-        )
+        try:
+            done = subprocess.run(
+                words, env=environment, capture_output=True, text=True, timeout=240, check=False
+            )
+        except subprocess.TimeoutExpired:
+            events = "\n".join(map(str, list(read_events(Store(output)))[-30:]))
+            pytest.fail(f"it waits after:\n{(tmp_path / 'log').read_text()}the last events are:\n{events}")
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "log").read_text().splitlines() == HAPPENED
     store = Store(output)

@@ -21,7 +21,7 @@ from rawnind.memory import worker_bytes
 from rawnind.reasons import Reason
 from rawnind.records import Cfa, ImageRef, Sensor
 from rawnind.sample.dng import encode_dng
-from rawnind.source.camera import camera_name
+from rawnind.source.camera import camera_name, naming_part
 from rawnind.source.decode import ATTEMPTS, decode, headers
 from tests.source.huge_photo import TILE, enlarged
 
@@ -303,6 +303,12 @@ def test_camera_names_of_each_format(data, name):
     assert camera_name(data) == name
 
 
+def test_the_names_of_a_crw_lie_behind_its_pixels():
+    data = b"II\x1a\0\0\0HEAPCCDR" + bytes(200_000) + b"Canon\0Canon PowerShot S40\0" + bytes(5000)
+    assert camera_name(naming_part(io.BytesIO(data))) == "Canon PowerShot S40"
+    assert len(naming_part(io.BytesIO(data))) == 1 << 17
+
+
 @given(st.binary(max_size=80).map(lambda tail: b"II*\0\x08\0\0\0" + tail))
 def test_any_tiff_start_has_a_printable_name(data):
     assert camera_name(data).isprintable()
@@ -318,7 +324,7 @@ def test_any_tiff_start_has_a_printable_name(data):
             0,
             "Eastman Kodak Company Kodak Digital Science DC50 Zoom Camera",
         ),
-        ("quicktake100.QTK", (0, 1), (240, 320), 0, ""),
+        ("quicktake100.QTK", (0, 1), (240, 320), 0, "Apple QuickTake 100"),
         ("blackmagic.dng", (0, 0), (2176, 4128), 512, "Blackmagic Pocket Cinema Camera 4K"),
     ],
 )

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rawpy
 import tifffile
 
 from rawnind.errors import SourceError
+from rawnind.reasons import Reason
 from rawnind.records import Cfa, ImageRef
 from rawnind.sample.dng import encode_dng
 from rawnind.source.decode import decode, headers
 from rawnind.source.file_check import Unusable, check, check_file
+from tests.source.tiff_maker import tiff
 
 
 def dng(cfa=Cfa.BAYER):
@@ -67,6 +70,8 @@ FILES = {
     "sraw.cr2": (sraw(), Unusable.DEMOSAICED),
     "mono.dng": (linear_dng(1), Unusable.MONOCHROME),
     "half.dng": (dng()[:5000], Unusable.CUT),
+    "foveon.x3f": (b"FOVb" + bytes(5000), Unusable.FOVEON),
+    "scan.nef": (tiff({259: (1,), 262: (2,), 273: 256, 277: (3,), 279: 9000}).ljust(256) + bytes(9000), Unusable.DEMOSAICED),
 }  # fmt: skip
 
 
@@ -96,6 +101,91 @@ def test_plan_and_run_name_what_a_file_is(tmp_path, name):
 def test_a_photo_is_taken_for_what_it_is(cfa):
     found = check(dng(cfa))
     assert (found.unusable, found.cfa) == (None, cfa)
+
+
+def mosaic(starts, counts):
+    """A RAW file of TIFF's kin that has 10,000 bytes, whatever its directory says of its pixels."""
+    return tiff({256: 100, 257: 50, 273: starts, 278: 25, 279: counts}).ljust(10_000, b"\1")
+
+
+CRW = (
+    b"II\x1a\0\0\0HEAPCCDR".ljust(26 + 9000, b"\xff")
+    + struct.pack("<H", 2)
+    + bytes(20)
+    + struct.pack("<I", 9000)
+)
+"""Its heap begins at 26, and its directory of two entries 9,000 bytes later."""
+
+
+@pytest.mark.parametrize(
+    ("data", "least"),
+    [
+        (mosaic(1000, 9000), 10_000),  # as ARW, NEF, ORF, PEF and SRW: the pixels end with the file
+        (mosaic([1000, 5500], [4500, 4500]), 10_000),
+        (
+            mosaic([1000, 5500], [4500, 9000]),
+            10_000,
+        ),  # the last of several strips may be counted as more than its rows
+        (tiff({280: 1000, 273: 0xFFFFFFFF, 279: 0}, magic=b"IIU\0").ljust(10_000, b"\1"), 1001),  # as RW2
+        (
+            tiff({2: 126, 3: 62, 45: (4,), 280: 1000, 273: 0xFFFFFFFF, 279: 0}, magic=b"IIU\0").ljust(
+                10_000, b"\1"
+            ),
+            9928,
+        ),
+        (CRW, len(CRW)),
+    ],
+)
+def test_a_file_is_cut_where_its_pixels_lie_beyond_its_end(data, least):
+    assert check(data).unusable is None
+    assert check(data[:least]).unusable is None
+    assert check(data[: least - 1]).unusable is Unusable.CUT
+
+
+def test_a_raf_is_cut_where_its_pixels_are_not_all_there():
+    directory = struct.pack(">IHH", 1, 0x131, 36) + bytes(36)
+    head = b"FUJIFILMCCD-RAW ".ljust(92, b"\0") + struct.pack(">4I", 148, len(directory), 1000, 9000)
+    data = (head.ljust(148, b"\0") + directory).ljust(10_000, b"\1")
+    assert (check(data).unusable, check(data).cfa) == (None, Cfa.X_TRANS)
+    for length in (9999, 1000, 160, 120):
+        assert check(data[:length]).unusable is Unusable.CUT
+
+
+def test_a_photo_that_was_cut_is_named_as_such_whatever_libraw_makes_of_it(tmp_path):
+    with pytest.raises(SourceError) as failed:
+        decode(photo(tmp_path / "a.arw", mosaic(1000, 9000)[:5000]), delay=0)
+    assert failed.value.reason is Reason.TRUNCATED
+    assert failed.value.detail.startswith("a.arw: the file ends before its pixels do (LibRaw reports: ")
+
+
+def test_rows_that_libraw_repeats_are_no_photo(tmp_path):
+    """LibRaw fills what is missing of an ARW with its last row, and raises nothing."""
+    tags = {
+        256: 64,
+        257: 48,
+        258: (12,),
+        259: (32767,),
+        262: (32803,),
+        273: 1024,
+        277: (1,),
+        278: 48,
+        279: 64 * 48,
+    }
+    head = tiff({271: "SONY", 272: "ILCE-7M3", **tags, 33421: (2, 2), 33422: b"\0\1\1\2"})
+    data = head.ljust(1024, b"\0") + np.random.default_rng(1).bytes(64 * 48)
+    assert decode(photo(tmp_path / "whole.arw", data), delay=0)[0].shape == (48, 64)
+    with rawpy.imread(io.BytesIO(data[:2500])) as raw:
+        np.testing.assert_array_equal(raw.raw_image[-1], raw.raw_image[-2])
+    with pytest.raises(SourceError) as failed:
+        decode(photo(tmp_path / "cut.arw", data[:2500]), delay=0)
+    assert (failed.value.reason, failed.value.detail) == (
+        Reason.TRUNCATED,
+        "cut.arw: the file ends before its pixels do",
+    )
+
+
+def test_a_file_that_ends_in_its_directories_is_cut():
+    assert check(mosaic([1000, 5500], [4500, 4500])[:60]).unusable is Unusable.CUT
 
 
 REAL = {
