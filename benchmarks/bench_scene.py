@@ -1,14 +1,18 @@
-"""Peak memory of one scene, beside what `rawnind.memory` says: with one ground truth, and with more than are kept.
+"""Peak memory of one scene, beside what `rawnind.memory` says: with one ground truth, and with more than are kept. Memory of its
+stages in a worker that has processed others before, and what measuring it costs.
 
-`make bench` prints the table; as a plain test, a small scene must stay below the estimate.
+`make bench` prints the tables; as plain tests, a small scene must stay below the estimate, and its stages below its peak.
 """
 
 import ctypes
 import hashlib
 import json
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +21,13 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_pair import MATRIX, memory, photos
+from rawnind.bridge.stages import Stage
 from rawnind.imaging.photo import Photo
 from rawnind.memory import PROCESS_BYTES, worker_bytes
 from rawnind.output.store import Store
 from rawnind.pipeline.malloc import keep_freed_memory
 from rawnind.pipeline.scene import Meter, process_scene
+from rawnind.pipeline.touched_memory import TouchedMemory
 from rawnind.reasons import Outcome
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa, ImageRef, Scene
@@ -53,6 +59,35 @@ def measure(megapixels: float, cfa: str, truths: int) -> dict:
         )
     assert result.outcome is Outcome.COLLECTED, result
     return {"peak": memory("VmHWM") * 2**20, "base": base * 2**20, "sites": sites}
+
+
+def measure_stages(megapixels: float, cfa: str, scenes: int) -> dict:
+    """Memory of the stages of scenes with two pairs in one process, and CPU seconds with and without measuring; run it in a child process.
+
+    Args:
+        megapixels: size of each photo.
+        cfa: `bayer` or `x-trans`.
+        scenes: how many are measured; as many others are not, in turn, after one that compiles.
+    """
+    keep_freed_memory()
+    cv2.setNumThreads(1)
+    memory, found, seconds = TouchedMemory(), [], ([], [])
+    with tempfile.TemporaryDirectory() as folder:
+        scene, _ = write_scene(Path(folder), megapixels, Cfa(cfa), 1)
+        for number in range(2 * scenes + 1):
+            meter = Meter(memory=memory if number % 2 else None)
+            start = time.process_time()
+            process_scene(
+                scene,
+                Recipe(),
+                Store(f"{folder}/{number}"),
+                meter=meter,
+                read=lambda ref: Photo.from_visible(*decode(ref)),
+            )
+            seconds[number % 2].append(time.process_time() - start)
+            shutil.rmtree(f"{folder}/{number}")
+            found.append(meter.done())
+    return {"telemetry": found[1::2], "without": seconds[0][1:], "with": seconds[1]}
 
 
 def write_scene(folder: Path, megapixels: float, cfa: Cfa, truths: int) -> tuple[Scene, int]:
@@ -95,6 +130,31 @@ def in_child(call: str, module: str = "bench_scene") -> Any:
 def test_a_scene_needs_no_more_memory_than_estimated():
     found = in_child("measure(4, 'bayer', 5)")
     assert found["base"] < found["peak"] <= worker_bytes(found["sites"], 5)
+
+
+def test_stages_use_less_than_the_process_has():
+    (found,) = in_child("measure_stages(4, 'bayer', 1)")["telemetry"]
+    for stage in Stage:
+        assert 0 < found[f"{stage}_memory_bytes"] < found["peak_memory_bytes"]
+
+
+@pytest.mark.timeout(1800)
+def test_stage_memory(benchmark):
+    if benchmark.disabled:
+        pytest.skip("a table for `make bench`")
+    found = benchmark.pedantic(
+        lambda: {str(cfa): in_child(f"measure_stages(24, {str(cfa)!r}, 10)") for cfa in Cfa}, rounds=1
+    )
+    print(f"\n24 megapixels, MB  {'process':>16}" + "".join(f"{stage:>16}" for stage in Stage))
+    for cfa, each in found.items():
+        row = f"{cfa:<19}"
+        for name in ("peak", *Stage):
+            sizes = [telemetry[f"{name}_memory_bytes"] / 1e6 for telemetry in each["telemetry"]]
+            row += f"{f'{min(sizes):.0f} to {max(sizes):.0f}':>16}"
+        print(row)
+        print(
+            f"CPU s a scene, median: {statistics.median(each['with']):.2f} measured, {statistics.median(each['without']):.2f} not"
+        )
 
 
 @pytest.mark.timeout(1800)

@@ -22,6 +22,7 @@ from rawnind.memory import MOST_DEMOSAICED, kept_truths
 from rawnind.outcomes import failed_file, partners, scene_result, uncollected_pair, whole_scene_result
 from rawnind.output.shards import CropPixels, crop_name, shard_name, write_shard
 from rawnind.output.store import Store
+from rawnind.pipeline.touched_memory import TouchedMemory
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Pairing, Recipe
 from rawnind.records import FailedFile, ImageRef, PairResult, Scene, SceneResult, Shard, pair_id
@@ -31,32 +32,43 @@ Truths = OrderedDict[str, Prepared]
 
 
 class Meter:
-    """Seconds by stage, bytes and counts of one scene, for events.jsonl and the progress display.
+    """Seconds and memory by stage, bytes and counts of one scene, for events.jsonl and the progress display.
 
     Args:
         on_stage: called when a stage begins, with its name and the counts so far.
+        memory: measures what each stage touches; None: nothing does.
 
     Attributes:
-        values: sums by name.
+        values: sums by name, and the largest memory of each stage.
         entered: the stage that began last.
     """
 
-    def __init__(self, on_stage: Callable[[str, Mapping[str, int]], None] = lambda *_: None) -> None:
+    def __init__(
+        self,
+        on_stage: Callable[[str, Mapping[str, int]], None] = lambda *_: None,
+        memory: TouchedMemory | None = None,
+    ) -> None:
         self._on_stage = on_stage
+        self._memory = memory
         self.values: dict[str, float] = {}
         self._counts: Counter[str] = Counter()
         self.entered = "starting"
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times a block."""
+        """Times a block, and measures the memory that it touches."""
         self.entered = name
         self._on_stage(name, dict(self._counts))
+        if self._memory:
+            self._memory.begin()
         start = time.perf_counter()
         try:
             yield
         finally:
             self.add(f"{name}_seconds", time.perf_counter() - start)
+            if self._memory and (touched := self._memory.end()) is not None:
+                largest = f"{name}_memory_bytes"
+                self.values[largest] = max(self.values.get(largest, 0.0), touched)
 
     def add(self, name: str, amount: float) -> None:
         """Adds to a sum."""
@@ -67,7 +79,7 @@ class Meter:
         self._counts.update(names)
 
     def done(self) -> dict[str, float]:
-        """Every sum and count, and the process's peak memory so far in bytes."""
+        """Every number and count, and the process's peak memory so far in bytes."""
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         return {**self.values, **self._counts, "peak_memory_bytes": float(peak)}

@@ -15,6 +15,7 @@ from rawnind.output.store import Store
 from rawnind.pipeline.job import Assignment
 from rawnind.pipeline.scene import Meter, Truths, process_scene
 from rawnind.pipeline.scene_subprocess import process_isolated
+from rawnind.pipeline.touched_memory import TouchedMemory
 from rawnind.pipeline.watchdog import Watchdog
 from rawnind.reasons import Reason
 from rawnind.records import ImageRef, Scene, SceneResult, SeenFiles
@@ -44,6 +45,7 @@ class SceneAttempt:
         self._assignment = assignment
         self._store = store
         self._overdue = overdue
+        self._memory = TouchedMemory()
         self._kept = Truths()
         self._kept_of: tuple[str, SeenFiles] | None = None
 
@@ -73,7 +75,7 @@ class SceneAttempt:
             return whole_scene_result(scene, given.recipe, Reason.TIMEOUT, detail), {"attempts": attempts + 1}
         decoder = decode if deaths < _DEATHS_BEFORE_FILES else decode_isolated
         with Watchdog(given.bridge, chunk.name, ledger, given.scene_timeout, self._overdue) as watchdog:
-            meter = Meter(watchdog.enter)
+            meter = Meter(watchdog.enter, self._memory if self._memory.is_due() else None)
 
             def read(ref: ImageRef) -> Photo:
                 if slow and ref.sha1 == slow.sha1:

@@ -95,12 +95,13 @@ def _whole(chunk: Chunk, recipe: Recipe, done: Sequence[FinishedChunk]) -> Submi
 
 
 def _total(telemetry: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Telemetry of a scene: sums, and the largest peak and number of attempts."""
+    """Telemetry of a scene: sums, and the largest memory and number of attempts."""
     names = dict.fromkeys(name for each in telemetry for name in each)
     found = {name: [each[name] for each in telemetry if name in each] for name in names}
     return {
-        name: max(values) if name in _LARGEST else round(sum(values), 6) for name, values in found.items()
+        name: max(values) if name.endswith(_LARGEST) else round(sum(values), 6)
+        for name, values in found.items()
     }
 
 
-_LARGEST = {"peak_memory_bytes", "attempts"}
+_LARGEST = ("_memory_bytes", "attempts")

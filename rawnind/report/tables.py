@@ -171,37 +171,50 @@ class Stages:
 
     Attributes:
         seconds: stage -> seconds of all workers together.
+        memory: stage -> bytes that it touched for one photo or pair, the largest; without stages of which it was not measured.
         slowest: (scene, seconds), the slowest first.
         peak: largest memory of a worker in bytes; None where no event has it.
-        scenes: how many commits have times.
+        scenes: how many scenes have times.
+        measured: how many scenes have the memory of their stages.
     """
 
     seconds: Mapping[str, float]
+    memory: Mapping[str, float]
     slowest: tuple[tuple[str, float], ...]
     peak: float | None
     scenes: int
+    measured: int
 
 
-_SECONDS = "_seconds"
+_SECONDS, _MEMORY, _PEAK = "_seconds", "_memory_bytes", "peak_memory_bytes"
 _SLOWEST = 5
 
 
 def stages(events: Iterable[Row]) -> Stages:
-    """Sums over the commits of every run.
+    """Sums and largest values over the commits of every run.
 
     Args:
         events: lines of events.jsonl.
     """
     seconds: dict[str, float] = defaultdict(float)
     scenes: dict[str, float] = defaultdict(float)
-    peak = None
+    largest: dict[str, float] = {}
+    measured: set[str] = set()
     for event in events:
         telemetry = event.get("telemetry") if event["event"] == "commit" else None
+        scene = event.get("scene", "")
         for name, value in (telemetry or {}).items():
             if name.endswith(_SECONDS):
                 seconds[name.removesuffix(_SECONDS)] += value
-                scenes[event.get("scene", "")] += value
-            elif name == "peak_memory_bytes":
-                peak = max(peak or 0.0, value)
-    slowest = sorted(scenes.items(), key=lambda each: -each[1])[:_SLOWEST]
-    return Stages(seconds=dict(seconds), slowest=tuple(slowest), peak=peak, scenes=len(scenes))
+                scenes[scene] += value
+            elif name.endswith(_MEMORY):
+                largest[name] = max(largest.get(name, 0.0), value)
+                measured.update([] if name == _PEAK else [scene])
+    return Stages(
+        seconds=dict(seconds),
+        memory={name.removesuffix(_MEMORY): value for name, value in largest.items() if name != _PEAK},
+        slowest=tuple(sorted(scenes.items(), key=lambda each: -each[1])[:_SLOWEST]),
+        peak=largest.get(_PEAK),
+        scenes=len(scenes),
+        measured=len(measured),
+    )
