@@ -60,9 +60,9 @@ def _information(sample: Sample) -> Array:
     information = np.zeros((2, 2))
     errors = [max(error or 0.0, _SMALLEST_ERROR) for error in (sample.a_error, sample.b_error)]
     if sample.a is not None and sample.b is not None:
-        correlation = np.clip(sample.covariance / (errors[0] * errors[1]), -0.999, 0.999)
-        inverse = np.linalg.inv(np.array([[1.0, correlation], [correlation, 1.0]]))
-        return np.asarray(inverse / np.outer(errors, errors))
+        correlation = min(max(sample.covariance / (errors[0] * errors[1]), -0.999), 0.999)
+        both = -correlation / (errors[0] * errors[1])
+        return np.array([[errors[0] ** -2, both], [both, errors[1] ** -2]]) / (1 - correlation**2)
     for part, value in enumerate((sample.a, sample.b)):
         if value is not None:
             information[part, part] = errors[part] ** -2

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
@@ -96,9 +96,18 @@ def samples_of_output(store: Store) -> Iterator[Sample]:
             ]
         )
     require_sound(table, PAIRS, store.location)
-    truths: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    yield from samples_of_pairs(table.to_pylist())
+
+
+def samples_of_pairs(pairs: Iterable[Mapping[str, Any]]) -> Iterator[Sample]:
+    """As `samples_of_output`, from rows of pairs.parquet.
+
+    Args:
+        pairs: the rows; those of earlier versions may lack columns.
+    """
+    truths: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     borders: dict[str, list[Sample]] = {}
-    rows = [row for row in table.to_pylist() if row["camera"] is not None]
+    rows = [row for row in pairs if row["camera"] is not None]
     measured_with = Counter(row["noisy_sha1"] for row in rows if row.get(_LINES))
     for row in rows:
         if row["iso"]:
@@ -115,11 +124,12 @@ def samples_of_output(store: Store) -> Iterator[Sample]:
                 borders[sha1] = list(_of_border(row["camera"], iso, sha1, border, _span(row)))
     for found in borders.values():
         yield from found
-    for pairs in truths.values():
+    for of_truth in truths.values():
         measured = {
-            name: min((row.get(name) for row in pairs), key=lambda value: value is not None) for name in _OWN
+            name: min((row.get(name) for row in of_truth), key=lambda value: value is not None)
+            for name in _OWN
         }
-        yield from _of_row({**pairs[0], **measured}, "gt_", pairs[0]["gt_iso"], Method.PHOTO)
+        yield from _of_row({**of_truth[0], **measured}, "gt_", of_truth[0]["gt_iso"], Method.PHOTO)
 
 
 def _less_sure(sample: Sample, factor: float) -> Sample:
@@ -128,12 +138,12 @@ def _less_sure(sample: Sample, factor: float) -> Sample:
     return replace(sample, a_error=a_error, b_error=b_error, covariance=sample.covariance * factor**2)
 
 
-def _span(row: dict[str, Any]) -> float | None:
+def _span(row: Mapping[str, Any]) -> float | None:
     black, white = row.get("black_level"), row.get("white_level")
     return white - sum(black) / len(black) if black and white is not None else None
 
 
-def _of_row(row: dict[str, Any], prefix: str, iso: int, method: Method) -> Iterator[Sample]:
+def _of_row(row: Mapping[str, Any], prefix: str, iso: int, method: Method) -> Iterator[Sample]:
     """The samples of one photo of a pair; of a folder of an earlier version, only what was sure by itself."""
     for number, color in enumerate(COLORS):
         lines = row.get(_LINES) if method is Method.PAIR else None

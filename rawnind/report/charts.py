@@ -5,6 +5,8 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -27,6 +29,7 @@ _STYLE = {
 }  # fmt: skip
 
 Points = Sequence[tuple[float, float]]
+Point = TypeVar("Point")
 
 
 def histogram(
@@ -67,22 +70,53 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def curves(series: Mapping[str, Points], title: str, labels: tuple[str, str]) -> str:
-    """Points by ISO, joined by lines, one line per name, on logarithmic axes.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """What one series measured by ISO, all as (ISO, y) above 0.
+
+    Attributes:
+        single: single measurements.
+        together: what those of one ISO say together.
+        unsure: the same, where it may be too high.
+        line: the curve through all of them.
+    """
+
+    single: Points
+    together: Points
+    unsure: Points
+    line: Points
+
+
+def fits(series: Mapping[str, Fit], title: str, labels: tuple[str, str]) -> str:
+    """Curves over ISO on logarithmic axes, one line per name, with what they go through: single measurements as small points.
+
+    The axis of y is that of the lines and of what single measurements say together; a single one may lie outside of it.
 
     Args:
-        series: name -> (ISO, y), all above 0.
+        series: by name.
         title: of the chart.
         labels: of both axes.
     """
+    many = sum(len(each.single) for each in series.values()) > _MOST_MARKS
     with _chart(title, legend=len(series) > 1) as (axes, svg):
-        for (name, points), color in zip(series.items(), _colors(), strict=False):
-            axes.loglog(
-                *zip(*sorted(points), strict=True), marker="o", ms=3, lw=1, color=color, label=_plain(name)
-            )
-        _iso_axis(axes, [x for points in series.values() for x, _ in points])
+        for (name, each), color in zip(series.items(), _colors(), strict=False):
+            for points, size, style in (
+                (each.together, 18, {"color": color}),
+                (each.unsure, 18, {"edgecolors": color, "facecolors": "none", "linewidths": 1}),
+            ):
+                axes.scatter(*_columns(points), s=size, zorder=3, **style)
+            axes.scatter(*_columns(each.single), s=5, alpha=0.4, color=color, linewidths=0, rasterized=many)
+            axes.plot(*_columns(each.line), lw=1.1, color=color, label=_plain(name))
+        shown = [point for each in series.values() for point in (*each.together, *each.unsure, *each.line)]
+        axes.set_yscale("log")
+        axes.set_ylim(min(y for _, y in shown) / 2, max(y for _, y in shown) * 2)
+        _iso_axis(axes, [x for x, _ in shown])
         _label(axes, labels)
     return svg[0]
+
+
+def _columns(points: Points) -> tuple[Sequence[float], Sequence[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def scatter(series: Mapping[str, Points], title: str, labels: tuple[str, str], *, iso: bool = False) -> str:
@@ -172,13 +206,13 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$").lstrip("_") or "unknown"
 
 
-def joined(groups: Iterable[tuple[str, tuple[float, float]]]) -> dict[str, list[tuple[float, float]]]:
+def joined(groups: Iterable[tuple[str, Point]]) -> dict[str, list[Point]]:
     """(name, point) by name, in the order of the names.
 
     >>> joined([("b", (1, 2)), ("a", (3, 4)), ("b", (5, 6))])
     {'a': [(3, 4)], 'b': [(1, 2), (5, 6)]}
     """
-    found: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[Point]] = {}
     for name, point in groups:
         found.setdefault(name, []).append(point)
     return dict(sorted(found.items()))

@@ -3,9 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from rawnind.report.charts import curves, histogram, joined, scatter
+from rawnind.noise.profile import CameraNoise, profiles
+from rawnind.noise.samples import Method, Sample, samples_of_pairs
+from rawnind.report.charts import Fit, fits, histogram, joined, scatter
 
 Row = Mapping[str, Any]
 
@@ -65,30 +68,76 @@ def _histogram(
         yield histogram(values, title, limits={} if limit is None else {key: limit}, span=span)
 
 
+_NOISE: tuple[tuple[str, str, str, Callable[[float], float]], ...] = (
+    ("a", "Shot noise: a of green", "levels", lambda a: a),
+    ("b", "Read noise: root of b of green", "levels", lambda b: b**0.5),
+)
+"""Part of variance = a * level + b, title, unit, and what is drawn of it."""
+_COLOR = "green"
+_SURE_ENOUGH = 0.5
+"""Standard error, as a share of what all photos say, up to which a single photo is drawn."""
+_STEPS = 32  # of a curve
+
+
 def _noise(pairs: Sequence[Row]) -> Iterator[str]:
-    """Noise of green by ISO, of noisy photos and of ground truths: variance = a * level + b."""
-    measures: tuple[tuple[str, str, str, Callable[[float], float]], ...] = (
-        ("a", "Shot noise: a of green", "levels", lambda a: a),
-        ("b", "Read noise: root of b of green", "levels", lambda b: b**0.5),
-    )
-    for letter, title, unit, shown in measures:
-        found = joined(
-            (row["camera"] or "unknown camera", (row[f"{photo}iso"], shown(value)))
-            for row in pairs
-            for photo in ("", "gt_")
-            if row[f"{photo}iso"] and (value := row[f"{photo}noise_{letter}_green"])
-        )
+    for title, unit, found in noise_fits(pairs):
         if found:
-            medians = {camera: _medians(points) for camera, points in found.items()}
-            yield curves(medians, title, ("ISO", unit))
+            yield fits(found, title, ("ISO", unit))
 
 
-def _medians(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The median of each x: a camera has many photos at one ISO."""
-    by_x: dict[float, list[float]] = {}
-    for x, y in points:
-        by_x.setdefault(x, []).append(y)
-    return [(x, sorted(values)[len(values) // 2]) for x, values in sorted(by_x.items())]
+def noise_fits(pairs: Sequence[Row]) -> Iterator[tuple[str, str, dict[str, Fit]]]:
+    """The noise of green of each camera by ISO, as `rawnind noise` pools it, with the photos that it is pooled from.
+
+    Args:
+        pairs: rows of pairs.parquet.
+
+    Yields:
+        Title, unit, and what was measured by camera; of shot noise, then of read noise.
+    """
+    samples = joined((sample.camera, sample) for sample in samples_of_pairs(pairs) if sample.color == _COLOR)
+    cameras = profiles(samples_of_pairs(pairs))
+    for part, title, unit, shown in _NOISE:
+        found = {each.camera: _fit(each, part, shown, samples.get(each.camera, ())) for each in cameras}
+        yield (
+            title,
+            unit,
+            {name: fit for name, fit in found.items() if fit.together or fit.unsure or fit.line},
+        )
+
+
+def _fit(camera: CameraNoise, part: str, shown: Callable[[float], float], samples: Sequence[Sample]) -> Fit:
+    """One part of a camera's noise; a value that is the curve's alone is no point.
+
+    Args:
+        camera: its profile.
+        part: `a` or `b`.
+        shown: what is drawn of a value.
+        samples: of single photos.
+    """
+    curve = next((curve for curve in camera.curves if curve.color == _COLOR), None)
+    entries = [entry for entry in camera.entries if entry.color == _COLOR]
+    points: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
+    expected: dict[int, float] = {}
+    for entry in entries:
+        value = getattr(entry, part)
+        if value and value.value > 0 and value.method is not Method.CURVE:
+            points[value.method is Method.PHOTO].append((float(entry.iso), shown(value.value)))
+        if value or curve:
+            expected[entry.iso] = value.value if value else getattr(curve, part)(entry.iso) or 0.0
+    single = [
+        (float(sample.iso), shown(found))
+        for sample in samples
+        if (found := getattr(sample, part))
+        and found > 0
+        and (getattr(sample, f"{part}_error") or 0.0) <= _SURE_ENOUGH * expected.get(sample.iso, 0.0)
+    ]
+    isos = [entry.iso for entry in entries]
+    line = [
+        (iso, shown(value))
+        for iso in np.geomspace(min(isos), max(isos), _STEPS).tolist()
+        if curve and (value := getattr(curve, part)(iso))
+    ]
+    return Fit(single=single, together=points[False], unsure=points[True], line=line)
 
 
 def _exposure(pairs: Sequence[Row]) -> Iterator[str]:

@@ -192,6 +192,23 @@ def test_no_part_is_wider_than_the_window(opened, width):
     assert opened.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
 
 
+def test_the_page_of_a_run_shows_noise_and_the_memory_of_each_stage(browser, prepared, tmp_path):
+    store = Store(str(shutil.copytree(prepared, tmp_path / "out")))
+    report(store.uri)
+    browser.get_log("browser")
+    browser.get(store.local(INDEX).as_uri())
+    assert browser.get_log("browser") == []
+    cells = [row.text.split() for row in visible(browser, "#time tbody tr")]
+    assert [row[0] for row in cells] == ["decode", "align", "mask", "write"]
+    for *_, size, unit in cells:
+        assert (int(size.replace(",", "")) > 0, unit) == (True, "MB")
+    for part in ("Shot noise: a of green", "Read noise: root of b of green"):
+        (chart,) = visible(browser, f'svg[aria-label="{part}"]')
+        assert min(chart.size.values()) > 100
+        assert len(chart.find_elements(By.CSS_SELECTOR, "use")) > 10
+    assert browser.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
+
+
 def load(browser, address):
     """CPU seconds of the browser's main thread until the page is loaded, and seconds on the clock."""
     browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})

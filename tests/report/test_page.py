@@ -1,6 +1,7 @@
 """The page of a report: complete, honest about what is missing, and harmless whatever a folder's names are."""
 
 import base64
+import json
 import re
 import shutil
 import uuid
@@ -20,16 +21,18 @@ from click.testing import CliRunner
 from rawnind.cli import main
 from rawnind.errors import ConfigError, ManifestError, NotPreparedError, OutputError
 from rawnind.exit_codes import ExitCode
+from rawnind.noise.run import noise
 from rawnind.outcomes import whole_scene_result
-from rawnind.output.events import EventLog
+from rawnind.output.events import EventLog, read_events
 from rawnind.output.journal.journal import Journal
 from rawnind.output.manifest import MANIFEST_YAML, PAIRS, write_manifest
 from rawnind.output.store import Store
 from rawnind.reasons import Outcome, Reason
 from rawnind.records import Cfa
+from rawnind.report.figures import noise_fits
 from rawnind.report.page import INDEX, report
 from rawnind.report.previews import preview
-from rawnind.report.tables import coverage
+from rawnind.report.tables import coverage, stages
 from rawnind.report.thumbnails import Thumbnails
 from rawnind.report.verdicts import advice, verdict
 from rawnind.source.index import load_index
@@ -175,6 +178,69 @@ def test_charts_take_names_as_text(maker):
     page = page_of(maker.store)
     assert sum(tag == "script" for tag, _ in page.elements) == 1
     assert "$x$ &amp; alert(1)" in maker.store.read(INDEX).decode()
+
+
+def commit(scene, **telemetry):
+    return {"event": "commit", "scene": scene, "telemetry": telemetry}
+
+
+def test_stages_have_the_sum_of_their_seconds_and_the_largest_memory():
+    found = stages(
+        [
+            {"event": "begin"},
+            commit("bayer/a", decode_seconds=1.0, mask_seconds=4.0, decode_memory_bytes=3e8, mask_memory_bytes=5e8,
+                   peak_memory_bytes=9e8),
+            commit("bayer/b", fetch_seconds=0.5, decode_seconds=2.0, mask_seconds=9.0, peak_memory_bytes=1e9),
+            commit("bayer/c", decode_seconds=1.0, decode_memory_bytes=2e8, peak_memory_bytes=8e8),
+        ]
+    )  # fmt: skip
+    assert found.seconds == {"decode": 4.0, "mask": 13.0, "fetch": 0.5}
+    assert found.memory == {"decode": 3e8, "mask": 5e8}
+    assert (found.peak, found.scenes, found.measured) == (1e9, 3, 2)
+    assert found.slowest == (("bayer/b", 11.5), ("bayer/a", 5.0), ("bayer/c", 1.0))
+
+
+def test_the_page_of_a_run_has_time_and_memory_of_each_stage(prepared, tmp_path):
+    store = Store(str(shutil.copytree(prepared, tmp_path / "out")))
+    page_of(store)
+    text = store.read(INDEX).decode()
+    table = text.partition('<section id="time">')[2].partition("</table>")[0]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall("<tr>(<td>.*?)</tr>", table)]
+    assert [row[0] for row in rows] == ["decode", "align", "mask", "write"]
+    expected = stages(read_events(store))
+    assert [row[1] for row in rows] == [f"{seconds:.1f}" for seconds in expected.seconds.values()]
+    assert [row[4] for row in rows] == [f"{size / 1e6:,.0f} MB" for size in expected.memory.values()]
+    assert f"measured in {expected.measured} of {expected.scenes} scenes" in text
+
+
+def test_the_noise_charts_have_what_the_noise_command_writes(prepared, tmp_path):
+    noise(prepared, to=tmp_path)
+    written = {each["camera"]: each for each in json.loads((tmp_path / "noise.json").read_text())["cameras"]}
+    pairs = pq.read_table(prepared / PAIRS).to_pylist()
+    for part, (_, _, found) in zip("ab", noise_fits(pairs), strict=True):
+        assert found
+        for camera, fit in found.items():
+            values = {
+                entry["iso"]: (entry[part]["value"] ** (1 if part == "a" else 0.5), entry[part]["method"])
+                for entry in written[camera]["profiles"]
+                if entry["color"] == "green" and entry[part] and entry[part]["method"] != "curve"
+            }
+            drawn = {iso: (y, True) for iso, y in fit.together} | {iso: (y, False) for iso, y in fit.unsure}
+            assert drawn == {
+                iso: (pytest.approx(y), method != "photo") for iso, (y, method) in values.items()
+            }
+            (curve,) = (each for each in written[camera]["curves"] if each["color"] == "green")
+            for iso, y in fit.line:
+                expected = (
+                    curve["a_per_iso"] * iso
+                    if part == "a"
+                    else (curve["b_fixed"] + curve["b_per_iso2"] * iso**2) ** 0.5
+                )
+                assert y == pytest.approx(expected)
+            assert all(y > 0 for _, y in fit.single)
+    titles = ("Shot noise: a of green", "Read noise: root of b of green")
+    copy = Store(str(shutil.copytree(prepared, tmp_path / "out")))
+    assert set(titles) <= set(page_of(copy).named("aria-label"))
 
 
 def test_the_page_needs_nothing_but_itself(kept):
