@@ -169,6 +169,8 @@ Scenes: {scene_sum}. Pairs: {pair_sum}.
 | val | {val_scenes} | {val_crops} | 10 % of the other scenes, by the SHA-256 of their name |
 | train | {train_scenes} | {train_crops} | the rest, without photos of other splits |
 
+Scenes are not chosen by their ISO. What each ISO has in the splits:
+
 | ISO | Crops of train | of val | of test |
 |---|---|---|---|
 {strata}

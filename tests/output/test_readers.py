@@ -101,6 +101,7 @@ def test_the_card_says_what_is_there_and_invents_no_licence(out):
     ):
         assert row in text
     assert "| test | 1 | 1 |" in text
+    assert "Scenes are not chosen by their ISO." in text
     assert "| 3200 | 4 | 0 | 0 |" in text
     assert "| unknown | 0 | 0 | 1 |" in text
     assert 'with `split_by="camera"` val has' in text

@@ -3,8 +3,10 @@
 import json
 import os
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from rawnind.errors import ConfigError, IndexInvalidError
 from rawnind.records import Cfa
 from rawnind.source.catalog import is_published
 from rawnind.source.index import INDEX_NAME, SkippedFiles, check_source, index_to_yaml, load_index
+from rawnind.splits import validation_scenes
 from tests.source.index_maker import FILES, entry, lay_out, listed, name, sha1, touch, why
 
 
@@ -320,3 +323,23 @@ def test_the_real_index_holds_a_photo_that_is_both_clean_and_noisy():
 def test_what_only_begins_like_a_doi_is_no_path(source):
     with pytest.raises(IndexInvalidError, match="is not a DOI; one looks like doi:10"):
         check_source(source)
+
+
+def test_each_iso_of_the_real_index_has_its_share_of_the_validation_split():
+    """The figures of docs/train.md, of noisy photos by full stop."""
+    scenes = [scene for scene in real_index().scenes if not scene.test_reserve]
+    validation = validation_scenes(scene.name for scene in scenes)
+    photos = [
+        (int(np.log2(photo.iso / 100) // 1), scene.name in validation)
+        for scene in scenes
+        for photo in scene.noisy
+        if photo.iso
+    ]
+    planned, held_out = (
+        Counter(stop for stop, _ in photos),
+        Counter(stop for stop, is_held_out in photos if is_held_out),
+    )
+    shares = [round(100 * held_out[stop] / planned[stop], 1) for stop in range(10)]
+    assert set(planned) == set(range(-1, 10))
+    assert (min(shares), max(shares)) == (8.9, 13.3)
+    assert (planned[-1], held_out[-1]) == (5, 0)
