@@ -16,8 +16,9 @@ from tests.fetch.dataverse_server import DataverseServer
 from tests.small_set import SCENES, digests
 
 NODES = """
-import pathlib, sys, time
+import os, pathlib, signal, sys, time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 import ray
 from ray.cluster_utils import Cluster
 import rawnind
@@ -73,6 +74,8 @@ def commits():  # the log of events on an object store has them later
 def crash(node):
     mark = waiting()[node]
     cluster.remove_node(node, allow_graceful=False)
+    with suppress(ProcessLookupError):  # it may outlive its raylet, and finish the scene; a machine that crashes ends both
+        os.kill(int(mark.name.rpartition("-")[2]), signal.SIGKILL)
     mark.unlink()
     (marks / mark.name.removeprefix("waiting-").rpartition("-")[0]).write_text("wait once")
 
