@@ -21,13 +21,16 @@ DEGREE = 3  # of the polynomial
 PATCHES_PER_KNOT = 2.0  # along each axis
 BENDING = 0.7  # sites: expected second difference between the coefficients of neighbouring knots, standard deviation
 EXTENT = 3.0  # sites: expected size of the coefficients, standard deviation
-WORTHWHILE = 3.0  # typical squared residual, in variances of a patch, above which a surface is fitted at all
-VISIBLE = 0.08  # sites: and the mean residual, of which each patch gives at most half a site
+WORTHWHILE = 1.5  # typical squared residual, in variances of a patch, above which a surface is fitted at all
+VISIBLE = 0.05  # sites: and the mean residual, of which each patch gives at most half a site
 LARGEST = 25.0  # squared distance in variances: a moved object is no more than 5 standard errors off
 MOST_KNOTS = 7  # along each axis
 MAY_LEAVE = 0.75  # and the share of it that the surface may leave at patches that it was not fitted to
 TOLERANCES = (256.0, 64.0, 16.0, 4.0, 1.0, 1.0, 1.0)
 """Of the weights, in units of Cauchy's: a bump that the first fit misses is no moved object."""
+CHOICE = 4  # of them: at which the penalty is chosen
+STIFFNESS = (1.0, 0.3, 0.1, 0.03)
+"""Shares of `BENDING` and of the splines' `EXTENT` that are tried: lenses need the polynomial alone."""
 FOLDS = 5  # of the patches; each is predicted from the others
 
 
@@ -54,11 +57,11 @@ def is_bent(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> bool:
     if before < WORTHWHILE or np.minimum(np.hypot(*rest[judges].T), 0.5).mean() < VISIBLE:
         return False
     knots = _Knots.spread(local.at, shape)
-    basis, information, penalty = knots.basis(local.at), _information(local), knots.penalty()
+    basis, information, penalty = knots.basis(local.at), _information(local), knots.penalty(1.0)
     predicted = np.empty_like(rest)
     for fold in range(FOLDS):
         test = np.arange(len(rest)) % FOLDS == fold
-        values, _ = _fit_robust(basis[~test], information[~test], rest[~test], penalty)
+        values, _ = _fit_robust(basis[~test], information[~test], rest[~test], [penalty])
         predicted[test] = basis[test] @ values.T
     after = _typical(squared_distance(rest - predicted, local.covariance)[judges])
     return after < MAY_LEAVE * before
@@ -67,7 +70,8 @@ def is_bent(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> bool:
 def fit_field(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> "Field":
     """Fits a smooth surface to what is left of local shifts; arguments as for `is_bent`."""
     knots = _Knots.spread(local.at, shape)
-    values, covariance = _fit_robust(knots.basis(local.at), _information(local), rest, knots.penalty())
+    penalties = [knots.penalty(share) for share in STIFFNESS]
+    values, covariance = _fit_robust(knots.basis(local.at), _information(local), rest, penalties)
     return Field(knots=knots, values=values, covariance=covariance)
 
 
@@ -77,33 +81,50 @@ def _information(local: LocalShifts) -> Float64s:
 
 
 def _fit_robust(
-    basis: Float64s, information: Float64s, rest: Float64s, penalty: Float64s
+    basis: Float64s, information: Float64s, rest: Float64s, penalties: list[Float64s]
 ) -> tuple[Float64s, Float64s]:
     """Coefficients by iteratively reweighted least squares with Cauchy's weights.
+
+    Of the penalties the one with the largest evidence is taken (D. J. C. MacKay, "Bayesian interpolation", 1992). Errors are those
+    of the first: where no patch is near, nothing says that the surface is as smooth as elsewhere.
 
     Args:
         basis: (n, k) values of the splines at the patches.
         information: (n, 2, 2) inverse covariances.
         rest: (n, 2) shifts in sites.
-        penalty: (k, k), the same for both axes.
+        penalties: (k, k) each, the same for both axes; the weakest first.
 
     Returns:
         (2, k), and their (2 k, 2 k) covariance.
     """
-    values = np.zeros((2, basis.shape[1]))
-    for tolerance in TOLERANCES:
+    values, penalty = np.zeros((2, basis.shape[1])), penalties[0]
+    for step, tolerance in enumerate(TOLERANCES):
         left = rest - basis @ values.T
         distance = np.einsum("ni,nij,nj->n", left, information, left)
         weights = 1 / (1 + distance / (4 * tolerance))
         weighted = weights[:, None, None] * information
-        normal = _normal(basis, weighted, penalty)
         right = np.einsum("nk,nij,nj->ik", basis, weighted, rest).ravel()
-        values = np.linalg.solve(normal, right).reshape(2, -1)
+        if step == CHOICE and len(penalties) > 1:
+            evidence = [_evidence(_normal(basis, weighted, each), right, each) for each in penalties]
+            penalty = penalties[int(np.argmax(evidence))]
+        values = np.linalg.solve(_normal(basis, weighted, penalty), right).reshape(2, -1)
     left = rest - basis @ values.T
     distance = np.einsum("ni,nij,nj->n", left, information, left)
     excess = max(1.0, float((weights * distance).sum() / (2 * weights.sum())))
-    covariance = np.asarray(excess * np.linalg.inv(normal), np.float64)
+    covariance = np.asarray(excess * np.linalg.inv(_normal(basis, weighted, penalties[0])), np.float64)
     return values, covariance
+
+
+def _evidence(normal: Float64s, right: Float64s, penalty: Float64s) -> float:
+    """Log of the probability of the shifts, all coefficients taken together, up to a constant.
+
+    Args:
+        normal: (2 k, 2 k) of weighted, penalised least squares.
+        right: (2 k,) right sides.
+        penalty: (k, k) in it.
+    """
+    fitted = right @ np.linalg.solve(normal, right)
+    return float((fitted - np.linalg.slogdet(normal)[1]) / 2 + np.linalg.slogdet(penalty)[1])
 
 
 def _typical(distance: Float64s) -> float:
@@ -157,8 +178,12 @@ class _Knots:
         values: Float64s = np.concatenate([splines, np.stack(powers, axis=1)], axis=1)
         return values
 
-    def penalty(self) -> Float64s:
-        """(k, k): second differences of the splines' neighbouring coefficients, and the size of all."""
+    def penalty(self, share: float) -> Float64s:
+        """(k, k): second differences of the splines' neighbouring coefficients, and the size of all.
+
+        Args:
+            share: of the splines' expected bending and size.
+        """
         sizes = [count + 3 for count in self._counts]
         bends = [np.diff(np.eye(size), n=2, axis=0) for size in sizes]
         down, across = (bend.T @ bend / BENDING**2 for bend in bends)
@@ -166,6 +191,7 @@ class _Knots:
         polynomial = (DEGREE + 1) * (DEGREE + 2) // 2
         penalty = np.eye(len(whole) + polynomial) / EXTENT**2
         penalty[: len(whole), : len(whole)] += whole
+        penalty[: len(whole), : len(whole)] /= share**2
         return penalty
 
 

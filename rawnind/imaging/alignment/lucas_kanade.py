@@ -32,6 +32,7 @@ SITE_CORRELATION = (
 )
 XTRANS_PERIOD = Cfa.X_TRANS.period
 PRODUCTS = 15  # distinct products of five columns
+SUMS = PRODUCTS + 1  # and the GT's mean
 MIN_SAMPLES = 64  # well-exposed samples of a patch, for the four unknowns
 
 
@@ -50,6 +51,21 @@ class LocalShifts:
     shift: Float64s
     covariance: Float64s
     considered: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Matches(LocalShifts):
+    """Local shifts with what their gradients' noise needs.
+
+    Attributes:
+        offset: (N, 2) int64 (dy, dx) at which the GT's patches were taken.
+        inverse: (N, 2, 2) float64 of the mean products of the GT's gradients.
+        level: (N,) float64 mean of the GT's patches in sensor values over black.
+    """
+
+    offset: Int64s
+    inverse: Float64s
+    level: Float64s
 
 
 class View(NamedTuple):
@@ -86,7 +102,7 @@ def view(photo: Photo, values: NDArray[Any]) -> View:
 
 def reduced_shifts(  # noqa: PLR0917
     ground_truth: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int
-) -> LocalShifts:
+) -> Matches:
     """Local shifts from the reduced greens, all in reduced pixels.
 
     Args:
@@ -103,7 +119,7 @@ def reduced_shifts(  # noqa: PLR0917
 
 def site_shifts(  # noqa: PLR0917
     ground_truth: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int
-) -> LocalShifts:
+) -> Matches:
     """Local shifts from the mosaics' green sites, all in sites.
 
     Args:
@@ -135,23 +151,23 @@ def weighted_median(values: Float64s, weights: Float64s) -> float:
     return float(values[order[np.searchsorted(total, total[-1] / 2)]])
 
 
-def _solve(sums: Float64s, at: Float64s, offsets: Int64s, correlation: float) -> LocalShifts:
+def _solve(sums: Float64s, at: Float64s, offsets: Int64s, correlation: float) -> Matches:
     """Solves the normal equations of each patch; patches without contrast, or with a gain unlike the photo's, are left out.
 
     The shift is b / a with one gain a for the whole photo, the weighted median: a patch's own gain is unreliable where it has
     little contrast.
 
     Args:
-        sums: (N, 15) sums of products of (gt, gt_y, gt_x, 1, noisy) with each other, upper triangle.
+        sums: (N, 16) sums of products of (gt, gt_y, gt_x, 1, noisy) with each other, upper triangle, and the GT's mean.
         at: (N, 2) middles of the patches.
         offsets: (N, 2) where the GT's patches were taken.
         correlation: variance of a sum of the samples over that of independent samples.
     """
     full = np.zeros((len(sums), 5, 5))
     rows, columns = np.triu_indices(5)
-    full[:, rows, columns] = full[:, columns, rows] = sums
+    full[:, rows, columns] = full[:, columns, rows] = sums[:, :PRODUCTS]
     solvable = (full[:, 3, 3] >= MIN_SAMPLES) & (np.linalg.cond(full[:, :4, :4]) < 1e12)
-    full, at, offsets = full[solvable], at[solvable], offsets[solvable]
+    full, at, offsets, level = full[solvable], at[solvable], offsets[solvable], sums[solvable, PRODUCTS]
     inverse, right = np.linalg.inv(full[:, :4, :4]), full[:, :4, 4]
     fitted = np.einsum("nij,nj->ni", inverse, right)
     residual = np.maximum(full[:, 4, 4] - np.einsum("ni,ni->n", fitted, right), 0) / (full[:, 3, 3] - 4)
@@ -159,11 +175,14 @@ def _solve(sums: Float64s, at: Float64s, offsets: Int64s, correlation: float) ->
     gains, errors = fitted[:, 0], np.sqrt(covariance[:, 0, 0])
     gain = weighted_median(gains, np.abs(gains) / (errors + 1e-9)) if len(gains) else 0.0
     keep = (np.abs(gains - gain) < GAIN_TOLERANCE * gain + 3 * errors) & (gain > 0)
-    return LocalShifts(
+    return Matches(
         at=at[keep],
         shift=offsets[keep] + fitted[keep, 1:3] / (gain or 1.0),
         covariance=covariance[keep, 1:3, 1:3] / (gain or 1.0) ** 2 + _model_error(inverse[keep, 1:3, 1:3]),
         considered=len(gains),
+        offset=offsets[keep],
+        inverse=inverse[keep, 1:3, 1:3] * full[keep, 3, 3, None, None],
+        level=level[keep],
     )
 
 
@@ -208,7 +227,7 @@ def _products(
         noisy: (n, m) float32 green over black.
         limits: of GT and noisy photo: samples from here on are skipped as overexposed.
         slope: (2, 2) change of the shift (dy, dx) per sample down and across.
-        out: (15,) float64, written: upper triangle row by row.
+        out: (16,) float64, written: upper triangle row by row, and the mean of `gt`.
     """
     mean_gt, mean_noisy = _mean(gt), _mean(noisy)
     zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
@@ -216,6 +235,7 @@ def _products(
     x_down, x_across = np.float32(slope[1, 0]), np.float32(slope[1, 1])
     middle = np.float32((noisy.shape[0] - 1) / 2), np.float32((noisy.shape[1] - 1) / 2)
     out[:] = 0
+    out[PRODUCTS] = mean_gt
     for i in range(noisy.shape[0]):
         above, here, below, line = gt[i], gt[i + 1], gt[i + 2], noisy[i]
         down = np.float32(i) - middle[0]
@@ -250,9 +270,9 @@ def _reduced_sums(  # noqa: PLR0917
         patch: samples a side.
 
     Returns:
-        (N, 15) float64.
+        (N, 16) float64.
     """
-    out = np.zeros((len(corners), PRODUCTS))
+    out = np.zeros((len(corners), SUMS))
     for i in range(len(corners)):
         y, x = corners[i]
         v, u = y + offsets[i, 0], x + offsets[i, 1]
@@ -277,9 +297,9 @@ def _site_sums(  # noqa: PLR0917
         patch: sites a side.
 
     Returns:
-        (N, 15) float64.
+        (N, 16) float64.
     """
-    out = np.zeros((len(corners), PRODUCTS))
+    out = np.zeros((len(corners), SUMS))
     gt_patch, noisy_patch = np.empty((patch + 2, patch + 2), np.float32), np.empty((patch, patch), np.float32)
     for i in range(len(corners)):
         y, x = corners[i]

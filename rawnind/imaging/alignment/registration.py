@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.alignment.features import Features
+from rawnind.imaging.alignment.gradient_noise import gradient_noise, without_pull
 from rawnind.imaging.alignment.local_field import MIN_PATCHES, fit_field, is_bent, squared_distance
 from rawnind.imaging.alignment.lucas_kanade import (
     LocalShifts,
+    Matches,
     reduced_shifts,
     site_shifts,
     view,
@@ -39,8 +41,9 @@ MAX_SCALE_ERROR = 0.00025  # so that a scale of 0.1 % is 4 standard errors
 MAX_SITE_ITERATIONS = 8
 CONVERGED = 0.1  # sites that the corners move between two fits
 FIELD_ITERATIONS = 8
-FOLLOWS = 0.6  # sites
+DIAGONALS = np.array([[1, 1], [-1, 1], [1, -1], [-1, -1]])
 FIELD_CONVERGED = 0.1  # sites
+SLACK = 0.05  # share of the patches: smaller ones agree less with the same surface
 STEEPNESS_GRID = 17  # places down and across
 AGREES = 0.5  # sites; and within 3 standard errors: a patch that the transform explains
 WARP_DIGITS = 6  # of a site: sums whose order depends on the number of threads give the same bits
@@ -76,7 +79,7 @@ class _Fit:
     """A model and the local shifts that it was last compared with."""
 
     model: Model
-    local: LocalShifts
+    local: Matches
 
     @property
     def rest(self) -> Float64s:
@@ -163,37 +166,42 @@ def _bend(ground_truth: Features, noisy: Features, found: _Fit) -> _Fit:
     """Adds the smooth surface that local shifts show beyond a similarity transform, where it pays."""
     shape = (noisy.photo.mosaic.shape[0], noisy.photo.mosaic.shape[1])
     similarity = Model(values=found.model.values, errors=found.model.errors)
-    best, local = found, found.local
-    if is_bent(local, local.shift - similarity.at(local.at), shape):
-        local = _measured(ground_truth, noisy, similarity, local)
-    if not is_bent(local, local.shift - similarity.at(local.at), shape):
+
+    def pays(local: LocalShifts) -> bool:
+        return is_bent(local, local.shift - similarity.at(local.at), shape)
+
+    local: LocalShifts = found.local
+    bent = pays(local)
+    if bent:
+        local = _measured(ground_truth, noisy, similarity, found.local)
+        bent = pays(local)
+    if not bent:
         if found.agreement >= SURE:
             return found
         # the reduced green tolerates larger departures from the similarity
         local = _reduced_shifts(ground_truth, noisy, similarity, REDUCED_PATCH // 2)
-        if not is_bent(local, local.shift - similarity.at(local.at), shape):
+        if not pays(local):
             return found
+    best, before, most = found, similarity, found.agreement
     for _ in range(FIELD_ITERATIONS):
         field = fit_field(local, local.shift - similarity.at(local.at), shape)
         model = replace(similarity, field=field)
-        local = _site_shifts(ground_truth, noisy, model)
-        bent = _Fit(model=model, local=local)
-        moved = np.abs(model.at(local.at) - best.model.at(local.at)).max(initial=0)
-        if bent.agreement >= best.agreement:
-            best = bent
-        if moved < FIELD_CONVERGED:
+        matches = _site_shifts(ground_truth, noisy, model)
+        fit = _Fit(model=model, local=matches)
+        most = max(most, fit.agreement)
+        if fit.agreement >= most - SLACK:
+            best = fit
+        if np.abs(model.at(matches.at) - before.at(matches.at)).max(initial=0) < FIELD_CONVERGED:
             break
-        local = _measured(ground_truth, noisy, model, local)
+        before = model
+        local = _measured(ground_truth, noisy, model, matches)
         if len(local.at) < MIN_PATCHES:
             break
     return best
 
 
-def _measured(ground_truth: Features, noisy: Features, model: Model, local: LocalShifts) -> LocalShifts:
-    """The patches whose shifts do not follow where they are matched.
-
-    Where a texture lies in one direction, the gradient along it may be the GT's noise: the shift found there is the one that the
-    patch was matched at, with a small standard error. Matched one site further on, it moves with it.
+def _measured(ground_truth: Features, noisy: Features, model: Model, local: Matches) -> LocalShifts:
+    """Local shifts without the pull of the gradients' noise; patches whose gradients are mostly noise are left out.
 
     Args:
         ground_truth: features of the clean photo.
@@ -201,18 +209,8 @@ def _measured(ground_truth: Features, noisy: Features, model: Model, local: Loca
         model: with which the patches were matched.
         local: the patches.
     """
-    further = _site_shifts(ground_truth, noisy, replace(model, values=model.values + np.array([1, 1, 0, 0])))
-    if not len(further.at):
-        return further
-    nearest = np.hypot(*np.moveaxis(local.at[:, None] - further.at, -1, 0)).argmin(axis=1)
-    follows = np.abs(further.shift[nearest] - local.shift).max(axis=1) > FOLLOWS
-    keep = ~follows & (np.abs(further.at[nearest] - local.at).max(axis=1) < LEAST_SITE_PATCH / 2)
-    return LocalShifts(
-        at=local.at[keep],
-        shift=local.shift[keep],
-        covariance=local.covariance[keep],
-        considered=local.considered,
-    )
+    further = _site_shifts(ground_truth, noisy, model, aside=1)
+    return without_pull(local, gradient_noise(local, further))
 
 
 def _steepness(model: Model, shape: tuple[int, ...]) -> float:
@@ -243,7 +241,7 @@ def _largest_move(model: Model, before: Model, shape: tuple[int, ...]) -> float:
 
 def _reduced_shifts(
     ground_truth: Features, noisy: Features, model: Model, largest: int = REDUCED_PATCH
-) -> LocalShifts:
+) -> Matches:
     """Local shifts measured on the reduced green; each patch is matched where the model predicts it.
 
     Args:
@@ -263,21 +261,24 @@ def _reduced_shifts(
     offsets = np.rint(model.at(at) / reduction).astype(np.int64)
     views = view(ground_truth.photo, ground_truth.green), view(noisy.photo, noisy.green)
     local = reduced_shifts(*views, corners, offsets, _slopes(model, at, patch * reduction), patch)
-    return LocalShifts(
+    return replace(
+        local,
         at=local.at * reduction - rest,
         shift=local.shift * reduction,
         covariance=local.covariance * reduction**2,
-        considered=local.considered,
+        offset=local.offset * reduction,
+        inverse=local.inverse * reduction**2,
     )
 
 
-def _site_shifts(ground_truth: Features, noisy: Features, model: Model) -> LocalShifts:
+def _site_shifts(ground_truth: Features, noisy: Features, model: Model, aside: int = 0) -> Matches:
     """Local shifts measured on the green sites; each patch is matched where the model predicts it.
 
     Args:
         ground_truth: features of the clean photo.
         noisy: features of the noisy photo.
         model: the transform so far.
+        aside: sites from there along both axes, in another direction for each next patch; at most 1.
 
     Returns:
         Positions and shifts in sites.
@@ -287,6 +288,7 @@ def _site_shifts(ground_truth: Features, noisy: Features, model: Model) -> Local
     corners, patch = _patch_corners(shape, model, max(largest, LEAST_SITE_PATCH), 1, margin=4)
     at = corners + (patch - 1) / 2 - (np.array(shape) - 1) / 2
     offsets = np.rint(model.at(at)).astype(np.int64)
+    offsets += aside * DIAGONALS[np.arange(len(at)) % len(DIAGONALS)]
     views = view(ground_truth.photo, ground_truth.photo.mosaic), view(noisy.photo, noisy.photo.mosaic)
     return site_shifts(*views, corners, offsets, _slopes(model, at, patch), patch)
 
