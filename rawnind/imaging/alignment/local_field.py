@@ -21,7 +21,10 @@ DEGREE = 3  # of the polynomial
 PATCHES_PER_KNOT = 2.0  # along each axis
 BENDING = 0.7  # sites: expected second difference between the coefficients of neighbouring knots, standard deviation
 EXTENT = 3.0  # sites: expected size of the coefficients, standard deviation
-WORTHWHILE = 1.5  # typical squared residual, in variances of a patch, above which a surface is fitted at all
+WORTHWHILE = 3.0  # typical squared residual, in variances of a patch, above which a surface is fitted at all
+SMALL = 1.5  # and where neighbours explain a part of it
+NEIGHBOURS = 8
+ASKED = 200  # patches at most that neighbours are to predict
 VISIBLE = 0.05  # sites: and the mean residual, of which each patch gives at most half a site
 LARGEST = 25.0  # squared distance in variances: a moved object is no more than 5 standard errors off
 MOST_KNOTS = 7  # along each axis
@@ -54,7 +57,9 @@ def is_bent(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> bool:
     if np.count_nonzero(judges) < MIN_INFORMATIVE:
         return False
     before = _typical(squared_distance(rest, local.covariance)[judges])
-    if before < WORTHWHILE or np.minimum(np.hypot(*rest[judges].T), 0.5).mean() < VISIBLE:
+    if before < SMALL or np.minimum(np.hypot(*rest[judges].T), 0.5).mean() < VISIBLE:
+        return False
+    if before < WORTHWHILE and not _is_shared(local, rest, judges):
         return False
     knots = _Knots.spread(local.at, shape)
     basis, information, penalty = knots.basis(local.at), _information(local), knots.penalty(1.0)
@@ -65,6 +70,26 @@ def is_bent(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> bool:
         predicted[test] = basis[test] @ values.T
     after = _typical(squared_distance(rest - predicted, local.covariance)[judges])
     return after < MAY_LEAVE * before
+
+
+def _is_shared(local: LocalShifts, rest: Float64s, judges: NDArray[np.bool_]) -> bool:
+    """Whether patches depart as their neighbours do; much less work than to fit a surface, which few pairs need.
+
+    Args:
+        local: the patches.
+        rest: (n, 2) their departures in sites.
+        judges: (n,) bool: those that are asked.
+    """
+    asked = np.flatnonzero(judges)
+    asked = asked[:: 1 + len(asked) // ASKED]
+    distance = ((local.at[asked, None] - local.at) ** 2).sum(axis=2)
+    near = np.argpartition(distance, NEIGHBOURS, axis=1)[:, : NEIGHBOURS + 1]  # with the patch itself
+    weight = _information(local)[near] * (near != asked[:, None])[:, :, None, None]
+    summed = np.einsum("nkij,nkj->ni", weight, rest[near])
+    predicted = np.linalg.solve(weight.sum(axis=1), summed[:, :, None])[:, :, 0]
+    own, covariance = rest[asked], local.covariance[asked]
+    left = _typical(squared_distance(own - predicted, covariance))
+    return left < MAY_LEAVE * _typical(squared_distance(own, covariance))
 
 
 def fit_field(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> "Field":
