@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from rawnind.imaging.alignment.registration import SITE_PATCH, Registration
 from rawnind.imaging.coordinates import Rect
 
-SURELY = 3.0  # standard errors by which a patch's shift is taken to be smaller than measured, and a surface to be wrong
+SURELY = 3.0  # standard errors by which a patch's shift is taken to be smaller than measured
+UNSURE = 4.0  # standard errors by which a surface is taken to be wrong: the worst of a whole photo
 AREA = 32  # sites: side of the areas in which a surface is judged
 
 
@@ -20,7 +21,7 @@ class Misalignment:
         boxes: (n, 4) int64 top, left, bottom, right of the area that each patch stands for, in sites of `rect`.
         left: (n,) float64 at least so many sites are left there: the length of the patch's shift less three standard errors.
         areas: (m, 4) int64 top, left, bottom, right of all parts of `rect` where the warp is a smooth surface; else none.
-        unsure: (m,) float64 so many sites may be left there: three standard errors of the surface.
+        unsure: (m,) float64 so many sites may be left there: four standard errors of the surface.
     """
 
     boxes: NDArray[np.int64]
@@ -49,7 +50,7 @@ class Misalignment:
             corners = np.mgrid[0 : rect.height : AREA, 0 : rect.width : AREA].reshape(2, -1).T
             areas = np.concatenate([corners, corners + AREA - 1], axis=1)
             middles = corners + (AREA - 1) / 2 + np.array([rect.top, rect.left]) - (np.array(shape) - 1) / 2
-            unsure = SURELY * registration.error(middles)
+            unsure = UNSURE * registration.error(middles)
         return cls(
             boxes=np.maximum(boxes, 0),
             left=np.maximum(length - SURELY * error, 0),
