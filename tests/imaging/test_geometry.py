@@ -106,6 +106,19 @@ def test_smooth_local_shifts_of_a_rolled_and_zoomed_pair_are_followed():
     assert max(errors(finished(made), made)) < 0.25
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 455632914, "displacement": (-4.57, -3.28), "field": "bump", "amplitude": 2.46, "iso": 152},
+        {"seed": 7, "displacement": (3.5, 9.4), "field": "radial", "amplitude": 2.5, "iso": 3400},
+    ],
+    ids=lambda changes: changes["field"],
+)
+def test_a_surface_over_a_dark_sky_is_not_drawn_to_whole_sites_by_noise(changes):
+    made = render_warp(case(motif="rocket.jpg", height=1024, width=1536, **changes))
+    assert max(errors(finished(made), made)) < 0.25
+
+
 def test_where_no_patch_shows_a_smooth_shift_it_is_not_trusted():
     at = np.stack(np.meshgrid(np.arange(-250, 251, 50), np.arange(-400, 1, 50)), axis=-1).reshape(-1, 2) * 1.0
     shift = np.stack([1 + (at[:, 1] / 400) ** 2, at[:, 0] / 250], axis=1)
