@@ -177,16 +177,15 @@ def build_pipeline(job: Job, todo: Sequence[Chunk], bridge: Any, *, pool: Pool) 
             min_size=1,
             max_size=pool.workers,
             max_tasks_in_flight_per_actor=_QUEUED,
-            max_concurrent_calls_per_actor=_QUEUED if job.fetched else None,
-            enable_true_multi_threading=bool(job.fetched),
+            max_concurrent_calls_per_actor=_QUEUED,
+            enable_true_multi_threading=True,
         ),
         num_cpus=job.options.cpus_per_scene,
         # so that Ray does not place too many workers on one node, and an autoscaler sees what they need
         memory=None if is_local() else pool.needed,
     )
-    if job.fetched:
-        # Ray adds workers where more calls are queued than run; here both of a worker run, and it would never have a second one.
-        rows.context.autoscaling_config.actor_pool_util_upscaling_threshold /= _QUEUED
+    # Ray adds workers where more calls are queued than run; here both of a worker run, and it would never have a second one.
+    rows.context.autoscaling_config.actor_pool_util_upscaling_threshold /= _QUEUED
     rows.set_name("scenes")  # for the dashboard
     return rows
 
@@ -252,7 +251,8 @@ _MOST_ROWS, _BLOCKS_PER_WORKER = 64, 100
 
 
 _QUEUED = 2
-"""Blocks queued at a worker: with one, Ray does not scale the pool up. The bridge limits how many scenes are in flight."""
+"""Blocks at a worker: one that it processes and one that it fetches or commits meanwhile. The bridge limits how many scenes are in
+flight."""
 
 
 def quiet_ray_data() -> None:

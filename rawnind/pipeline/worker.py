@@ -4,6 +4,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,7 @@ from rawnind.output.store import Store
 from rawnind.pipeline.bridge_link import BridgeLink
 from rawnind.pipeline.job import Assignment
 from rawnind.pipeline.malloc import keep_freed_memory
-from rawnind.pipeline.scene_chunk import process_chunk
+from rawnind.pipeline.scene_chunk import Attempt, process_chunk
 from rawnind.pipeline.trouble import FATAL, decode_trouble, encode_trouble
 from rawnind.records import Scene
 from rawnind.source.fingerprint import fingerprint
@@ -61,8 +62,8 @@ class SceneWorker:
     It returns one row: `scenes`, the number of those whose results it has committed, and `trouble` (JSON; an error that must stop the run,
     else empty).
 
-    Ray may call it in two threads. Where photos are fetched, one of them fetches the next scene while the other processes the present
-    one; only one processes.
+    Ray calls it in two threads, of which only one processes at a time: while the bridge checks and commits a scene of one, the other
+    processes the next one, and where photos are fetched, it fetches them while the other processes the present one.
 
     Args:
         assignment: the run, its bridge, and how to process.
@@ -83,16 +84,17 @@ class SceneWorker:
         # The driver imports this module too, and needs neither numba nor LibRaw.
         from rawnind.pipeline.scene_attempt import SceneAttempt
 
-        self._attempt = SceneAttempt(assignment, store=self._store, overdue=self._link.commit_in_background)
+        attempt = SceneAttempt(assignment, store=self._store, overdue=self._link.commit_in_background)
+        # One thread processes every scene: glibc keeps freed memory for each thread, and two would keep 150 MB more.
+        thread = ThreadPoolExecutor(1, thread_name_prefix="rawnind-scene")
+        self._attempt: Attempt = lambda chunk, lost: thread.submit(attempt, chunk, lost).result()
 
     def __call__(self, block: pa.Table) -> dict[str, list[Any]]:
         """Processes a block of `scene_row`s."""
         done, trouble = 0, ""
         try:
             for row in block.to_pylist():
-                chunk = _chunk(row)
-                if self._link.admitted(chunk.name):
-                    done += self._serve(chunk, row.get("files"))
+                done += self._serve(_chunk(row), row.get("files"))
             self._link.commit()
         except FATAL as error:
             trouble = encode_trouble(error)
@@ -101,14 +103,16 @@ class SceneWorker:
         return {"scenes": [done], "trouble": [trouble]}
 
     def _serve(self, chunk: Chunk, listed: bytes | None) -> bool:
-        """Processes what was admitted and commits its scene's result; False where there is none yet, or the run was stopped before."""
-        if listed is None:
-            with self._turn:
-                done = self.process(chunk.scene) if chunk.count == 1 else self._process_chunk(chunk)
-            if done:
-                self._link.add(done)
-            return done is not None
-        return self._fetch_and_process(chunk.scene, listed)
+        """Processes a row and commits its scene's result; False where there is none yet, or it is not to be processed any more."""
+        if listed is not None:
+            return self._link.admitted(chunk.name) and self._fetch_and_process(chunk.scene, listed)
+        with self._turn:
+            if not self._link.admitted(chunk.name):
+                return False
+            done = self.process(chunk.scene) if chunk.count == 1 else self._process_chunk(chunk)
+        if done:
+            self._link.add(done)  # while the other thread processes the next scene
+        return done is not None
 
     def _fetch_and_process(self, scene: Scene, listed: bytes) -> bool:
         files = _FILES.validate_json(listed)

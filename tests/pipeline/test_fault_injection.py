@@ -53,6 +53,13 @@ def test_a_run_survives_workers_killed_while_they_publish_files(prepare, faults,
     assert is_whole(tmp_path / "out")
 
 
+def test_one_worker_begins_the_next_scene_while_the_bridge_commits_the_last_one(prepare, tmp_path, is_whole):
+    prepare(cpus_per_scene=2)
+    assert is_whole(tmp_path / "out")
+    (ready,) = (line for line in events(tmp_path / "out", "state") if line["to"] == "ready")
+    assert ready["peak_in_flight"] == 2
+
+
 def test_a_run_survives_bridges_killed_while_they_publish_files_and_keeps_its_limit_of_scenes_in_flight(
     prepare, faults, tmp_path, is_whole
 ):
