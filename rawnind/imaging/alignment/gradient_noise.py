@@ -33,6 +33,8 @@ def gradient_noise(local: Matches, aside: Matches) -> Float64s:
         return np.zeros(len(local.at))
     distance = np.hypot(*np.moveaxis(local.at[:, None] - aside.at, -1, 0))
     nearest, both = distance.argmin(axis=1), distance.min(axis=1) < 1
+    if not both.any():
+        return np.zeros(len(local.at))
     moved = aside.offset[nearest] - local.offset
     followed = aside.shift[nearest] - local.shift
     by_noise = np.einsum("nij,nj->ni", local.inverse, moved)

@@ -53,3 +53,9 @@ def test_shifts_without_the_pull_are_true_within_their_errors():
     plain = np.linalg.solve(biased.sum(axis=0), np.einsum("nij,nj->i", biased, here.shift))
     assert np.abs(mean - TRUE).max() < 0.02
     assert np.abs(plain - TRUE).max() > 0.1
+
+
+def test_patches_of_which_none_was_matched_twice_have_no_known_noise():
+    _, here = matched(np.array([3, -7]), 7)
+    elsewhere = replace(here, at=here.at + 20)
+    assert not gradient_noise(here, elsewhere).any()
