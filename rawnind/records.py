@@ -154,7 +154,8 @@ class BorderNoise:
     Attributes:
         b: variance of a single red, green and blue site, in levels squared: read noise and rounding.
         b_error: standard errors.
-        row: standard deviation of what all sites of a row have in common, in levels; None where it was not measured.
+        row: standard deviation of what all sites of a row have in common, in levels; below zero where rows scatter less than single
+            sites explain; None where it was not measured.
         row_error: its standard error.
     """
 
@@ -162,7 +163,7 @@ class BorderNoise:
 
     b: Three
     b_error: Three
-    row: NonNegative | None
+    row: float | None
     row_error: NonNegative | None
 
     @property

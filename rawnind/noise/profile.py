@@ -208,13 +208,29 @@ def _row(samples: Sequence[Sample]) -> Value | None:
     known = [
         (sample.row, sample.row_error) for sample in samples if sample.row is not None and sample.row_error
     ]
-    if not known:
+    return _row_of_borders(known) if known else None
+
+
+def _row_of_borders(photos: Sequence[tuple[float, float]]) -> Value | None:
+    """The row noise that several photos show together; None where it is nothing.
+
+    Variances are averaged, below zero too, as far as they are large: a deviation that is cut at zero, or a weight that grows as the
+    measured value falls, would change the mean.
+
+    Args:
+        photos: signed standard deviation of each, and its standard error.
+    """
+    found, errors = np.array(photos).T
+    variances, errors = found * np.abs(found), 2 * np.abs(found) * errors
+    mean = float(variances.mean())
+    error = float(np.sum(errors**2)) ** 0.5 / len(found)
+    scatter = float(np.sum(((variances - mean) / errors) ** 2)) / max(len(found) - 1, 1)
+    if mean <= 0:
         return None
-    found, errors = np.array(known).T
-    weights = errors**-2.0
+    value = mean**0.5
     return Value(
-        value=float(np.average(found, weights=weights)),
-        error=float(weights.sum() ** -0.5),
+        value=value,
+        error=error * max(scatter, 1.0) ** 0.5 / (2 * value),
         photos=len(found),
         method=Method.BORDER,
     )

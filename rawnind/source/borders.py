@@ -4,6 +4,7 @@ Files hold there what the camera wrote: masked sites, or picture, zeros, data of
 read noise: its mean is the black level, neighbouring sites are independent, rounding is not all, and all borders agree.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -211,6 +212,8 @@ def _before_cut(variance: float, black: float) -> float:
 def _row_noise(borders: Sequence[_Border], variance: float) -> tuple[float, float] | None:
     """Standard deviation of what all sites of a row have in common, and its standard error, in sensor values.
 
+    Below zero where rows scatter less than single sites explain: without such photos the mean of several would be too high.
+
     Args:
         borders: those beside the rows.
         variance: of a single site.
@@ -225,7 +228,5 @@ def _row_noise(borders: Sequence[_Border], variance: float) -> tuple[float, floa
     left = left[_without_outliers(left)]
     free = left.size * (1 - 1 / _ROWS)
     total, single = float(np.sum(left**2)) / free, variance / width
-    if total <= single:
-        return None
-    row = (total - single) ** 0.5
-    return row, total * float(np.sqrt(2 / free)) / (2 * row)
+    row = math.copysign(abs(total - single) ** 0.5, total - single)
+    return row, total * float(np.sqrt(2 / free)) / (2 * abs(row))

@@ -51,6 +51,28 @@ def test_many_uncertain_photos_together_are_sure_and_the_errors_are_honest():
     assert next(entry for entry in camera.entries if entry.color == "green").a is None
 
 
+@pytest.mark.parametrize("error", [0.2, 3.0])
+def test_the_row_noise_of_many_photos_is_sure_unbiased_and_has_an_honest_error(error):
+    """Errors are shares of the variance; of single photos above 1 many show less than none."""
+    seed = int(np.random.default_rng().integers(1 << 32))
+    print(f"seed {seed}")
+    rng, row, off = np.random.default_rng(seed), 2e-4, []
+    for _ in range(20):
+        variances = row**2 * (1 + error * rng.standard_normal(50))
+        signed = np.sign(variances) * np.abs(variances) ** 0.5
+        photos = [
+            replace(sample(800, None, b=1e-6, method=Method.BORDER), row=float(each), row_error=float(error * row**2 / (2 * abs(each))))
+            for each in signed
+        ]  # fmt: skip
+        (camera,) = profiles([*photos, sample(800, 1e-4)])
+        found = camera.entries[1].row
+        off.append(
+            (found.value**2 - row**2) / (2 * found.value * found.error) if found else -(50**0.5) / error
+        )
+    assert abs(np.mean(off)) < 4.5 / 20**0.5
+    assert 0.5 < np.std(off) < 1.7
+
+
 def test_a_few_wrong_measurements_count_little():
     good = [sample(1600, 8e-4 * factor, error=0.03) for factor in (0.97, 0.99, 1.0, 1.02, 1.03, 1.01)]
     (camera,) = profiles([*good, sample(1600, 2e-3, error=0.03)])

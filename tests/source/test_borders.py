@@ -39,6 +39,24 @@ def test_borders_show_read_noise_and_row_noise_with_honest_errors(rng, cfa):
     assert abs(found.row - ROW / (WHITE - BLACK)) < 4.5 * found.row_error < 0.5 * found.row
 
 
+@pytest.mark.parametrize("row", [3.0, 0.3])
+def test_the_errors_of_row_noise_are_honest_and_many_photos_have_no_bias(rng, row):
+    """Of weak row noise, half of the photos show less than none."""
+    wanted, found = (row / (WHITE - BLACK)) ** 2, []
+    for _ in range(40):
+        values = BLACK + 9 * rng.standard_normal((660, 120)) + row * rng.standard_normal((660, 1))
+        border = measured(values, visible=(30, 40, 600, 40))
+        found.append((border.row * abs(border.row), 2 * abs(border.row) * border.row_error))
+    variances, errors = np.array(found).T
+    off = (variances - wanted) / errors
+    assert 0.6 < off.std() < 1.5
+    assert abs(off.mean()) < 4.5 / 40**0.5
+    if row == 3:
+        assert variances.mean() ** 0.5 == pytest.approx(wanted**0.5, rel=0.05)
+    else:
+        assert variances.min() < 0
+
+
 def test_each_colour_has_its_own_noise_and_each_plane_its_own_black_level(rng):
     levels, scale = np.array([[254.0, 256], [257, 255]]), np.array([[1.0, 1.2], [1.2, 1.5]])
     values = np.tile(levels, (330, 450)) + READ * np.tile(scale, (330, 450)) * rng.standard_normal(SHAPE)
