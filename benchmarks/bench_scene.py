@@ -27,7 +27,7 @@ from rawnind.memory import PROCESS_BYTES, worker_bytes
 from rawnind.output.store import Store
 from rawnind.pipeline.malloc import keep_freed_memory
 from rawnind.pipeline.scene import Meter, process_scene
-from rawnind.pipeline.touched_memory import TouchedMemory
+from rawnind.pipeline.touched_memory import MOST_TIME, TouchedMemory
 from rawnind.reasons import Outcome
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa, ImageRef, Scene
@@ -87,7 +87,9 @@ def measure_stages(megapixels: float, cfa: str, scenes: int) -> dict:
             seconds[number % 2].append(time.process_time() - start)
             shutil.rmtree(f"{folder}/{number}")
             found.append(meter.done())
-    return {"telemetry": found[1::2], "without": seconds[0][1:], "with": seconds[1]}
+    return {
+        "telemetry": found[1::2], "without": seconds[0][1:], "with": seconds[1], "spent": memory.spent / scenes,
+    }  # fmt: skip
 
 
 def write_scene(folder: Path, megapixels: float, cfa: Cfa, truths: int) -> tuple[Scene, int]:
@@ -152,8 +154,11 @@ def test_stage_memory(benchmark):
             sizes = [telemetry[f"{name}_memory_bytes"] / 1e6 for telemetry in each["telemetry"]]
             row += f"{f'{min(sizes):.0f} to {max(sizes):.0f}':>16}"
         print(row)
+        measured, plain = (statistics.median(each[kind]) for kind in ("with", "without"))
+        every = each["spent"] / (MOST_TIME * plain)  # see TouchedMemory.is_due
         print(
-            f"CPU s a scene, median: {statistics.median(each['with']):.2f} measured, {statistics.median(each['without']):.2f} not"
+            f"CPU s a scene, median: {measured:.2f} measured, {plain:.2f} not; marking and adding up {each['spent']:.3f} s; so a worker "
+            f"measures every {every:.0f}th scene, for {(measured / plain - 1) / every:.2%} of its CPU time"
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 _MARKS, _ALL_PAGES = Path("/proc/self/clear_refs"), "1"
 _MAPPINGS, _TOUCHED = Path("/proc/self/smaps_rollup"), re.compile(r"^Referenced: +(\d+) kB$", re.MULTILINE)
 """See proc(5)."""
-_MOST_TIME = 0.001
+MOST_TIME = 0.001
 """Share of a process's CPU time. A worker with one gigabyte needs 10 ms a stage, and pages of 4 kB that are touched afterwards 0.4 us
 each; a pair of 24 megapixels takes 2.7 s.
 """
@@ -20,15 +20,18 @@ class TouchedMemory:
 
     A worker keeps freed memory for reuse, so that after its first scenes its resident memory is the same in all stages. What a stage
     touches differs: what it works on, with the libraries that it uses, without what is only kept.
+
+    Attributes:
+        spent: CPU seconds of marking and adding up.
     """
 
     def __init__(self) -> None:
-        self._spent = 0.0
+        self.spent = 0.0
         self._is_marked = False
 
     def is_due(self) -> bool:
         """Whether measuring took little enough of this process's CPU time until now."""
-        return self._spent <= _MOST_TIME * time.process_time()
+        return self.spent <= MOST_TIME * time.process_time()
 
     def begin(self) -> None:
         """Marks every page as untouched."""
@@ -50,4 +53,4 @@ class TouchedMemory:
         start = time.thread_time()
         with contextlib.suppress(OSError):
             yield
-        self._spent += time.thread_time() - start
+        self.spent += time.thread_time() - start
