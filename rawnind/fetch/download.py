@@ -62,6 +62,9 @@ class Downloader:
             except DownloadError as error:
                 if self._stop.is_set():
                     raise StoppedError from error
+                if error.reason == "no_range":  # what is here is longer than what the server has
+                    received(-_size(part))
+                    os.truncate(part, 0)
                 wrong += error.reason in _WRONG
                 fruitless = 0 if _size(part) > before else fruitless + 1
                 if error.final or wrong >= _WRONG_TIMES or fruitless >= self._client.patience.attempts:
@@ -80,7 +83,7 @@ class Downloader:
         digests = Digests(file.checksums)
         with _opened(part) as descriptor:
             have = _digest(descriptor, digests)
-            if file.size is None or have < file.size:
+            if not digests.are_right() if file.size is None else have < file.size:
                 with self._client.open(file.url, start=have) as response:
                     _check_announced(file, response.total)
                     if response.start != have:

@@ -43,7 +43,8 @@ _NO_SUCH_HOST = {socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_FAIL}
 
 _Result = TypeVar("_Result")
 
-_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_RANGE = re.compile(rf"bytes (?:({_LENGTH.pattern})-{_LENGTH.pattern}|\*)/({_LENGTH.pattern}|\*)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,9 +144,8 @@ class HttpClient:
         """Ends all responses that other threads read: they see them break off."""
         with self._lock:
             for raw in self._open:
-                with contextlib.suppress(
-                    OSError, ValueError, urllib3.exceptions.HTTPError
-                ):  # it has ended just now
+                # RuntimeError: its last byte has been read, and its connection is free for the next request.
+                with contextlib.suppress(OSError, ValueError, RuntimeError, urllib3.exceptions.HTTPError):
                     raw.shutdown()
 
     def read(self, url: str, most: int) -> bytes:
@@ -223,7 +223,7 @@ class HttpClient:
     def _request(self, url: str, headers: dict[str, str]) -> requests.Response:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = requests.Session()
+            session = self._local.session = _Session()
         timeout = self.patience.connect, self.patience.read
         sent = {"Accept-Encoding": "identity", "User-Agent": "rawnind"} | headers
         return session.get(url, headers=sent, stream=True, allow_redirects=False, timeout=timeout)
@@ -247,6 +247,9 @@ class HttpClient:
             raise _unreachable(url, error) from error
 
 
+_BROKEN_OFF = dict.fromkeys(("IncompleteRead", "RemoteDisconnected"), "the connection broke off")
+
+
 def _unreachable(url: str, error: BaseException) -> DownloadError:
     """What keeps a server from being reached, and whether another attempt may change that."""
     causes = list(_causes(error))
@@ -262,7 +265,8 @@ def _unreachable(url: str, error: BaseException) -> DownloadError:
             ended = isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError)
             why = f": no encrypted connection ({printable(cause.reason or 'it ended')})"
             return DownloadError("unreachable", f"{_named(url)}{why}", final=not ended)
-    why = getattr(causes[-1], "strerror", None) or type(causes[-1]).__name__
+    name = type(causes[-1]).__name__
+    why = getattr(causes[-1], "strerror", None) or _BROKEN_OFF.get(name, name)
     return DownloadError("unreachable", f"{_named(url)}{through}: {printable(why)}")
 
 
@@ -274,13 +278,23 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
+class _Session(requests.Session):
+    """Leaves redirects to `HttpClient`: requests reads their bodies, however long, even where it does not follow them."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Says that there is none."""
+
+
 def _origin(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
     return parts.scheme, parts.netloc
 
 
 def _target(answer: requests.Response, url: str) -> str:
-    target = urljoin(url, answer.headers.get("Location", ""))
+    try:
+        target = urljoin(url, answer.headers.get("Location", ""))
+    except ValueError:  # half of an IPv6 address
+        raise DownloadError("unsafe_redirect", f"{_named(url)} redirects to no address", final=True) from None
     if urlsplit(target).scheme not in {"http", "https"}:
         raise DownloadError(
             "unsafe_redirect",
@@ -312,17 +326,16 @@ def _retry_after(text: str) -> float:
     if text.strip().isdecimal():
         return float(text[:12])
     try:
-        when = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):
         return 0.0
-    return max(0.0, when.timestamp() - time.time())
 
 
 def _extent(answer: requests.Response, url: str) -> tuple[int, int | None]:
     """Position of the first byte, and the length of the whole file."""
     length = answer.headers.get("Content-Length", "")
     if answer.status_code == 200:
-        return 0, int(length) if length.isdecimal() else None
+        return 0, int(length) if _LENGTH.fullmatch(length) else None
     match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
     if match is None or match[1] is None:
         raise DownloadError("bad_range", f"{_named(url)} sends a range without saying which", final=True)

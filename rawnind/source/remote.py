@@ -64,6 +64,10 @@ class Digests:
             each.update(data)
         return self
 
+    def are_right(self) -> bool:
+        """Whether there are digests, and none differs."""
+        return bool(self._wanted) and not self.problem()
+
     def problem(self) -> str:
         """Which digest differs, as a sentence; empty where all are as they should be."""
         for name, running in self._running.items():

@@ -111,7 +111,8 @@ class DataverseServer:
         request.send_response(code)
         for key, value in headers.items():
             request.send_header(key.replace("_", "-"), value)
-        request.send_header("Content-Length", "0")
+        if "Content_Length" not in headers:
+            request.send_header("Content-Length", "0")
         request.end_headers()
 
     def send(self, request, data):
@@ -152,7 +153,12 @@ def status(code, **headers):
 
 
 def redirect(target):
-    return lambda server, request, _name: server.status(request, 303, Location=target)
+    """A redirect with a body that never ends."""
+
+    def answer(server, request, name):
+        endless(server, request, name, code=303, Location=target)
+
+    return answer
 
 
 def cut(most):
@@ -177,9 +183,11 @@ def longer(server, request, name):
     server.send_file(request, name, data=server.data(name) + b"more")
 
 
-def endless(server, request, name):
+def endless(server, request, name, code=200, **headers):
     """Chunks without end: no length is announced."""
-    request.send_response(200)
+    request.send_response(code)
+    for key, value in headers.items():
+        request.send_header(key, value)
     request.send_header("Transfer-Encoding", "chunked")
     request.end_headers()
     request.close_connection = True

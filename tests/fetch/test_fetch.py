@@ -83,6 +83,24 @@ def test_a_data_set_arrives_byte_for_byte_and_is_indexed_as_its_source(server, r
     assert not load_index(root).refused
 
 
+def test_what_came_before_a_kill_is_not_asked_for_again_where_no_length_is_declared(server, root):
+    number, name = next(iter(server.files.items()))
+    data = server.data(name)
+    file = RemoteFile(path=name, url=f"{server.url}/api/access/datafile/{number}", size=None, checksums=Checksums(sha1=hashlib.sha1(data).hexdigest()))  # fmt: skip
+    with Target(root=root).claimed():
+        Target(root=root).part(file).write_bytes(data)
+    assert fetch([file], root, ignore, client=HttpClient(HASTY)).is_complete
+    assert not server.asked
+    assert whole(server, root) == {name}
+
+
+def test_a_download_that_has_just_ended_does_not_disturb_the_end_of_the_others(server):
+    client = HttpClient(HASTY)
+    with client.open(f"{server.url}/api/access/datafile/{next(iter(server.files))}") as response:
+        assert sum(map(len, response.blocks)) == response.total
+        client.abort()
+
+
 def test_what_is_there_is_neither_downloaded_nor_touched(server, root, run):
     run()
     before = {path: path.stat().st_mtime_ns for path in root.glob("*.dng")}
@@ -102,6 +120,11 @@ RECOVERABLE = {
     "other bytes once": [faults.other_bytes],
     "drip": [faults.drip],
     "no answer": [faults.silent],
+    "a length of 5,000 digits": [
+        faults.status(200, Content_Length="9" * 5000),
+        faults.status(200, Content_Length="-5"),
+    ],
+    "a cut, and no such range": [faults.cut(10_000), faults.status(416)],
     "a redirect to itself": "redirect",
 }
 
@@ -128,21 +151,24 @@ def test_cut_files_are_resumed_where_they_ended(server, root, run):
     assert server.sent[name] == len(server.data(name))
 
 
-FINAL = {
-    "not_found": faults.status(404),
-    "forbidden": faults.status(403),
-    "wrong_bytes": faults.other_bytes,
-    "wrong_size": faults.shorter,
-    "too_long": faults.endless,
-    "unsafe_redirect": faults.redirect("file:///etc/passwd"),
-    "server_error": faults.status(500),
-}
-
-
-@pytest.mark.parametrize("reason", FINAL)
-def test_what_cannot_be_had_is_named_with_its_reason_and_the_others_arrive(server, root, run, reason):
+@pytest.mark.parametrize(
+    ("reason", "fault"),
+    [
+        ("not_found", faults.status(404)),
+        ("forbidden", faults.status(403)),
+        ("wrong_bytes", faults.other_bytes),
+        ("wrong_size", faults.shorter),
+        ("too_long", faults.endless),
+        ("unsafe_redirect", faults.redirect("file:///etc/passwd")),
+        ("unsafe_redirect", faults.redirect("http://[::1")),
+        ("server_error", faults.status(500)),
+        ("server_error", faults.status(429, Retry_After="Fri, 31 Dec 9999 23:59:59 GMT")),
+        ("server_error", faults.status(503, Retry_After="Mon, 01 Jan 0001 00:00:00 -0000")),
+    ],
+)
+def test_what_cannot_be_had_is_named_with_its_reason_and_the_others_arrive(server, root, run, reason, fault):
     name = next(iter(server.files.values()))
-    server.faults[name] = FINAL[reason]
+    server.faults[name] = fault
     done = run()
     assert [(each.path, each.reason) for each in done.failures] == [(name, reason)]
     assert whole(server, root) == below(root) == set(server.files.values()) - {name}
