@@ -9,28 +9,23 @@ unknowns). All regressors come from the clean photo: noise in a regressor would 
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rawnind.imaging.alignment.greens import View, green_sites
 from rawnind.imaging.jit import kernel
-from rawnind.imaging.levels import tile_colors
-from rawnind.imaging.photo import Photo
-from rawnind.records import Cfa
 
 Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]
 
-WELL_EXPOSED = 0.95  # share of the white level above which sensors may clip
 MODEL_ERROR = 0.03  # sites; error of a patch's shift without noise (interpolation, aliasing)
 STRAIGHT = 10.0  # times the energy along them that gradients have across straight edges
 GAIN_TOLERANCE = 0.25  # relative; beyond this and 3 standard errors, a patch shows another content
 SITE_CORRELATION = (
     4.0  # variance of a sum of neighbouring interpolated greens over that of independent samples
 )
-XTRANS_PERIOD = Cfa.X_TRANS.period
 PRODUCTS = 15  # distinct products of five columns
 SUMS = PRODUCTS + 1  # and the GT's mean
 MIN_SAMPLES = 64  # well-exposed samples of a patch, for the four unknowns
@@ -58,46 +53,14 @@ class Matches(LocalShifts):
     """Local shifts with what their gradients' noise needs.
 
     Attributes:
-        offset: (N, 2) int64 (dy, dx) at which the GT's patches were taken.
+        offset: (N, 2) float64 (dy, dx) in sites at which the GT's patches were taken.
         inverse: (N, 2, 2) float64 of the mean products of the GT's gradients.
         level: (N,) float64 mean of the GT's patches in sensor values over black.
     """
 
-    offset: Int64s
+    offset: Float64s
     inverse: Float64s
     level: Float64s
-
-
-class View(NamedTuple):
-    """A photo as the kernels take it.
-
-    Attributes:
-        values: (h, w) float32 reduced green over black, or (H, W) uint16 mosaic.
-        black: green's black level, to be subtracted from the mosaic.
-        limit: green over black above which a sample is not well exposed.
-        green: (period, period) bool: where the CFA's tile is green.
-    """
-
-    values: NDArray[Any]
-    black: np.float32
-    limit: np.float32
-    green: NDArray[np.bool_]
-
-
-def view(photo: Photo, values: NDArray[Any]) -> View:
-    """A view of a photo's mosaic or of its reduced green.
-
-    Args:
-        photo: sensor levels and CFA.
-        values: the mosaic or the reduced green.
-    """
-    black = photo.sensor.black_level[1]
-    return View(
-        values=values,
-        black=np.float32(black),
-        limit=np.float32(WELL_EXPOSED * (photo.sensor.white_level - black)),
-        green=tile_colors(photo.cfa) == 1,
-    )
 
 
 def reduced_shifts(  # noqa: PLR0917
@@ -114,11 +77,11 @@ def reduced_shifts(  # noqa: PLR0917
         patch: samples a side.
     """
     sums = _reduced_sums(ground_truth, noisy, corners, offsets, slopes, patch)
-    return _solve(sums, corners + (patch - 1) / 2 - _middle(noisy), offsets, 1.0)
+    return _solve(sums, corners + (patch - 1) / 2 - _middle(noisy), offsets.astype(np.float64), 1.0)
 
 
 def site_shifts(  # noqa: PLR0917
-    ground_truth: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int
+    ground_truth: View, noisy: View, corners: Int64s, offsets: Float64s, slopes: Float64s, patch: int
 ) -> Matches:
     """Local shifts from the mosaics' green sites, all in sites.
 
@@ -126,7 +89,8 @@ def site_shifts(  # noqa: PLR0917
         ground_truth: its values are the mosaic.
         noisy: the same of the noisy photo.
         corners: (N, 2) first site of each patch in the noisy photo; two more sites around the patch must exist.
-        offsets: (N, 2) added to the corners in the GT; three more sites around the patch must exist there.
+        offsets: (N, 2) added to the corners in the GT, which is interpolated where they are not whole; three more sites around the
+            patch must exist there, or five.
         slopes: (N, 2, 2) expected change of the shift (dy, dx) per site down and across.
         patch: sites a side.
     """
@@ -151,7 +115,7 @@ def weighted_median(values: Float64s, weights: Float64s) -> float:
     return float(values[order[np.searchsorted(total, total[-1] / 2)]])
 
 
-def _solve(sums: Float64s, at: Float64s, offsets: Int64s, correlation: float) -> Matches:
+def _solve(sums: Float64s, at: Float64s, offsets: Float64s, correlation: float) -> Matches:
     """Solves the normal equations of each patch; patches without contrast, or with a gain unlike the photo's, are left out.
 
     The shift is b / a with one gain a for the whole photo, the weighted median: a patch's own gain is unreliable where it has
@@ -284,7 +248,7 @@ def _reduced_sums(  # noqa: PLR0917
 
 @kernel
 def _site_sums(  # noqa: PLR0917
-    gt: View, noisy: View, corners: Int64s, offsets: Int64s, slopes: Float64s, patch: int
+    gt: View, noisy: View, corners: Int64s, offsets: Float64s, slopes: Float64s, patch: int
 ) -> Float64s:
     """`_products` of each patch of two mosaics, with green interpolated at every site.
 
@@ -292,7 +256,7 @@ def _site_sums(  # noqa: PLR0917
         gt: the clean photo.
         noisy: the noisy photo.
         corners: (N, 2) int64 first site of each patch in the noisy photo.
-        offsets: (N, 2) int64 added to the corners in the GT.
+        offsets: (N, 2) float64 added to the corners in the GT.
         slopes: (N, 2, 2) float64 change of the shift per sample.
         patch: sites a side.
 
@@ -301,101 +265,50 @@ def _site_sums(  # noqa: PLR0917
     """
     out = np.zeros((len(corners), SUMS))
     gt_patch, noisy_patch = np.empty((patch + 2, patch + 2), np.float32), np.empty((patch, patch), np.float32)
+    around = np.empty((patch + 5, patch + 5), np.float32)
     for i in range(len(corners)):
         y, x = corners[i]
-        green_sites(gt, y + offsets[i, 0] - 1, x + offsets[i, 1] - 1, gt_patch)
+        dy, dx = int(np.floor(offsets[i, 0])), int(np.floor(offsets[i, 1]))
+        down, across = np.float32(offsets[i, 0] - dy), np.float32(offsets[i, 1] - dx)
+        if down == 0 and across == 0:
+            green_sites(gt, y + dy - 1, x + dx - 1, gt_patch)
+        else:
+            green_sites(gt, y + dy - 2, x + dx - 2, around)
+            _between(around, down, across, gt_patch)
         green_sites(noisy, y, x, noisy_patch)
         _products(gt_patch, noisy_patch, (gt.limit, noisy.limit), slopes[i], out[i])
     return out
 
 
 @kernel
-def green_sites(photo: View, top: int, left: int, out: Float32s) -> None:
-    """Green at each site over black; for X-Trans averaged over 3x3 sites.
-
-    In X-Trans the centroid of the greens among 3x3 sites lies up to 0.4 sites off the middle, in a pattern with a period of
-    3 sites: the mean over the period removes it.
+def _between(values: Float32s, down: np.float32, across: np.float32, out: Float32s) -> None:
+    """An image between its samples, by cubic convolution (R. G. Keys, 1981).
 
     Args:
-        photo: its mosaic.
-        top: first row.
-        left: first column.
-        out: (n, m) float32 sensor values over black, written.
+        values: (n + 3, m + 3); its second sample along both axes lies up to one sample before the first of `out`.
+        down: 0..1, by how much.
+        across: the same.
+        out: (n, m), written.
     """
-    if photo.green.shape[0] != XTRANS_PERIOD:
-        _interpolate_green(photo, top, left, out)
-        return
-    height, width = out.shape
-    around = np.empty((height + 2, width + 2), np.float32)
-    _interpolate_green(photo, top - 1, left - 1, around)
-    line = np.empty(width + 2, np.float32)
-    for y in range(height):
-        for x in range(width + 2):
-            line[x] = around[y, x] + around[y + 1, x] + around[y + 2, x]
-        for x in range(width):
-            out[y, x] = (line[x] + line[x + 1] + line[x + 2]) * np.float32(1 / 9)
+    a0, a1, a2, a3 = _keys(down)
+    b0, b1, b2, b3 = _keys(across)
+    line = np.empty(values.shape[1], np.float32)
+    for y in range(out.shape[0]):
+        first, second, third, fourth = values[y], values[y + 1], values[y + 2], values[y + 3]
+        for x in range(len(line)):
+            line[x] = a0 * first[x] + a1 * second[x] + a2 * third[x] + a3 * fourth[x]
+        for x in range(out.shape[1]):
+            out[y, x] = b0 * line[x] + b1 * line[x + 1] + b2 * line[x + 2] + b3 * line[x + 3]
 
 
 @kernel
-def _interpolate_green(photo: View, top: int, left: int, out: Float32s) -> None:
-    """Green at each site over black: the mean of the greens among its 3x3 sites without the largest and smallest.
-
-    There are 4 or 5 of them (Bayer) or 5 (X-Trans); a hot pixel is always left out.
-
-    Args:
-        photo: its mosaic.
-        top: first row.
-        left: first column.
-        out: (n, m) float32 sensor values over black, written.
-    """
-    height, width = out.shape
-    period, none = photo.green.shape[0], np.float32(1e6)
-    is_green, share = _green_lines(photo.green, left, width)
-    total, low, high = (
-        np.empty(width + 2, np.float32),
-        np.empty(width + 2, np.float32),
-        np.empty(width + 2, np.float32),
+def _keys(t: np.float32) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """Weights of four samples for a place `t` (0..1) of the way from the second to the third."""
+    one, half = np.float32(1), np.float32(0.5)
+    u = one - t
+    return (
+        -half * t * u * u,
+        one + t * t * (np.float32(1.5) * t - np.float32(2.5)),
+        one + u * u * (np.float32(1.5) * u - np.float32(2.5)),
+        -half * u * t * t,
     )
-    for y in range(height):
-        total[:], low[:], high[:] = 0, none, 0
-        for i in range(top + y - 1, top + y + 2):
-            line, here = photo.values[i, left - 1 : left + width + 1], is_green[i % period]
-            for x in range(width + 2):
-                value = np.float32(line[x]) * here[x]
-                total[x] += value
-                high[x] = max(high[x], value)
-                low[x] = min(low[x], value + (np.float32(1) - here[x]) * none)
-        portion = share[(top + y) % period]
-        for x in range(width):
-            most = max(high[x], high[x + 1], high[x + 2])
-            least = min(low[x], low[x + 1], low[x + 2])
-            out[y, x] = (total[x] + total[x + 1] + total[x + 2] - most - least) * portion[x] - photo.black
-
-
-@kernel
-def _green_lines(green: NDArray[np.bool_], left: int, width: int) -> tuple[Float32s, Float32s]:
-    """Where sites are green, and the weight of each in the trimmed mean, for each row of the CFA's tile.
-
-    Args:
-        green: (period, period) bool.
-        left: first column of the interpolated sites.
-        width: their number m.
-
-    Returns:
-        (period, m + 2) float32, 1 where sites from `left - 1` on are green, else 0; (period, m) float32
-        1 / (greens among 3x3 sites - 2).
-    """
-    period = green.shape[0]
-    is_green = np.empty((period, width + 2), np.float32)
-    share = np.zeros((period, width), np.float32)
-    for r in range(period):
-        for x in range(width + 2):
-            is_green[r, x] = np.float32(green[r, (left - 1 + x) % period])
-    for r in range(period):
-        for x in range(width):
-            for i in range(r + period - 1, r + period + 2):
-                share[r, x] += (
-                    is_green[i % period, x] + is_green[i % period, x + 1] + is_green[i % period, x + 2]
-                )
-            share[r, x] = np.float32(1) / (share[r, x] - np.float32(2))
-    return is_green, share

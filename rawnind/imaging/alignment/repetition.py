@@ -6,7 +6,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from rawnind.imaging.alignment.features import READ_NOISE
-from rawnind.imaging.alignment.lucas_kanade import green_sites, view
+from rawnind.imaging.alignment.greens import green_sites, view
 from rawnind.imaging.photo import Photo
 
 Float64s = NDArray[np.float64]

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rawnind.imaging.alignment.features import READ_NOISE, Features
-from rawnind.imaging.alignment.lucas_kanade import green_sites, view, weighted_median
+from rawnind.imaging.alignment.greens import green_sites, view
+from rawnind.imaging.alignment.lucas_kanade import weighted_median
 from rawnind.imaging.alignment.registration import Registration, register
 from rawnind.imaging.alignment.repetition import DISTINCT
 from rawnind.imaging.photo import Photo

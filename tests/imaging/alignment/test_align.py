@@ -13,7 +13,7 @@ from skimage.registration import phase_cross_correlation
 
 from rawnind.imaging.alignment.align import align, extract_features
 from rawnind.imaging.alignment.features import reduced_green
-from rawnind.imaging.alignment.lucas_kanade import View, green_sites
+from rawnind.imaging.alignment.greens import View, green_sites
 from rawnind.imaging.levels import site_colors
 from rawnind.imaging.photo import Photo
 from rawnind.records import Cfa
