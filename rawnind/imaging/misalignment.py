@@ -10,6 +10,10 @@ from rawnind.imaging.coordinates import Rect
 
 SURELY = 3.0  # standard errors by which a patch's shift is taken to be smaller than measured
 UNSURE = 4.0  # standard errors by which a surface is taken to be wrong: the worst of a whole photo
+LIKELY = 3.0  # the same where it is as smooth as elsewhere
+WARP_SHARE = (
+    0.2  # of the limit: what a surface that is as smooth as elsewhere may be wrong by; 0.15 of 0.75 sites
+)
 AREA = 32  # sites: side of the areas in which a surface is judged
 
 
@@ -21,13 +25,15 @@ class Misalignment:
         boxes: (n, 4) int64 top, left, bottom, right of the area that each patch stands for, in sites of `rect`.
         left: (n,) float64 at least so many sites are left there: the length of the patch's shift less three standard errors.
         areas: (m, 4) int64 top, left, bottom, right of all parts of `rect` where the warp is a smooth surface; else none.
-        unsure: (m,) float64 so many sites may be left there: four standard errors of the surface.
+        unsure: (m,) float64 so many sites may be left there: four standard errors of a surface of which nothing is known elsewhere.
+        likely: (m,) float64 the same of one that is as smooth as where patches show it: three standard errors.
     """
 
     boxes: NDArray[np.int64]
     left: NDArray[np.float64]
     areas: NDArray[np.int64]
     unsure: NDArray[np.float64]
+    likely: NDArray[np.float64]
 
     @classmethod
     def of(cls, registration: Registration, rect: Rect, shape: tuple[int, ...]) -> "Misalignment":
@@ -45,17 +51,18 @@ class Misalignment:
         length = np.hypot(*rest.shift.T)
         toward = rest.shift / np.maximum(length, 1e-9)[:, None]
         error = np.sqrt(np.einsum("ni,nij,nj->n", toward, rest.covariance, toward))
-        areas, unsure = np.zeros((0, 4), np.int64), np.zeros(0)
-        if registration.error is not None:
+        areas, unsure, likely = np.zeros((0, 4), np.int64), np.zeros(0), np.zeros(0)
+        if registration.field is not None:
             corners = np.mgrid[0 : rect.height : AREA, 0 : rect.width : AREA].reshape(2, -1).T
             areas = np.concatenate([corners, corners + AREA - 1], axis=1)
             middles = corners + (AREA - 1) / 2 + np.array([rect.top, rect.left]) - (np.array(shape) - 1) / 2
-            unsure = UNSURE * registration.error(middles)
+            unsure, likely = registration.field.errors(middles)
         return cls(
             boxes=np.maximum(boxes, 0),
             left=np.maximum(length - SURELY * error, 0),
             areas=areas,
-            unsure=unsure,
+            unsure=UNSURE * unsure,
+            likely=LIKELY * likely,
         )
 
     @property
@@ -64,7 +71,7 @@ class Misalignment:
         return float(self.left.max()) if len(self.left) else None
 
     def beyond(self, limit: float, shape: tuple[int, ...], cell: int) -> NDArray[np.bool_]:
-        """(h, w) bool per cell of `rect`: more than `limit` sites are left, or may be.
+        """(h, w) bool per cell of `rect`: more than `limit` sites are left, or may be, or more than `WARP_SHARE` of them probably.
 
         Args:
             limit: in sites.
@@ -72,7 +79,8 @@ class Misalignment:
             cell: sites per cell in each direction.
         """
         out = np.zeros((shape[0], shape[1]), np.bool_)
-        found = np.concatenate([self.boxes[self.left > limit], self.areas[self.unsure > limit]])
+        unsure = (self.unsure > limit) | (self.likely > WARP_SHARE * limit)
+        found = np.concatenate([self.boxes[self.left > limit], self.areas[unsure]])
         for top, left, bottom, right in (found // cell).tolist():
             out[top : bottom + 1, left : right + 1] = True
         return out

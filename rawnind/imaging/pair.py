@@ -44,7 +44,7 @@ from rawnind.imaging.gates import (
     swapped_roles,
     unsuitable,
 )
-from rawnind.imaging.misalignment import Misalignment
+from rawnind.imaging.misalignment import WARP_SHARE, Misalignment
 from rawnind.imaging.msssim import frame_mean, windowed_ms_ssim
 from rawnind.imaging.pair_noise import pair_noise
 from rawnind.imaging.prepared import Prepared
@@ -264,7 +264,7 @@ def _unfit(
     if valid(causes & ~np.uint8(Cause.MISALIGNED)).mean() >= recipe.min_mask_mean:
         return Reason.MISALIGNED, (
             f"more than {recipe.max_residual:g} sites are left on {_share(causes, Cause.MISALIGNED):.0%} of the "
-            f"overlap, up to {measured.residual:.1f}"
+            f"overlap, up to {measured.residual:.1f}, or a smooth warp may be wrong there by more than {WARP_SHARE * recipe.residual_limit:g}"
         )
     return Reason.MASK_MEAN, f"{usable:.0%} of the overlap is valid, {recipe.min_mask_mean:.0%} is needed"
 

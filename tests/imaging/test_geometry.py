@@ -126,14 +126,39 @@ def test_where_no_patch_shows_a_smooth_shift_it_is_not_trusted():
         at=at, shift=shift, covariance=np.tile(0.05**2 * np.eye(2), (len(at), 1, 1)), considered=len(at)
     )
     field = fit_field(local, shift, (600, 900))
-    assert field.error(at).max() < 0.1
+    assert max(errors.max() for errors in field.errors(at)) < 0.1
     beyond = Registration(
         displacement=(0.0, 0.0), rotation=None, scale=None, warp=Warp.constant((600, 900), (0.0, 0.0)),
-        rest=replace(local, shift=shift - field(at)), error=field.error, agreement=1.0,
+        rest=replace(local, shift=shift - field(at)), field=field, agreement=1.0,
     )  # fmt: skip
     masked = Misalignment.of(beyond, Rect(0, 0, 600, 900), (600, 900)).beyond(0.75, (300, 450), 2)
     assert not masked[50:250, 50:200].any()
     assert masked[:, 350:].all(), masked[:, ::50].mean(axis=0)
+
+
+def test_a_surface_is_as_wrong_as_its_likely_error_says_and_masked_where_that_may_exceed_a_fifth_of_the_limit():
+    at = (
+        np.stack(np.meshgrid(np.arange(-250, 251, 50), np.arange(-400, 401, 50)), axis=-1).reshape(-1, 2)
+        * 1.0
+    )
+    true = np.stack([at[:, 0] / 125, (at[:, 1] / 400) ** 2], axis=1)
+    distances = []
+    for seed in range(6):
+        shift = true + 0.3 * np.random.default_rng(seed).standard_normal(true.shape)
+        covariance = np.tile(0.3**2 * np.eye(2), (len(at), 1, 1))
+        field = fit_field(
+            LocalShifts(at=at, shift=shift, covariance=covariance, considered=len(at)), shift, (600, 900)
+        )
+        free, likely = field.errors(at)
+        assert np.all(free >= likely * 0.999)
+        distances.append(((field(at) - true) / likely[:, None]) ** 2)
+    assert 0.7 < np.mean(distances) < 1.5
+    found = Misalignment(
+        boxes=np.zeros((0, 4), np.int64), left=np.zeros(0), areas=np.array([[0, 0, 31, 31], [0, 32, 31, 63]]),
+        unsure=np.full(2, 0.3), likely=np.array([0.14, 0.16]),
+    )  # fmt: skip
+    assert found.beyond(0.75, (16, 32), 2).mean(axis=0).tolist() == [0.0] * 16 + [1.0] * 16
+    assert not found.beyond(np.inf, (16, 32), 2).any()
 
 
 @pytest.mark.parametrize("changes", [{}, {"rotation": 0.5}, {"field": "shear", "amplitude": 1.5}], ids=str)

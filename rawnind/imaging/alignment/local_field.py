@@ -66,7 +66,7 @@ def is_bent(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> bool:
     predicted = np.empty_like(rest)
     for fold in range(FOLDS):
         test = np.arange(len(rest)) % FOLDS == fold
-        values, _ = _fit_robust(basis[~test], information[~test], rest[~test], [penalty])
+        values, *_ = _fit_robust(basis[~test], information[~test], rest[~test], [penalty])
         predicted[test] = basis[test] @ values.T
     after = _typical(squared_distance(rest - predicted, local.covariance)[judges])
     return after < MAY_LEAVE * before
@@ -96,8 +96,8 @@ def fit_field(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> "Fi
     """Fits a smooth surface to what is left of local shifts; arguments as for `is_bent`."""
     knots = _Knots.spread(local.at, shape)
     penalties = [knots.penalty(share) for share in STIFFNESS]
-    values, covariance = _fit_robust(knots.basis(local.at), _information(local), rest, penalties)
-    return Field(knots=knots, values=values, covariance=covariance)
+    values, free, likely = _fit_robust(knots.basis(local.at), _information(local), rest, penalties)
+    return Field(knots=knots, values=values, free=free, likely=likely)
 
 
 def _information(local: LocalShifts) -> Float64s:
@@ -107,11 +107,10 @@ def _information(local: LocalShifts) -> Float64s:
 
 def _fit_robust(
     basis: Float64s, information: Float64s, rest: Float64s, penalties: list[Float64s]
-) -> tuple[Float64s, Float64s]:
+) -> tuple[Float64s, Float64s, Float64s]:
     """Coefficients by iteratively reweighted least squares with Cauchy's weights.
 
-    Of the penalties the one with the largest evidence is taken (D. J. C. MacKay, "Bayesian interpolation", 1992). Errors are those
-    of the first: where no patch is near, nothing says that the surface is as smooth as elsewhere.
+    Of the penalties the one with the largest evidence is taken (D. J. C. MacKay, "Bayesian interpolation", 1992).
 
     Args:
         basis: (n, k) values of the splines at the patches.
@@ -120,7 +119,7 @@ def _fit_robust(
         penalties: (k, k) each, the same for both axes; the weakest first.
 
     Returns:
-        (2, k), and their (2 k, 2 k) covariance.
+        (2, k), and their (2 k, 2 k) covariance by the first penalty and by the one that was taken.
     """
     values, penalty = np.zeros((2, basis.shape[1])), penalties[0]
     for step, tolerance in enumerate(TOLERANCES):
@@ -136,8 +135,11 @@ def _fit_robust(
     left = rest - basis @ values.T
     distance = np.einsum("ni,nij,nj->n", left, information, left)
     excess = max(1.0, float((weights * distance).sum() / (2 * weights.sum())))
-    covariance = np.asarray(excess * np.linalg.inv(_normal(basis, weighted, penalties[0])), np.float64)
-    return values, covariance
+    free, likely = (
+        np.asarray(excess * np.linalg.inv(_normal(basis, weighted, each)), np.float64)
+        for each in (penalties[0], penalty)
+    )
+    return values, free, likely
 
 
 def _evidence(normal: Float64s, right: Float64s, penalty: Float64s) -> float:
@@ -240,21 +242,29 @@ class Field:
     Attributes:
         knots: its basis.
         values: (2, k) coefficients.
-        covariance: (2 k, 2 k) of them.
+        free: (2 k, 2 k) covariance of them where nothing says that the surface is as smooth as elsewhere.
+        likely: the same of a surface that is.
     """
 
     knots: _Knots
     values: Float64s
-    covariance: Float64s
+    free: Float64s
+    likely: Float64s
 
     def __call__(self, at: Float64s) -> Float64s:
         """(n, 2) displacements in sites at (n, 2) positions in sites from the middle of the noisy photo."""
         return self.knots.basis(at) @ self.values.T
 
-    def error(self, at: Float64s) -> Float64s:
-        """(n,) their standard errors in sites, along the less certain axis: large where no patch is near."""
-        basis, count = self.knots.basis(at), self.values.shape[1]
-        parts = self.covariance[:count, :count], self.covariance[count:, count:]
-        variances = [np.einsum("nk,kl,nl->n", basis, part, basis) for part in parts]
-        errors: Float64s = np.sqrt(np.maximum(variances[0], variances[1]))
-        return errors
+    def errors(self, at: Float64s) -> tuple[Float64s, Float64s]:
+        """(n,) standard errors in sites, along the less certain axis, by `free` and by `likely`: large where no patch is near."""
+        basis = self.knots.basis(at)
+        return _error(basis, self.free), _error(basis, self.likely)
+
+
+def _error(basis: Float64s, covariance: Float64s) -> Float64s:
+    """(n,) standard errors along the less certain axis, for (n, k) values of the basis and a (2 k, 2 k) covariance."""
+    count = basis.shape[1]
+    parts = covariance[:count, :count], covariance[count:, count:]
+    variances = [np.einsum("nk,kl,nl->n", basis, part, basis) for part in parts]
+    errors: Float64s = np.sqrt(np.maximum(variances[0], variances[1]))
+    return errors

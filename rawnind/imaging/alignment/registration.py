@@ -5,7 +5,6 @@ Where that does not lead to a transform that most patches agree with, as after a
 one by one (`patch_search`).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from rawnind.imaging.alignment.features import Features
 from rawnind.imaging.alignment.gradient_noise import gradient_noise, without_pull
 from rawnind.imaging.alignment.greens import view
-from rawnind.imaging.alignment.local_field import MIN_PATCHES, fit_field, is_bent, squared_distance
+from rawnind.imaging.alignment.local_field import MIN_PATCHES, Field, fit_field, is_bent, squared_distance
 from rawnind.imaging.alignment.lucas_kanade import (
     LocalShifts,
     Matches,
@@ -60,8 +59,7 @@ class Registration:
         scale: size of the noisy photo's content relative to the GT's, minus one; None where not measurable.
         warp: the whole transform, with the smooth surface where one was fitted.
         rest: the patches, with what the warp leaves of their shifts.
-        error: the smooth surface's standard error in sites, of (n, 2) positions in sites from the middle of the noisy photo; None
-            where none was fitted.
+        field: the smooth surface in it; None where none was fitted.
         agreement: share of the patches with contrast that the warp explains, 0..1; 0 without any.
     """
 
@@ -70,7 +68,7 @@ class Registration:
     scale: float | None
     warp: Warp
     rest: LocalShifts
-    error: Callable[[Float64s], Float64s] | None
+    field: Field | None
     agreement: float
 
 
@@ -134,7 +132,7 @@ def _registration(found: _Fit, shape: tuple[int, ...]) -> Registration:
             covariance=found.local.covariance,
             considered=found.local.considered,
         ),
-        error=None if model.field is None else model.field.error,
+        field=model.field,
         agreement=found.agreement,
     )
 
