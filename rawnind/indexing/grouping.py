@@ -1,11 +1,12 @@
 """Which photos are one scene: by folder, by capture time, by a table, or by a pattern in their paths."""
 
 import csv
+import itertools
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -25,6 +26,8 @@ class Placed:
     """A photo with its scene.
 
     Attributes:
+        scene: its name.
+        origin: what the name was made from; another origin is another scene.
         role: True for a ground truth, False for a noisy photo; None where the scene's photos decide.
         why: what said so; empty where nothing did.
         doubts: what a person should look at.
@@ -32,6 +35,7 @@ class Placed:
 
     photo: Found
     scene: str
+    origin: str
     role: bool | None = None
     why: str = ""
     doubts: tuple[str, ...] = ()
@@ -53,7 +57,7 @@ def by_folder(photos: Sequence[Found]) -> list[Placed]:
         if path not in doubted and _CARD_FOLDER.fullmatch(path[-1]):
             doubted.add(path)  # once, not at each of a thousand photos
             doubts = [f"{path[-1]} is a camera's folder and may hold several scenes: --by-time 60"]
-        placed.append(_placed(photo, scene, doubts=doubts))
+        placed.append(_placed(photo, scene, origin="/".join(path), doubts=doubts))
     return placed
 
 
@@ -75,17 +79,18 @@ def by_time(gap: timedelta) -> Grouping:
             taken = photo.header.capture.captured_at
             if taken is None:
                 (found,) = by_folder([photo])
-                placed.append(_placed(photo, found.scene, doubts=("the file has no capture time",)))
+                doubts = ("the file has no capture time",)
+                placed.append(_placed(photo, found.scene, origin=found.origin, doubts=doubts))
             else:
                 cameras[photo.header.camera].append((datetime.fromisoformat(taken), photo))
-        for series in cameras.values():
+        for camera, series in cameras.items():
             series.sort(key=lambda entry: (entry[0], entry[1].name))
             first = last = series[0][0]
             for time, photo in series:
                 if time - last > gap:
                     first = time
                 last = time
-                placed.append(_placed(photo, f"{first:%Y-%m-%d_%H-%M-%S}"))
+                placed.append(_placed(photo, f"{first:%Y-%m-%d_%H-%M-%S}", origin=f"{first} {camera}"))
         return placed
 
     return group
@@ -149,27 +154,45 @@ class CsvTable:
                 raise ConfigError(
                     f"--csv {path}, line {number}: each line needs a file and a scene, and a role of gt, noisy or nothing"
                 )
-            self._listed[_composed(file_name)] = scene, role
+            listed = self._listed.setdefault(_composed(file_name), (scene, role))
+            if listed != (scene, role):
+                raise ConfigError(
+                    f"--csv {path}, line {number}: {printable(file_name)} is listed twice, with another scene or role"
+                )
 
     def __call__(self, photos: Sequence[Found]) -> list[Placed]:
         """The photos that it lists, in their scenes."""
+        entries = {photo.name: entry for photo in photos if (entry := self._entry_of(photo))}
+        counts = Counter(entries.values())
+        self.unknown = tuple(entry for entry in self._listed if entry not in counts)
         placed = []
-        unknown = dict.fromkeys(self._listed)
         for photo in photos:
-            names = map(_composed, (photo.name, photo.below, photo.name.rpartition("/")[2]))
-            if found := next((name for name in names if name in self._listed), None):
-                scene, role = self._listed[found]
-                unknown.pop(found, None)
-                placed.append(_placed(photo, scene, role=_CSV_ROLES[role], why=f"in {self._name}"))
-        self.unknown = tuple(unknown)
+            if entry := entries.get(photo.name):
+                scene, role = self._listed[entry]
+                several = f"{counts[entry]} files are called {printable(entry)}: write their folders into {self._name}"
+                doubts = [several] if counts[entry] > 1 else []
+                placed.append(
+                    _placed(photo, scene, role=_CSV_ROLES[role], why=f"in {self._name}", doubts=doubts)
+                )
         return placed
+
+    def _entry_of(self, photo: Found) -> str | None:
+        """How the table spells a photo's name; None where it does not list it."""
+        names = map(_composed, (photo.name, photo.below, photo.name.rpartition("/")[2]))
+        return next((name for name in names if name in self._listed), None)
 
 
 _CSV_ROLES = {"gt": True, "noisy": False, "": None}
 
 
 def _placed(
-    photo: Found, scene: str, *, role: bool | None = None, why: str = "", doubts: Iterable[str] = ()
+    photo: Found,
+    scene: str,
+    *,
+    origin: str | None = None,
+    role: bool | None = None,
+    why: str = "",
+    doubts: Iterable[str] = (),
 ) -> Placed:
     folders = photo.below.split("/")[:-1]
     if role is None and folders and folders[-1].lower() in GT_FOLDERS:
@@ -177,6 +200,7 @@ def _placed(
     return Placed(
         photo=photo,
         scene=scene_name(scene),
+        origin=scene if origin is None else origin,
         role=role,
         why=why if role is not None else "",
         doubts=tuple(doubts),
@@ -198,6 +222,30 @@ def scene_name(text: str) -> str:
     text = re.sub(r"-+", "-", text).strip("-_. ")[:60] or "scene"
     parsed = parse_scene(text)
     return "scene" if isinstance(parsed, Refused) else parsed.scene
+
+
+def with_distinct_names(placed: Iterable[Placed]) -> list[Placed]:
+    """Numbers scenes that are not the same and whose names would be, as of the folders `hall!` and `hall?`."""
+    placed = list(placed)
+    origins = defaultdict(list)
+    for scene, origin in sorted({(each.scene, each.origin) for each in placed}):
+        origins[scene].append(origin)
+    taken, names = set(origins), {}
+    for scene, found in origins.items():
+        for number, origin in enumerate(found):
+            names[scene, origin] = free_name(scene, taken) if number else scene
+            taken.add(names[scene, origin])
+    return [replace(each, scene=names[each.scene, each.origin]) for each in placed]
+
+
+def free_name(scene: str, taken: Collection[str]) -> str:
+    """A name that is not taken yet.
+
+    >>> free_name("hall", {"hall", "hall-2"})
+    'hall-3'
+    """
+    numbered = (f"{scene}-{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain([scene], numbered) if name not in taken)
 
 
 _GAP = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")

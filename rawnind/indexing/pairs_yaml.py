@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,10 +11,12 @@ from typing import Any
 
 import yaml
 
-from rawnind.errors import IndexInvalidError, OutputError
+from rawnind.errors import ConfigError, IndexInvalidError, OutputError, printable
+from rawnind.indexing.grouping import free_name
 from rawnind.indexing.roles import Choice, in_order
 from rawnind.locations import is_uri, join, local_path
 from rawnind.output.atomic_file import atomic_file
+from rawnind.records import Cfa
 from rawnind.source.entries import LEFT_OUT
 from rawnind.source.index_file import ROOT, read_layout
 from rawnind.source.names import CFA_FOLDERS
@@ -21,6 +25,7 @@ from rawnind.source.storage import photo_stat
 _LISTS = ("clean_images", "noisy_images")
 _NUMBERS = {"iso": int, "exposure_time": float, "aperture": float, "focal_length": float, "orientation": int}
 _FLAGS = ("test_reserve", "unknown_sensor")
+_SHA1 = re.compile(r"[0-9A-Fa-f]{40}")
 
 _HEADER = """\
 # Made by `rawnind index`; edit it by hand. `role` decides: gt, noisy, or out for a photo that is not used. Entries may be moved
@@ -118,6 +123,8 @@ def _typed_scene(path: Path, scene: str, keys: Any) -> dict[str, Any]:
 
 def _typed(entry: Mapping[str, Any]) -> Entry:
     typed = dict(entry)
+    if not _SHA1.fullmatch(str(typed.get("sha1"))):  # it is filled in
+        typed.pop("sha1", None)
     for name, kind in _NUMBERS.items():
         with contextlib.suppress(ValueError, TypeError):
             typed[name] = kind(typed.get(name))
@@ -127,13 +134,14 @@ def _typed(entry: Mapping[str, Any]) -> Entry:
 def merge(pairs: PairsFile, choices: Sequence[Choice]) -> Merged:
     """Adds the photos that a file does not list; what it lists stays as it is, also where it was edited.
 
-    A listed file that is gone while the same bytes were found under another name is listed under that name.
+    A listed file that is gone while the same bytes were found under another name is listed under that name. A new photo joins those that
+    were grouped with it, whatever a person has called their scene.
     """
     listed = {entry["filename"]: entry for _, _, entry in pairs.entries()}
     seen = {choice.photo.name for choice in choices}
     missing = {name for name in listed if name not in seen and not pairs.has(name)}
     by_sha1 = {listed[name].get("sha1", "").lower(): name for name in missing}
-    added, moved = [], []
+    new, moved = [], []
     for choice in choices:
         name = choice.photo.name
         if name in listed:
@@ -143,9 +151,31 @@ def merge(pairs: PairsFile, choices: Sequence[Choice]) -> Merged:
             missing.remove(old)
             moved.append((old, name))
         else:
-            _scene(pairs, choice)[_LISTS[0 if choice.ground_truth else 1]].append(_entry(choice))
-            added.append(name)
-    return Merged(added=tuple(added), moved=tuple(moved), missing=tuple(sorted(missing)))
+            new.append(choice)
+    scenes = _scenes_of_new(pairs, choices)
+    for choice in new:
+        keys = _scene(pairs, choice.cfa, scenes[choice.cfa, choice.scene])
+        keys[_LISTS[0 if choice.ground_truth else 1]].append(_entry(choice))
+    added = tuple(choice.photo.name for choice in new)
+    return Merged(added=added, moved=tuple(moved), missing=tuple(sorted(missing)))
+
+
+def _scenes_of_new(pairs: PairsFile, choices: Sequence[Choice]) -> dict[tuple[Cfa, str], str]:
+    """CFA and scene of choices -> the scene of the file that their new photos belong to."""
+    chosen = {choice.photo.name: choice.scene for choice in choices}
+    homes: dict[tuple[str, str], set[str]] = defaultdict(set)
+    taken: dict[str, set[str]] = defaultdict(set)
+    for cfa, scene, entry in pairs.entries():
+        if group := chosen.get(entry["filename"]):
+            homes[cfa, group].add(scene)
+            taken[cfa].add(scene)
+    scenes = {}
+    for cfa, group in sorted({(choice.cfa, choice.scene) for choice in choices}):
+        folder = CFA_FOLDERS[cfa]
+        found = homes[folder, group]
+        scenes[cfa, group] = next(iter(found)) if len(found) == 1 else group if group in found else free_name(group, taken[folder])  # fmt: skip
+        taken[folder].add(scenes[cfa, group])
+    return scenes
 
 
 def as_listed(pairs: PairsFile, choices: Sequence[Choice]) -> list[Choice]:
@@ -167,10 +197,10 @@ def as_listed(pairs: PairsFile, choices: Sequence[Choice]) -> list[Choice]:
     return in_order(found)
 
 
-def _scene(pairs: PairsFile, choice: Choice) -> dict[str, Any]:
-    scenes = pairs.scenes.setdefault(CFA_FOLDERS[choice.cfa], {})
+def _scene(pairs: PairsFile, cfa: Cfa, name: str) -> dict[str, Any]:
+    scenes = pairs.scenes.setdefault(CFA_FOLDERS[cfa], {})
     empty = {"clean_images": [], "noisy_images": [], "test_reserve": False, "unknown_sensor": False}
-    return scenes.setdefault(choice.scene, empty)
+    return scenes.setdefault(name, empty)
 
 
 def _entry(choice: Choice) -> Entry:
@@ -197,11 +227,17 @@ def write_pairs(path: Path, pairs: PairsFile) -> None:
     """Writes the file as a whole, scenes sorted, each entry in the list of its role.
 
     Raises:
+        ConfigError: The name of the root cannot stand in it.
         OutputError: It cannot be written.
     """
     layout: dict[str, Any] = {}
     if pairs.root != path.parent:
         layout[ROOT] = pairs.root if isinstance(pairs.root, str) else _root_text(pairs.root, path.parent)
+        if not layout[ROOT].isprintable():
+            raise ConfigError(
+                f"{printable(layout[ROOT])}: the name of this folder holds a control character or a broken encoding, which an index cannot: "
+                "rename it, or write the index into it with -o"
+            )
     for cfa, scenes in sorted(pairs.scenes.items()):
         layout[cfa] = {scene: _in_lists(keys) for scene, keys in sorted(scenes.items())}
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

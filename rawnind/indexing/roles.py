@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rawnind.indexing.grouping import Placed
+from rawnind.indexing.grouping import Placed, with_distinct_names
 from rawnind.indexing.scan import Found
 from rawnind.records import Cfa
 
@@ -55,7 +55,7 @@ def choose_roles(placed: Iterable[Placed]) -> list[Choice]:
     exposure. Photos of the same ISO and exposure as the ground truth are ground truths too: a burst.
     """
     scenes: dict[tuple[Cfa, str], list[Placed]] = defaultdict(list)
-    for each in placed:
+    for each in with_distinct_names(placed):
         scenes[each.photo.header.cfa, each.scene].append(each)
     lowest = _lowest_isos(each for group in scenes.values() for each in group)
     choices = [

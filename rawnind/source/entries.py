@@ -20,10 +20,11 @@ _ROLES: dict[Role, bool] = {"gt": True, "noisy": False}
 
 
 def _unknown_is_none(value: Any) -> Any:
-    return None if value in {"", "null", "~", "Unknown", "unknown"} else value
+    return None if isinstance(value, str) and value in {"", "null", "~", "Unknown", "unknown"} else value
 
 
 _Iso = Annotated[int, Field(ge=1, lt=1 << 31)]
+_Sha1 = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{40}$")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +39,7 @@ class ImageEntry:
     """
 
     filename: str
-    sha1: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{40}$")] | None = None
+    sha1: Annotated[_Sha1 | None, BeforeValidator(_unknown_is_none)] = None
     role: Role | None = None
     iso: Annotated[_Iso | None, BeforeValidator(_unknown_is_none)] = None
 

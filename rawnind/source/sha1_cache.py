@@ -105,7 +105,7 @@ class Sha1Memory:
 
     def find(self, key: Key) -> str | None:
         """The SHA-1 of a file that is as it was."""
-        found = self._connection.execute(_READ, key).fetchone()
+        found = self._connection.execute(_READ, _row(key)).fetchone()
         return str(found[0]) if found else None
 
     def note(self, key: Key, sha1: str) -> None:
@@ -114,7 +114,13 @@ class Sha1Memory:
             with suppress(
                 sqlite3.Error
             ):  # another process writes, or the disk is full: computed again next time
-                self._connection.execute(_WRITE, (*key, sha1))
+                self._connection.execute(_WRITE, (*_row(key), sha1))
+
+
+def _row(key: Key) -> tuple[str | bytes, int, int]:
+    """A key as SQLite takes it, whose texts are UTF-8."""
+    path, size, time_ns = key
+    return path if path.isprintable() else os.fsencode(path), size, time_ns
 
 
 @contextmanager

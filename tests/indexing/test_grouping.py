@@ -40,6 +40,19 @@ def test_a_folder_is_a_scene_and_gt_names_none():
     assert found["2026/kitchen/3.nef"][1:] == (False, "not among the ground truths")
 
 
+def test_scenes_whose_names_would_be_the_same_are_numbered(tmp_path):
+    folders = ["hall!", "hall?", "hall--2", "TEST_lamp", "lamp", "😀", "😁", "x" * 70 + "1", "x" * 70 + "2"]
+    table = tmp_path / "scenes.csv"
+    table.write_text("file,scene\n" + "".join(f"{folder}/1.nef,{folder}\n" for folder in folders), encoding="utf-8")  # fmt: skip
+    for grouping in (by_folder, CsvTable(table), by_regex("[^/]+")):
+        found = roles([photo(f"{folder}/1.nef") for folder in folders], grouping)
+        scenes = [scene for scene, _, _ in found.values()]
+        assert len(set(scenes)) == len(folders)
+        assert {"hall", "hall-2", "hall-3", "lamp", "lamp-2", "scene", "scene-2", "x" * 60} < set(scenes)
+    at_once = [photo(f"{camera}.nef", taken="2026-05-01T08:00:00", camera=camera) for camera in "AB"]
+    assert len({scene for scene, _, _ in roles(at_once, by_time(parse_gap("1m"))).values()}) == 2
+
+
 def test_the_lowest_iso_and_the_longest_exposure_decide_and_bursts_are_kept():
     found = roles([photo("s/1.nef", 100, 1.0), photo("s/2.nef", 100, 1.02), photo("s/3.nef", 100, 0.01),
                    photo("s/4.nef", 3200, 0.03)])  # fmt: skip
@@ -101,10 +114,19 @@ def test_a_table_says_scenes_and_roles(tmp_path):
     )
     assert found == {"day1/1.nef": ("tea", True, "in scenes.csv; ? not at base ISO: 3200, this camera has 100"),
                      "day1/2.nef": ("tea", False, "not among the ground truths")}  # fmt: skip
+    found = roles([photo("day1/1.nef"), photo("day2/1.nef")], CsvTable(table))
+    assert all("? 2 files are called 1.nef: write their folders into scenes.csv" in says for _, _, says in found.values())  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "text", ["file;scene\n", "file,scene,role\n1.nef,,gt\n", "file,scene,role\n1.nef,a,clean\n", "\xff"]
+    "text",
+    [
+        "file;scene\n",
+        "file,scene,role\n1.nef,,gt\n",
+        "file,scene,role\n1.nef,a,clean\n",
+        "\xff",
+        "file,scene\n1.nef,a\n1.nef,b\n",
+    ],
 )
 def test_a_table_that_is_none_is_one_sentence(tmp_path, text):
     table = tmp_path / "scenes.csv"

@@ -86,7 +86,7 @@ def test_running_index_again_keeps_edits_and_adds_what_is_new(photos, tmp_path):
     assert layout["root"] == "../photos"
     garage = layout["Bayer"]["garage"]
     garage["clean_images"][0]["note"] = "the lamp flickered"
-    garage["noisy_images"][0]["role"] = "out"
+    garage["noisy_images"][0] |= {"role": "out", "sha1": ["not one"]}
     moved = layout["Bayer"]["sofa"]["noisy_images"].pop()
     layout["Bayer"]["sofa by night"] = {
         "clean_images": [],
@@ -94,12 +94,20 @@ def test_running_index_again_keeps_edits_and_adds_what_is_new(photos, tmp_path):
         "test_reserve": True,
         "unknown_sensor": False,
     }
+    layout["X-Trans"]["ward"] = layout["X-Trans"].pop("clinic")
     pairs.write_text(yaml.safe_dump(layout))
+    shutil.copy(photos / "clinic" / "DSCF0018.RAF", photos / "clinic" / "new.RAF")
+    with (photos / "clinic" / "new.RAF").open("ab") as file:
+        file.write(b"more")
+    (photos / "sofa!").mkdir()
+    shutil.copy(photos / "clinic" / "new.RAF", photos / "sofa!" / "other.RAF")
+    with (photos / "sofa!" / "other.RAF").open("ab") as file:
+        file.write(b"more")
     (tmp_path / "late.ARW").rename(late)
     (photos / "clinic" / "DSCF0017.RAF").rename(photos / "clinic" / "renamed.RAF")
     said = run("index", photos, "-o", pairs)
-    assert "1 photo added, 15 kept as they are listed" in said
-    assert "5 scenes: 5 ground-truth and 10 noisy photos; 1 left out" in said
+    assert "3 photos added, 15 kept as they are listed" in said
+    assert "6 scenes: 5 ground-truth and 12 noisy photos; 1 left out" in said
     assert re.search(r"sofa by night .*\n +sofa/\S+ .* noisy +as listed", said)
     assert re.search(r"garage/\S+ .* out +as listed", said)
     assert "moved: clinic/DSCF0017.RAF is now clinic/renamed.RAF" in said
@@ -109,8 +117,9 @@ def test_running_index_again_keeps_edits_and_adds_what_is_new(photos, tmp_path):
     assert [entry["filename"] for entry in again["Bayer"]["sofa"]["noisy_images"]] == ["sofa/_DSC0018.ARW"]
     index = load_index(pairs)
     assert {scene.name: len(scene.noisy) for scene in index.scenes} == {
-        "clinic": 2, "garage": 3, "kitchen table": 3, "sofa": 1, "sofa by night": 1,
+        "ward": 3, "garage": 3, "kitchen table": 3, "sofa": 1, "sofa by night": 1, "sofa-2": 1,
     }  # fmt: skip
+    assert all(len(entry["sha1"]) == 40 for entry in again["Bayer"]["garage"]["noisy_images"])
     assert [scene.name for scene in index.scenes if scene.test_reserve] == ["sofa by night"]
     once = pairs.read_bytes()
     run("index", photos, "-o", pairs)

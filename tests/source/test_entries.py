@@ -98,6 +98,27 @@ def test_a_link_out_of_the_root_is_followed_on_request_only(tmp_path):
     assert load_index(path, follow_links=True).scenes[0].ground_truths[0].sha1 == sha1
 
 
+def test_an_empty_sha1_is_computed_and_none_that_is_no_text_ends_in_a_traceback(tmp_path):
+    sha1 = write(tmp_path / "1.nef")
+    entries = [
+        {"filename": "1.nef", "sha1": ""},
+        {"filename": "1.nef", "iso": [1]},
+        {"filename": "1.nef", "sha1": [1]},
+    ]
+    index = load_index(listed(tmp_path / "pairs.yaml", [], entries))
+    assert [ref.sha1 for ref in index.scenes[0].noisy] == [sha1]
+    assert len(index.refused) == 2
+
+
+def test_sha1s_of_files_in_a_folder_whose_name_is_no_text_are_remembered(tmp_path, cache):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.nef")
+    sha1 = write(Path(path))
+    os.utime(path, (1, 1))
+    for _ in range(2):
+        assert sha1s_of([path]) == {path: sha1}
+    assert b"caf\xe9" in cache.read_bytes()
+
+
 def test_a_missing_file_without_sha1_costs_only_itself(tmp_path):
     write(tmp_path / "b.orf")
     index = load_index(listed(tmp_path / "pairs.yaml", [{"filename": "a.orf"}, {"filename": "b.orf"}]))
