@@ -34,7 +34,7 @@ class Catalog:
     Attributes:
         doi: of the data set; empty where it has none.
         index: its scenes; their photos' paths are relative.
-        files: every published file, by its name without folders.
+        files: every published file, by its path and by its name without folders, which is that of the first where several have it.
         notes: how names, folders and the data set's own index differ, a sentence each.
     """
 
@@ -53,7 +53,7 @@ class Catalog:
 
     def file_of(self, ref: ImageRef) -> RemoteFile | None:
         """A photo's file on the server; None where it is not published."""
-        return self.files.get(bare(ref.filename))
+        return self.files.get(ref.filename) or self.files.get(bare(ref.filename))
 
     def require_scenes(self) -> None:
         """Checks that names or an index say which scenes there are.
@@ -69,7 +69,8 @@ class Catalog:
     @property
     def raw_files(self) -> tuple[RemoteFile, ...]:
         """Every RAW file, whatever it is called."""
-        return tuple(each for each in self.files.values() if kind_of(each.filename) is FileKind.RAW)
+        files = {each.path: each for each in self.files.values()}
+        return tuple(each for each in files.values() if kind_of(each.filename) is FileKind.RAW)
 
 
 def is_published(source: str) -> bool:
@@ -166,14 +167,15 @@ def from_listing(listing: Listing, own: Index | None = None) -> Catalog:
     collector = Collector()
     files: dict[str, RemoteFile] = {}
     for file in listing.files:
-        why = "another file has this name" if file.filename in files else unsafe_path(file.path)
+        why = "another file has this path" if file.path in files else unsafe_path(file.path)
         if why:
             collector.refuse(file.path, why)
             continue
-        files[file.filename] = file
+        files[file.path] = file
         if collector.is_raw(file.filename):
             flags = flags_of_folders(file.path) or NO_FLAGS
             collector.add_named(file.path, Path(file.path), flags, server_sha1=file.checksums.sha1)
+    files = {file.filename: file for file in reversed(files.values())} | files
     index = collector.index(Path())
     notes = []
     if own:

@@ -1,6 +1,8 @@
 """A list of URLs with checksums, one file a line."""
 
 import re
+from dataclasses import replace
+from posixpath import commonpath, dirname
 from urllib.parse import unquote, urlsplit
 
 from rawnind.documents import LISTING
@@ -14,14 +16,15 @@ _HEX = re.compile(r"[0-9a-fA-F]+")
 def parse_url_list(data: bytes, name: str) -> tuple[RemoteFile, ...]:
     """The files of a list: in each line a URL and, before or after it, checksums (MD5, SHA-1, SHA-256, SHA-512) and a length.
 
-    What `sha1sum` prints, with URLs in place of names, is such a list. Empty lines and those that begin with # are comments.
+    What `sha1sum` prints, with URLs in place of names, is such a list. Empty lines and those that begin with # are comments. Files are
+    called as in their URLs, with the folders below what all URLs share where two have the same name.
 
     Args:
         data: the list.
         name: of the file, for messages.
 
     Raises:
-        IndexInvalidError: It is no text, a line has no URL or no checksum, two files have the same name, or there is no file.
+        IndexInvalidError: It is no text, a line has no URL or no checksum, a file is listed twice, or there is no file.
 
     >>> parse_url_list(b"d41d8cd98f00b204e9800998ecf8427e  https://example.org/a%20b.dng", "urls.txt")[0].path
     'a b.dng'
@@ -30,20 +33,27 @@ def parse_url_list(data: bytes, name: str) -> tuple[RemoteFile, ...]:
         raise IndexInvalidError(
             f"{name} is no list of URLs; give a DOI, a saved Dataverse reply, an index YAML or such a list"
         )
-    found: dict[str, RemoteFile] = {}
-    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        file = _parse_line(line, f"{name}, line {number}")
-        if file.path in found:
-            raise IndexInvalidError(f"{name}, line {number}: {printable(file.path)} is listed twice")
-        found[file.path] = file
-    if not found:
+    lines = {
+        number: _parse_line(line, f"{name}, line {number}")
+        for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1)
+        if line.strip() and not line.lstrip().startswith("#")
+    }
+    if not lines:
         raise IndexInvalidError(f"{name} lists no file")
+    if len({file.filename for file in lines.values()}) == len(lines):
+        return tuple(replace(file, path=file.filename) for file in lines.values())
+    above = commonpath([dirname(file.path) for file in lines.values()])
+    found: dict[str, RemoteFile] = {}
+    for number, file in lines.items():
+        path = file.path.removeprefix(above).lstrip("/")
+        if path in found:
+            raise IndexInvalidError(f"{name}, line {number}: {printable(path)} is listed twice")
+        found[path] = replace(file, path=path)
     return tuple(found.values())
 
 
 def _parse_line(line: str, where: str) -> RemoteFile:
+    """The file of a line, with the whole path of its URL."""
     url, size, sums = "", None, {}
     for word in line.split():
         if word.lower().startswith(("http://", "https://")) and not url:
@@ -58,6 +68,8 @@ def _parse_line(line: str, where: str) -> RemoteFile:
             )
     if not url or not sums:
         raise IndexInvalidError(f"{where}: it needs a URL and its MD5, SHA-1, SHA-256 or SHA-512")
-    return RemoteFile(
-        path=unquote(urlsplit(url).path.rpartition("/")[2]), url=url, size=size, checksums=Checksums(**sums)
-    )
+    try:
+        path = unquote(urlsplit(url).path)
+    except ValueError:  # half of an IPv6 address
+        raise IndexInvalidError(f"{where}: {printable(url, 80)} is no http address") from None
+    return RemoteFile(path=path or "/", url=url, size=size, checksums=Checksums(**sums))

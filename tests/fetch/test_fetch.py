@@ -328,6 +328,29 @@ def test_a_saved_reply_and_a_list_of_urls_are_sources_too(server, root, run, tmp
     assert (root / str(number)).read_bytes() == server.data(name)
 
 
+def test_files_of_one_name_in_several_folders_are_fetched_into_these(server, root, run, tmp_path):
+    data = [server.data(name) for name in list(server.files.values())[:2]]
+    for folder, each in zip("ab", data, strict=True):
+        (tmp_path / "card" / folder).mkdir(parents=True)
+        (tmp_path / "card" / folder / "DSC00001.DNG").write_bytes(each)
+    with DataverseServer(tmp_path / "card", names=["a/DSC00001.DNG", "b/DSC00001.DNG"]) as other:
+        entries = json.loads(other.reply())
+        for file in entries["data"]["latestVersion"]["files"]:
+            file["directoryLabel"], file["dataFile"]["filename"] = file["dataFile"]["filename"].split("/")
+        other._reply = json.dumps(entries).encode()
+        listed = tmp_path / "urls.txt"
+        sums = [hashlib.sha1(each).hexdigest() for each in data]
+        listed.write_text("".join(f"{sha1}  {other.url}/api/access/datafile/{name.replace('/', '%2F')}\n" for sha1, name in zip(sums, other.files.values(), strict=True)))  # fmt: skip
+        for source in (other.page, str(listed)):
+            assert run(source).is_complete
+            assert {name: (root / name).read_bytes() for name in below(root) if (root / name).is_file()} == dict(zip(other.files.values(), data, strict=True))  # fmt: skip
+            shutil.rmtree(root)
+        for line, says in ((f"{sums[0]}  {other.url}/a.dng\n" * 2, "a.dng is listed twice"), (f"{sums[0]}  http://[x/a.dng\n", "is no http address")):  # fmt: skip
+            listed.write_text(line)
+            with pytest.raises(IndexInvalidError, match=says):
+                run(str(listed))
+
+
 def test_files_that_no_name_puts_into_scenes_are_fetched_and_the_next_command_is_named(
     small_set, root, tmp_path
 ):
