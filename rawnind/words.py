@@ -12,3 +12,12 @@ def counted(count: int, noun: str) -> str:
     ('1 held-out crop', '0 crops', '3 crops')
     """
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def plain_label(text: str) -> str:
+    r"""A text from outside in which matplotlib finds no formula.
+
+    >>> plain_label("$x$")
+    '\\$x\\$'
+    """
+    return text.replace("$", r"\$")

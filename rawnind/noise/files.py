@@ -14,6 +14,7 @@ from rawnind.imaging.photo_noise import LARGEST_ERROR
 from rawnind.noise.profile import CameraNoise, Curve, Entry, Value
 from rawnind.noise.samples import COLORS, Method
 from rawnind.output.store import Store
+from rawnind.words import plain_label
 
 PROFILE, PLOT, DARKTABLE = "noise.json", "noise.svg", "noiseprofiles.json"
 _FORMAT = "rawnind-noise 1"
@@ -153,7 +154,7 @@ def plot(cameras: Sequence[CameraNoise]) -> bytes:
             for part, axis in zip("ab", row, strict=True):
                 _draw(axis, each, part)
                 axis.set_title(
-                    f"{each.camera}: {'a, photon noise' if part == 'a' else 'b, read noise squared'}",
+                    f"{plain_label(each.camera)}: {'a, photon noise' if part == 'a' else 'b, read noise squared'}",
                     loc="left",
                 )
         sink = io.BytesIO()

@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from rawnind.words import plain_label
+
 _TEXT = "#010203"
 """Replaced by the page's text colour."""
 SERIES = ("#3b82c4", "#d9731a", "#2a9d6f", "#b5559c", "#8a7f1f", "#c0453b", "#5b6ee1", "#6b8e9b")
@@ -203,7 +205,7 @@ def _for_page(svg: str, title: str) -> str:
 
 def _plain(text: str) -> str:
     """A text in which matplotlib finds no formula, and no name that legends leave out."""
-    return text.replace("$", r"\$").lstrip("_") or "unknown"
+    return plain_label(text).lstrip("_") or "unknown"
 
 
 def joined(groups: Iterable[tuple[str, Point]]) -> dict[str, list[Point]]:

@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pyarrow.compute as pc
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -29,6 +31,7 @@ from rawnind.report.pixels import (
     to_srgb,
     view_sites,
 )
+from rawnind.words import plain_label
 
 _CROP = re.compile(r"([0-9a-f]{12}-[0-9a-f]{12})-\d+-\d+")
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -36,6 +39,12 @@ _WIDTH = 640
 """Pixels of each picture of a pair."""
 _MOST_PAIRS = 8
 """Of a scene in one picture."""
+_MORE_FONTS = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Droid Sans Fallback", "Arial Unicode MS", "Hiragino Sans",
+    "PingFang SC", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Nirmala UI", "Noto Sans Devanagari",
+    "Noto Sans Thai",
+)  # fmt: skip
+"""Fonts of Linux, macOS and Windows with the letters of other scripts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,12 +101,18 @@ def show(output: str | Path, what: str) -> Picture:
         >>> rawnind.show("out", "kitchen").save("kitchen.png")  # doctest: +SKIP
     """
     folder = read_folder(Store(str(output)))
-    with ShardReader(folder.store) as reader, mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
+    with ShardReader(folder.store) as reader, mpl.rc_context({"font.family": _fonts(), "font.size": 9}):
         if match := _CROP.fullmatch(what):
             rows = _crops(folder, match[1], what)
             return _crop_picture(reader, rows[0])
         pairs = _pairs(folder, what)
         return _pairs_picture(folder, reader, pairs, what)
+
+
+def _fonts() -> list[str]:
+    """Matplotlib's own font, and for letters that it lacks those that are installed here."""
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in _MORE_FONTS if name in installed)]
 
 
 def _is_png(path: Path) -> bool:
@@ -262,10 +277,14 @@ def _patch(color: tuple[int, int, int], label: str) -> Patch:
 
 def _plain(text: str) -> str:
     """A text in which matplotlib finds no formula."""
-    return printable(text).replace("$", r"\$")
+    return plain_label(printable(text))
 
 
 def _saved(figure: Figure, title: str) -> Picture:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", r"Glyph .* missing from font"
+        )  # it is a box in the picture; `title` has it
+        figure.savefig(file, format="png", dpi=110)
     return Picture(png=file.getvalue(), title=printable(title))

@@ -149,7 +149,8 @@ def test_darktables_file_has_its_keys_and_leaves_out_what_was_not_measured():
 
 def test_an_output_folder_gives_three_files_and_other_files_stay(tmp_path):
     measured = {"noise_a_green": 6e-4, "noise_b_green": 5e-7}
-    maker = FolderMaker(tmp_path / "out").scene("a", crops=1, noise=measured)
+    camera = r"Sony A7 $\frac{1$ <b>"  # no formula, though matplotlib would take it for one
+    maker = FolderMaker(tmp_path / "out").scene("a", crops=1, noise=measured, camera=camera)
     out = maker.finish()
     result = CliRunner().invoke(main, ["noise", str(out)])
     assert result.exit_code == 0, result.output

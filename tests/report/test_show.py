@@ -20,6 +20,7 @@ from rawnind.records import Cfa
 from rawnind.report.canvas import pair_picture
 from rawnind.report.folder import read_folder
 from rawnind.report.pixels import Why, exposure_of, to_srgb, view_sites, view_small
+from tests.feed.folder_maker import FolderMaker
 from tests.output.result_maker import make_result, make_scene
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -107,6 +108,15 @@ def test_a_crop_a_pair_a_scene_and_a_photo_are_drawn(made, tmp_path):
         picture.save(tmp_path / "picture.png")
         assert (tmp_path / "picture.png").read_bytes().startswith(SIGNATURE)
         assert cv2.imread(str(tmp_path / "picture.png")).std() > 10, what
+
+
+def test_names_in_any_script_are_drawn_as_text_without_a_warning(tmp_path):
+    name = "台所 בית кухня"
+    maker = FolderMaker(tmp_path / "out").scene(name, crops=1, camera=r"$\frac{1$ 台所")
+    maker.finish()
+    crop = next(iter(maker.pixels))
+    for what in (name, crop):
+        assert name in rawnind.show(maker.store.location, what).title
 
 
 def test_names_that_are_not_there_and_pairs_without_pixels_are_sentences(store):
