@@ -91,7 +91,8 @@ _ADVICE = {
     Reason.ALIGNMENT_UNCERTAIN: f"{_SAME_SCENE} If so, raise max_shift; a scene that repeats needs something that does not. "
     "A lower min_alignment_score lets unrelated photos in.",
     Reason.ALIGNMENT_LOSS: f"{_SAME_SCENE} If the difference is small, raise max_alignment_loss in a new folder.",
-    Reason.MISALIGNED: "The camera moved or near things shifted. Take the photos from a tripod; max_residual is the limit.",
+    Reason.MISALIGNED: "The camera moved, near things shifted, or a photo shows another scene. Take the photos from a tripod; "
+    "max_residual is the limit of what is left.",
     Reason.EXPOSURE: "Expose so that less of the frame is white or black; max_bad_exposure is the limit.",
     Reason.MASK_MEAN: "Look at what moved or is overexposed; a lower min_mask_mean keeps the valid rest.",
     Reason.CFA_MISMATCH: "The photos are of different sensors: sort them into different scenes.",

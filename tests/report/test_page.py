@@ -180,6 +180,18 @@ def test_charts_take_names_as_text(maker):
     assert "$x$ &amp; alert(1)" in maker.store.read(INDEX).decode()
 
 
+def test_names_that_run_from_right_to_left_stay_apart_from_the_numbers_beside_them(maker):
+    scene, camera = "שלום", "מצלמה"
+    maker.scene(scene, camera=camera, crops=1).finish()
+    maker.store.write("events.jsonl", json.dumps(commit(f"bayer/{scene}", decode_seconds=1.0)).encode())
+    page_of(maker.store)
+    text = maker.store.read(INDEX).decode()
+    words = re.sub(r'<svg.*?</svg>|"[^"]*"|<th>[^<]*</th>', "", text[text.index("<h1>") :], flags=re.DOTALL)
+    for name, places in ((scene, 3), (camera, 1)):
+        assert words.count(name) >= places
+        assert words.count(name) == len(re.findall(rf"<bdi>[^<]*{name}[^<]*</bdi>", words))
+
+
 def commit(scene, **telemetry):
     return {"event": "commit", "scene": scene, "telemetry": telemetry}
 
