@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -242,8 +242,8 @@ class _Export:
         return {
             "image_set": image_set(first),
             "is_bayer": pair.cfa is Cfa.BAYER,
-            "f_fpath": f"{folder}/{names['noisy_file']}",
-            "gt_fpath": f"{folder}/gt/{names['gt_file']}",
+            "f_fpath": f"{folder}/{PurePosixPath(names['noisy_file']).name}",
+            "gt_fpath": f"{folder}/gt/{PurePosixPath(names['gt_file']).name}",
             "mask_fpath": mask_path,
             "best_alignment": [0, 0],
             "best_alignment_loss": first["alignment_loss"],

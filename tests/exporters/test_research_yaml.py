@@ -26,7 +26,12 @@ from tests.output.result_maker import MATRIX
 
 
 class Textured(FolderMaker):
-    """Crops with fine detail, whose mosaics are what their colours look like to the camera."""
+    """Crops with fine detail, whose mosaics are what their colours look like to the camera; photos in folders, as `index` names them."""
+
+    @staticmethod
+    def _ref(scene, cfa, number, iso, digest):
+        ref = FolderMaker._ref(scene, cfa, number, iso, digest)
+        return replace(ref, filename=f"photos/{scene}'s/{ref.filename}")
 
     def _crop(self, pair, y, x, cfa, measured, valid, gt_origin):
         rng = np.random.default_rng([y, x, int(pair[:8], 16)])
