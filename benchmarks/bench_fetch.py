@@ -1,9 +1,10 @@
 """`rawnind fetch` beside parallel curl from the same server, its memory, and bytes that come twice when it is interrupted.
 
-`make bench` prints two tables: 200 files of 5 MB, and a fetch that is killed or interrupted 30 times at random moments. As a
-plain test both are small. The server is the tests' Dataverse, in a process of its own. It sends 3 MB/s to each connection that is
-interrupted: from a server that is faster than the checksums, what waits in a connection's receive buffer, up to 6 MB, comes twice
-as well. curl checks nothing; `curl with the same checksums` has md5sum and sha1sum read each file that curl has written, while
+`make bench` prints two tables: 200 files of 5 MB, and a fetch that is interrupted or killed 30 times at random moments. As a
+plain test both are small. The server is the tests' Dataverse, in a process of its own, which counts what the client's system has
+acknowledged. Ctrl-C takes what has come, and nothing comes twice. After a kill what waits in a connection's receive buffer does: next to
+nothing of 3 MB/s, and about 1 MB from a server that is faster than the checksums. A smaller buffer (SO_RCVBUF, 256 kB) makes that 0.2 MB, and
+holds each connection to 2.6 MB/s where an answer takes 100 ms; so it has none. curl checks nothing; `curl with the same checksums` has md5sum and sha1sum read each file that curl has written, while
 curl writes the next ones. Where server and client share few CPUs and the connection has no limit, that is what is possible at
 all: the two hashes take twice as much CPU time as the transfer.
 
@@ -45,7 +46,7 @@ def make_files(folder, count, size):
 
 @contextlib.contextmanager
 def serving(folder, pace=0.0):
-    """The page's address, and what was sent once the block has ended."""
+    """The page's address, and what has arrived once the block has ended."""
     words = [sys.executable, __file__, "serve", str(folder), str(pace)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     server = subprocess.Popen(
@@ -55,7 +56,7 @@ def serving(folder, pace=0.0):
     try:
         yield report
     finally:
-        report["sent"] = json.loads(server.communicate("\n")[0])
+        report["arrived"] = json.loads(server.communicate("\n")[0])
 
 
 def serve(folder, pace):
@@ -64,7 +65,7 @@ def serve(folder, pace):
         server.reply()
         print(server.page, flush=True)
         sys.stdin.readline()
-        print(json.dumps(server.sent))
+        print(json.dumps(server.arrived))
 
 
 def command(page, root):
@@ -158,34 +159,47 @@ def test_throughput_beside_curl(tmp_path, request, pace):
                   f"{plain / seconds:9.0%}{summed / seconds:33.0%}")  # fmt: skip
 
 
-def interrupt(page, root, rng, share):
-    """Starts a fetch, and interrupts it once about `share` bytes have come."""
+def interrupt(page, root, rng, share, signals):
+    """Starts a fetch, and interrupts it once about `share` bytes have come; whether it had not ended by then."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     words = command(page, root)
     wanted = on_disk(root) + rng.uniform(0.2, 1) * share
     fetch = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     poll(lambda: fetch.poll() is not None or on_disk(root) >= wanted)
-    assert fetch.poll() is None, "it ended before it was interrupted"
-    fetch.send_signal(rng.choice([signal.SIGINT, signal.SIGKILL]))
+    ended = fetch.poll() is not None
+    fetch.send_signal(rng.choice(signals))
     fetch.wait()
+    return not ended
 
 
-def test_interrupted_fetches_take_few_bytes_twice(tmp_path, request):
+@pytest.mark.parametrize(
+    ("pace", "signals", "limit"),
+    [
+        (0.02, [signal.SIGINT, signal.SIGKILL], BLOCK),
+        (0.0, [signal.SIGINT], BLOCK),
+        (0.0, [signal.SIGKILL], 6 << 20),  # Linux' largest receive buffer, as it is mostly set
+    ],
+    ids=["at 3 MB/s", "unlimited, Ctrl-C", "unlimited, killed"],
+)
+def test_interrupted_fetches_take_few_bytes_twice(tmp_path, request, pace, signals, limit):
     bench = request.config.getoption("benchmark_enable")
-    times, count, size = (INTERRUPTIONS, FILES, SIZE) if bench else (3, 8, 4_000_000)
+    if limit > BLOCK and not bench:
+        pytest.skip("a measurement")
+    times, count, size = (INTERRUPTIONS, FILES, SIZE) if bench else (2, 16, 4_000_000)
     folder, root = tmp_path / "files", tmp_path / "root"
     make_files(folder, count, size)
     seed = random.SystemRandom().randrange(1 << 32)
     rng = random.Random(seed)  # noqa: S311 - only moments
-    with serving(folder, 0.02) as report:
-        for _ in range(times):
-            interrupt(report["page"], root, rng, count * size / (times + 1))
+    with serving(folder, pace) as report:
+        share = count * size / times / 2
+        done = sum(interrupt(report["page"], root, rng, share, signals) for _ in range(times))
         run_fetch(report["page"], root)
     assert {path.name: path.read_bytes() for path in root.glob("*.dng")} == {path.name: path.read_bytes() for path in folder.iterdir()}  # fmt: skip
-    twice = sum(report["sent"].values()) - count * size
-    print(f"\nseed {seed}: {times} interruptions of {CONNECTIONS} downloads of {count} files of {size / 1e6:.0f} MB: {twice / 1e6:.1f} MB came twice,"
-          f" {twice / times / CONNECTIONS / 1e3:.0f} kB for each connection that was cut")  # fmt: skip
-    assert 0 <= twice <= times * CONNECTIONS * BLOCK
+    twice = sum(report["arrived"].values()) - count * size
+    print(f"\nseed {seed}: {done} interruptions of {CONNECTIONS} downloads of {count} files of {size / 1e6:.0f} MB: {twice / 1e6:.1f} MB came twice,"
+          f" {twice / done / CONNECTIONS / 1e3:.0f} kB for each connection that was cut")  # fmt: skip
+    assert done > times / 2
+    assert 0 <= twice <= times * CONNECTIONS * limit
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from rawnind.errors import DownloadError
 from rawnind.fetch.target import Target
-from rawnind.source.http_client import BLOCK, HttpClient, retrying
+from rawnind.source.http_client import BLOCK, HttpClient, Response, retrying
 from rawnind.source.remote import Digests, RemoteFile
 
 _WRONG_TIMES = 2
 """Downloads of a file whose bytes are wrong, before it is given up."""
+
+_LAST = 1 << 24
+"""Bytes that are still taken from a connection after a stop: they have come already, and wait in its buffer."""
 
 _MOST_BYTES = 1 << 32
 """Of a file whose length nobody says; TIFF's 32-bit offsets reach no further."""
@@ -96,16 +99,7 @@ class Downloader:
                         self._discard(descriptor, received)
                         digests, have = Digests(file.checksums), 0
                     most = _limit(file, response.total)
-                    for block in response.blocks:
-                        have += len(block)
-                        if have > most:
-                            self._discard(descriptor, received)
-                            raise DownloadError("too_long", f"the server sends more than {most} bytes")
-                        _write(descriptor, block)
-                        digests.update(block)
-                        received(len(block))
-                        if self._stop.is_set():
-                            raise StoppedError
+                    have = self._receive(response, descriptor, digests, most, received)
                     expected = file.size if file.size is not None else response.total
                 if expected is not None and have < expected:
                     raise DownloadError(
@@ -115,6 +109,31 @@ class Downloader:
             if why := digests.problem():
                 self._discard(descriptor, received)
                 raise DownloadError("wrong_bytes", f"{why}")
+
+    def _receive(
+        self,
+        response: Response,
+        descriptor: int,
+        digests: Digests,
+        most: int,
+        received: Callable[[int], None],
+    ) -> int:
+        """Writes what a server sends behind what is there; how many bytes there are then."""
+        have, last = response.start, _LAST
+        for block in response.blocks:
+            have += len(block)
+            if have > most:
+                self._discard(descriptor, received)
+                raise DownloadError("too_long", f"the server sends more than {most} bytes")
+            _write(descriptor, block)
+            received(len(block))
+            if not self._stop.is_set():
+                digests.update(block)
+            elif (last := last - len(block)) < 0:
+                break
+        if self._stop.is_set():
+            raise StoppedError
+        return have
 
     @staticmethod
     def _discard(descriptor: int, received: Callable[[int], None]) -> None:

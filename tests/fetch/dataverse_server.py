@@ -1,10 +1,14 @@
 """A Dataverse server on loopback with the files of a folder, which can be told to misbehave and counts what it sends."""
 
 import contextlib
+import fcntl
 import hashlib
 import http.server
 import json
+import socket
+import struct
 import sys
+import termios
 import threading
 import time
 from collections import Counter, defaultdict
@@ -21,6 +25,7 @@ class DataverseServer:
     Attributes:
         faults: what is done to a file, by name: a list that is used up, or a single fault for ever.
         sent: bytes of each file that were handed to the socket.
+        arrived: bytes of each file, with the heads of answers, that the client's system has acknowledged; some may wait in its buffers.
         asked: requests of each file.
         headers: of every request.
         pace: seconds between two blocks of 64 kB.
@@ -35,6 +40,7 @@ class DataverseServer:
         self.faults = defaultdict(list)
         self.reply_faults = []
         self.sent, self.asked, self.starts = Counter(), Counter(), defaultdict(list)
+        self.arrived = Counter()
         self.headers = []
         self.pace = 0.0
         self._reply = None
@@ -133,6 +139,21 @@ class DataverseServer:
         asked = request.headers.get("Range")
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and ranges else 0
         self.starts[name].append(start)
+        with self.counting(request.connection, name):
+            self._send_from(request, name, data, start, most)
+
+    @contextlib.contextmanager
+    def counting(self, connection, name):
+        """Counts what arrives of what is sent, until all has or the client is gone."""
+        before = acknowledged(connection)
+        try:
+            yield
+            while waiting(connection):
+                time.sleep(0.001)
+        finally:
+            self.arrived[name] += acknowledged(connection) - before
+
+    def _send_from(self, request, name, data, start, most):
         request.send_response(206 if start else 200)
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
@@ -146,6 +167,20 @@ class DataverseServer:
             if self.pace:
                 time.sleep(self.pace)
         request.close_connection = request.close_connection or end < len(data)
+
+
+def acknowledged(connection):
+    """Bytes that Linux says the other side has acknowledged: `tcpi_bytes_acked`."""
+    return struct.unpack_from("Q", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128), 120)[0]
+
+
+def waiting(connection):
+    """Whether bytes are not acknowledged yet, and the client is there."""
+    (left,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
+    try:
+        return left > 0 and connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+    except BlockingIOError:
+        return True
 
 
 def status(code, **headers):
