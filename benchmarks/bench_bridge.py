@@ -166,7 +166,7 @@ def measure(count, output, server=None):
     wall = time.perf_counter()
     pending = []
     for batch in batches(count, recipe):
-        pending.append(bridge.commit_many.remote(batch))
+        pending.append(bridge.commit.remote(batch))
         if len(pending) == 3:
             ray.get(pending.pop(0))
     ray.get(pending)

@@ -20,10 +20,10 @@ class BridgeActor(Bridge):
         super().__init__(*arguments, **named)
 
     def submit(self, submissions: Sequence[Submission]) -> None:
-        """`commit_many`, together with what others have submitted while an earlier commit was written: each is a file of its own.
+        """`commit`, together with what others have submitted while an earlier commit was written: each is a file of its own.
 
         Results are checked before their turn, as many at once as there are calls: shards are read, and hashed without the GIL.
-        These results are committed when this returns. Errors as in `commit_many`, for these results or for those of the others.
+        These results are committed when this returns. Errors as in `commit`, for these results or for those of the others.
         """
         checked = [self._check(each) for each in submissions]
         self._submitted.append(checked)

@@ -227,23 +227,7 @@ class Bridge:
         """Admits no further scene; scenes in flight may still be committed."""
         self._stopping = True
 
-    def commit(
-        self, key: str, data: bytes, telemetry: Mapping[str, float] | None = None, inputs: bytes = b""
-    ) -> int:
-        """`commit_many` for one result.
-
-        Args:
-            key: see `Submission`, as for the others.
-            data: the result.
-            telemetry: seconds and bytes by stage.
-            inputs: fingerprint of the scene's files.
-
-        Returns:
-            The sequence number of the scene's commit.
-        """
-        return self.commit_many([Submission(key=key, data=data, telemetry=telemetry or {}, inputs=inputs)])[0]
-
-    def commit_many(self, submissions: Sequence[Submission]) -> list[int]:
+    def commit(self, submissions: Sequence[Submission]) -> list[int]:
         """Validates results and commits them together; an invalid one is committed as `failed: invalid_result`.
 
         A commit is idempotent: a scene that is settled already stays as it is.
@@ -270,7 +254,7 @@ class Bridge:
         return Checked(submission, validated(self._store, scene, self._plan.recipe, submission.data))
 
     def _commit(self, checked: Sequence[Checked]) -> list[int]:
-        """`commit_many` of what was checked."""
+        """`commit` of what was checked."""
         if self._state is not State.COLLECTING:
             raise ValueError(f"the bridge is {self._state}, it takes no results")
         new = {

@@ -18,7 +18,7 @@ from rawnind.output.journal.commits import identity
 from rawnind.output.journal.journal import encode_result
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.reasons import Reason
-from tests.output.result_maker import RECIPE, make_scene
+from tests.output.result_maker import RECIPE, commit_one, make_scene
 from tests.polling import poll
 
 SCENES = [make_scene(f"s{number}", truths=number % 2, noisy=1 + number % 2) for number in range(6)]
@@ -50,12 +50,12 @@ def test_batches_give_the_same_output_as_single_commits(tmp_path_factory, order,
     one, other = (tmp_path_factory.mktemp(name) for name in ("one", "other"))
     singly, together = collecting_bridge(one), collecting_bridge(other)
     for number in range(6):
-        singly.commit(SCENES[number].key, submission(number).data)
+        commit_one(singly, SCENES[number].key, submission(number).data)
     numbers = [*order, *twice]
-    together.commit_many([submission(number) for number in numbers[:cut]])
+    together.commit([submission(number) for number in numbers[:cut]])
     if restart:
         together = collecting_bridge(other)
-    seqs = together.commit_many([submission(number) for number in numbers])
+    seqs = together.commit([submission(number) for number in numbers])
     assert seqs == [seqs[numbers.index(number)] for number in numbers]
     assert sorted(set(seqs)) == list(range(6))
     assert finished(together) == finished(singly)
@@ -65,7 +65,7 @@ def test_batches_give_the_same_output_as_single_commits(tmp_path_factory, order,
 def test_a_batch_with_an_unplanned_scene_commits_nothing(tmp_path):
     bridge = collecting_bridge(tmp_path)
     with pytest.raises(ValueError, match="not planned"):
-        bridge.commit_many([submission(0), Submission(key="bayer/other", data=b"")])
+        bridge.commit([submission(0), Submission(key="bayer/other", data=b"")])
     assert len(bridge.open_scenes()) == 6
 
 
@@ -98,7 +98,7 @@ def test_results_that_arrive_while_a_commit_is_written_are_committed_together(tm
     one, other = (tmp_path_factory.mktemp(name) for name in ("one", "other"))
     singly = collecting_bridge(one)
     for number in range(6):
-        singly.commit(SCENES[number].key, submission(number).data)
+        commit_one(singly, SCENES[number].key, submission(number).data)
     bridge, errors = submitted_meanwhile(other, list(map(submission, (1, 2, 3, 4, 5, 1))))
     assert errors == [None] * 6
     assert len(list((other / "parts").iterdir())) == 2

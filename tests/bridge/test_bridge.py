@@ -34,6 +34,7 @@ from rawnind.planning import SceneFilter, make_plan
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
 from rawnind.source.index import load_index
+from tests.output.result_maker import commit_one
 
 RECIPE = Recipe(crop_size=64, stride=96)
 
@@ -84,9 +85,9 @@ class BridgeMachine(RuleBasedStateMachine):
     def commit(self, key, data, becomes):
         if self.state is not State.COLLECTING:
             with pytest.raises(ValueError, match="takes no results"):
-                self.bridge.commit(key, data)
+                commit_one(self.bridge, key, data)
             return
-        seq = self.bridge.commit(key, data)
+        seq = commit_one(self.bridge, key, data)
         assert seq == self.settled.setdefault(key, (len(self.settled), becomes))[0]
 
     @rule(number=KEYS)
@@ -131,7 +132,7 @@ class BridgeMachine(RuleBasedStateMachine):
     @rule(number=KEYS)
     def commits_an_unplanned_scene(self, number):
         with pytest.raises(ValueError, match=r"was not planned|takes no results"):
-            self.bridge.commit("bayer/cameraman", encode_result(self.results[self.keys[number]]))
+            commit_one(self.bridge, "bayer/cameraman", encode_result(self.results[self.keys[number]]))
 
     @rule(
         numbers=st.lists(KEYS, min_size=1, max_size=6),
@@ -255,7 +256,7 @@ def test_a_stopped_run_leaves_a_manifest_of_what_it_committed(made, tmp_path, ca
     assert not store.exists(MANIFEST)
     done = [key for key in results if key != next(iter(results))]
     for key in done:
-        first.commit(key, encode_result(results[key]))
+        commit_one(first, key, encode_result(results[key]))
     assert first.suspend({})
     assert first.admit(next(iter(results))) is False
     summary = read_summary(store)
@@ -278,7 +279,7 @@ def test_a_stopped_run_leaves_a_manifest_of_what_it_committed(made, tmp_path, ca
     second = Bridge(str(tmp_path), "second", plan, max_scenes=1)
     second.begin()
     for key in second.open_scenes():
-        second.commit(key, encode_result(results[key]))
+        commit_one(second, key, encode_result(results[key]))
     assert not second.finish({}).incomplete
     assert read_head(store)["complete"] is True
     assert list(verify(store)) == []
@@ -291,7 +292,7 @@ def test_a_stopped_retry_keeps_the_results_of_scenes_that_it_did_not_reach(made,
     first = Bridge(str(tmp_path), "first", plan, max_scenes=1)
     first.begin()
     for key, result in results.items():
-        first.commit(key, encode_result(result))
+        commit_one(first, key, encode_result(result))
     complete = first.finish({})
     changed = next(key for key, result in results.items() if not result.failed_files)
     again = Bridge(
@@ -311,7 +312,7 @@ def test_error_stays_error_and_the_next_run_collects_again(made, tmp_path):
     first = Bridge(str(tmp_path), "first", plan, max_scenes=1)
     first.begin()
     key = next(iter(results))
-    first.commit(key, encode_result(results[key]))
+    commit_one(first, key, encode_result(results[key]))
     first.fail("no more")
     for bridge in (first, Bridge(str(tmp_path), "first", plan, max_scenes=1)):
         bridge.begin()
@@ -331,7 +332,7 @@ def test_a_replaced_output_folder_takes_no_commit(made, tmp_path):
     (tmp_path / "out").rename(tmp_path / "away")
     key = next(iter(results))
     with pytest.raises(OutputError, match="bring it back"):
-        bridge.commit(key, encode_result(results[key]))
+        commit_one(bridge, key, encode_result(results[key]))
     assert not (tmp_path / "out").exists()
 
 
@@ -343,7 +344,7 @@ def test_shards_behind_a_link_are_no_verdict_on_their_scene(made, tmp_path):
     (tmp_path / "shards").symlink_to(tmp_path / "elsewhere")
     key = next(key for key, result in results.items() if result.outcome is Outcome.COLLECTED)
     with pytest.raises(OutputError, match="symbolic link"):
-        bridge.commit(key, encode_result(results[key]))
+        commit_one(bridge, key, encode_result(results[key]))
     assert key in bridge.open_scenes()
 
 
@@ -359,8 +360,8 @@ def test_a_late_result_changes_nothing(made, tmp_path):
     assert bridge.admit(other, ("worker", "second incarnation"))  # the worker was restarted
     assert [item.key for item in bridge.snapshot().in_flight] == [other]
     assert bridge.admit(key, ("another", "incarnation"))
-    assert bridge.commit(key, encode_result(results[key])) == 0
-    assert bridge.commit(key, b"not a result") == 0
+    assert commit_one(bridge, key, encode_result(results[key])) == 0
+    assert commit_one(bridge, key, b"not a result") == 0
     assert bridge.snapshot().scenes.failed == 0
 
 
@@ -377,7 +378,7 @@ def test_workers_that_start_and_finish_no_scene_are_counted_until_one_is_finishe
     assert bridge.snapshot().startup_crashes == 2
     bridge.admit(key, ("other 0", "only"))
     assert bridge.snapshot().startup_crashes == 2
-    bridge.commit(key, encode_result(results[key]))
+    commit_one(bridge, key, encode_result(results[key]))
     assert bridge.snapshot().startup_crashes == 0
     for incarnation in range(3, 6):
         bridge.worker_started(("crashing", str(incarnation)))

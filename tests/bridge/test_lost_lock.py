@@ -16,7 +16,7 @@ from rawnind.output.store import Store
 from rawnind.output.verify import verify
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.reasons import Reason
-from tests.output.result_maker import RECIPE, make_scene
+from tests.output.result_maker import RECIPE, commit_one, make_scene
 from tests.polling import poll
 
 SCENES = [make_scene(f"s{number}") for number in range(4)]
@@ -28,7 +28,7 @@ def result(number, reason=Reason.ALIGNMENT_LOSS):
 
 
 def commit(bridge, number, reason=Reason.ALIGNMENT_LOSS):
-    return bridge.commit(SCENES[number].key, encode_result(result(number, reason)))
+    return commit_one(bridge, SCENES[number].key, encode_result(result(number, reason)))
 
 
 def bridge_of(store, lock):

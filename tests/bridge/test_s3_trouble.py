@@ -14,7 +14,7 @@ from rawnind.output.store import Store
 from rawnind.output.verify import verify
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.reasons import Reason
-from tests.output.result_maker import RECIPE, make_result, make_scene
+from tests.output.result_maker import RECIPE, commit_one, make_result, make_scene
 from tests.s3_faults import FaultyProxy
 
 SCENES = {scene.key: scene for scene in (make_scene(f"s{number}") for number in range(4))}
@@ -30,7 +30,7 @@ def run(uri):
         bridge = Bridge(uri, lock.run, PLAN, max_scenes=1, lock=lock)
         for key in bridge.begin():
             faults = [Reason.ALIGNMENT_LOSS] if key[-1] in "13" else []
-            bridge.commit(key, encode_result(make_result(SCENES[key], store=store, faults=faults)))
+            commit_one(bridge, key, encode_result(make_result(SCENES[key], store=store, faults=faults)))
         bridge.finish({})
         bridge.close()
 

@@ -17,7 +17,7 @@ from rawnind.planning import SceneFilter, make_plan
 from rawnind.reasons import Outcome, Reason
 from rawnind.recipe import Recipe
 from rawnind.records import FailedFile
-from tests.output.result_maker import make_scene
+from tests.output.result_maker import commit_one, make_scene
 
 NUMBERS = ("waiting", "running", "done", "rejected", "failed")
 
@@ -66,7 +66,7 @@ def test_a_restarted_bridge_shows_the_same_stages(tmp_path):
     plan = make_plan(scenes, SceneFilter(), Recipe())
     bridge = Bridge(str(tmp_path), "run", plan, max_scenes=2)
     bridge.begin()
-    bridge.commit("bayer/s0", encode_result(whole_scene_result(scenes[0], plan.recipe, Reason.TIMEOUT)))
+    commit_one(bridge, "bayer/s0", encode_result(whole_scene_result(scenes[0], plan.recipe, Reason.TIMEOUT)))
     again = Bridge(str(tmp_path), "run", plan, max_scenes=2)
     assert again.snapshot().stages == bridge.snapshot().stages
     later = Bridge(str(tmp_path), "another run", plan, max_scenes=2)
@@ -120,7 +120,7 @@ def test_a_finished_chunk_is_shown_until_its_scene_is_committed_and_leaves_room_
     assert bridge.admit(second)
     bridge.heartbeat(second, "mask", {"decode_done": 1})
     assert [(row.waiting, row.done) for row in bridge.snapshot().stages] == [(1, 4), (2, 2), (1, 2), (2, 2)]
-    bridge.commit(scene.key, encode_result(whole_scene_result(scene, Recipe(), Reason.TIMEOUT)))
+    commit_one(bridge, scene.key, encode_result(whole_scene_result(scene, Recipe(), Reason.TIMEOUT)))
     assert bridge.snapshot().in_flight == ()
     assert [(row.waiting, row.done) for row in bridge.snapshot().stages] == [(0, 0)] * 4
 

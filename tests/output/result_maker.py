@@ -8,6 +8,7 @@ import yaml
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from rawnind.bridge.messages import Submission
 from rawnind.errors import SourceError
 from rawnind.measurements import Crop, Measurements
 from rawnind.outcomes import failed_file, planned_pairs, scene_result, uncollected_pair
@@ -31,6 +32,11 @@ def photo(scene, cfa, number, *, ground_truth, iso=3200):
     digest = sha1(f"{cfa}/{scene}/{number}/{ground_truth}")
     return ImageRef(cfa=cfa, scene=scene, ground_truth=ground_truth, iso=iso, sha1=digest,
                     filename=f"{scene}-{number}.dng", path=f"/photos/{scene}-{number}.dng")  # fmt: skip
+
+
+def commit_one(bridge, key, data):
+    """Commits one scene's result; the sequence number of its commit."""
+    return bridge.commit([Submission(key=key, data=data)])[0]
 
 
 def make_scene(name="kitchen", cfa=Cfa.BAYER, *, truths=1, noisy=2, test_reserve=False, unknown_sensor=False):

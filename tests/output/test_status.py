@@ -19,7 +19,7 @@ from rawnind.output.store import Store
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.printing import describe
 from rawnind.reasons import Outcome, Reason
-from tests.output.result_maker import RECIPE, make_result, make_scene
+from tests.output.result_maker import RECIPE, commit_one, make_result, make_scene
 
 RESULTS = [
     make_result(make_scene("attic", noisy=2)),
@@ -136,7 +136,7 @@ def test_the_last_run_its_plan_and_its_recipe_are_named(tmp_path):
     assert "UTC: No worker runs.\nPlanned:   4 scenes, 8 pairs; 4 scenes without an outcome yet" in waits
     assert "Committed: 0 scenes (none yet), 0 crops" in waits
     for result in (RESULTS[1], RESULTS[3]):
-        bridge.commit(result.scene.key, encode_result(result))
+        commit_one(bridge, result.scene.key, encode_result(result))
     found = text(Store(str(tmp_path)))
     assert f"Recipe:    {RECIPE.digest}, see recipe.yaml" in found
     assert "Planned:   4 scenes, 8 pairs; 2 scenes without an outcome yet" in found

@@ -17,6 +17,7 @@ from rawnind.output.store import Store
 from rawnind.planning import SceneFilter, make_plan
 from rawnind.training import FeedError, LiveCropDataset
 from tests.feed.folder_maker import FolderMaker
+from tests.output.result_maker import commit_one
 
 BATCH = {"batch_size": 4, "crop_size": 32}
 
@@ -36,7 +37,7 @@ class Run:
         self.bridge = Bridge(self.where, "run", self.plan, max_scenes=99)
 
     def commit(self, key):
-        self.bridge.commit(key, encode_result(self.results[key]))
+        commit_one(self.bridge, key, encode_result(self.results[key]))
 
     def finish(self):
         for key in self.bridge.open_scenes():

@@ -18,6 +18,7 @@ from ray.util.state import list_actors
 
 from rawnind.bridge.bridge import Bridge
 from rawnind.bridge.leases import LeaseLog, leased_crops
+from rawnind.bridge.messages import Submission
 from rawnind.output.events import read_events
 from rawnind.output.journal.journal import encode_result
 from rawnind.output.store import Store
@@ -50,7 +51,7 @@ class Served:
         ray.get(self.bridge.begin.remote())
 
     def commit(self, key):
-        ray.get(self.bridge.commit.remote(key, encode_result(self.results[key])))
+        ray.get(self.bridge.commit.remote([Submission(key=key, data=encode_result(self.results[key]))]))
 
     def end(self):
         for key in ray.get(self.bridge.open_scenes.remote()):
