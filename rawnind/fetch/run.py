@@ -142,8 +142,8 @@ def _require_room(todo: Sequence[RemoteFile], target: Target, jobs: int) -> None
     needed, free = target.room(sizes, jobs), shutil.disk_usage(target.root).free
     if needed + _SPARE > free:
         raise OutputError(
-            f"{needed / 1e9:.1f} GB are to be downloaded and {target.root} has room for {free / 1e9:.1f} GB; free some, or take fewer "
-            "scenes with --limit, --scene or --iso"
+            f"{needed / 1e6:,.1f} MB are to be downloaded, and of the {free / 1e6:,.1f} MB that are free at {target.root} {_SPARE / 1e6:.0f} "
+            "stay free; free some, or take fewer scenes with --limit, --scene or --iso"
         )
 
 

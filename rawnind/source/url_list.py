@@ -35,7 +35,7 @@ def parse_url_list(data: bytes, name: str) -> tuple[RemoteFile, ...]:
         )
     lines = {
         number: _parse_line(line, f"{name}, line {number}")
-        for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1)
+        for number, line in enumerate(data.decode("utf-8-sig", "replace").splitlines(), 1)
         if line.strip() and not line.lstrip().startswith("#")
     }
     if not lines:
@@ -56,6 +56,7 @@ def _parse_line(line: str, where: str) -> RemoteFile:
     """The file of a line, with the whole path of its URL."""
     url, size, sums = "", None, {}
     for word in line.split():
+        word = word.removeprefix("*")  # noqa: PLW2901 - `sha1sum --binary` marks names with it
         if word.lower().startswith(("http://", "https://")) and not url:
             url = word
         elif _HEX.fullmatch(word) and len(word) in _DIGESTS:

@@ -323,7 +323,9 @@ def test_a_saved_reply_and_a_list_of_urls_are_sources_too(server, root, run, tmp
     number, name = next(iter(server.files.items()))
     sha1 = hashlib.sha1(server.data(name)).hexdigest()
     listed = tmp_path / "urls.txt"
-    listed.write_text(f"# one photo\n{sha1}  {server.url}/api/access/datafile/{number}\n")
+    listed.write_text(
+        f"\ufeff{sha1} *{server.url}/api/access/datafile/{number}\r\n# one photo\r\n", encoding="utf-8"
+    )
     assert run(str(listed)).is_complete
     assert (root / str(number)).read_bytes() == server.data(name)
 
