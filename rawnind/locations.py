@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from rawnind.errors import ConfigError, redacted
+from rawnind.errors import ConfigError, printable, redacted
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -41,11 +41,26 @@ def local_path(place: str) -> str:
     return unquote(parts.path)
 
 
+def require_text(path: str) -> str:
+    """A path that JSON, YAML and Parquet can hold, and pyarrow opens.
+
+    Raises:
+        ConfigError: It has bytes that are no UTF-8.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{printable(path)}: the name of this folder, or of one above it, has a broken encoding (it is no UTF-8); rename it"
+        ) from None
+    return path
+
+
 def open_location(uri: str) -> "tuple[fs.FileSystem, str]":
     """The file system of a path or URI, and the place in it.
 
     Raises:
-        ConfigError: It is no URI, or one that pyarrow has no file system for, or it names no folder.
+        ConfigError: It is no URI, or one that pyarrow has no file system for, or it names no folder, or is a path that is no text.
         OSError: The store cannot be reached.
     """
     import pyarrow as pa  # here: most places are local, and it takes as long as all else that a command imports
@@ -53,7 +68,7 @@ def open_location(uri: str) -> "tuple[fs.FileSystem, str]":
 
     location = redacted(uri)
     if "://" not in uri:
-        return fs.LocalFileSystem(), str(Path(uri).absolute())
+        return fs.LocalFileSystem(), require_text(str(Path(uri).absolute()))
     try:
         filesystem, root = fs.FileSystem.from_uri(_tuned(uri))
     except pa.ArrowInvalid as error:  # not a URI, or one that pyarrow has no file system for

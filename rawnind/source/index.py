@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from rawnind.errors import ConfigError, IndexInvalidError, printable
-from rawnind.locations import is_uri, local_path
+from rawnind.locations import is_uri, local_path, require_text
 from rawnind.records import ImageRef
 from rawnind.source.collector import Collector, Index, SkippedFiles
 from rawnind.source.dataverse import RAWNIND, parse_address
@@ -51,13 +51,14 @@ def require_source(source: str | Path) -> Path:
 
     Raises:
         IndexInvalidError: It does not exist, or is a URI of an object store.
+        ConfigError: Its path is no text.
     """
     refuse_published(str(source))
     if not str(source):
         raise IndexInvalidError("SOURCE is empty; name a folder, an index YAML or a DOI")
     if str(source).startswith(("s3:/", "gs:/")):  # a Path has lost one slash
         raise IndexInvalidError(f"{source} is a URI, which must be given as a string")
-    path = Path(os.path.abspath(local_path(str(source))))  # noqa: PTH100 - resolve() would follow links and change the user's spelling
+    path = Path(require_text(os.path.abspath(local_path(str(source)))))  # noqa: PTH100 - resolve() would follow links and change the user's spelling
     with reading(path):
         if not path.exists():
             if str(source).lower().startswith("doi:"):

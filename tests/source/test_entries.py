@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rawnind.errors import ConfigError
+from rawnind.output.store import Store
 from rawnind.source.index import index_to_yaml, load_index
 from rawnind.source.sha1_cache import sha1s_of
 
@@ -117,6 +119,9 @@ def test_sha1s_of_files_in_a_folder_whose_name_is_no_text_are_remembered(tmp_pat
     for _ in range(2):
         assert sha1s_of([path]) == {path: sha1}
     assert b"caf\xe9" in cache.read_bytes()
+    for opened in (load_index, Store):
+        with pytest.raises(ConfigError, match=r"caf\\udce9\.nef: the name of this folder, .* rename it"):
+            opened(path)
 
 
 def test_a_missing_file_without_sha1_costs_only_itself(tmp_path):
