@@ -77,7 +77,7 @@ class Recipe:
             photo at the same level; None: no limit. One step of ISO is 2.
         gt_alignment: `warp`: the demosaiced GT is resampled where the noisy photo's sites lie in it; `integer`: it is cut at
             each crop's own whole shift. A warped GT is 7 dB closer to the truth at sub-pixel shifts (benchmarks/bench_geometry.py).
-        max_residual: sites; where local shifts show that more is left, or three standard errors of a smooth surface exceed a fifth
+        max_residual: sites; where local shifts show that more is left, or 2.5 standard errors of a smooth surface exceed a fifth
             of it, pixels are masked; None: no limit.
         max_light_drift: a pair is rejected where the light deviates from its mean over the frame by a larger share, and by
             half of it beyond what noise gives once in 100,000; None: no limit. Drawn pairs with a drift of 3 % reach 0.05, a

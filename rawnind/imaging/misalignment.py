@@ -10,7 +10,7 @@ from rawnind.imaging.coordinates import Rect
 
 SURELY = 3.0  # standard errors by which a patch's shift is taken to be smaller than measured
 UNSURE = 4.0  # standard errors by which a surface is taken to be wrong: the worst of a whole photo
-LIKELY = 3.0  # the same where it is as smooth as elsewhere
+LIKELY = 2.5  # the same where it is as smooth as elsewhere
 WARP_SHARE = (
     0.2  # of the limit: what a surface that is as smooth as elsewhere may be wrong by; 0.15 of 0.75 sites
 )
@@ -26,7 +26,7 @@ class Misalignment:
         left: (n,) float64 at least so many sites are left there: the length of the patch's shift less three standard errors.
         areas: (m, 4) int64 top, left, bottom, right of all parts of `rect` where the warp is a smooth surface; else none.
         unsure: (m,) float64 so many sites may be left there: four standard errors of a surface of which nothing is known elsewhere.
-        likely: (m,) float64 the same of one that is as smooth as where patches show it: three standard errors.
+        likely: (m,) float64 the same of one that is as smooth as where patches show it: two and a half standard errors.
     """
 
     boxes: NDArray[np.int64]

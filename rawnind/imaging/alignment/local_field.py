@@ -25,7 +25,6 @@ WORTHWHILE = 3.0  # typical squared residual, in variances of a patch, above whi
 SMALL = 1.5  # and where neighbours explain a part of it
 NEIGHBOURS = 8
 ASKED = 200  # patches at most that neighbours are to predict
-VISIBLE = 0.05  # sites: and the mean residual, of which each patch gives at most half a site
 LARGEST = 25.0  # squared distance in variances: a moved object is no more than 5 standard errors off
 MOST_KNOTS = 7  # along each axis
 MAY_LEAVE = 0.75  # and the share of it that the surface may leave at patches that it was not fitted to
@@ -57,9 +56,7 @@ def is_bent(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> bool:
     if np.count_nonzero(judges) < MIN_INFORMATIVE:
         return False
     before = _typical(squared_distance(rest, local.covariance)[judges])
-    if before < SMALL or np.minimum(np.hypot(*rest[judges].T), 0.5).mean() < VISIBLE:
-        return False
-    if before < WORTHWHILE and not _is_shared(local, rest, judges):
+    if before < SMALL or (before < WORTHWHILE and not _is_shared(local, rest, judges)):
         return False
     knots = _Knots.spread(local.at, shape)
     basis, information, penalty = knots.basis(local.at), _information(local), knots.penalty(1.0)
