@@ -136,6 +136,22 @@ def test_where_no_patch_shows_a_smooth_shift_it_is_not_trusted():
     assert masked[:, 350:].all(), masked[:, ::50].mean(axis=0)
 
 
+def test_a_wave_across_the_photo_is_followed_to_its_edges_beyond_the_last_patches():
+    def wave(at):
+        return 2.5 * np.stack(
+            [np.sin(2 * np.pi * at[:, 1] / 1536), np.cos(2 * np.pi * at[:, 0] / 1024)], axis=1
+        )
+
+    at = np.stack(np.meshgrid(np.linspace(-440, 440, 16), np.linspace(-710, 710, 24)), axis=-1).reshape(-1, 2)
+    shift = wave(at) + 0.2 * np.random.default_rng(1).standard_normal(at.shape)
+    covariance = np.tile(0.2**2 * np.eye(2), (len(at), 1, 1))
+    field = fit_field(
+        LocalShifts(at=at, shift=shift, covariance=covariance, considered=len(at)), shift, (1024, 1536)
+    )
+    edge = np.stack([np.full(40, 490.0), np.linspace(-700, 700, 40)], axis=1)
+    assert np.abs(field(edge) - wave(edge)).max() < 0.5  # 0.85 by a cubic polynomial
+
+
 def test_a_surface_is_as_wrong_as_its_likely_error_says_and_masked_where_that_may_exceed_a_fifth_of_the_limit():
     at = (
         np.stack(np.meshgrid(np.arange(-250, 251, 50), np.arange(-400, 401, 50)), axis=-1).reshape(-1, 2)

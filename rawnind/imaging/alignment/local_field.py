@@ -1,7 +1,7 @@
 """The smooth part of local shifts that a similarity transform does not explain: parallax, lens breathing, rolling shutter.
 
-A cubic polynomial, which holds what lenses and moving shutters do up to the corners, and on top of it a surface of uniform
-cubic B-splines, both fitted by penalised, iteratively reweighted least squares. They are used only where they explain the
+A polynomial, which holds what lenses and moving shutters do up to the corners, and on top of it a surface of uniform cubic
+B-splines, both fitted by penalised, iteratively reweighted least squares. They are used only where they explain the
 shifts much better than the similarity alone, so that the errors of patches do not bend still pairs.
 """
 
@@ -17,7 +17,11 @@ Float64s = NDArray[np.float64]
 MIN_PATCHES = 24  # with fewer, a surface is hardly determined
 INFORMATIVE = 0.3  # sites: standard error of a patch that counts for whether a surface pays
 MIN_INFORMATIVE = 12
-DEGREE = 3  # of the polynomial
+DEGREE = 5  # of the polynomial
+LENSES = (
+    3  # degree that lenses need; what is beyond is used where it makes the shifts more probable: whole waves
+)
+UNUSED = 0.01  # sites: standard deviation of the other coefficients
 PATCHES_PER_KNOT = 2.0  # along each axis
 BENDING = 0.7  # sites: expected second difference between the coefficients of neighbouring knots, standard deviation
 EXTENT = 3.0  # sites: expected size of the coefficients, standard deviation
@@ -59,7 +63,8 @@ def is_bent(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> bool:
     if before < SMALL or (before < WORTHWHILE and not _is_shared(local, rest, judges)):
         return False
     knots = _Knots.spread(local.at, shape)
-    basis, information, penalty = knots.basis(local.at), _information(local), knots.penalty(1.0)
+    basis, information = knots.basis(local.at), _information(local)
+    penalty = knots.penalty(1.0, waves=False)
     predicted = np.empty_like(rest)
     for fold in range(FOLDS):
         test = np.arange(len(rest)) % FOLDS == fold
@@ -92,7 +97,7 @@ def _is_shared(local: LocalShifts, rest: Float64s, judges: NDArray[np.bool_]) ->
 def fit_field(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> "Field":
     """Fits a smooth surface to what is left of local shifts; arguments as for `is_bent`."""
     knots = _Knots.spread(local.at, shape)
-    penalties = [knots.penalty(share) for share in STIFFNESS]
+    penalties = [knots.penalty(share, waves=waves) for waves in (False, True) for share in STIFFNESS]
     values, free, likely = _fit_robust(knots.basis(local.at), _information(local), rest, penalties)
     return Field(knots=knots, values=values, free=free, likely=likely)
 
@@ -113,7 +118,7 @@ def _fit_robust(
         basis: (n, k) values of the splines at the patches.
         information: (n, 2, 2) inverse covariances.
         rest: (n, 2) shifts in sites.
-        penalties: (k, k) each, the same for both axes; the weakest first.
+        penalties: (k, k) each, the same for both axes; the first is that of the free errors.
 
     Returns:
         (2, k), and their (2 k, 2 k) covariance by the first penalty and by the one that was taken.
@@ -126,15 +131,16 @@ def _fit_robust(
         weighted = weights[:, None, None] * information
         right = np.einsum("nk,nij,nj->ik", basis, weighted, rest).ravel()
         if step == CHOICE and len(penalties) > 1:
-            evidence = [_evidence(_normal(basis, weighted, each), right, each) for each in penalties]
+            bare = _normal(basis, weighted)
+            evidence = [_evidence(bare + _both(each), right, each) for each in penalties]
             penalty = penalties[int(np.argmax(evidence))]
-        values = np.linalg.solve(_normal(basis, weighted, penalty), right).reshape(2, -1)
+        values = np.linalg.solve(_normal(basis, weighted) + _both(penalty), right).reshape(2, -1)
     left = rest - basis @ values.T
     distance = np.einsum("ni,nij,nj->n", left, information, left)
     excess = max(1.0, float((weights * distance).sum() / (2 * weights.sum())))
+    bare = _normal(basis, weighted)
     free, likely = (
-        np.asarray(excess * np.linalg.inv(_normal(basis, weighted, each)), np.float64)
-        for each in (penalties[0], penalty)
+        np.asarray(excess * np.linalg.inv(bare + _both(each)), np.float64) for each in (penalties[0], penalty)
     )
     return values, free, likely
 
@@ -159,16 +165,23 @@ def _typical(distance: Float64s) -> float:
     return float(np.minimum(distance, LARGEST).mean() / 2)
 
 
-def _normal(basis: Float64s, information: Float64s, penalty: Float64s) -> Float64s:
-    """(2 k, 2 k) normal matrix of weighted, penalised least squares of both axes together.
+def _normal(basis: Float64s, information: Float64s) -> Float64s:
+    """(2 k, 2 k) normal matrix of weighted least squares of both axes together, without a penalty.
 
     Args:
         basis: (n, k).
         information: (n, 2, 2) inverse covariances times weights.
-        penalty: (k, k), the same for both axes.
     """
     blocks = [[basis.T @ (information[:, i, j, None] * basis) for j in (0, 1)] for i in (0, 1)]
-    return np.asarray(np.block(blocks) + np.kron(np.eye(2), penalty), np.float64)
+    return np.asarray(np.block(blocks), np.float64)
+
+
+def _both(penalty: Float64s) -> Float64s:
+    """(2 k, 2 k) the same (k, k) penalty for both axes."""
+    return np.asarray(np.kron(np.eye(2), penalty), np.float64)
+
+
+_POWERS = [(i, j) for i in range(DEGREE + 1) for j in range(DEGREE + 1 - i)]
 
 
 class _Knots:
@@ -198,22 +211,23 @@ class _Knots:
         )
         splines = np.einsum("ni,nj->nij", down, across).reshape(len(at), -1)
         y, x = 2 * at[:, 0] / self._shape[0], 2 * at[:, 1] / self._shape[1]
-        powers = [y**i * x**j for i in range(DEGREE + 1) for j in range(DEGREE + 1 - i)]
+        powers = [y**i * x**j for i, j in _POWERS]
         values: Float64s = np.concatenate([splines, np.stack(powers, axis=1)], axis=1)
         return values
 
-    def penalty(self, share: float) -> Float64s:
+    def penalty(self, share: float, *, waves: bool) -> Float64s:
         """(k, k): second differences of the splines' neighbouring coefficients, and the size of all.
 
         Args:
             share: of the splines' expected bending and size.
+            waves: whether the polynomial's powers beyond `LENSES` are used.
         """
         sizes = [count + 3 for count in self._counts]
         bends = [np.diff(np.eye(size), n=2, axis=0) for size in sizes]
         down, across = (bend.T @ bend / BENDING**2 for bend in bends)
         whole = np.kron(down, np.eye(sizes[1])) + np.kron(np.eye(sizes[0]), across)
-        polynomial = (DEGREE + 1) * (DEGREE + 2) // 2
-        penalty = np.eye(len(whole) + polynomial) / EXTENT**2
+        used = [EXTENT if waves or i + j <= LENSES else UNUSED for i, j in _POWERS]
+        penalty = np.diag(1 / np.array([EXTENT] * len(whole) + used) ** 2)
         penalty[: len(whole), : len(whole)] += whole
         penalty[: len(whole), : len(whole)] /= share**2
         return penalty
