@@ -3,7 +3,7 @@
 `make bench` prints two tables: 200 files of 5 MB, and a fetch that is interrupted or killed 30 times at random moments. As a
 plain test both are small. The server is the tests' Dataverse, in a process of its own, which counts what the client's system has
 acknowledged. Ctrl-C takes what has come, and nothing comes twice. After a kill what waits in a connection's receive buffer does: next to
-nothing of 3 MB/s, and about 1 MB from a server that is faster than the checksums. A smaller buffer (SO_RCVBUF, 256 kB) makes that 0.2 MB, and
+nothing of 3 MB/s, and 1 to 2 MB from a server that is faster than the checksums. A smaller buffer (SO_RCVBUF, 256 kB) makes that 0.2 MB, and
 holds each connection to 2.6 MB/s where an answer takes 100 ms; so it has none. curl checks nothing; `curl with the same checksums` has md5sum and sha1sum read each file that curl has written, while
 curl writes the next ones. Where server and client share few CPUs and the connection has no limit, that is what is possible at
 all: the two hashes take twice as much CPU time as the transfer.

@@ -86,7 +86,7 @@ def fetch(
         f"{counted(counts.files, 'file')}: {counts.here} were there, {counts.fetched} fetched ({counts.transferred / 1e6:.1f} MB), "
         f"{counts.failed} failed"
     )
-    if not selection.has_scenes:
+    if not selection.has_scenes and counts.here + counts.fetched:
         click.echo(f"No name says a scene. Next: rawnind index {shlex.quote(root)} -o pairs.yaml")
     if done.quarantine:
         click.echo(f"{done.quarantine} lists what only --retry-failed tries again", err=True)

@@ -17,7 +17,7 @@ def in_order(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterat
         work: releases the GIL for most of its time, or nothing is gained.
         items: any number.
     """
-    cores = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
     pending: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(cores, "export") as threads:
         try:

@@ -362,6 +362,12 @@ def test_files_that_no_name_puts_into_scenes_are_fetched_and_the_next_command_is
     with DataverseServer(tmp_path / "card") as server:
         done = CliRunner().invoke(main, ["fetch", server.page, "--root", str(root)])
         looked = CliRunner().invoke(main, ["index", server.page])
+        listed = tmp_path / "urls.txt"
+        listed.write_text(f"{'0' * 40}  {server.url}/api/access/datafile/{next(iter(server.files))}\n")
+        failed = CliRunner().invoke(main, ["fetch", str(listed), "--root", str(tmp_path / "other")])
+    assert failed.exit_code == 5
+    assert "1 failed" in failed.output
+    assert "Next:" not in failed.output
     assert done.exit_code == 0, done.output
     assert "refused" not in done.output
     assert f"No name says a scene. Next: rawnind index {root} -o pairs.yaml" in done.output
