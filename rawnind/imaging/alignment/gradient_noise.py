@@ -11,7 +11,6 @@ site aside show it; noise depends on the level alone, so that all patches togeth
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from rawnind.imaging.alignment.lucas_kanade import LocalShifts, Matches
 
@@ -31,6 +30,8 @@ def gradient_noise(local: Matches, aside: Matches) -> Float64s:
     """
     if not len(local.at) or not len(aside.at):
         return np.zeros(len(local.at))
+    from scipy.optimize import nnls  # noqa: PLC0415 - takes 0.2 CPU seconds, and bent pairs alone need it
+
     distance = np.hypot(*np.moveaxis(local.at[:, None] - aside.at, -1, 0))
     nearest, both = distance.argmin(axis=1), distance.min(axis=1) < 1
     if not both.any():
