@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import ray
 from ray.util.state import list_actors
 
+from rawnind.bridge.messages import Submission
 from rawnind.options import Options
 from rawnind.outcomes import whole_scene_result
 from rawnind.output.events import read_events
@@ -149,4 +150,4 @@ def test_counts_survive_a_restart_of_the_bridge_and_gauges_show_the_current_stat
 
 def commit(bridge, plan, scene):
     result = encode_result(whole_scene_result(scene, plan.recipe, Reason.TIMEOUT))
-    ray.get(bridge.commit.remote(scene.key, result, {}))
+    ray.get(bridge.submit.remote([Submission(key=scene.key, data=result)]))
