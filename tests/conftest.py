@@ -215,11 +215,14 @@ def is_whole(undisturbed):
 
 @pytest.fixture
 def start(cluster, small_set, tmp_path):
-    """Starts `prepare` in the background; its future."""
+    """Starts `prepare` in the background; its future.
+
+    One worker takes both CPUs: five small scenes are done before a second one has started, which takes 4 CPU seconds.
+    """
     with ThreadPoolExecutor(1) as pool:
 
         def start(source=small_set, output=tmp_path / "out", **options):
-            return pool.submit(rawnind.prepare, source, output, **CROPS | options)
+            return pool.submit(rawnind.prepare, source, output, **CROPS | {"cpus_per_scene": 2} | options)
 
         yield start
 
