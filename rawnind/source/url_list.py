@@ -70,7 +70,11 @@ def _parse_line(line: str, where: str) -> RemoteFile:
     if not url or not sums:
         raise IndexInvalidError(f"{where}: it needs a URL and its MD5, SHA-1, SHA-256 or SHA-512")
     try:
-        path = unquote(urlsplit(url).path)
-    except ValueError:  # half of an IPv6 address
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # half of an IPv6 address, or a port above 65535
         raise IndexInvalidError(f"{where}: {printable(url, 80)} is no http address") from None
-    return RemoteFile(path=path or "/", url=url, size=size, checksums=Checksums(**sums))
+    path = unquote(parts.path)
+    if not path.rpartition("/")[2]:
+        raise IndexInvalidError(f"{where}: {printable(url, 80)} ends without the name of a file")
+    return RemoteFile(path=path, url=url, size=size, checksums=Checksums(**sums))

@@ -347,8 +347,14 @@ def test_files_of_one_name_in_several_folders_are_fetched_into_these(server, roo
             assert run(source).is_complete
             assert {name: (root / name).read_bytes() for name in below(root) if (root / name).is_file()} == dict(zip(other.files.values(), data, strict=True))  # fmt: skip
             shutil.rmtree(root)
-        for line, says in ((f"{sums[0]}  {other.url}/a.dng\n" * 2, "a.dng is listed twice"), (f"{sums[0]}  http://[x/a.dng\n", "is no http address")):  # fmt: skip
-            listed.write_text(line)
+        for url, says in (
+            (f"{other.url}/a.dng\n{sums[0]}  {other.url}/a.dng", "a.dng is listed twice"),
+            ("http://[x/a.dng", "is no http address"),
+            ("http://127.0.0.1:99999/a.dng", "is no http address"),
+            (f"{other.url}/photos/", "ends without the name of a file"),
+            (other.url, "ends without the name of a file"),
+        ):
+            listed.write_text(f"{sums[0]}  {url}\n")
             with pytest.raises(IndexInvalidError, match=says):
                 run(str(listed))
 
