@@ -295,7 +295,7 @@ class Bridge:
             in_flight=tuple(self._in_flight),
             peak_in_flight=self._in_flight.peak,
             startup_crashes=self._startup_crashes.most,
-            stages=self._stages.counts(item.stage for item in self._in_flight),
+            stages=self._stages.counts(item.stage.partition(":")[0] for item in self._in_flight),
             loaders=tuple(self._consumers),
             now=now,
         )

@@ -112,7 +112,7 @@ class SceneInFlight:
 
     Attributes:
         key: the scene, or `Chunk.name` of a part of it.
-        stage: the stage of its last heartbeat.
+        stage: the stage of its last heartbeat, then a colon and what it waits for, where it does.
         started: when it was admitted, by the bridge's clock, in seconds.
         last_heartbeat: when its worker last sent one, by the same clock.
         worker: that processes it; None where only a heartbeat was received since the bridge was restarted.

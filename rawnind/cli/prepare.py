@@ -63,6 +63,7 @@ def _check(plan: "Plan") -> None:
 
     checks = []
     with counting() as report:
+        report("scenes", 0, len(plan.selected))  # the first one may compile for a minute
         for scene in plan.selected:
             checks.append(check_scene(scene, plan.recipe))
             report("scenes", len(checks), len(plan.selected))

@@ -68,6 +68,15 @@ def kernel(
     return _compiled(function, fastmath)
 
 
+_unfinished = 0
+"""Kernels whose compilation has begun and not ended."""
+
+
+def is_compiling() -> bool:
+    """Whether this process compiles a kernel at this moment; any thread may ask."""
+    return _unfinished > 0
+
+
 def _compiled(function: Function, fastmath: Collection[str]) -> Function:
     compiled: Any = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath) or False)(function)
     if isinstance(compiled, Dispatcher) and _CAN_CACHE:  # with NUMBA_DISABLE_JIT it is the function itself
@@ -89,10 +98,15 @@ class _KernelCache:
         return _folder()
 
     def load_overload(self, sig: object, target_context: Any) -> Any:
-        """The compiled result for a signature; None where there is no file, or none that can be used."""
+        """The compiled result for a signature; None where there is no file, or none that can be used: numba then compiles it."""
         target_context.refresh()
-        if not self._enabled:
-            return None
+        found = self._load(sig, target_context) if self._enabled else None
+        if found is None:
+            global _unfinished  # noqa: PLW0603 - numba holds its compiler lock
+            _unfinished += 1
+        return found
+
+    def _load(self, sig: object, target_context: Any) -> Any:
         path = self._path(sig, target_context.codegen())
         try:
             with open(path, "rb") as file:  # noqa: PTH123 - this layer has no paths
@@ -113,7 +127,9 @@ class _KernelCache:
         return CompileResult._rebuild(target_context, *saved)
 
     def save_overload(self, sig: object, data: Any) -> None:
-        """Saves a compiled signature; a folder that cannot be written is no reason to stop."""
+        """Saves what numba has compiled; a folder that cannot be written is no reason to stop."""
+        global _unfinished  # noqa: PLW0603 - numba holds its compiler lock
+        _unfinished -= 1
         if not self._enabled or data.library.has_dynamic_globals:
             return
         content = numba.core.serialize.dumps(data._reduce())

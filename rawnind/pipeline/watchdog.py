@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, Self
 
 from rawnind import timing
+from rawnind.imaging.jit import is_compiling
 from rawnind.output.attempts import Ledger
 from rawnind.records import ImageRef
+
+_COMPILING = "compiling its loops, once on each machine"
 
 
 class Watchdog:
@@ -76,7 +79,8 @@ class Watchdog:
                 return
             if self._deadline and time.monotonic() >= self._deadline:
                 self._give_up()
-            self._bridge.heartbeat.remote(self._key, self._stage, self._counts)
+            stage = f"{self._stage}: {_COMPILING}" if is_compiling() else self._stage
+            self._bridge.heartbeat.remote(self._key, stage, self._counts)
             self._on_heartbeat()
 
     def _give_up(self) -> NoReturn:

@@ -30,7 +30,7 @@ def opening(index: Index, plan: Plan, already: int) -> Iterator[str]:
 
 
 def waiting(snapshot: Snapshot) -> str:
-    """Why the fetch of a scene in flight waits, after a colon; empty where none does."""
+    """What a scene in flight waits for, after the colon of its stage: room on the disk, a compiler; empty where none does."""
     return next((printable(each.stage) for each in snapshot.in_flight if ": " in each.stage), "")
 
 

@@ -143,7 +143,7 @@ def test_heartbeats_move_the_stages_before_anything_is_committed(tmp_path):
     bridge = Bridge(str(tmp_path), "run", make_plan(scenes, SceneFilter(), Recipe()), max_scenes=2)
     bridge.begin()
     assert bridge.admit("bayer/s0")
-    bridge.heartbeat("bayer/s0", "mask", {"decode_done": 2, "align_done": 1})
+    bridge.heartbeat("bayer/s0", "mask: compiling", {"decode_done": 2, "align_done": 1})
     decode, align, mask, write = bridge.snapshot().stages
     assert (decode.waiting, decode.done) == (7, 2)
     assert (align.waiting, align.done) == (5, 1)

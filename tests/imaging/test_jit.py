@@ -9,9 +9,10 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from numba.core import event
 
 from rawnind.imaging import jit
-from rawnind.imaging.jit import kernel
+from rawnind.imaging.jit import is_compiling, kernel
 
 pytestmark = pytest.mark.slow
 
@@ -192,3 +193,29 @@ def reads_a_list(x):
 @kernel
 def doubled(x):
     return 2 * x
+
+
+class SeenWhileCompiling(event.Listener):
+    """What `is_compiling` says whenever numba begins to compile."""
+
+    def __init__(self):
+        self.answers = []
+
+    def on_start(self, event):
+        self.answers.append(is_compiling())
+
+    def on_end(self, event):
+        pass
+
+
+def test_a_process_says_whether_it_compiles(monkeypatch, tmp_path):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+
+    def negative(x):
+        return -x
+
+    seen = SeenWhileCompiling()
+    with event.install_listener("numba:compile", seen):
+        assert [kernel(negative)(4), is_compiling()] == [-4, False]
+        assert [kernel(negative)(4), is_compiling()] == [-4, False]
+    assert seen.answers == [True]  # the second one came from the cache

@@ -5,9 +5,12 @@ import multiprocessing
 import time
 from pathlib import Path
 
+import numba
 import pytest
+from numba.core import event
 
 from rawnind.errors import SourceError
+from rawnind.imaging.jit import kernel
 from rawnind.output.attempts import Ledger, TimedOut
 from rawnind.output.store import Store
 from rawnind.pipeline.watchdog import Watchdog
@@ -43,6 +46,10 @@ def test_a_photo_is_blamed_for_a_timeout_only_while_it_is_read(tmp_path, fails, 
     ]
 
 
+def abs_of(x):
+    return abs(x)
+
+
 class Received:
     """Takes what a Ray actor's handle would send."""
 
@@ -51,6 +58,25 @@ class Received:
 
     def remote(self, *call):
         self.calls.append(call)
+
+
+def test_a_scene_that_waits_for_the_compiler_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "kernels"))
+    received, ledger = Received(), Ledger(Store(str(tmp_path)), "run", "bayer/s")
+    with Watchdog(received, "bayer/s", ledger, None, lambda: None) as watchdog:
+        watchdog.enter("mask", {})
+
+        class UntilHeartbeat(event.Listener):
+            def on_start(self, event):
+                poll(lambda: received.calls)
+
+            def on_end(self, event):
+                pass
+
+        with event.install_listener("numba:compile", UntilHeartbeat()):
+            kernel(abs_of)(-4)
+    ((_, stage, _), *_) = received.calls
+    assert stage == "mask: compiling its loops, once on each machine"
 
 
 def test_a_scene_that_is_done_at_once_sends_no_heartbeat_and_a_longer_one_its_newest_stage(tmp_path):
