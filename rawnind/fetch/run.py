@@ -20,6 +20,7 @@ from rawnind.source.http_client import BLOCK, HttpClient
 from rawnind.source.remote import Digests, RemoteFile
 
 _FOR_GOOD = {
+    "bad_address",
     "not_found",
     "wrong_bytes",
     "wrong_size",

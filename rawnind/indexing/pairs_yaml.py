@@ -173,8 +173,12 @@ def _scenes_of_new(pairs: PairsFile, choices: Sequence[Choice]) -> dict[tuple[Cf
     for cfa, group in sorted({(choice.cfa, choice.scene) for choice in choices}):
         folder = CFA_FOLDERS[cfa]
         found = homes[folder, group]
-        scenes[cfa, group] = next(iter(found)) if len(found) == 1 else group if group in found else free_name(group, taken[folder])  # fmt: skip
-        taken[folder].add(scenes[cfa, group])
+        if len(found) == 1:
+            (scene,) = found
+        else:
+            scene = group if group in found else free_name(group, taken[folder])
+        scenes[cfa, group] = scene
+        taken[folder].add(scene)
     return scenes
 
 

@@ -34,7 +34,6 @@ from rawnind.report.page import INDEX, report
 from rawnind.report.previews import preview
 from rawnind.report.tables import coverage, stages
 from rawnind.report.thumbnails import Thumbnails
-from rawnind.report.verdicts import advice, verdict
 from rawnind.source.index import load_index
 from tests.output.result_maker import RECIPE, edit_yaml, make_result, make_scene
 
@@ -356,28 +355,6 @@ def test_the_command_says_where_the_page_is_and_what_is_wrong(made, tmp_path):
     assert run(main, ["report", made.uri, "--worst", "-1"]).exit_code == ExitCode.USAGE
     with pytest.raises(NotPreparedError):
         report(str(tmp_path))
-
-
-@pytest.mark.parametrize("reason", Reason)
-def test_every_reason_has_advice(reason):
-    assert advice(reason).endswith(".")
-
-
-def test_the_number_that_decided_is_on_the_wrong_side_of_its_limit():
-    row = {"reason": "alignment_loss", "alignment_loss": 0.09, "expected_loss": 0.04}
-    decided = verdict(row, RECIPE.as_dict())
-    assert (decided.value, decided.limit) == (pytest.approx(0.05), RECIPE.max_alignment_loss)
-    assert decided.value > decided.limit
-    assert verdict({"reason": "truncated"}, RECIPE.as_dict()) is None
-
-
-@pytest.mark.parametrize(
-    ("reason", "column", "accepted"),
-    [("alignment_uncertain", "alignment_score", 90.0), ("misaligned", "residual", 0.2)],
-)
-def test_a_number_that_its_limit_accepts_did_not_decide(reason, column, accepted):
-    """The photos of a scene that repeats correlate well; what decided is in the pair's detail."""
-    assert verdict({"reason": reason, column: accepted}, RECIPE.as_dict()) is None
 
 
 def test_a_gap_is_an_iso_without_a_pair_between_two_that_the_camera_has():

@@ -129,16 +129,15 @@ def _fit_robust(
         distance = np.einsum("ni,nij,nj->n", left, information, left)
         weights = 1 / (1 + distance / (4 * tolerance))
         weighted = weights[:, None, None] * information
+        bare = _normal(basis, weighted)
         right = np.einsum("nk,nij,nj->ik", basis, weighted, rest).ravel()
         if step == CHOICE and len(penalties) > 1:
-            bare = _normal(basis, weighted)
             evidence = [_evidence(bare + _both(each), right, each) for each in penalties]
             penalty = penalties[int(np.argmax(evidence))]
-        values = np.linalg.solve(_normal(basis, weighted) + _both(penalty), right).reshape(2, -1)
+        values = np.linalg.solve(bare + _both(penalty), right).reshape(2, -1)
     left = rest - basis @ values.T
     distance = np.einsum("ni,nij,nj->n", left, information, left)
     excess = max(1.0, float((weights * distance).sum() / (2 * weights.sum())))
-    bare = _normal(basis, weighted)
     free, likely = (
         np.asarray(excess * np.linalg.inv(bare + _both(each)), np.float64) for each in (penalties[0], penalty)
     )
