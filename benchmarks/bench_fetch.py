@@ -169,6 +169,7 @@ def interrupt(page, root, rng, share, signals):
     ended = fetch.poll() is not None
     fetch.send_signal(rng.choice(signals))
     fetch.wait()
+    assert not ended or fetch.returncode == 0
     return not ended
 
 
@@ -198,7 +199,7 @@ def test_interrupted_fetches_take_few_bytes_twice(tmp_path, request, pace, signa
     twice = sum(report["arrived"].values()) - count * size
     print(f"\nseed {seed}: {done} interruptions of {CONNECTIONS} downloads of {count} files of {size / 1e6:.0f} MB: {twice / 1e6:.1f} MB came twice,"
           f" {twice / done / CONNECTIONS / 1e3:.0f} kB for each connection that was cut")  # fmt: skip
-    assert done > times / 2
+    assert done >= times / 2  # on a busy machine a fetch may have ended before it is interrupted
     assert 0 <= twice <= times * CONNECTIONS * limit
 
 
