@@ -11,7 +11,6 @@ in which both warps have the same part: where they show the same, u is 0 within 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +21,7 @@ from rawnind.imaging.alignment.greens import green_sites, view
 from rawnind.imaging.alignment.lucas_kanade import weighted_median
 from rawnind.imaging.alignment.registration import Registration, register
 from rawnind.imaging.alignment.repetition import DISTINCT
+from rawnind.imaging.jit import kernel
 from rawnind.imaging.photo import Photo
 from rawnind.imaging.warp import Warp
 
@@ -39,6 +39,7 @@ UNLIKE = 0.02  # share of the energy from which two views of a block differ
 ROUNDS = 3
 MOVED = 0.5  # sites by which the blurred photos may disagree with the sharp ones
 SETTLING = 6  # steps of Gauss and Newton
+STRIPS = 8  # rows of blocks, or up to twice as many, that these steps look at
 EXPECTED_TURN = 0.001  # radians, and relative size, by which a step may turn and scale
 NEARBY = 2.0  # samples: a period has its best place within them
 SETTLED = 0.02  # samples
@@ -79,16 +80,19 @@ class Smooth:
             rows[:] = smooth[: len(rows)]
         return cls(values=out, step=step)
 
-    def warped(self, warp: Warp, shape: tuple[int, ...]) -> Float32s:
-        """What a noisy photo of (h, w) samples shows, if the warp is right; nan where the GT ends."""
+    def warped(self, warp: Warp, y: Float32s) -> Float32s:
+        """What rows of a noisy photo of this size show, if the warp is right; nan where the GT ends.
+
+        Args:
+            warp: from the noisy photo to this one, the GT.
+            y: (n,) rows, in samples.
+        """
         ny, nx = warp.nodes.shape[:2]
-        rows, columns = (
-            np.arange(size, dtype=np.float32) * np.float32(self.step / warp.spacing) for size in shape
-        )
+        x = np.arange(self.values.shape[1], dtype=np.float32)
+        rows, columns = (each * np.float32(self.step / warp.spacing) for each in (y, x))
         across, along = np.meshgrid(np.minimum(columns, nx - 1), np.minimum(rows, ny - 1))
         nodes = [np.ascontiguousarray(warp.nodes[..., axis], np.float32) for axis in (0, 1)]
         down = [cv2.remap(each, across, along, cv2.INTER_LINEAR) / np.float32(self.step) for each in nodes]
-        y, x = (np.arange(size, dtype=np.float32) for size in shape)
         at_y, at_x = down[0] + y[:, None], down[1] + x
         seen: Float32s = cv2.remap(self.values, at_x, at_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         height, width = self.values.shape
@@ -119,19 +123,21 @@ class Fit:
         rows, columns = np.indices(warp.nodes.shape[:2]) * float(warp.spacing)
         middle = (np.array(shape) - 1) / 2 * noisy.step
         from_middle = np.stack([rows - middle[0], columns - middle[1]], axis=-1)
+        strips = _Strips.of(shape)
         moved, by = warp, np.zeros(2)
-        seen = truth.warped(moved, shape)
         for _ in range(SETTLING):
-            move = _move(noisy.values, seen)
+            move = _move(
+                strips, noisy.values[strips.rows], truth.warped(moved, strips.rows.astype(np.float32))
+            )
             if move is None:
                 break
             move[:2] = np.clip(move[:2], -1, 1) * noisy.step
             shift = move[:2] + move[2] * from_middle[..., ::-1] * [1, -1] - move[3] * from_middle
             moved = replace(moved, nodes=moved.nodes + shift)
             by += move[:2]
-            seen = truth.warped(moved, shape)
             if np.abs(shift).max() < SETTLED or np.hypot(*by) > NEARBY * noisy.step:
                 break
+        seen = truth.warped(moved, np.arange(shape[0], dtype=np.float32))
         return cls(seen=seen, warp=moved, moved=float(np.hypot(*by)))
 
     def middle(self, shape: tuple[int, int]) -> tuple[float, float]:
@@ -140,26 +146,58 @@ class Fit:
         return float(dy), float(dx)
 
 
-def _move(noisy: Float32s, seen: Float32s) -> Float64s | None:
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class _Strips:
+    """Rows of blocks, spread over a photo, each with a row of samples above and below.
+
+    Attributes:
+        rows: (strips * (side + 2),) of the photo.
+        middles: (strips * across, 2) positions (y, x) of the blocks' middles from the middle of the photo, in samples.
+        side: of a block, in samples.
+    """
+
+    rows: NDArray[np.intp]
+    middles: Float64s
+    side: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...]) -> "_Strips":
+        """Of a photo of (h, w) samples."""
+        height, width = shape
+        side = _side((height - 2, width - 2))
+        down, across = (height - 2) // side, (width - 2) // side
+        tops = np.arange(0, down, max(1, down // STRIPS)) * side
+        y, x = tops + (side + 1) / 2, np.arange(across) * side + (side + 1) / 2
+        middles = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
+        rows = (tops[:, None] + np.arange(side + 2)).ravel()
+        return cls(rows=rows, middles=middles - (np.array(shape) - 1) / 2, side=side)
+
+    def inner(self, values: Float32s) -> Float32s:
+        """(strips, side + 2, w) of values of the rows."""
+        return values.reshape(-1, self.side + 2, values.shape[1])
+
+
+def _move(strips: _Strips, noisy: Float32s, seen: Float32s) -> Float64s | None:
     """(4,) by how many samples (dy, dx), radians and relative size the GT should be seen otherwise; None where it does not fit.
 
     Args:
-        noisy: (h, w) what the noisy photo shows.
-        seen: (h, w) what the GT shows there; nan where nothing.
+        strips: the rows.
+        noisy: (n, w) what the noisy photo shows there.
+        seen: (n, w) what the GT shows there; nan where nothing.
     """
-    slopes = (seen[2:, 1:-1] - seen[:-2, 1:-1]) / 2, (seen[1:-1, 2:] - seen[1:-1, :-2]) / 2
-    regressors: list[NDArray[Any]] = [seen[1:-1, 1:-1], *slopes, noisy[1:-1, 1:-1]]
-    blocks = [_blocks(each) for each in regressors]
-    whole = np.logical_and.reduce([np.isfinite(each).all(axis=1) for each in blocks])
+    seen, noisy = strips.inner(seen), strips.inner(noisy)[:, 1:-1, 1:-1]
+    slopes = (seen[:, 2:, 1:-1] - seen[:, :-2, 1:-1]) / 2, (seen[:, 1:-1, 2:] - seen[:, 1:-1, :-2]) / 2
+    images = np.stack([seen[:, 1:-1, 1:-1], *slopes, noisy])
+    products = _products(images.reshape(4, -1, images.shape[-1]), strips.side)
+    whole = np.isfinite(products).all(axis=(1, 2))
     if not whole.any():
         return None
-    columns = np.stack([each[whole] - each[whole].mean(axis=1, keepdims=True) for each in blocks])
-    products = np.einsum("inj,knj->nik", columns, columns, dtype=np.float64)
+    products = products[whole]
     contrast = products[:, 0, 0] + 1e-6
     gain = weighted_median(products[:, 0, 3] / contrast, np.sqrt(contrast))
     if gain <= 0:
         return None
-    y, x = _middles(noisy[1:-1, 1:-1].shape)[whole].T
+    y, x = strips.middles[whole].T
     design = np.zeros(
         (len(y), 4, 6)
     )  # of GT, slopes and noisy photo: by gain, dy, dx, rotation, scale; and the noisy photo
@@ -168,7 +206,7 @@ def _move(noisy: Float32s, seen: Float32s) -> Float64s | None:
     rest = np.maximum(products[:, 3, 3] / gain**2 - 2 * products[:, 0, 3] / gain + contrast, 0)
     weighted = products / (rest + MISMATCH**2 * contrast)[:, None, None]
     summed = np.einsum("nia,nij,njb->ab", design, weighted, design)
-    summed[[3, 4], [3, 4]] += CORRELATION / blocks[0].shape[1] / EXPECTED_TURN**2
+    summed[[3, 4], [3, 4]] += CORRELATION / strips.side**2 / EXPECTED_TURN**2
     scale = 1 / np.sqrt(np.maximum(np.diag(summed)[:5], 1e-30))
     steps = (
         np.linalg.lstsq(summed[:5, :5] * scale[:, None] * scale, summed[:5, 5] * scale, rcond=1e-3)[0] * scale
@@ -184,16 +222,14 @@ def sureness(noisy: Float32s, first: Float32s, second: Float32s) -> float:
         first: (h, w) what the GT shows there by one warp; nan where nothing.
         second: (h, w) by the other.
     """
-    blocks = [_blocks(each) for each in (noisy, first, second)]
-    whole = np.isfinite(blocks[1]).all(axis=1) & np.isfinite(blocks[2]).all(axis=1)
-    n, g, h = (each[whole] - each[whole].mean(axis=1, keepdims=True) for each in blocks)
-    if not len(n):
+    side = _side(noisy.shape)
+    products = _products(np.stack([noisy, first, second]), side)
+    products = products[np.isfinite(products).all(axis=(1, 2))]
+    if not len(products):
         return 0.0
-    middle, apart = (g + h) / 2, h - g
-    nm, mm, na, ma, aa, nn = (
-        np.einsum("ij,ij->i", a, b, dtype=np.float64)
-        for a, b in ((n, middle), (middle, middle), (n, apart), (middle, apart), (apart, apart), (n, n))
-    )
+    nn, ng, nh, gg, gh, hh = (products[:, i, j] for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)))
+    # with middle = (first + second) / 2 and apart = second - first
+    nm, mm, na, ma, aa = (ng + nh) / 2, (gg + 2 * gh + hh) / 4, nh - ng, (hh - gg) / 2, gg - 2 * gh + hh
     contrast = mm + aa / 4  # mean energy of the two
     unlike = aa > UNLIKE * contrast
     if not unlike.any():
@@ -205,7 +241,7 @@ def sureness(noisy: Float32s, first: Float32s, second: Float32s) -> float:
     nm, mm, na, ma, aa, nn, contrast = (each[unlike] for each in (nm, mm, na, ma, aa, nn, contrast))
     evidence = ma - na / gain  # -(noisy / gain - middle) . apart
     rest = nn / gain**2 - 2 * nm / gain + mm + aa / 4 - abs(evidence)  # of the better one
-    count = n.shape[1]
+    count = side**2
     variance = np.maximum(rest, 0) / count
     weight = 1 / (variance + MISMATCH**2 * contrast / count + 1e-9)
     error = np.sqrt((weight**2 * CORRELATION * variance * aa).sum()) * SURE
@@ -213,24 +249,43 @@ def sureness(noisy: Float32s, first: Float32s, second: Float32s) -> float:
     return float(SURE * (weight * evidence).sum() / error)
 
 
-def _blocks(values: NDArray[Any]) -> NDArray[Any]:
-    """(n, side * side) samples of whole blocks."""
-    side, (height, width) = _grid(values.shape)
-    whole = values[: height * side, : width * side].reshape(height, side, width, side)
-    return np.ascontiguousarray(whole.swapaxes(1, 2)).reshape(-1, side * side)
+def _side(shape: tuple[int, ...]) -> int:
+    """Samples a side of the blocks of a photo."""
+    return min(BLOCK, max(1, min(shape) // FEWEST_BLOCKS))
 
 
-def _middles(shape: tuple[int, ...]) -> Float64s:
-    """(n, 2) positions (y, x) of the blocks' middles from the middle of the photo, in samples."""
-    side, counts = _grid(shape)
-    inside = np.indices(counts).reshape(2, -1).T * side + (side - 1) / 2
-    return np.asarray(inside - (np.array(shape) - 1) / 2, np.float64)
+@kernel(fastmath={"reassoc", "contract", "nsz"})
+def _products(images: Float32s, side: int) -> Float64s:
+    """(n, k, k) products of images with each other, less their means, summed over each whole block; nan where a sample is.
 
-
-def _grid(shape: tuple[int, ...]) -> tuple[int, tuple[int, int]]:
-    """Side of a block, and their numbers down and across."""
-    side = min(BLOCK, max(1, min(shape) // FEWEST_BLOCKS))
-    return side, (shape[0] // side, shape[1] // side)
+    Args:
+        images: (k, h, w).
+        side: of a block, in samples.
+    """
+    number, height, width = images.shape
+    down, across = height // side, width // side
+    found = np.zeros((down, across, number, number))
+    sums = np.empty(number)
+    for row in range(down):
+        for column in range(across):
+            left, product = column * side, found[row, column]
+            for i in range(number):
+                sums[i] = 0.0
+                for y in range(row * side, (row + 1) * side):
+                    one, total = images[i, y, left : left + side], 0.0
+                    for x in range(side):
+                        total += one[x]
+                    sums[i] += total
+                for j in range(i + 1):
+                    for y in range(row * side, (row + 1) * side):
+                        one, other = images[i, y, left : left + side], images[j, y, left : left + side]
+                        total = 0.0
+                        for x in range(side):
+                            total += np.float64(one[x]) * np.float64(other[x])
+                        product[i, j] += total
+                    product[i, j] -= sums[i] * sums[j] / side**2
+                    product[j, i] = product[i, j]
+    return found.reshape(down * across, number, number)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
