@@ -87,7 +87,7 @@ def fill_maps(  # noqa: PLR0917
         dd: (P, hb, wb) sums of squared deviations of the difference.
         coarse: (P, hb, wb) squared error of mean differences along edges, in levels squared.
         fine: (P, hb, wb) the same of variances within blocks.
-        left: (P,) variance of the slow part of line noise.
+        left: (P, hb, wb) variance of the slow part of line noise.
         white: (P, hb, wb), written; this and the next five as in `evidence._Maps`.
         cells: (hb, wb), written.
         level: (hb, wb), written.
@@ -105,16 +105,16 @@ def fill_maps(  # noqa: PLR0917
             sums[:] = 0
         for p in range(planes):
             d, v, size, spread = residual[p, y], variance[p, y], g[p, y], dd[p, y]
-            between, within, out, lines = coarse[p, y], fine[p, y], white[p, y], left[p]
+            between, within, out, lines = coarse[p, y], fine[p, y], white[p, y], left[p, y]
             factor = wider[p]
             for x in range(width):
                 unit = np.sqrt(one / (factor * v[x]))
                 out[x] = count[x] * d[x] * unit
                 bright[x] += abs(size[x]) * unit
-                root[x] += np.sqrt(share * size[x] * size[x] + lines) * unit
+                root[x] += np.sqrt(share * size[x] * size[x] + lines[x]) * unit
                 edge[x] += np.sqrt(between[x]) * unit
             for x in range(width):
-                still = share * size[x] * size[x] + lines + between[x]
+                still = share * size[x] * size[x] + lines[x] + between[x]
                 energy[x] += d[x] * d[x] / (factor * v[x] / max(count[x], one) + still)
                 excess[x] += spread[x] / v[x] - (count[x] - one)
                 explained[x] += within[x] * count[x] / v[x]
@@ -162,7 +162,7 @@ def fill_shade(  # noqa: PLR0917
         wider: (P,) factor from it to that of block means, from `block_noise`.
         g: (P, hb, wb) levels.
         coarse: (P, hb, wb) squared error of mean differences along edges, in levels squared.
-        left: (P,) variance of the slow part of line noise.
+        left: (P, hb, wb) variance of the slow part of line noise.
         out: (3, hb, wb), written.
     """
     planes, height, width = residual.shape
@@ -173,7 +173,7 @@ def fill_shade(  # noqa: PLR0917
         count, dim, spread, error = n[y], out[0, y], out[1, y], out[2, y]
         for p in range(planes):
             d, v, level, edges = residual[p, y], variance[p, y], g[p, y], coarse[p, y]
-            factor, lines = wider[p], left[p]
+            factor, lines = wider[p], left[p, y]
             for x in range(width):
                 noise = factor * v[x] / max(count[x], one)
                 square = level[x] * level[x]
@@ -182,7 +182,7 @@ def fill_shade(  # noqa: PLR0917
                 dim[x] += weight * d[x]
                 spread[x] += weight * weight * (noise + all_planes * edges[x])
                 # the ground truth's noise is in level and residual: their product is up to `noise` on average
-                error[x] += abs(weight) * np.sqrt(share * square + lines) + noise * each
+                error[x] += abs(weight) * np.sqrt(share * square + lines[x]) + noise * each
         for x in range(width):
             most = _MOST_SHADE * np.sqrt(spread[x])
             dim[x] = min(max(dim[x], -most), most)

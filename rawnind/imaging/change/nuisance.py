@@ -5,6 +5,7 @@ robustly, so that changes of the scene do not enter. What alignment leaves is no
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +20,11 @@ from rawnind.imaging.jit import kernel
 _LINES = 17  # lines of blocks; line noise is the difference from their mean
 _SAMPLED = 125  # blocks of a line, of which the median starts the M-estimator
 _FAR = 8.0  # standard deviations from its line's median, beyond which a block has changed
+_FEW = 0.25  # of the usual information, with which a line is not measured
+_OBJECT, _OBJECT_LIMIT = (
+    5,
+    4.0,
+)  # blocks a side of a box, and standard deviations from which it holds a change
 _MEDIAN_SQUARE = 0.455  # median of a chi-square with 1 degree of freedom
 _PRIOR = (0.005, 0.05, 0.02)  # standard deviation of the terms of the response: offset, factor, exponent
 _DARK = np.float32(1e-3)  # level below which ln(g) is held constant
@@ -178,32 +184,86 @@ def subtract_lines(
         n: (hb, wb) usable cells.
 
     Returns:
-        (P,) variance in levels squared that the lines' slow part may have left in every block.
+        (P, hb, wb) variance in levels squared that the lines' slow part may have left in a block.
     """
-    left = np.zeros(len(residual), np.float32)
+    left = np.zeros_like(residual)
     # where interpolation and light dominate the noise, lines of the scene would be taken for line noise
     some = np.s_[..., ::4, ::4]
     noisy = np.median(variance[some] / np.maximum(n[some], 1) / sigma[some] ** 2, axis=(1, 2))
+    even = np.where(_objects(residual, sigma, n), np.float32(0), n)
     for axis in (2, 1):
         if residual.shape[3 - axis] < _LINES:
             continue
-        every = max(1, residual.shape[axis] // _SAMPLED)
-        some_blocks = np.s_[:, :, ::every] if axis == 2 else np.s_[:, ::every]
-        middle = _weighted_median(residual[some_blocks], (n / sigma)[some_blocks], axis)
-        first, second = np.zeros((2, len(residual), residual.shape[3 - axis]), np.float32)
-        _huber_step(residual, sigma, n, middle, axis == 2, first, second)
-        step = first / np.maximum(second, 1e-12)
-        step += middle
-        step[n.sum(axis - 1) * np.ones_like(step) == 0] = 0
-        error = np.median(n.mean(axis - 1) / np.maximum(second, 1e-12), axis=1)
+        step, second = _locations(residual, sigma, even, axis)
+        usual = np.median(second, axis=1, keepdims=True)
+        measured = (second > _FEW * usual) & ~_far_lines(step)
+        error = np.median(even.mean(axis - 1) / np.maximum(second, 1e-12), axis=1)
         # a jump has two lines' variance
         observed = np.median(np.diff(step, axis=1) ** 2, axis=1) / _MEDIAN_SQUARE / 2
         lines_own = np.maximum(observed - error, 0)
         share = (noisy * lines_own / np.maximum(observed, 1e-20)).astype(np.float32)[:, None]
-        slow = cv2.blur(step, (_LINES, 1), borderType=cv2.BORDER_REFLECT)
-        residual -= np.expand_dims(share * (step - slow), axis)
-        left += lines_own.astype(np.float32) / _LINES
+        around = cv2.blur(measured.astype(np.float32), (_LINES, 1), borderType=cv2.BORDER_REFLECT)
+        slow = cv2.blur(np.where(measured, step, 0), (_LINES, 1), borderType=cv2.BORDER_REFLECT)
+        fast = np.where(measured, step - slow / np.maximum(around, 1 / _LINES), 0)
+        residual -= np.expand_dims(share * fast, axis)
+        left += np.expand_dims(lines_own[:, None] * _slow_variance(step.shape[1]), axis).astype(np.float32)
     return left
+
+
+def _slow_variance(lines: int) -> NDArray[np.float32]:
+    """(lines,) variance of the mean of a line and those around it, of 1 each: at the border half of them count twice."""
+    beyond = np.maximum(_LINES // 2 - np.arange(lines), 0)
+    twice = beyond + beyond[::-1]
+    return ((_LINES + 2 * twice) / _LINES**2).astype(np.float32)
+
+
+def _locations(
+    residual: NDArray[np.float32], sigma: NDArray[np.float32], n: NDArray[np.float32], axis: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(P, lines) robust location of each line, and its weight."""
+    every = max(1, residual.shape[axis] // _SAMPLED)
+    some_blocks = np.s_[:, :, ::every] if axis == 2 else np.s_[:, ::every]
+    middle = _weighted_median(residual[some_blocks], (n / sigma)[some_blocks], axis)
+    first, second = np.zeros((2, len(residual), residual.shape[3 - axis]), np.float32)
+    _huber_step(residual, sigma, n, middle, axis == 2, first, second)
+    step = (first / np.maximum(second, 1e-12)).astype(np.float32)
+    step += middle
+    return step, second
+
+
+def _objects(
+    residual: NDArray[np.float32], sigma: NDArray[np.float32], n: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """(hb, wb) bool: blocks near which residuals stand out of their lines, and would shift the lines' locations.
+
+    Args:
+        residual: (P, hb, wb) mean differences in levels.
+        sigma: (P, hb, wb) standard deviation of an unchanged block.
+        n: (hb, wb) usable cells.
+    """
+    rest, box = residual.copy(), (_OBJECT, _OBJECT)
+    for axis in (2, 1):
+        step, _ = _locations(rest, sigma, n, axis)
+        rest -= np.expand_dims(np.where(_far_lines(step), np.median(step, axis=1, keepdims=True), step), axis)
+    there = n > 0
+    count = cv2.boxFilter(there.astype(np.float32), -1, box, normalize=False)
+    stands_out = np.zeros(n.shape, np.bool_)
+    for plane, unit in zip(rest, sigma, strict=True):
+        total = cv2.boxFilter(np.where(there, plane / unit, 0), -1, box, normalize=False)
+        stands_out |= total**2 > _OBJECT_LIMIT**2 * count
+    out: NDArray[np.bool_] = cv2.dilate(stands_out.view(np.uint8), np.ones(box, np.uint8)).view(np.bool_)
+    return out
+
+
+def _far_lines(step: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """(P, lines) bool: lines that an object determines, as one that crosses most of what is dark in them; no noise reaches so far.
+
+    Args:
+        step: (P, lines) location of each line.
+    """
+    far = np.abs(step - np.median(step, axis=1, keepdims=True))
+    out: NDArray[np.bool_] = far > _FAR * np.median(far, axis=1, keepdims=True) / _MEDIAN_SQUARE**0.5
+    return out
 
 
 def _weighted_median(

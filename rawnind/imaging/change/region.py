@@ -21,9 +21,8 @@ _STILL_ODDS = np.float32(-1.0)  # mean of 3x3 blocks, below which a block is unc
 _STILL_ODDS_BESIDE = np.float32(-1.5)  # of a single block beside a change, below which it is unchanged
 _REACH = 8  # steps of the hysteresis, in blocks
 _GAP = 4  # blocks without evidence that may lie between parts of one change
-_MAX_HULL_RATIO = (
-    2  # no hull is filled that is more than this many times the change's area: it is no compact object
-)
+# no hull is filled that is more than this many times the change's area: two objects side by side are no compact one
+_MAX_HULL_RATIO = 1.15
 _SQUARE = np.ones((3, 3), np.uint8)
 
 
@@ -115,13 +114,16 @@ def hysteresis(found: NDArray[np.bool_], weak: NDArray[np.bool_]) -> NDArray[np.
     return out
 
 
-def changed_area(found: NDArray[np.bool_], odds: Odds, quiet: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def changed_area(
+    found: NDArray[np.bool_], odds: Odds, quiet: NDArray[np.bool_], clear: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
     """The full extent of the detected changes, with a margin for blocks that are covered in part.
 
     Args:
         found: (hb, wb) bool, detected blocks.
         odds: of the other blocks.
         quiet: (hb, wb) bool, False where another test exceeds a part of its threshold.
+        clear: (hb, wb) bool, blocks beside a change that would show a part of it.
 
     Returns:
         (hb, wb) bool.
@@ -130,9 +132,10 @@ def changed_area(found: NDArray[np.bool_], odds: Odds, quiet: NDArray[np.bool_])
     still = (cv2.blur(around, (3, 3)) < _STILL_ODDS) & quiet & ~found
     closed = cv2.morphologyEx(found.view(np.uint8), cv2.MORPH_CLOSE, _SQUARE)
     area = found | (closed.view(np.bool_) & ~still)
-    area = _fill_hulls(area, _assign(area, still, around), still)
+    area = _fill_hulls(area, _assign(area, still, around), still | clear)
     margin = cv2.dilate(area.view(np.uint8), _SQUARE).view(np.bool_)
-    out: NDArray[np.bool_] = area | (margin & ~((odds.log_ratio(1) < _STILL_ODDS_BESIDE) & quiet))
+    still = clear | ((odds.log_ratio(1) < _STILL_ODDS_BESIDE) & quiet)
+    out: NDArray[np.bool_] = area | (margin & ~still)
     return out
 
 

@@ -130,3 +130,38 @@ def test_a_change_in_half_of_the_dark_part_of_a_line_leaves_no_streak(axis):
     subtract_lines(residual, sigma, 16 * sigma**2, np.full(SHAPE[1:], 16, np.float32))
     still = np.where(changed | (bright > 0), np.nan, residual)
     assert np.nanmax(np.abs(np.nanmean(still, axis=axis))) < 0.012
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_an_object_that_determines_its_lines_leaves_no_streak_and_lines_beside_it_are_as_they_were(axis):
+    rng = np.random.default_rng(7)
+    sigma = np.full(SHAPE, 1.0, np.float32)
+    few = (slice(None), slice(12, None)) if axis == 1 else (slice(None), slice(None), slice(12, None))
+    sigma[few] = 30  # most of each line is too bright to say much
+    residual = (sigma * rng.standard_normal(SHAPE, np.float32)).astype(np.float32)
+    plain, changed = residual.copy(), np.zeros(SHAPE, np.bool_)
+    lines, most = slice(20, 34), slice(3, 12)
+    changed[(slice(None), most, lines) if axis == 1 else (slice(None), lines, most)] = True
+    residual[changed] -= 400
+    n = np.full(SHAPE[1:], 16, np.float32)
+    subtract_lines(residual, sigma, 16 * sigma**2, n)
+    assert np.abs(residual - plain)[~changed].max() < 3  # of a block's standard deviation
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_the_variance_that_lines_leave_is_that_of_the_mean_that_stays(axis):
+    rng = np.random.default_rng(8)
+    n, sigma = np.full(SHAPE[1:], 16, np.float32), np.full(SHAPE, 1e-3, np.float32)
+    stayed, said = [], []
+    for _ in range(300):
+        residual = lines_of(rng.normal(0, 1, (2, SHAPE[3 - axis])).astype(np.float32), axis).astype(
+            np.float32
+        )
+        residual += rng.normal(0, 1e-3, SHAPE).astype(np.float32)
+        left = subtract_lines(residual, sigma, 16 * sigma**2, n)
+        stayed.append((residual.mean(axis=axis) ** 2).mean(axis=0))
+        said.append(left.mean(axis=(0, axis)))
+    stayed, said = np.mean(stayed, axis=0), np.mean(said, axis=0)
+    for part in (slice(0, 3), slice(20, -20)):  # at the border half of the lines count twice
+        assert said[part].mean() == pytest.approx(stayed[part].mean(), rel=0.3)
+    assert said[0] > 1.5 * said[len(said) // 2]
