@@ -43,9 +43,6 @@ _WEAK_BESIDE_LARGE = np.float32(
 _NEXT = {3: 5, 5: 9, 9: 17}  # side of the boxes that a faint change is left to, if they show it more clearly
 _CLEARER = np.float32(1.1)  # times the statistic of the smaller boxes
 _FAINT = np.float32(1.5)  # of the threshold: a stronger change would spread over the whole of the larger box
-_SHOWS = np.float32(12.0)  # standard deviations of a change, of which a block shows every quarter
-_PART = np.float32(1 / 8)  # of a change that may cover a block unseen
-_CLEAR = np.float32(2.5)  # standard deviations of a block in which nothing is seen
 _QUIET = np.float32(0.25)  # of the threshold, below which no test indicates a change
 
 
@@ -93,28 +90,8 @@ def changed_blocks(
         rest.drop(found)
         odds = Odds(planes=len(residual), white=rest.white.sum(axis=0), cells=rest.cells, level=rest.level,
                     floor=rest.floor, rough=rest.rough)  # fmt: skip
-        quiet = rest.scores(3) < _QUIET
-        found = changed_area(found, odds, quiet, quiet & _clear_beside(found, residual, sigma))
+        found = changed_area(found, odds, rest.scores(3) < _QUIET)
     return found, score
-
-
-def _clear_beside(
-    found: NDArray[np.bool_], residual: NDArray[np.float32], sigma: NDArray[np.float32]
-) -> NDArray[np.bool_]:
-    """(hb, wb) bool: blocks beside a change that would show it if it covered a part of them, and do not, as beside a lamp in the dark.
-
-    Args:
-        found: (hb, wb) bool, detected blocks.
-        residual: (P, hb, wb) mean differences in levels.
-        sigma: (P, hb, wb) standard deviation of an unchanged block, in levels.
-    """
-    most, at = np.zeros((2, *found.shape), np.float32)
-    for plane, unit in zip(residual, sigma, strict=True):
-        beside = cv2.dilate(np.where(found, np.abs(plane), 0), np.ones((3, 3), np.uint8)) / unit
-        clearer = beside > most
-        most[clearer], at[clearer] = beside[clearer], np.abs(plane[clearer] / unit[clearer])
-    out: NDArray[np.bool_] = (most > _SHOWS) & (at < np.minimum(most * _PART, _CLEAR))
-    return out
 
 
 class _Maps:

@@ -22,7 +22,7 @@ _STILL_ODDS_BESIDE = np.float32(-1.5)  # of a single block beside a change, belo
 _REACH = 8  # steps of the hysteresis, in blocks
 _GAP = 4  # blocks without evidence that may lie between parts of one change
 # no hull is filled that is more than this many times the change's area: two objects side by side are no compact one
-_MAX_HULL_RATIO = 1.15
+_MAX_HULL_RATIO = 1.3
 _SQUARE = np.ones((3, 3), np.uint8)
 
 
@@ -114,16 +114,13 @@ def hysteresis(found: NDArray[np.bool_], weak: NDArray[np.bool_]) -> NDArray[np.
     return out
 
 
-def changed_area(
-    found: NDArray[np.bool_], odds: Odds, quiet: NDArray[np.bool_], clear: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+def changed_area(found: NDArray[np.bool_], odds: Odds, quiet: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The full extent of the detected changes, with a margin for blocks that are covered in part.
 
     Args:
         found: (hb, wb) bool, detected blocks.
         odds: of the other blocks.
         quiet: (hb, wb) bool, False where another test exceeds a part of its threshold.
-        clear: (hb, wb) bool, blocks beside a change that would show a part of it.
 
     Returns:
         (hb, wb) bool.
@@ -132,10 +129,9 @@ def changed_area(
     still = (cv2.blur(around, (3, 3)) < _STILL_ODDS) & quiet & ~found
     closed = cv2.morphologyEx(found.view(np.uint8), cv2.MORPH_CLOSE, _SQUARE)
     area = found | (closed.view(np.bool_) & ~still)
-    area = _fill_hulls(area, _assign(area, still, around), still | clear)
+    area = _fill_hulls(area, _assign(area, still, around), still)
     margin = cv2.dilate(area.view(np.uint8), _SQUARE).view(np.bool_)
-    still = clear | ((odds.log_ratio(1) < _STILL_ODDS_BESIDE) & quiet)
-    out: NDArray[np.bool_] = area | (margin & ~still)
+    out: NDArray[np.bool_] = area | (margin & ~((odds.log_ratio(1) < _STILL_ODDS_BESIDE) & quiet))
     return out
 
 
