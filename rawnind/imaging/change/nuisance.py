@@ -21,10 +21,8 @@ _LINES = 17  # lines of blocks; line noise is the difference from their mean
 _SAMPLED = 125  # blocks of a line, of which the median starts the M-estimator
 _FAR = 8.0  # standard deviations from its line's median, beyond which a block has changed
 _FEW = 0.25  # of the usual information, with which a line is not measured
-_OBJECT, _OBJECT_LIMIT = (
-    5,
-    4.0,
-)  # blocks a side of a box, and standard deviations from which it holds a change
+_OBJECT = 5  # blocks a side of a box that is looked at for an object
+_OBJECT_LIMIT = 4.0  # standard deviations from which it holds one
 _MEDIAN_SQUARE = 0.455  # median of a chi-square with 1 degree of freedom
 _PRIOR = (0.005, 0.05, 0.02)  # standard deviation of the terms of the response: offset, factor, exponent
 _DARK = np.float32(1e-3)  # level below which ln(g) is held constant
