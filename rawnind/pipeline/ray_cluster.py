@@ -15,13 +15,13 @@ from typing import Any
 import ray
 from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants, services
-from ray._private.node import Node
 from ray.job_config import JobConfig
 
 from rawnind import timing
 from rawnind.errors import ConfigError
 from rawnind.options import Options
 from rawnind.pipeline.leftovers import end_leftovers, mark
+from rawnind.pipeline.one_machine import fewer_actors, fewer_servers
 from rawnind.pipeline.signals import Interrupts
 
 NAMESPACE = "rawnind"
@@ -51,19 +51,21 @@ def connected(options: Options, interrupts: Interrupts) -> Iterator[None]:
     ray._private.worker.print_to_stdstream = _log_message
     # A thread of Ray Data that outlives the connection would otherwise start another Ray.
     ray._private.auto_init_hook.enable_auto_connect = False
-    session = None
+    session: Path | None = None
     try:
         if target := cluster_address(options.address):
             connect(options.address, target)
             interrupts.install()  # Ray has replaced the handler of SIGTERM
-        else:
-            with interrupts.deferred():
-                session = _start(dashboard=options.dashboard)
-        yield
+            yield
+            return
+        with interrupts.deferred():
+            session = _start(dashboard=options.dashboard)
+        with contextlib.nullcontext() if options.dashboard else fewer_actors():
+            yield
     finally:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its threads complain that Ray is gone
         ray.shutdown()
-        if session:
+        if session is not None:
             end_leftovers(session)
 
 
@@ -161,30 +163,13 @@ def _start(*, dashboard: bool) -> Path:
     if ended := end_leftovers():
         _log.info("ended %d processes of Ray that a killed run has left", len(ended))
     try:
-        with loopback(), contextlib.nullcontext() if dashboard else _fewer_processes():
+        with loopback(), contextlib.nullcontext() if dashboard else fewer_servers():
             ray.init(address="local", include_dashboard=dashboard, job_config=_job_config(), **_QUIET)
     except Exception as error:  # Ray raises Exception itself where its processes do not start in time
         raise ConfigError(_why_not_started(error)) from error
     session = Path(ray.nodes()[0]["RayletSocketName"]).parents[1]
     mark(session)
     return session
-
-
-@contextlib.contextmanager
-def _fewer_processes() -> Iterator[None]:
-    """Lets Ray start without what serves a dashboard, an autoscaler and the driver's terminal alone. Ray has no option for it.
-
-    These take more than a second of CPU time. A version of Ray that names one of them otherwise starts it.
-    """
-    names = ("start_monitor", "start_log_monitor", "start_api_server")
-    before = {name: getattr(Node, name) for name in names if hasattr(Node, name)}
-    try:
-        for name in before:
-            setattr(Node, name, lambda *_, **__: None)
-        yield
-    finally:
-        for name, function in before.items():
-            setattr(Node, name, function)
 
 
 def _why_not_started(error: Exception) -> str:
