@@ -62,7 +62,9 @@ def _warp_rect(values: NDArray[np.uint16], mesh: Mesh, top: int, left: int, out:
     row = np.empty((3, out.shape[2]), np.float32)
     for y in range(out.shape[1]):
         warp_row(values, mesh, (top + y, left), (0, 3), row)
-        out[:, y] = row
+        for color in range(3):
+            for x in range(out.shape[2]):
+                out[color, y, x] = row[color, x]
 
 
 @kernel
@@ -144,6 +146,7 @@ def warp_row(
     below = min(i + 1, nodes.shape[0] - 1)
     v = y / spacing - i
     weights, taps = np.empty((8, spacing), np.float32), np.empty((4, spacing + 3), np.uint16)
+    steps = np.arange(spacing).astype(np.float32)  # vectors convert no whole numbers of 64 bits
     x = left
     while x < right:
         j = min(x // spacing, max(nodes.shape[1] - 2, 0))
@@ -158,8 +161,8 @@ def warp_row(
             at_y, at_x = y + dy + slope_y * along, dx + slope_x * along
             count = min(end - x, _sites_within(at_y, slope_y, spacing), _sites_within(at_x, slope_x, spacing))
             whole_y, whole_x = np.floor(at_y), np.floor(at_x)
-            _weights(at_y - whole_y, slope_y, weights[:4])
-            _weights(at_x - whole_x, slope_x, weights[4:])
+            _weights(at_y - whole_y, slope_y, steps[:count], weights[:4])
+            _weights(at_x - whole_x, slope_x, steps[:count], weights[4:])
             corner = int(whole_y) - 1, int(whole_x) + x - 1
             for color in range(colors[0], colors[1]):
                 _run(values[color], corner, weights, taps, out[color, x - left : x - left + count])
@@ -242,19 +245,20 @@ def _convolve(
 
 
 @kernel(fastmath={"contract"})
-def _weights(first: float, slope: float, out: Float32s) -> None:
+def _weights(first: float, slope: float, steps: Float32s, out: Float32s) -> None:
     """Keys's weights (a = -1/2) of four taps around positions between the second and the third.
 
     Args:
         first: fraction 0..1 of the first site.
         slope: its increase per site.
-        out: (4, n) float32, written.
+        steps: (n,) 0, 1, 2, ...
+        out: (4, m) float32, of which n are written.
     """
     half, one = np.float32(0.5), np.float32(1)
     start, step = np.float32(first), np.float32(slope)
     o0, o1, o2, o3 = out[0], out[1], out[2], out[3]
-    for j in range(out.shape[1]):
-        t = start + step * np.float32(j)
+    for j in range(len(steps)):
+        t = start + step * steps[j]
         s = one - t
         first_tap, last_tap = -half * t * s * s, -half * s * t * t
         second = one - t * t * (np.float32(2.5) - np.float32(1.5) * t)
