@@ -24,7 +24,7 @@ from rawnind.imaging.change.cut_noise import match_cut_noise
 from rawnind.imaging.change.mask import scene_change
 from rawnind.imaging.crops import AlignedPair
 from rawnind.imaging.exposure import is_cut_at_black, overexposed
-from rawnind.imaging.gains import gain
+from rawnind.imaging.gains import measured_gain
 from rawnind.imaging.gates import Rejection
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.msssim import score_map, windowed_ms_ssim
@@ -107,11 +107,11 @@ def prepared(pair):
     cells, photo = pair.cells, pair.noisy_photo
     usable = (pair.ground_truth < 0.99).all(axis=0)
     usable &= ~(overexposed(photo.mosaic, photo.sensor) | hot_pixels(photo.mosaic, photo.sensor))[cells]
-    factor, seen = gain(pair.ground_truth, pair.noisy, usable), pair.ground_truth
+    found, seen = measured_gain(pair.ground_truth, pair.noisy, usable), pair.ground_truth
     if is_cut_at_black(photo.mosaic):
-        factor, noise = match_cut_noise(pair.ground_truth, pair.noisy, usable, factor, photo)
+        found, noise = match_cut_noise(pair.ground_truth, pair.noisy, usable, found.value, photo)
         seen = noise.seen(pair.ground_truth)
-    return usable, pair.noisy * np.float32(factor), seen
+    return usable, pair.noisy * np.float32(found.value), seen
 
 
 def test_masks_of_drawn_pairs(benchmark, capsys):

@@ -1,5 +1,6 @@
 """Exposure of a photo: cells that are overexposed or underexposed, and noise that is cut off at black."""
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +14,8 @@ OVER = 0.99
 UNDER = 0.001
 """Level up to which a site counts as underexposed (as in the research code)."""
 
-_CUT = 0.002  # share of sites at 0; at ISO 65535 such a pair's red came out 18 % too low
+_CUT = 0.002  # share of sites at 0, or of overexposed cells; at ISO 65535 such a pair's red came out 18 % too low
+_STEPS, _OVEREXPOSED_BY_NOISE = 256, 0.01
 
 
 def overexposed(
@@ -33,6 +35,33 @@ def overexposed(
     bound = sensor.overexposure_lb if clipped_at is None else clipped_at * factor + bias.astype(np.float64)
     limits = np.ceil((OVER * bound - bias.astype(np.float64)) / factor)
     return _any_from(mosaic, np.clip(limits, 0, 65535).astype(np.uint16), sensor.cfa.cell)
+
+
+def unclipped_level(
+    levels: NDArray[np.float32], overexposed: NDArray[np.bool_], usable: NDArray[np.bool_]
+) -> float:
+    """Level of a ground truth from which on noise overexposes cells of a noisy photo: those that it leaves are too dark in the mean.
+
+    From there on, in 256 steps, it overexposes more than 1 % of the cells.
+
+    Args:
+        levels: (P, h, w) float32 of the ground truth, where the noisy photo stood.
+        overexposed: (h, w) bool: of the noisy photo.
+        usable: (h, w) bool: not overexposed in the ground truth.
+
+    Returns:
+        Infinity where hardly any cell is overexposed.
+    """
+    if np.count_nonzero(overexposed) <= _CUT * overexposed.size:
+        return float("inf")
+    brightest = levels.max(axis=0)
+    steps = np.linspace(0.0, max(float(brightest.max()), 1e-6), _STEPS + 1)
+    of_all, of_over = (
+        cv2.calcHist([brightest], [0], cells.view(np.uint8), [_STEPS], [0.0, steps[-1]]).ravel()
+        for cells in (usable, usable & overexposed)
+    )
+    few = np.flatnonzero((of_all > 0) & (of_over <= _OVEREXPOSED_BY_NOISE * of_all))
+    return float(steps[few[-1] + 1]) if len(few) else 0.0
 
 
 def underexposed(mosaic: NDArray[np.uint16], sensor: Sensor) -> NDArray[np.bool_]:

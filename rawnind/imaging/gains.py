@@ -31,9 +31,9 @@ class Gain(NamedTuple):
     freedom: float
 
 
-def gain(
+def measured_gain(
     ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_]
-) -> float | None:
+) -> Gain | None:
     """Factor that brings the noisy photo to the ground truth's level: mean(GT) / mean(noisy) over what both show.
 
     Iteratively reweighted over patches of 16x16 cells with Tukey's biweight, so that patches with another ratio (moved
@@ -47,14 +47,13 @@ def gain(
     Returns:
         The gain, or None where no cell is usable or the noisy photo is black.
     """
-    found = _ratio(_sums_of_patches(ground_truth, noisy, usable))
-    return None if found is None else found.value
+    return _ratio(_sums_of_patches(ground_truth, noisy, usable))
 
 
 def channel_gains(
     ground_truth: NDArray[np.float32], noisy: NDArray[np.float32], usable: NDArray[np.bool_]
 ) -> tuple[Gain, ...] | None:
-    """`gain` of red, green and blue by itself.
+    """`measured_gain` of red, green and blue by itself.
 
     Args:
         ground_truth: (P, h, w) float32 levels, shifted onto the noisy frame; R, G, G, B or R, G, B.
@@ -74,7 +73,7 @@ def channel_gains(
 def site_gains(
     truth: Photo, noisy: Photo, warp: Warp, rect: Rect, usable: NDArray[np.bool_]
 ) -> tuple[Gain, tuple[Gain, ...]] | None:
-    """`gain` and `channel_gains` of the sensors' own values: each patch against the GT's sites at its whole shift.
+    """`measured_gain` and `channel_gains` of the sensors' own values: each patch against the GT's sites at its whole shift.
 
     A demosaiced colour is an estimate. Where all light is in points finer than the colour filter array, as in a star field, it
     was 15 % off for red over the whole frame; sensor values are not, they only scatter more from patch to patch.
@@ -198,7 +197,7 @@ def _sums_of_patches(
 
 
 def _ratio(sums: NDArray[np.float64]) -> Gain | None:
-    """The ratio of `gain` for (2, n, m) sums of patches; None where there is none."""
+    """The ratio of `measured_gain` for (2, n, m) sums of patches; None where there is none."""
     g, n = sums
     weights, ratio = np.ones_like(g), 0.0
     for _ in range(12):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rawnind.imaging import coordinates, exposure, gains, levels
 from rawnind.imaging.alignment.align import Alignment, align
-from rawnind.imaging.change.cut_noise import match_cut_noise
+from rawnind.imaging.change.cut_noise import CutNoise, match_cut_noise
 from rawnind.imaging.change.mask import (
     Cause,
     Change,
@@ -47,6 +47,7 @@ from rawnind.imaging.gates import (
 from rawnind.imaging.misalignment import WARP_SHARE, Misalignment
 from rawnind.imaging.msssim import frame_mean, windowed_ms_ssim
 from rawnind.imaging.pair_noise import pair_noise
+from rawnind.imaging.photo import Photo
 from rawnind.imaging.prepared import Prepared
 from rawnind.imaging.resample import warped_planes, warped_rgb
 from rawnind.imaging.warp import Warp, cells_under
@@ -164,9 +165,9 @@ def _match_levels(  # noqa: PLR0917
         recipe: its limit of colour deviation.
     """
     cell = noisy.photo.cfa.cell
-    overexposed = noisy.overexposed[coordinates.cells_of(rect, cell)] | cells_under(
-        truth.overexposed, warp, rect, cell
-    )
+    of_truth = cells_under(truth.overexposed, warp, rect, cell)
+    of_noisy = noisy.overexposed[coordinates.cells_of(rect, cell)]
+    overexposed = of_noisy | of_truth
     measured = replace(
         measured,
         overlap_fraction=rect.height * rect.width / noisy.photo.mosaic.size,
@@ -175,13 +176,12 @@ def _match_levels(  # noqa: PLR0917
         gt_white_level_data=truth.clipped_at,
     )
     gt_planes, noisy_planes = _planes(truth, noisy, warp, rect)
-    gain = gains.gain(gt_planes, noisy_planes, ~overexposed)
-    if gain is None:
-        detail = "nothing in the overlap is well exposed in both"
-        return reject(truth, noisy, Reason.EXPOSURE, detail, measured)
-    cut_noise = None
-    if exposure.is_cut_at_black(noisy.photo.mosaic):
-        gain, cut_noise = match_cut_noise(gt_planes, noisy_planes, ~overexposed, gain, noisy.photo)
+    brightest = exposure.unclipped_level(gt_planes, of_noisy, ~of_truth)
+    lit = _below(gt_planes, brightest, ~overexposed)
+    found = _common_gain(gt_planes, noisy_planes, lit, noisy.photo)
+    if isinstance(found, str):
+        return reject(truth, noisy, Reason.EXPOSURE, found, measured)
+    gain, cut_noise = found
     loss = gains.alignment_loss(gt_planes, noisy_planes, ~overexposed, gain)
     measured = replace(measured, gain=gain, alignment_loss=loss)
     level = float(gt_planes[1].mean())
@@ -189,17 +189,17 @@ def _match_levels(  # noqa: PLR0917
         return reject(truth, noisy, Reason.ROLES_SWAPPED, detail, measured)
     channels = None
     if cut_noise is None:
-        channels = gains.channel_gains(gt_planes, noisy_planes, ~overexposed)
+        channels = gains.channel_gains(gt_planes, noisy_planes, lit)
     if channels:
         common, limit = gain, recipe.max_color_deviation
         if limit is not None and any(abs(each.value - gain) > limit * gain for each in channels):
-            usable = ~(overexposed | noisy.hot[coordinates.cells_of(rect, cell)])
-            if found := gains.site_gains(truth.photo, noisy.photo, warp, rect, usable):
-                common, channels = found[0].value, found[1]
+            usable = lit & ~noisy.hot[coordinates.cells_of(rect, cell)]
+            if of_sites := gains.site_gains(truth.photo, noisy.photo, warp, rect, usable):
+                common, channels = of_sites[0].value, of_sites[1]
         red, green, blue = (each.value for each in channels)
         measured = replace(measured, gain_red=red, gain_green=green, gain_blue=blue)
         if detail := color_deviation(channels, common, limit):
-            lines = gains.channel_lines(gt_planes, noisy_planes, ~overexposed)
+            lines = gains.channel_lines(gt_planes, noisy_planes, lit)
             return reject(truth, noisy, *color_or_level(lines, gain, detail, recipe), measured)
     np.multiply(noisy_planes, np.float32(gain), out=noisy_planes)
     return AlignedPair(
@@ -210,10 +210,43 @@ def _match_levels(  # noqa: PLR0917
         rect=rect,
         overexposed=overexposed,
         gain=gain,
+        brightest=brightest,
         cut_noise=cut_noise,
         planes=[gt_planes, noisy_planes],
         measured=measured,
     )
+
+
+def _below(planes: NDArray[np.float32], level: float, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(h, w) usable cells below a level in every plane; all of them where those are few."""
+    if not np.isfinite(level):
+        return usable
+    below = usable & (planes < np.float32(level)).all(axis=0)
+    return below if np.count_nonzero(below) > _FEWEST_BELOW * np.count_nonzero(usable) else usable
+
+
+_FEWEST_BELOW = 0.1
+"""Share of the usable cells that a gain is measured on."""
+
+
+def _common_gain(
+    gt_planes: NDArray[np.float32], noisy_planes: NDArray[np.float32], lit: NDArray[np.bool_], noisy: Photo
+) -> tuple[float, CutNoise | None] | str:
+    """The gain of all colours, and the noise that is cut off at black; or why the gain is not known."""
+    found = gains.measured_gain(gt_planes, noisy_planes, lit)
+    if found is None:
+        return "nothing in the overlap is well exposed in both"
+    if not exposure.is_cut_at_black(noisy.mosaic):
+        return found.value, None
+    found, cut_noise = match_cut_noise(gt_planes, noisy_planes, lit, found.value, noisy)
+    if found.error <= _MOST_GAIN_ERROR * found.value:
+        return found.value, cut_noise
+    known = f"to {found.error / found.value:.0%} only" if np.isfinite(found.error) else "not at all"
+    return f"the noisy photo is so dark beside its noise that its gain is known {known}; {_MOST_GAIN_ERROR:.0%} is needed"
+
+
+_MOST_GAIN_ERROR = 0.05
+"""Standard error of the gain of a photo whose noise is cut off at black, as a share of it."""
 
 
 def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
@@ -309,7 +342,7 @@ def _find_causes(pair: AlignedPair, recipe: Recipe) -> tuple[NDArray[np.uint8], 
     cell = noisy.photo.cfa.cell
     hot = noisy.hot[cells] | cells_under(pair.truth.hot, pair.warp, pair.rect, cell)
     statistics, scores = _compare(pair, ~(pair.overexposed | hot))
-    change = detect_change(statistics, noisy.photo.cfa)
+    change = detect_change(statistics, noisy.photo.cfa, brightest=pair.brightest)
     causes = combine(
         overexposed=pair.overexposed,
         underexposed=noisy.underexposed[cells],

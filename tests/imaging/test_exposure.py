@@ -73,14 +73,14 @@ def test_the_gain_is_right_within_a_percent_whatever_moves(cfa, gain):
     case = Case(seed=4, cfa=cfa, iso=6400, gain=gain, changes=((Kind.STRONG, 180), (Kind.SHADOW, 150)))
     pair = render(case)
     usable = np.ones(pair.noisy.shape[1:], np.bool_)
-    assert gains.gain(pair.ground_truth, pair.noisy, usable) == pytest.approx(gain, rel=0.01)
+    assert gains.measured_gain(pair.ground_truth, pair.noisy, usable).value == pytest.approx(gain, rel=0.01)
 
 
 def test_no_gain_is_measured_where_nothing_is_usable_or_lit():
     levels = np.full((4, 32, 32), 0.2, np.float32)
     everything = np.ones((32, 32), np.bool_)
-    assert gains.gain(levels, levels, ~everything) is None
-    assert gains.gain(levels, 0 * levels, everything) is None
+    assert gains.measured_gain(levels, levels, ~everything) is None
+    assert gains.measured_gain(levels, 0 * levels, everything) is None
     assert gains.alignment_loss(levels, levels, ~everything, 1.0) is None
 
 

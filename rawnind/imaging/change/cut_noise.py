@@ -17,6 +17,7 @@ from scipy.special import ndtr
 from rawnind.imaging import gains
 from rawnind.imaging.change.moments import block_moments
 from rawnind.imaging.change.noise import NoiseModel, fit_noise
+from rawnind.imaging.gains import Gain
 from rawnind.imaging.jit import kernel
 from rawnind.imaging.levels import Number
 from rawnind.imaging.photo import Photo
@@ -27,8 +28,10 @@ Planes = NDArray[np.float32]
 
 _SITES = {Cfa.BAYER: (1, 1, 1, 1), Cfa.X_TRANS: (2, 5, 2)}
 """Sites that a sample of each plane is the mean of."""
-_ROUNDS = 12
+_ROUNDS = 20
 _CONVERGED = 0.003  # relative change of the gain
+_LEAST_STEP = 0.01  # relative change of the gain, from which on what it did is no chance
+_LEAST_SHOWN = 0.1
 _STEPS = 2048  # of the table of cut means
 _BAND, _BANDS = 64, 8  # rows of a plane that the noise is measured on, and how many such bands at most
 _BISECTIONS = 40
@@ -73,11 +76,12 @@ class CutNoise:
 
 def match_cut_noise(
     ground_truth: Planes, noisy: Planes, usable: NDArray[np.bool_], gain: float, photo: Photo
-) -> tuple[float, CutNoise]:
+) -> tuple[Gain, CutNoise]:
     """The gain of a pair whose noisy photo is cut off at black, and its noise.
 
     Each round fits the noise at the gain found so far, and compares the noisy photo with what the ground truth would look like
-    with such noise. Where all of the scene is as dark as the noise, the gain is hardly determined.
+    with such noise. The darker the scene beside the noise, the less of a wrong gain shows: the secant through two rounds says how
+    much, for the next round's step and for the gain's standard error.
 
     Args:
         ground_truth: (P, h, w) float32 levels on the noisy frame.
@@ -85,21 +89,38 @@ def match_cut_noise(
         usable: (h, w) bool.
         gain: of the means.
         photo: the noisy one.
+
+    Returns:
+        The gain, whose error is infinite where the rounds find none; and the noise of the photo with the gain applied.
     """
     ground_truth, noisy, usable = _sampled(ground_truth), _sampled(noisy), _sampled(usable[None])[0]
     level, sites = np.array(photo.sensor.black_level), np.array(_SITES[photo.cfa], np.float64)
     black = -level / (photo.sensor.white_level - level)
+    found = Gain(gain, float("inf"), 1.0)
+    shown, step, off = (
+        1.0,
+        0.0,
+        0.0,
+    )  # share of a wrong gain's logarithm that shows, last step, and what it was to correct
     for _ in range(_ROUNDS):
-        found = _measure(ground_truth, noisy * np.float32(gain), usable, black * gain, sites)
-        ratio = gains.gain(found.seen(ground_truth), noisy * np.float32(gain), usable)
+        matched = noisy * np.float32(found.value)
+        seen = _measure(ground_truth, matched, usable, black * found.value, sites).seen(ground_truth)
+        ratio = gains.measured_gain(seen, matched, usable)
         if ratio is None:
             break
-        gain *= ratio
-        if abs(ratio - 1) < _CONVERGED:
+        left = float(np.log(ratio.value))
+        if abs(step) > _LEAST_STEP:
+            shown = float(np.clip((off - left) / step, _LEAST_SHOWN, 1.0))
+        step, off = left / shown, left
+        value = found.value * float(np.exp(step))
+        found = Gain(value, float("inf"), ratio.freedom)
+        if abs(step) < _CONVERGED:
+            found = found._replace(error=value * ratio.error / ratio.value / shown)
             break
-    found = _measure(ground_truth, noisy * np.float32(gain), usable, black * gain, sites)
-    bias = np.abs(found.seen(ground_truth) - ground_truth)[:, usable].mean()
-    return gain, replace(found, bias=float(bias))
+    matched = noisy * np.float32(found.value)
+    noise = _measure(ground_truth, matched, usable, black * found.value, sites)
+    bias = np.abs(noise.seen(ground_truth) - ground_truth)[:, usable].mean()
+    return found, replace(noise, bias=float(bias))
 
 
 def _measure(

@@ -103,12 +103,13 @@ def pair_statistics(
     return PairStatistics(moments=moments, shape=(int(usable.shape[0]), int(usable.shape[1])))
 
 
-def detect_change(statistics: PairStatistics, cfa: Cfa) -> Change:
+def detect_change(statistics: PairStatistics, cfa: Cfa, *, brightest: float = np.inf) -> Change:
     """Second half of `scene_change`: the tests.
 
     Args:
         statistics: of the pair.
         cfa: of both frames.
+        brightest: level of the ground truth from which on the noisy photo says nothing of the light, because it clips.
     """
     moments = statistics.moments
     noise = fit_noise(moments)
@@ -124,7 +125,7 @@ def detect_change(statistics: PairStatistics, cfa: Cfa) -> Change:
         noise_gain=float(noise.slope[1]) * sites,
         noise_floor=float(noise.floor[1]) * sites,
         expected_loss=noise.mean_absolute(moments),
-        light=measure_light(moments, noise, blocks),
+        light=measure_light(moments, noise, blocks | (moments.g >= brightest).any(axis=0)),
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rawnind.imaging.change.mask import INVALID, Cause, combine, scene_change, valid
 from rawnind.imaging.exposure import overexposed
-from rawnind.imaging.gains import gain
+from rawnind.imaging.gains import measured_gain
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.records import Cfa
 from tests.imaging.changed_pairs import Case, Kind, aligned, draw_case, draw_fresh, render
@@ -26,7 +26,7 @@ def judge(case):
     cells, photo = pair.cells, pair.noisy_photo
     usable = (pair.ground_truth < 0.99).all(axis=0)
     usable &= ~(overexposed(photo.mosaic, photo.sensor) | hot_pixels(photo.mosaic, photo.sensor))[cells]
-    factor = gain(pair.ground_truth, pair.noisy, usable)
+    factor = measured_gain(pair.ground_truth, pair.noisy, usable).value
     return (
         pair,
         usable,
