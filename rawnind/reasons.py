@@ -80,7 +80,10 @@ _REASONS = {
         Outcome.REJECTED,
         "No smooth warp brings the ground truth to where the noisy photo stood.",
     ),
-    Reason.EXPOSURE: (Outcome.REJECTED, "Too much of a photo is over- or underexposed, or all of it is too dark beside its noise."),
+    Reason.EXPOSURE: (
+        Outcome.REJECTED,
+        "Too much of a photo is over- or underexposed, or all of it is too dark beside its noise.",
+    ),
     Reason.MASK_MEAN: (Outcome.REJECTED, "Too little of the pair is valid."),
     Reason.CFA_MISMATCH: (Outcome.REJECTED, "The photos have different colour filter arrays."),
     Reason.SIZE_MISMATCH: (Outcome.REJECTED, "The photos have different sizes."),

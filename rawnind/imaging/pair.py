@@ -241,8 +241,8 @@ def _common_gain(
     found, cut_noise = match_cut_noise(gt_planes, noisy_planes, lit, found.value, noisy)
     if found.error <= _MOST_GAIN_ERROR * found.value:
         return found.value, cut_noise
-    known = f"to {found.error / found.value:.0%} only" if np.isfinite(found.error) else "not at all"
-    return f"the noisy photo is so dark beside its noise that its gain is known {known}; {_MOST_GAIN_ERROR:.0%} is needed"
+    known = f"known to {found.error / found.value:.0%} only" if np.isfinite(found.error) else "unknown"
+    return f"the noisy photo is so dark beside its noise that its gain is {known}; {_MOST_GAIN_ERROR:.0%} is needed"
 
 
 _MOST_GAIN_ERROR = 0.05
@@ -283,8 +283,12 @@ def finish_pair(pair: AlignedPair, recipe: Recipe) -> FinishedPair | Rejection:
 def _unfit(
     causes: NDArray[np.uint8], change: Change, measured: Measurements, recipe: Recipe
 ) -> tuple[Reason, str] | None:
-    """Why a pair with all its numbers is not fit for training; None where it is."""
-    if found := light_mismatch(change.light, measured, recipe):
+    """Why a pair with all its numbers is not fit for training; None where it is.
+
+    Where too much is overexposed, edges decide over levels and colours: then that is the reason.
+    """
+    exposed = 1 - (measured.overexposed_fraction or 0.0)
+    if exposed >= recipe.min_mask_mean and (found := light_mismatch(change.light, measured, recipe)):
         return found
     loss, usable = measured.unexplained_loss, valid(causes).mean()
     if loss is not None and loss > recipe.max_alignment_loss:

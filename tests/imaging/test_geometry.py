@@ -20,6 +20,8 @@ from rawnind.imaging.warp import Warp
 from rawnind.reasons import Reason
 from rawnind.recipe import GtAlignment, Recipe
 from rawnind.records import Cfa
+from tests.imaging.changed_pairs import draw_fresh, render
+from tests.imaging.rendered_pairs import prepared
 from tests.imaging.warped_pairs import WarpCase, render_warp
 
 MATRIX = (0.7374, -0.2389, -0.0551, -0.5435, 1.3162, 0.2519, -0.1006, 0.1795, 0.6552)
@@ -224,3 +226,14 @@ def test_with_whole_shifts_pixels_that_are_too_far_off_are_masked():
         assert np.isfinite(rgb).all()
     assert masked
     assert all(crop.misaligned_fraction > 0 for crop in done.crops if crop.valid_fraction < 0.99)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [63, 284])
+def test_a_still_lamp_in_the_dark_is_not_bent_by_chance(number):
+    """Patches cover the lamp alone: a surface through them is unsure over a third to two thirds of the frame."""
+    pair = render(draw_fresh(2043214852, number, still=True))
+    found = align_pair(prepared(pair.gt_photo), prepared(pair.noisy_photo), RECIPE)
+    expected = np.add(pair.case.shift, pair.case.residual)
+    assert np.abs(found.warp.at(np.array([[288.0, 432.0]]))[0] - expected).max() < 0.15
+    assert finish_pair(found, RECIPE).measured.misaligned_fraction < 0.01

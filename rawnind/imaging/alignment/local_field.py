@@ -46,6 +46,11 @@ def squared_distance(shift: Float64s, covariance: Float64s) -> Float64s:
     return distances
 
 
+def is_informative(local: LocalShifts) -> NDArray[np.bool_]:
+    """(n,) bool: patches whose shifts are known well."""
+    return np.asarray(np.sqrt(np.linalg.eigvalsh(local.covariance)[:, 1]) < INFORMATIVE)
+
+
 def is_bent(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> bool:
     """Whether a surface explains what is left of local shifts, also at patches that it was not fitted to.
 
@@ -56,7 +61,7 @@ def is_bent(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> bool:
     """
     if len(local.at) < MIN_PATCHES:
         return False
-    judges = np.sqrt(np.linalg.eigvalsh(local.covariance)[:, 1]) < INFORMATIVE
+    judges = is_informative(local)
     if np.count_nonzero(judges) < MIN_INFORMATIVE:
         return False
     before = _typical(squared_distance(rest, local.covariance)[judges])

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from rawnind.imaging.alignment.features import Features
 from rawnind.imaging.alignment.gradient_noise import gradient_noise, without_pull
 from rawnind.imaging.alignment.greens import view
-from rawnind.imaging.alignment.local_field import MIN_PATCHES, Field, fit_field, is_bent, squared_distance
+from rawnind.imaging.alignment.local_field import (
+    MIN_PATCHES,
+    Field,
+    fit_field,
+    is_bent,
+    is_informative,
+    squared_distance,
+)
 from rawnind.imaging.alignment.lucas_kanade import (
     LocalShifts,
     Matches,
@@ -46,6 +53,7 @@ SLACK = 0.05  # share of the patches: smaller ones agree less with the same surf
 STEEPNESS_GRID = 17  # places down and across
 AGREES = 0.5  # sites; and within 3 standard errors: a patch that the transform explains
 WARP_DIGITS = 6  # of a site: sums whose order depends on the number of threads give the same bits
+SLIGHT = 0.1  # sites by which a surface moves patches
 SURE = 0.7  # share of patches that agree, below which a wider search is made
 
 
@@ -195,7 +203,16 @@ def _bend(ground_truth: Features, noisy: Features, found: _Fit) -> _Fit:
         local = _measured(ground_truth, noisy, model, matches)
         if len(local.at) < MIN_PATCHES:
             break
-    return best
+    return found if _is_slight(best) else best
+
+
+def _is_slight(fit: _Fit) -> bool:
+    """Whether the surface of a fit moves none of the patches that are known well by as much as matters.
+
+    Few patches, as of a lamp in the dark, may agree with a surface by chance, and it is unsure wherever there are none.
+    """
+    known = fit.local.at[is_informative(fit.local)]
+    return fit.model.field is None or (len(known) > 0 and np.abs(fit.model.field(known)).max() < SLIGHT)
 
 
 def _measured(ground_truth: Features, noisy: Features, model: Model, local: Matches) -> LocalShifts:
