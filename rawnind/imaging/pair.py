@@ -241,7 +241,7 @@ def _common_gain(
     found, cut_noise = match_cut_noise(gt_planes, noisy_planes, lit, found.value, noisy)
     if found.error <= _MOST_GAIN_ERROR * found.value:
         return found.value, cut_noise
-    known = f"known to {found.error / found.value:.0%} only" if np.isfinite(found.error) else "unknown"
+    known = f"known to {found.error / found.value:.1%} only" if np.isfinite(found.error) else "unknown"
     return f"the noisy photo is so dark beside its noise that its gain is {known}; {_MOST_GAIN_ERROR:.0%} is needed"
 
 

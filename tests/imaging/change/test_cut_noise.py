@@ -58,7 +58,7 @@ def test_a_pair_too_dark_for_its_noise_to_have_a_gain_is_rejected():
     )  # stars at ISO 25600; the gain that was found is 64 % too low
     found = align_pair(prepared(pair.gt_photo), prepared(pair.noisy_photo), Recipe(crop_size=256))
     assert found.reason is Reason.EXPOSURE
-    assert re.search(r"its gain is known to \d+% only; 5% is needed", found.detail)
+    assert re.search(r"its gain is known to \d+.\d% only; 5% is needed", found.detail)
 
 
 @pytest.mark.slow
