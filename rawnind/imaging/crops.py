@@ -34,7 +34,7 @@ class AlignedPair:
         rect: what both photos show, in the noisy frame.
         overexposed: (h, w) bool per cell of `rect`: overexposed in either photo.
         gain: factor from the noisy photo's levels to the GT's.
-        brightest: level of the GT from which on the noisy photo is too dark in the mean (see `Prepared.unclipped`).
+        brightest: level of the GT from which on the noisy photo is too dark in the mean (`exposure.unclipped_level`).
         cut_noise: where the noisy photo's noise is cut off at black; else None.
         planes: two (P, h, w) float32 arrays of levels, one sample per cell of `rect`: of the GT where the noisy photo stood,
             and of the noisy photo times the gain. `finish_pair` takes them out, to free 8 bytes per site, and computes them

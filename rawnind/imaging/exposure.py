@@ -15,7 +15,11 @@ UNDER = 0.001
 """Level up to which a site counts as underexposed (as in the research code)."""
 
 _CUT = 0.002  # share of sites at 0, or of overexposed cells; at ISO 65535 such a pair's red came out 18 % too low
-_STEPS, _OVEREXPOSED_BY_NOISE = 256, 0.01
+_STEPS, _FEWEST, _BY_NOISE = (
+    256,
+    100,
+    0.01,
+)  # of levels; cells of a step; share of them that noise overexposes
 
 
 def overexposed(
@@ -42,7 +46,7 @@ def unclipped_level(
 ) -> float:
     """Level of a ground truth from which on noise overexposes cells of a noisy photo: those that it leaves are too dark in the mean.
 
-    From there on, in 256 steps, it overexposes more than 1 % of the cells.
+    From there on, in 256 steps of at least 100 cells, it overexposes more than 1 % of them.
 
     Args:
         levels: (P, h, w) float32 of the ground truth, where the noisy photo stood.
@@ -60,7 +64,7 @@ def unclipped_level(
         cv2.calcHist([brightest], [0], cells.view(np.uint8), [_STEPS], [0.0, steps[-1]]).ravel()
         for cells in (usable, usable & overexposed)
     )
-    few = np.flatnonzero((of_all > 0) & (of_over <= _OVEREXPOSED_BY_NOISE * of_all))
+    few = np.flatnonzero((of_all >= _FEWEST) & (of_over <= _BY_NOISE * of_all))
     return float(steps[few[-1] + 1]) if len(few) else 0.0
 
 

@@ -32,7 +32,7 @@ def fewer_servers() -> Iterator[None]:
     replaced.append((utils, "get_dashboard_dependency_error", lambda: ImportError("not needed")))
     with contextlib.ExitStack() as stack:
         for owner, name, value in replaced:
-            if hasattr(owner, name):
+            if name in vars(owner):
                 stack.enter_context(_replaced(owner, name, value))
         yield
 

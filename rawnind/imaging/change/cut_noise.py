@@ -97,11 +97,8 @@ def match_cut_noise(
     level, sites = np.array(photo.sensor.black_level), np.array(_SITES[photo.cfa], np.float64)
     black = -level / (photo.sensor.white_level - level)
     found = Gain(gain, float("inf"), 1.0)
-    shown, step, off = (
-        1.0,
-        0.0,
-        0.0,
-    )  # share of a wrong gain's logarithm that shows, last step, and what it was to correct
+    shown = 1.0  # share of a wrong gain's logarithm that the comparison shows
+    step, off = 0.0, 0.0  # the last step, and what was shown before it
     for _ in range(_ROUNDS):
         matched = noisy * np.float32(found.value)
         seen = _measure(ground_truth, matched, usable, black * found.value, sites).seen(ground_truth)
