@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +49,20 @@ def view(photo: Photo, values: NDArray[Any]) -> View:
     )
 
 
+def reduced_view(photo: Photo, green: Float32s) -> View:
+    """A view of a photo's reduced green, raised to the limit beside what is not well exposed, as in `green_sites`.
+
+    Args:
+        photo: sensor levels and CFA.
+        green: (h, w) green over black.
+    """
+    found = view(photo, green)
+    if green.size and green.max() >= found.limit:
+        beside = cv2.dilate(green, np.ones((3, 3), np.uint8)) >= found.limit
+        found = found._replace(values=np.where(beside, np.maximum(green, found.limit), green))
+    return found
+
+
 @kernel
 def green_sites(photo: View, top: int, left: int, out: Float32s) -> None:
     """Green at each site over black; for X-Trans averaged over 3x3 sites.
@@ -55,24 +70,49 @@ def green_sites(photo: View, top: int, left: int, out: Float32s) -> None:
     In X-Trans the centroid of the greens among 3x3 sites lies up to 0.4 sites off the middle, in a pattern with a period of
     3 sites: the mean over the period removes it.
 
+    Beside a site that is not well exposed, green is the limit at least: a photo that clips there has its edge elsewhere.
+
     Args:
         photo: its mosaic.
         top: first row.
         left: first column.
         out: (n, m) float32 sensor values over black, written.
     """
-    if photo.green.shape[0] != XTRANS_PERIOD:
-        _interpolate_green(photo, top, left, out)
-        return
     height, width = out.shape
     around = np.empty((height + 2, width + 2), np.float32)
     _interpolate_green(photo, top - 1, left - 1, around)
     line = np.empty(width + 2, np.float32)
+    brightest = np.float32(0)
     for y in range(height):
         for x in range(width + 2):
             line[x] = around[y, x] + around[y + 1, x] + around[y + 2, x]
-        for x in range(width):
-            out[y, x] = (line[x] + line[x + 1] + line[x + 2]) * np.float32(1 / 9)
+            brightest = max(brightest, around[y, x], around[y + 1, x], around[y + 2, x])
+        if photo.green.shape[0] == XTRANS_PERIOD:
+            for x in range(width):
+                out[y, x] = (line[x] + line[x + 1] + line[x + 2]) * np.float32(1 / 9)
+        else:
+            for x in range(width):
+                out[y, x] = around[y + 1, x + 1]
+    if brightest >= photo.limit:
+        _raise_beside(around, photo.limit, out)
+
+
+@kernel
+def _raise_beside(around: Float32s, limit: np.float32, out: Float32s) -> None:
+    """Raises samples to a limit where one of their 3x3 has reached it.
+
+    Args:
+        around: (n + 2, m + 2), one more sample than `out` on each side.
+        limit: the least that they become.
+        out: (n, m), changed.
+    """
+    line = np.empty(around.shape[1], np.float32)
+    for y in range(out.shape[0]):
+        for x in range(len(line)):
+            line[x] = max(around[y, x], around[y + 1, x], around[y + 2, x])
+        for x in range(out.shape[1]):
+            if max(line[x], line[x + 1], line[x + 2]) >= limit:
+                out[y, x] = max(out[y, x], limit)
 
 
 @kernel

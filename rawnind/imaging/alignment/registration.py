@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rawnind.imaging.alignment.features import Features
 from rawnind.imaging.alignment.gradient_noise import gradient_noise, without_pull
-from rawnind.imaging.alignment.greens import view
+from rawnind.imaging.alignment.greens import reduced_view, view
 from rawnind.imaging.alignment.local_field import (
     MIN_PATCHES,
     Field,
@@ -274,7 +274,7 @@ def _reduced_shifts(
     corners, patch = _patch_corners(shape, model, largest, reduction, margin=1)
     at = (corners + (patch - 1) / 2 - (np.array(shape) - 1) / 2) * reduction - rest
     offsets = np.rint(model.at(at) / reduction).astype(np.int64)
-    views = view(ground_truth.photo, ground_truth.green), view(noisy.photo, noisy.green)
+    views = reduced_view(ground_truth.photo, ground_truth.green), reduced_view(noisy.photo, noisy.green)
     local = reduced_shifts(*views, corners, offsets, _slopes(model, at, patch * reduction), patch)
     return replace(
         local,
