@@ -42,7 +42,7 @@ STAGES = {
         (exposure, "underexposed"),
         (prepared, "hot_pixels"),
     ],
-    "gain, loss": [(gains, "gain"), (gains, "alignment_loss")],
+    "gain, loss": [(gains, "measured_gain"), (gains, "alignment_loss")],
     "mask: moments": [(pair, "pair_statistics")],
     "mask: noise, tests": [(pair, "detect_change"), (pair, "combine"), (pair, "valid")],
     "MS-SSIM": [(pair, "windowed_ms_ssim"), (pair, "frame_mean"), (crops, "crop_means")],
