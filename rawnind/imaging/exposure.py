@@ -15,11 +15,9 @@ UNDER = 0.001
 """Level up to which a site counts as underexposed (as in the research code)."""
 
 _CUT = 0.002  # share of sites at 0, or of overexposed cells; at ISO 65535 such a pair's red came out 18 % too low
-_STEPS, _FEWEST, _BY_NOISE = (
-    256,
-    100,
-    0.01,
-)  # of levels; cells of a step; share of them that noise overexposes
+_STEPS = 256  # of levels
+_FEWEST = 100  # cells of a step
+_BY_NOISE = 0.01  # share of them that noise overexposes
 
 
 def overexposed(
