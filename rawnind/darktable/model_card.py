@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from rawnind.darktable.contract import ModelCard
@@ -14,6 +13,7 @@ from rawnind.documents import SETTINGS, read_yaml
 from rawnind.errors import ConfigError, ManifestError, printable
 from rawnind.output.manifest import MANIFEST, read_head
 from rawnind.output.store import Store
+from rawnind.output.tables import open_table, require_sealed, require_sound
 from rawnind.words import counted
 
 UNKNOWN = "unknown"
@@ -79,6 +79,9 @@ def _data_card(store: Store) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+_COUNTED = ["scene", "pair_id", "camera", "iso"]
+
+
 def _counts(store: Store) -> str:
     """Crops, pairs, scenes, cameras and ISO values of a manifest, in one sentence."""
     try:
@@ -87,8 +90,10 @@ def _counts(store: Store) -> str:
         raise ConfigError(
             f"{store.location} has no manifest; name the folder that `rawnind prepare` wrote with --data"
         ) from None
-    with store.open(MANIFEST) as file:
-        table = pq.read_table(file, columns=["scene", "pair_id", "camera", "iso"])
+    require_sealed(store)
+    with open_table(store, MANIFEST, _COUNTED) as file:
+        table = file.read(_COUNTED)
+    require_sound(table, MANIFEST, store.location)
     cameras = sorted(pc.unique(table["camera"]).drop_null().to_pylist())
     isos = pc.min_max(table["iso"]).as_py()
     pairs, scenes = (pc.count_distinct(table[name]).as_py() for name in ("pair_id", "scene"))

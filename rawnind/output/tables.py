@@ -97,7 +97,7 @@ def open_table(
                 raise ManifestError(f"{name} in {store.location} lacks the columns {', '.join(wrong)}.")
             with pq.ParquetFile(source, read_dictionary=list(dictionary), metadata=metadata) as file:
                 yield file
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # names of columns may be no UTF-8
         raise ManifestError(f"{name} in {store.location} cannot be read: {error}.") from error
 
 
@@ -125,18 +125,28 @@ def require_sound(table: pa.Table, name: str, location: str) -> None:
         location: of the output folder, for the error.
 
     Raises:
-        ManifestError: A number is not finite or out of range, a text is no name that rawnind gives, or a value is missing.
+        ManifestError: A number is not finite or out of range, a text is not UTF-8 or no name that rawnind gives, or a value is missing.
     """
+    _require_utf8(table, name, location)
     for field in SCHEMAS[name]:
         if field.name in table.column_names and (why := _unsound(table[field.name], field)):
             raise ManifestError(f"{name} in {location} is damaged: {field.name} {why}")
 
 
 def require_no_nulls(table: pa.Table | pa.RecordBatch, name: str, location: str) -> None:
-    """As `require_sound`, and checks only that required values are there."""
+    """As `require_sound`, and checks only that required values are there and that texts are UTF-8."""
+    _require_utf8(table, name, location)
     for field in SCHEMAS[name]:
         if field.name in table.schema.names and not field.nullable and table[field.name].null_count:
             raise ManifestError(f"{name} in {location} is damaged: {field.name} is null")
+
+
+def _require_utf8(table: pa.Table | pa.RecordBatch, name: str, location: str) -> None:
+    """Arrow reads any bytes as a text, and fails when Python asks for it."""
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise ManifestError(f"{name} in {location} is damaged: {error}") from error
 
 
 def _unsound(column: pa.ChunkedArray, field: pa.Field) -> str:

@@ -125,7 +125,10 @@ def damaged_table(table, chance):
     """A table with one change: of a value, of a column or of its rows."""
     place = chance.randrange(table.num_columns)
     field = table.schema.field(place)
-    kind = chance.choice(["value", "value", "value", "drop", "type", "rows", "rename"])
+    kind = chance.choice(["value", "value", "value", "bytes", "drop", "type", "rows", "rename"])
+    if kind == "bytes" and pa.types.is_string(field.type):  # Arrow does not look whether a text is UTF-8
+        texts = pa.array([b"ab\x80"] * len(table), pa.binary())
+        return table.set_column(place, field.name, texts.view(pa.string()))
     if kind == "drop":
         return table.remove_column(place)
     if kind == "rename":

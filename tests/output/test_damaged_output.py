@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,17 +12,22 @@ import pytest
 import torch
 
 from rawnind.bridge.leases import LeasedCrop, LeaseEntry, LeaseLog, consumer_states, leased_crops
+from rawnind.darktable.model_card import describe_data
 from rawnind.errors import ConfigError, ManifestError, OutputError, RawnindError
 from rawnind.exporters.research_yaml import export
 from rawnind.feed import CropDataset
+from rawnind.noise.samples import samples_of_output
 from rawnind.output.attempts import Ledger, TimedOut
 from rawnind.output.events import NAME, EventLog, read_events
 from rawnind.output.journal.journal import Journal
-from rawnind.output.journal.part_file import SCHEMA
+from rawnind.output.journal.part_file import SCHEMA as PART
 from rawnind.output.manifest import MANIFEST, MANIFEST_YAML, PAIRS
 from rawnind.output.status import read_status
+from rawnind.output.tables import SCHEMAS
 from rawnind.output.verify import verify
+from rawnind.output.white_levels import white_level_warnings
 from rawnind.reasons import Reason
+from rawnind.report.folder import read_folder
 from rawnind.training.checkpoint import read_checkpoint
 from tests.output.result_maker import edit_yaml, make_result, make_scene, seal
 
@@ -134,15 +140,26 @@ def _read_every_column(store):
     journal.read("bayer/cat")
 
 
-@pytest.mark.parametrize("name", SCHEMA.names)
-def test_a_part_whose_columns_have_another_type_is_damaged(store, name):
+def forge_part(store, name, values):
+    """Writes one scene, replaces a column of its part, and gives the part the name that its bytes ask for."""
     Journal(store).append([make_result(make_scene("cat"))])
     path = store.local(store.list("parts")[0].path)
     table = pq.read_table(path)
-    table = table.set_column(table.column_names.index(name), name, pa.array([[1]]))
-    pq.write_table(table, path)
+    pq.write_table(table.set_column(table.column_names.index(name), name, values), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     path.rename(path.with_name(f"0000000000-1-{digest}.parquet"))
+
+
+@pytest.mark.parametrize("name", [field.name for field in PART if pa.types.is_string(field.type)])
+def test_a_part_whose_text_is_not_utf8_is_damaged(store, name):
+    forge_part(store, name, not_utf8(pa.array(["x"])))
+    with pytest.raises(ManifestError, match=r"is damaged: .*Invalid UTF8 sequence"):
+        Journal(store)
+
+
+@pytest.mark.parametrize("name", PART.names)
+def test_a_part_whose_columns_have_another_type_is_damaged(store, name):
+    forge_part(store, name, pa.array([[1]]))
     with pytest.raises(ManifestError, match=f"is damaged: {name} has another type"):
         _read_every_column(store)
 
@@ -163,6 +180,59 @@ def test_a_pipe_in_the_folder_is_not_waited_for(finished, tmp_path, name):
     if name == MANIFEST:
         with pytest.raises(RawnindError):
             export(finished.location, tmp_path / "to")
+
+
+def not_utf8(array):
+    """The texts of an array, the last of which is not UTF-8; Arrow does not look."""
+    data = [None if text is None else text.encode() for text in array.to_pylist()]
+    return pa.array([*data[:-1], b"ab\x80c"], pa.binary()).view(pa.string())
+
+
+TEXTS = [
+    (name, field.name)
+    for name, schema in SCHEMAS.items()
+    for field in schema
+    if pa.types.is_string(field.type)
+]
+
+
+@pytest.mark.parametrize(("name", "text"), TEXTS)
+def test_a_text_that_is_not_utf8_is_damage(finished, name, text):
+    changed(finished, name, lambda table: column(text, not_utf8(table[text]))(table))
+    why = f"{name} in .* is damaged: .*Invalid UTF8 sequence"
+    (problem,) = verify(finished)
+    assert re.match(why, problem)
+    with pytest.raises(ManifestError, match=why):
+        read_folder(finished)
+
+
+READERS = [
+    (MANIFEST, lambda store: CropDataset(store.location, split="all", crop_size=64)),
+    (MANIFEST, lambda store: export(store.location, f"{store.location}-export")),
+    (MANIFEST, lambda store: describe_data(store.location)),
+    (PAIRS, lambda store: CropDataset(store.location, split="val", crop_size=64)),
+    (PAIRS, lambda store: list(samples_of_output(store))),
+    (PAIRS, lambda store: list(white_level_warnings(store))),
+]
+
+
+@pytest.mark.parametrize(("name", "read"), READERS)
+def test_a_camera_that_is_not_utf8_is_damage_to_every_reader(finished, name, read):
+    changed(finished, name, lambda table: column("camera", not_utf8(table["camera"]))(table))
+    with pytest.raises(ManifestError, match=f"{name} in .* is damaged: .*Invalid UTF8 sequence"):
+        read(finished)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_column_whose_name_is_not_utf8_is_damage(finished, name):
+    data = finished.read(name)
+    finished.write(name, data.replace(b"camera", b"cam\x80ra"), replace=True)
+    seal(finished)
+    why = f"{name} in .* cannot be read: .*can't decode byte 0x80"
+    (problem,) = verify(finished)
+    assert re.match(why, problem)
+    with pytest.raises(ManifestError, match=why):
+        read_folder(finished)
 
 
 def column(name, values):

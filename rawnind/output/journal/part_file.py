@@ -136,6 +136,10 @@ class PartFile:
             chosen = table.select(columns)
         except KeyError as error:
             raise damaged(self.part.name, f"another version wrote it: {error}") from error
+        try:
+            chosen.validate(full=True)  # Arrow reads any bytes as a text
+        except pa.ArrowInvalid as error:
+            raise damaged(self.part.name, str(error)) from error
         for found, field in zip(chosen.schema, map(SCHEMA.field, columns), strict=True):
             if found.type != field.type or (chosen[field.name].null_count and not field.nullable):
                 raise damaged(self.part.name, f"{field.name} has another type, or is null")
