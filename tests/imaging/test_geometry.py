@@ -230,10 +230,14 @@ def test_with_whole_shifts_pixels_that_are_too_far_off_are_masked():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("seed", "number"), [(2043214852, 63), (2043214852, 284), (57246486, 249), (1879401209, 273)]
+    ("seed", "number"),
+    [(2043214852, 63), (2043214852, 284), (57246486, 249), (1879401209, 273), (1083734364, 404)],
 )
 def test_a_still_lamp_in_the_dark_is_not_bent(seed, number):
-    """Patches cover the lamp alone, a surface through them is unsure elsewhere; edges of what clips lay up to 0.7 sites off."""
+    """Patches cover the lamp alone, a surface through them is unsure elsewhere; edges of what clips lay up to 0.7 sites off.
+
+    And the reduced green, which is asked where few patches agree, was off by a tenth of a pixel as a whole.
+    """
     pair = render(draw_fresh(seed, number, still=True))
     found = align_pair(prepared(pair.gt_photo), prepared(pair.noisy_photo), RECIPE)
     expected = np.add(pair.case.shift, pair.case.residual)

@@ -51,6 +51,12 @@ def is_informative(local: LocalShifts) -> NDArray[np.bool_]:
     return np.asarray(np.sqrt(np.linalg.eigvalsh(local.covariance)[:, 1]) < INFORMATIVE)
 
 
+def is_rigid(local: LocalShifts, rest: Float64s) -> bool:
+    """Whether what is left of local shifts is no more than their errors; arguments as for `is_bent`."""
+    judges = is_informative(local)
+    return _typical(squared_distance(rest, local.covariance)[judges]) < SMALL if judges.any() else True
+
+
 def is_bent(local: LocalShifts, rest: Float64s, shape: tuple[int, int]) -> bool:
     """Whether a surface explains what is left of local shifts, also at patches that it was not fitted to.
 

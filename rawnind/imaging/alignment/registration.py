@@ -19,6 +19,7 @@ from rawnind.imaging.alignment.local_field import (
     fit_field,
     is_bent,
     is_informative,
+    is_rigid,
     squared_distance,
 )
 from rawnind.imaging.alignment.lucas_kanade import (
@@ -186,7 +187,8 @@ def _bend(ground_truth: Features, noisy: Features, found: _Fit) -> _Fit:
             return found
         # the reduced green tolerates larger departures from the similarity
         local = _reduced_shifts(ground_truth, noisy, similarity, REDUCED_PATCH // 2)
-        if not pays(local):
+        own = fit_similarity(local)  # it may be a tenth of a pixel off as a whole, which is no bend
+        if own is None or is_rigid(local, local.shift - own.at(local.at)) or not pays(local):
             return found
     best, before, most = found, similarity, found.agreement
     for _ in range(FIELD_ITERATIONS):
