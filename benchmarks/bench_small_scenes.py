@@ -105,7 +105,7 @@ def sleep_on(source, output, seconds, rows):
     ray.init(
         address="local", num_cpus=SLEEPERS, namespace="rawnind", include_dashboard=False, log_to_driver=False
     )
-    rawnind.prepare(source, output)
+    rawnind.prepare(source, output, max_scenes=32 * SLEEPERS)
     ray.shutdown()
 
 

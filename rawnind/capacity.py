@@ -24,6 +24,9 @@ _MOST_HEADERS = 4000
 _MOST_GROWN = 1000
 """Workers of a pool on a cluster that an autoscaler enlarges: it does not publish how far. A driver feeds no more, see docs/cluster.md."""
 
+_START_SITES, _PHOTO_SITES = 32e6, 0.5e6
+"""Sites of noisy photos that take the CPU time of a worker's start, and those that take what each photo costs whatever its size."""
+
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -134,17 +137,25 @@ def fits(size: PhotoSize, nodes: Sequence[Node]) -> bool:
 
 
 def find_pool(
-    nodes: Sequence[Node], options: Options, scenes: int, sizes: Iterable[PhotoSize], *, grows: bool = False
+    nodes: Sequence[Node],
+    options: Options,
+    *,
+    scenes: int,
+    noisy: int,
+    sizes: Iterable[PhotoSize],
+    grows: bool = False,
 ) -> Pool:
     """The most workers that the machines have room for.
 
-    Photos that no machine has enough memory for do not count: they fail.
+    They are no more than `max_scenes`; where that is not given, no more than have as much to do as their start takes. Photos that
+    no machine has enough memory for do not count: they fail.
 
     Args:
         nodes: the machines.
         options: of the run.
         scenes: number of open scenes; each chunk of a large one counts.
-        sizes: of their photos.
+        noisy: number of their noisy photos.
+        sizes: of their photos, or of some of them.
         grows: whether an autoscaler may add machines; then those of today do not bound the pool.
     """
     fitting = [size for size in sizes if fits(size, nodes)]
@@ -152,7 +163,7 @@ def find_pool(
     room = max(node.worker_memory for node in nodes)
     needed = min(worker_bytes(largest.sites, largest.truths), room) if largest else worker_bytes(0)
     slots = [node.slots(options, needed) for node in nodes]
-    wanted = min(scenes, options.max_scenes or scenes)
+    wanted = min(scenes, options.max_scenes or _busy(noisy, fitting))
     room_by_cpus, room_by_memory = (sum(counts) for counts in zip(*slots, strict=True))
     if grows:
         room_by_cpus = room_by_memory = max(_MOST_GROWN, room_by_memory)
@@ -171,3 +182,9 @@ def find_pool(
             f"({largest}), and all workers together have {total / 1e9:.1f} GB."
         )
     return Pool(workers=workers, memory=min(shares, default=room), needed=needed, reduced=reduced)
+
+
+def _busy(noisy: int, sizes: Sequence[PhotoSize]) -> int:
+    """Workers with as much to do as their start takes: the first one has processed a few small photos before the next one runs."""
+    sites = sum(size.sites for size in sizes) / max(len(sizes), 1)
+    return max(1, int(noisy * (sites + _PHOTO_SITES) / _START_SITES))

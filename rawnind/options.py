@@ -65,8 +65,8 @@ class Options:
 
     Attributes:
         recipe: every parameter that changes a pair's pixels, numbers or bytes.
-        max_scenes: scenes in flight at once; None: those that the workers process, and up to 31 results of each that are being
-            committed.
+        max_scenes: scenes in flight at once, and workers at most; None: as many workers as have as much to do as their start
+            takes, with the scenes that they process and up to 31 results of each that are being committed.
         limit: scenes in all; None: every one.
         timeout: seconds from the start of the first scene after which the run stops cleanly and can be resumed; None:
             no limit.

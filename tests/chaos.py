@@ -74,7 +74,8 @@ class Command:
     def __init__(self, source, place, number):
         self.log = place.scratch / f"command-{number}"
         words = [sys.executable, "-m", "rawnind.cli", "prepare", str(source), "--output", place.words,
-                 "--crop-size", str(CROPS["crop_size"]), "--stride", str(CROPS["stride"]), "--progress", "none", "--address", "local"]  # fmt: skip
+                 "--crop-size", str(CROPS["crop_size"]), "--stride", str(CROPS["stride"]), "--progress", "none", "--address", "local",
+                 "--max-scenes", "64"]  # fmt: skip
         with self.log.open("wb") as file:
             self.process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT)
         self.begun = time.monotonic()

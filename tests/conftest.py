@@ -155,7 +155,7 @@ def sample_set(tmp_path_factory):
 def prepared(cluster, sample_set, tmp_path_factory):
     """What `prepare` makes of the whole sample. Read only."""
     output = tmp_path_factory.mktemp("prepared") / "out"
-    rawnind.prepare(sample_set, output, **CROPS)
+    rawnind.prepare(sample_set, output, **CROPS, max_scenes=64)  # two workers
     return output
 
 
@@ -215,14 +215,11 @@ def is_whole(undisturbed):
 
 @pytest.fixture
 def start(cluster, small_set, tmp_path):
-    """Starts `prepare` in the background; its future.
-
-    One worker takes both CPUs: five small scenes are done before a second one has started, which takes 4 CPU seconds.
-    """
+    """Starts `prepare` in the background; its future. Few small scenes have one worker, unless `max_scenes` says how many."""
     with ThreadPoolExecutor(1) as pool:
 
         def start(source=small_set, output=tmp_path / "out", **options):
-            return pool.submit(rawnind.prepare, source, output, **CROPS | {"cpus_per_scene": 2} | options)
+            return pool.submit(rawnind.prepare, source, output, **CROPS | options)
 
         yield start
 

@@ -32,7 +32,7 @@ SIZES = st.lists(st.builds(photo, st.floats(1, 2000), st.integers(1, 12)), max_s
 
 @given(nodes=NODES, sizes=SIZES, scenes=st.integers(1, 100))
 def test_all_workers_together_never_have_more_memory_than_there_is(nodes, sizes, scenes):
-    pool = find_pool(nodes, Options(), scenes, sizes)
+    pool = find_pool(nodes, Options(), scenes=scenes, noisy=300, sizes=sizes)
     assert 1 <= pool.workers <= scenes
     assert pool.workers == 1 or pool.workers * pool.needed <= sum(node.worker_memory for node in nodes)
     if pool.workers > 1:
@@ -42,21 +42,24 @@ def test_all_workers_together_never_have_more_memory_than_there_is(nodes, sizes,
 
 def test_too_many_workers_for_the_memory_are_reduced_with_a_sentence():
     node = Node(cpus=16, memory=13.1e9)
-    pool = find_pool([node], Options(), 100, [photo(24), photo(100)])
+    pool = find_pool([node], Options(), scenes=100, noisy=100, sizes=[photo(24), photo(100)])
     assert worker_bytes(100_000_000) == 3.75e9
     assert pool.workers == 3
     assert pool.reduced == (
         "3 of 16 workers, because memory is short: the largest scene needs 3.8 GB (a.dng, 100000 x 1000 pixels), and all "
         "workers together have 12.0 GB."
     )
-    assert not find_pool([node], Options(), 100, [photo(6)]).reduced
-    assert not find_pool([node], Options(max_scenes=3), 100, [photo(100)]).reduced
+    assert not find_pool([node], Options(), scenes=100, noisy=100, sizes=[photo(6)]).reduced
+    assert not find_pool([node], Options(max_scenes=3), scenes=100, noisy=100, sizes=[photo(100)]).reduced
 
 
 def test_a_photo_that_no_machine_can_hold_leaves_the_workers_of_the_others():
     node = Node(cpus=8, memory=13.1e9)
-    sane = find_pool([node], Options(), 100, [photo(24)])
-    assert find_pool([node], Options(), 100, [photo(24), photo(1000)]) == sane
+    sane, both = (
+        find_pool([node], Options(), scenes=100, noisy=100, sizes=sizes)
+        for sizes in ([photo(24)], [photo(24), photo(1000)])
+    )
+    assert sane == both
     assert sane.workers == 8
 
 
@@ -68,9 +71,9 @@ def test_a_cluster_that_grows_has_workers_for_every_scene_up_to_what_a_driver_fe
             (20_000, Options(), 1000),
             (300, Options(max_scenes=5), 5),
         ):
-            pool = find_pool(nodes, options, scenes, [photo(24)], grows=True)
+            pool = find_pool(nodes, options, scenes=scenes, noisy=2 * scenes, sizes=[photo(24)], grows=True)
             assert (pool.workers, pool.needed, pool.reduced) == (workers, worker_bytes(24_000_000), "")
-    assert find_pool([none], Options(), 300, [photo(24)]).workers == 1
+    assert find_pool([none], Options(), scenes=300, noisy=600, sizes=[photo(24)]).workers == 1
 
 
 @pytest.mark.parametrize(("truths", "kept"), [(2e9, 4), (1.5e9, 2), (1.0e9, 1), (0, 1)])
@@ -86,3 +89,24 @@ def test_this_machine_leaves_memory_to_rays_object_store():
     found = this_machine()
     assert found.cpus >= 1
     assert 0 < found.worker_memory < found.memory
+
+
+@pytest.mark.parametrize(
+    ("noisy", "megapixels", "workers"),
+    [
+        (1, 24, 1),
+        (2, 24, 1),
+        (3, 24, 2),
+        (24, 24, 16),
+        (24, 0.1, 1),
+        (1000, 0.1, 16),
+        (3, 100, 9),
+        (0, 24, 1),
+    ],
+)
+def test_a_worker_is_started_where_it_has_as_much_to_do_as_its_start_takes(noisy, megapixels, workers):
+    node = Node(cpus=16, memory=200e9)
+    for sizes in ([photo(megapixels)], [photo(megapixels)] * 4):
+        assert find_pool([node], Options(), scenes=100, noisy=noisy, sizes=sizes).workers == workers
+        many = find_pool([node], Options(max_scenes=9), scenes=100, noisy=noisy, sizes=sizes)
+        assert many.workers == 9

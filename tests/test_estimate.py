@@ -72,7 +72,8 @@ def test_the_estimate_lists_scenes_pairs_crops_and_workers(source):
 
 
 @pytest.mark.parametrize(
-    ("options", "workers"), [({"max_scenes": 1}, 1), ({"limit": 1}, 1), ({"cpus_per_scene": 1e-3}, 12)]
+    ("options", "workers"),
+    [({}, 1), ({"max_scenes": 99, "limit": 1}, 1), ({"max_scenes": 99, "cpus_per_scene": 1e-3}, 12)],
 )
 def test_workers_are_bounded_by_scenes_and_options(source, options, workers):
     assert (

@@ -32,7 +32,8 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _RUN_OPTIONS = (
-    click.option("--max-scenes", type=int, metavar="N", help="Scenes in flight at once.  [default: 32 per worker]"),
+    click.option("--max-scenes", type=int, metavar="N",
+                 help="Scenes in flight at once, and workers at most.  [default: 32 per worker, and no worker that is not worth its start]"),
     click.option("--limit", type=int, metavar="N", help="Number of scenes to process.  [default: all]"),
     click.option("--timeout", type=int, metavar="SECONDS",
                  help="Stop cleanly that long after the first scene started; run again to resume.  [default: none]"),

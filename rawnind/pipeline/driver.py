@@ -78,7 +78,10 @@ class Driver:
         fetched = self._job.fetched
         sizes = estimated_sizes(scenes, fetched.files) if fetched else photo_sizes(scenes)
         work = work_of(self._job, scenes)
-        pool = find_pool(nodes(), self._job.options, len(work), sizes, grows=may_grow())
+        noisy = sum(len(scene.noisy) for scene in scenes)
+        pool = find_pool(
+            nodes(), self._job.options, scenes=len(work), noisy=noisy, sizes=sizes, grows=may_grow()
+        )
         if pool.reduced:
             self._progress.noted(pool.reduced)
         max_scenes = self._job.options.max_scenes or pool.workers * (1 + MOST_HELD)

@@ -82,7 +82,7 @@ def crash(node):
 def restarts():
     return ray._private.state.actors(ray.get_actor(bridge_name(output))._actor_id.hex())["NumRestarts"]
 
-run = ThreadPoolExecutor().submit(rawnind.prepare, source, output, crop_size=64, stride=96)
+run = ThreadPoolExecutor().submit(rawnind.prepare, source, output, crop_size=64, stride=96, max_scenes=9)
 until(lambda: said("note", "no node has CPUs"))
 (demand,) = Head()().demands
 happened(f"a worker asks for {demand['CPU']:g} CPU, and memory: {demand['memory'] > 1e8}")
@@ -175,7 +175,7 @@ def test_a_run_survives_lost_and_late_rpcs(environment, small_set, tmp_path, is_
         "RAY_testing_asio_delay_us": "CoreWorkerService.grpc_server.PushTask=0:20000",
     }
     words = [sys.executable, "-m", "rawnind.cli", "prepare", str(small_set), "--output", str(tmp_path / "out"),
-             "--crop-size", "64", "--stride", "96", "--address", "local"]  # fmt: skip
+             "--crop-size", "64", "--stride", "96", "--address", "local", "--max-scenes", "9"]  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="rn-", dir="/tmp") as logs:  # a socket's path must be short
         done = subprocess.run(
             words, env=environment | faults | {"RAY_TMPDIR": logs}, capture_output=True, text=True, timeout=200,

@@ -82,5 +82,5 @@ def test_the_head_of_a_cluster_says_what_its_nodes_have(cluster):
 
 def test_four_workers_that_take_every_cpu_do_not_wait_for_each_other(prepare, tmp_path, is_whole):
     """Ray Data's own actors need a place too (ray#44687); other tests have pools of one and two on two CPUs."""
-    prepare(cpus_per_scene=0.5)
+    prepare(cpus_per_scene=0.5, max_scenes=9)
     assert is_whole(tmp_path / "out")

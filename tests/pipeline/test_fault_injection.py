@@ -34,7 +34,7 @@ def test_a_run_survives_a_worker_that_is_killed_and_one_that_stops_in_the_middle
 ):
     faults.inject_on_read(photos.find("_cat_", "ISO65535"), "wait")
     faults.inject_on_read(photos.find("_tissue_", "ISO6400"), "freeze")  # no thread of the process runs
-    run = start(scene_timeout=8, cpus_per_scene=1)
+    run = start(scene_timeout=8, max_scenes=9)
     os.kill(faults.wait_until_reached(), signal.SIGKILL)
     faults.release()
     run.result()
@@ -48,7 +48,7 @@ def test_a_run_survives_workers_killed_while_they_publish_files(prepare, faults,
     places = ("publish-shards", "published-shards", "publish-attempts", "published-attempts")
     for place in places:
         faults.inject(place, "SIGKILL")
-    prepare(cpus_per_scene=1)
+    prepare(max_scenes=9)
     assert all(map(faults.triggered, places))
     assert is_whole(tmp_path / "out")
 
@@ -66,7 +66,7 @@ def test_a_run_survives_bridges_killed_while_they_publish_files_and_keeps_its_li
     places = ("publish-parts", "published-parts", "publish-manifest", "published-manifest")
     for place in places:
         faults.inject(place, "SIGKILL")  # the bridge forgets who is at work
-    prepare(max_scenes=1, cpus_per_scene=1)
+    prepare(max_scenes=1)
     assert all(map(faults.triggered, places))
     assert is_whole(tmp_path / "out")
     commits = events(tmp_path / "out", "commit")
