@@ -1,4 +1,4 @@
-"""Masks of drawn pairs, of 108 fixed ones and of 370 still and 370 changed ones of a fresh seed (`--seed` repeats one).
+"""Masks of drawn pairs, of 108 fixed ones and of 440 still and 440 changed ones of a fresh seed (`--seed` repeats one).
 
 The fixed ones are compared with the research code's rule and the Trio pipeline's, and the time for 24 MP.
 
@@ -25,7 +25,7 @@ from rawnind.imaging.change.mask import scene_change
 from rawnind.imaging.crops import AlignedPair
 from rawnind.imaging.exposure import is_cut_at_black, overexposed
 from rawnind.imaging.gains import measured_gain
-from rawnind.imaging.gates import Rejection
+from rawnind.imaging.gates import Rejection, unsuitable
 from rawnind.imaging.hot_pixels import hot_pixels
 from rawnind.imaging.msssim import score_map, windowed_ms_ssim
 from rawnind.imaging.pair import align_pair, finish_pair
@@ -37,7 +37,7 @@ from tests.imaging.rendered_pairs import prepared as ready
 from tests.imaging.simulation import noise_at
 
 PAIRS_PER_ISO = 18
-FRESH = 370  # of which some 310 can be compared
+FRESH = 440  # of which some 310 can be compared
 WORST = 5
 MIN_USABLE = 1 - Recipe().max_bad_exposure
 RECIPE = Recipe(crop_size=256, stride=256)
@@ -152,10 +152,10 @@ class Judged:
 
 
 def judge_fresh(seed, job):
-    """`Judged` of one pair; None for one that is not compared: too much of it is overexposed, or it cannot be aligned."""
+    """`Judged` of one pair; None for one that is not compared: too much is over- or underexposed, or it cannot be aligned."""
     number, still = job
     pair = aligned(render(draw_fresh(seed, number, still=still)))
-    if pair is None:
+    if pair is None or unsuitable(ready(pair.gt_photo), ready(pair.noisy_photo), RECIPE):
         return None
     usable, noisy, seen = prepared(pair)
     if usable.mean() < MIN_USABLE:

@@ -243,3 +243,14 @@ def test_a_still_lamp_in_the_dark_is_not_bent(seed, number):
     expected = np.add(pair.case.shift, pair.case.residual)
     assert np.abs(found.warp.at(np.array([[288.0, 432.0]]))[0] - expected).max() < 0.15
     assert finish_pair(found, RECIPE).measured.misaligned_fraction < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "number"), [(1307515133, 47), (1307515133, 329), (1879401209, 304)])
+def test_still_lines_of_text_under_row_noise_are_not_bent(seed, number):
+    """A row's noise moves all patches of a line of text alike."""
+    pair = render(draw_fresh(seed, number, still=True))
+    found = align_pair(prepared(pair.gt_photo), prepared(pair.noisy_photo), RECIPE)
+    expected = np.add(pair.case.shift, pair.case.residual)
+    assert np.abs(found.warp.nodes.reshape(-1, 2) - expected).max() < 0.3
+    assert isinstance(finish_pair(found, RECIPE), FinishedPair)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from rawnind.imaging.alignment.features import Features
 from rawnind.imaging.alignment.gradient_noise import gradient_noise, without_pull
-from rawnind.imaging.alignment.greens import reduced_view, view
+from rawnind.imaging.alignment.greens import View, green_sites, reduced_view, view
+from rawnind.imaging.alignment.line_noise import line_covariance
 from rawnind.imaging.alignment.local_field import (
     MIN_PATCHES,
     Field,
@@ -181,7 +182,7 @@ def _bend(ground_truth: Features, noisy: Features, found: _Fit) -> _Fit:
     bent = pays(local)
     if bent:
         local = _measured(ground_truth, noisy, similarity, found.local)
-        bent = pays(local)
+        bent = pays(_with_line_noise(ground_truth, noisy, similarity, local))
     if not bent:
         if found.agreement >= SURE:
             return found
@@ -206,6 +207,41 @@ def _bend(ground_truth: Features, noisy: Features, found: _Fit) -> _Fit:
         if len(local.at) < MIN_PATCHES:
             break
     return found if _is_slight(best) else best
+
+
+def _with_line_noise(
+    ground_truth: Features, noisy: Features, model: Model, local: LocalShifts
+) -> LocalShifts:
+    """Local shifts with the errors that noise of rows and columns gives them, as it does beside lines of text.
+
+    Args:
+        ground_truth: features of the clean photo.
+        noisy: features of the noisy photo.
+        model: the similarity transform.
+        local: the patches that were matched with it.
+    """
+    truth, seen = _views(ground_truth, noisy)
+    side = (
+        _site_patches(noisy, model)[1] - 8
+    )  # stays within the patch, which an earlier model may have placed
+    shape = np.array(noisy.photo.mosaic.shape)
+    first = local.at + (shape - side) / 2
+    corners, there = (
+        np.clip(np.rint(each).astype(np.int64), 4, shape - side - 4)
+        for each in (first, first + model.at(local.at))
+    )
+    patches = []
+    for (y, x), (v, u) in zip(corners, there, strict=True):
+        gt, here = np.empty((side + 2, side + 2), np.float32), np.empty((side, side), np.float32)
+        green_sites(truth, v - 1, u - 1, gt)
+        green_sites(seen, y, x, here)
+        patches.append((gt, here, (gt[1:-1, 1:-1] < truth.limit) & (here < seen.limit)))
+    return LocalShifts(
+        at=local.at,
+        shift=local.shift,
+        covariance=local.covariance + line_covariance(patches),
+        considered=local.considered,
+    )
 
 
 def _is_slight(fit: _Fit) -> bool:
@@ -302,15 +338,24 @@ def _site_shifts(ground_truth: Features, noisy: Features, model: Model, aside: i
     Returns:
         Positions and shifts in sites.
     """
+    corners, patch, at, offsets = _site_patches(noisy, model)
+    offsets = offsets + aside * DIAGONALS[np.arange(len(at)) % len(DIAGONALS)]
+    return site_shifts(*_views(ground_truth, noisy), corners, offsets, _slopes(model, at, patch), patch)
+
+
+def _site_patches(noisy: Features, model: Model) -> tuple[NDArray[np.int64], int, Float64s, Float64s]:
+    """Corners (N, 2), side, middles (N, 2) from the photo's middle, and offsets (N, 2) in the GT, of the patches of a model, in sites."""
     shape = noisy.photo.mosaic.shape
     largest = min(SITE_PATCH, round(MOST_WITHIN_PATCH / max(_steepness(model, shape), 1e-9)))
     margin = 4 if model.field is None else 7
     corners, patch = _patch_corners(shape, model, max(largest, LEAST_SITE_PATCH), 1, margin=margin)
     at = corners + (patch - 1) / 2 - (np.array(shape) - 1) / 2
-    offsets = model.at(at) if model.field is not None else np.rint(model.at(at))
-    offsets = offsets + aside * DIAGONALS[np.arange(len(at)) % len(DIAGONALS)]
-    views = view(ground_truth.photo, ground_truth.photo.mosaic), view(noisy.photo, noisy.photo.mosaic)
-    return site_shifts(*views, corners, offsets, _slopes(model, at, patch), patch)
+    return corners, patch, at, model.at(at) if model.field is not None else np.rint(model.at(at))
+
+
+def _views(ground_truth: Features, noisy: Features) -> tuple[View, View]:
+    """Both mosaics."""
+    return view(ground_truth.photo, ground_truth.photo.mosaic), view(noisy.photo, noisy.photo.mosaic)
 
 
 def _slopes(model: Model, at: Float64s, across: int) -> Float64s:
