@@ -185,6 +185,9 @@ def find_pool(
 
 
 def _busy(noisy: int, sizes: Sequence[PhotoSize]) -> int:
-    """Workers with as much to do as their start takes: the first one has processed a few small photos before the next one runs."""
-    sites = sum(size.sites for size in sizes) / max(len(sizes), 1)
+    """Workers with as much to do as their start takes: the first one has processed a few small photos before the next one runs.
+
+    Photos of which no size is known may be large, as where the workers alone can open them.
+    """
+    sites = sum(size.sites for size in sizes) / len(sizes) if sizes else _START_SITES
     return max(1, int(noisy * (sites + _PHOTO_SITES) / _START_SITES))

@@ -91,6 +91,10 @@ def test_this_machine_leaves_memory_to_rays_object_store():
     assert 0 < found.worker_memory < found.memory
 
 
+def test_photos_that_only_the_workers_can_open_may_be_large():
+    assert find_pool([Node(cpus=16, memory=99e9)], Options(), scenes=9, noisy=9, sizes=[]).workers == 9
+
+
 @pytest.mark.parametrize(
     ("noisy", "megapixels", "workers"),
     [

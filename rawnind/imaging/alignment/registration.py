@@ -221,9 +221,8 @@ def _with_line_noise(
         local: the patches that were matched with it.
     """
     truth, seen = _views(ground_truth, noisy)
-    side = (
-        _site_patches(noisy, model)[1] - 8
-    )  # stays within the patch, which an earlier model may have placed
+    # within the patch, which an earlier model may have placed a little elsewhere
+    side = _site_patches(noisy, model)[1] - 8
     shape = np.array(noisy.photo.mosaic.shape)
     first = local.at + (shape - side) / 2
     corners, there = (
