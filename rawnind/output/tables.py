@@ -133,7 +133,7 @@ def require_sound(table: pa.Table, name: str, location: str) -> None:
             raise ManifestError(f"{name} in {location} is damaged: {field.name} {why}")
 
 
-def require_no_nulls(table: pa.Table | pa.RecordBatch, name: str, location: str) -> None:
+def require_values(table: pa.Table | pa.RecordBatch, name: str, location: str) -> None:
     """As `require_sound`, and checks only that required values are there and that texts are UTF-8."""
     _require_utf8(table, name, location)
     for field in SCHEMAS[name]:

@@ -24,7 +24,7 @@ from rawnind.output.manifest import (
 )
 from rawnind.output.schema import MANIFEST_SCHEMA, PAIRS_SCHEMA, crop_row, pair_row, scene_entry
 from rawnind.output.store import Store
-from rawnind.output.tables import SCHEMAS, open_table, require_no_nulls
+from rawnind.output.tables import SCHEMAS, open_table, require_values
 from rawnind.reasons import Outcome
 from rawnind.recipe import Recipe
 from rawnind.records import Cfa, PairResult, SceneResult
@@ -244,7 +244,7 @@ def _rows(store: Store, name: str) -> Iterator[Iterator[_Row]]:
 
 def _batches(store: Store, name: str, file: pq.ParquetFile) -> Iterator[list[_Row]]:
     for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False):
-        require_no_nulls(batch, name, store.location)
+        require_values(batch, name, store.location)
         yield batch.to_pylist()
 
 

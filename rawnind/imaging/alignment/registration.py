@@ -235,12 +235,7 @@ def _with_line_noise(
         green_sites(truth, v - 1, u - 1, gt)
         green_sites(seen, y, x, here)
         patches.append((gt, here, (gt[1:-1, 1:-1] < truth.limit) & (here < seen.limit)))
-    return LocalShifts(
-        at=local.at,
-        shift=local.shift,
-        covariance=local.covariance + line_covariance(patches),
-        considered=local.considered,
-    )
+    return replace(local, covariance=local.covariance + line_covariance(patches))
 
 
 def _is_slight(fit: _Fit) -> bool:
